@@ -1,0 +1,177 @@
+"""What a model can say: chunks, and the completion they fold into.
+
+A chunk is a fragment of one model reply; its boundaries carry no meaning.
+The last chunk of a reply has ``is_final`` set and brings what is known only
+at the end. Chunks are made for every token, so they are msgspec Structs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import StringIO
+from typing import Any, Literal, TypeAlias
+
+import attrs
+import msgspec
+
+FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
+"""Why a model stopped by itself; a run adds ``cancelled`` and ``error``."""
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens that one or several model replies cost."""
+
+    prompt_tokens: int = 0
+    """Tokens of the request, cached ones included."""
+    completion_tokens: int = 0
+    """Tokens of the reply, reasoning included."""
+    reasoning_tokens: int = 0
+    """Part of ``completion_tokens`` that was spent on reasoning."""
+    cached_tokens: int = 0
+    """Part of ``prompt_tokens`` that the provider had cached."""
+    quality: Literal["measured", "lower_bound"] = "measured"
+    """``lower_bound`` where a reply ended before the provider told its usage."""
+    cost: str | None = None
+    """Price as a decimal text in the price table's currency, or None without a table."""
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum of both; a lower bound if either is one."""
+        bound = "lower_bound" in (self.quality, other.quality)
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            quality="lower_bound" if bound else "measured",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The six keys that events carry."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "reasoning_tokens": self.reasoning_tokens,
+            "cached_tokens": self.cached_tokens,
+            "quality": self.quality,
+            "cost": self.cost,
+        }
+
+
+@attrs.frozen
+class ToolCall:
+    """A call that the model asks us to run."""
+
+    id: str
+    """The provider's id; carried to the next request, never shown in events."""
+    name: str
+    """Name of the tool."""
+    arguments: dict[str, Any] | None
+    """Decoded arguments; None when the text did not parse as a JSON object."""
+    raw: str = ""
+    """The arguments as the model wrote them."""
+    carry: dict[str, Any] | None = None
+    """Opaque; the provider wants it back with this call in the next request."""
+
+
+class ToolArgs(msgspec.Struct, frozen=True):
+    """A fragment of a tool call that the model is still writing."""
+
+    index: int
+    """Place of the call in the reply, from 0."""
+    id: str
+    """The provider's id, or ``""`` while unknown."""
+    name: str
+    """Name of the tool, or ``""`` while unknown."""
+    text: str
+    """Piece of the arguments' JSON text."""
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """A fragment of a model's reply."""
+
+    content: str = ""
+    """Piece of the visible text."""
+    reasoning: str = ""
+    """Piece of the visible reasoning."""
+    tool_args: Sequence[ToolArgs] = ()
+    """Pieces of tool calls."""
+    parts: Sequence[dict[str, Any]] = ()
+    """What else the model says: dicts with a ``type``, such as citation, file or refusal."""
+    reset: str | None = None
+    """Discard this reply so far, for this reason: another attempt follows."""
+    is_final: bool = False
+    """Whether this is the reply's last chunk."""
+    tool_calls: list[ToolCall] = msgspec.field(default_factory=list)
+    """On the last chunk: the calls for us to run, in order."""
+    finish_reason: FinishReason | None = None
+    """On the last chunk: why the model stopped."""
+    raw_finish_reason: str | None = None
+    """The same in the provider's spelling."""
+    usage: Usage | None = None
+    """On the last chunk: what the reply cost, where the provider told it."""
+    model: str | None = None
+    """On the last chunk: the model that answered, by the provider's name."""
+    carry: dict[str, Any] | None = None
+    """Opaque; the provider wants it back in the next request (signatures, encrypted reasoning)."""
+
+
+@attrs.frozen(kw_only=True)
+class Completion:
+    """A model's whole reply: its chunks folded together."""
+
+    content: str = ""
+    """The whole text."""
+    reasoning: str = ""
+    """The whole visible reasoning."""
+    parts: list[dict[str, Any]] = attrs.Factory(list)
+    """See `Chunk.parts`."""
+    tool_calls: list[ToolCall] = attrs.Factory(list)
+    """The calls for us to run, in order."""
+    finish_reason: FinishReason | None = None
+    """Why the model stopped."""
+    raw_finish_reason: str | None = None
+    """The same in the provider's spelling."""
+    usage: Usage | None = None
+    """What the reply cost, or None if the provider did not tell."""
+    model: str | None = None
+    """The model that answered."""
+    carry: dict[str, Any] | None = None
+    """See `Chunk.carry`."""
+
+
+@attrs.define(eq=False)
+class CompletionBuilder:
+    """Folds chunks into a `Completion`.
+
+    Text is kept once, not as a list of fragments: a million tokens stay a few MiB.
+    """
+
+    _content: StringIO = attrs.field(factory=StringIO, init=False)
+    _reasoning: StringIO = attrs.field(factory=StringIO, init=False)
+    _parts: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+
+    def add(self, chunk: Chunk) -> Completion | None:
+        """Take one chunk; gives the completion if it is the final one."""
+        if chunk.reset is not None:
+            self._content = StringIO()
+            self._reasoning = StringIO()
+            self._parts = []
+        if chunk.content:
+            self._content.write(chunk.content)
+        if chunk.reasoning:
+            self._reasoning.write(chunk.reasoning)
+        if chunk.parts:
+            self._parts.extend(chunk.parts)
+        if not chunk.is_final:
+            return None
+        return Completion(
+            content=self._content.getvalue(),
+            reasoning=self._reasoning.getvalue(),
+            parts=self._parts,
+            tool_calls=list(chunk.tool_calls),
+            finish_reason=chunk.finish_reason,
+            raw_finish_reason=chunk.raw_finish_reason,
+            usage=chunk.usage,
+            model=chunk.model,
+            carry=chunk.carry,
+        )

@@ -1,0 +1,182 @@
+"""The error tree, all of it.
+
+::
+
+    FlowtrioError              the root: ``except FlowtrioError`` catches what is ours
+      ProtocolError            abstract
+        LocalProtocolError     our side tried something illegal
+        RemoteProtocolError    the other side sent something illegal
+      ProviderError            the model's host refused, and said why
+      RunFailed                a run ended in failure; ``__cause__`` is the reason
+      RunCancelled             a run was cancelled on purpose
+      ToolFailed               a tool called with ``ctx.call`` did not end ok
+      DeadlineExceeded         a named deadline passed (also a ``TimeoutError``)
+      LimitExceeded            a named limit was reached
+      ReplayGap                the store cannot continue from the asked place
+
+For closed, broken, busy and ended channels Trio's own classes are used.
+A message says what was asked, in what situation and what was expected; it
+never holds a secret or a model's text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class FlowtrioError(Exception):
+    """Base class of every error that flowtrio defines."""
+
+
+class ProtocolError(FlowtrioError):
+    """Abstract base: somebody broke the rules of a protocol.
+
+    Raised only as `LocalProtocolError` or `RemoteProtocolError`, which say whose doing it was.
+    """
+
+
+class LocalProtocolError(ProtocolError):
+    """Our own side tried something illegal; nothing was changed by the attempt."""
+
+    def __init__(self, message: str, *, law: str | None = None) -> None:
+        super().__init__(message)
+        self.law = law
+        """The law that would have been broken, ``"L1"`` to ``"L11"``, or None."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something illegal: a model's stream, or a client's frame."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "bad_stream",
+        retryable: bool = False,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        """A stable word for programs: ``bad_stream``, ``stream_cut``, ``bad_content_type``, …"""
+        self.retryable = retryable
+        """Whether the same request may succeed when it is sent again."""
+        self.detail = detail
+        """What is known besides: status, request id; JSON, or None."""
+
+
+class ProviderError(FlowtrioError):
+    """The model's host refused or failed a request, and said why."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str = "provider_error",
+        retry_after: float | None = None,
+        retryable: bool = False,
+        detail: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        """HTTP status, or None when the error came inside a stream or no answer came."""
+        self.code = code
+        """A stable word for programs: ``rate_limited``, ``unauthorized``, ``bad_request``, …"""
+        self.retry_after = retry_after
+        """Seconds the provider asked us to wait, or None."""
+        self.retryable = retryable
+        """Whether the same request may succeed when it is sent again."""
+        self.detail = detail
+        """Status, request id and the provider's own words; JSON, or None."""
+
+
+class _RunEnded(FlowtrioError):
+    """What `RunFailed` and `RunCancelled` share."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        run_id: str,
+        messages: list[dict[str, Any]],
+        usage: dict[str, Any],
+    ) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        """The run that ended."""
+        self.messages = messages
+        """The conversation as far as it went: valid as ``history=`` of the next run."""
+        self.usage = usage
+        """The run's usage, as in DONE."""
+
+
+class RunFailed(_RunEnded):
+    """A run ended in failure; ``__cause__`` is the exception that ended it, where there is one."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        run_id: str,
+        messages: list[dict[str, Any]],
+        usage: dict[str, Any],
+        error: dict[str, Any],
+    ) -> None:
+        super().__init__(message, run_id=run_id, messages=messages, usage=usage)
+        self.error = error
+        """The data of the run's ERROR event."""
+
+
+class RunCancelled(_RunEnded):
+    """A run was cancelled on purpose, or its reader left."""
+
+
+class ToolFailed(FlowtrioError):
+    """A tool called with ``ctx.call`` did not end with outcome ``ok``."""
+
+    def __init__(self, message: str, *, tool_name: str, call_id: str, outcome: str) -> None:
+        super().__init__(message)
+        self.tool_name = tool_name
+        """The tool's name."""
+        self.call_id = call_id
+        """The call, as in its TOOL_CALL_END."""
+        self.outcome = outcome
+        """``error``, ``timeout``, ``cancelled`` or ``denied``."""
+
+
+class DeadlineExceeded(FlowtrioError, TimeoutError):
+    """A named deadline passed.
+
+    A `TimeoutError` too, so that ``except TimeoutError`` around ``ctx.ask`` reads as usual.
+    """
+
+    def __init__(self, message: str, *, deadline: str, source: str = "deadline") -> None:
+        super().__init__(message)
+        self.deadline = deadline
+        """Which: ``run tool connect first_token gap approval input``."""
+        self.source = source
+        """The ``source`` of the ERROR that this makes when it ends a run."""
+
+
+class LimitExceeded(FlowtrioError):
+    """A named limit of a run, a session or a tenant was reached."""
+
+    def __init__(self, message: str, *, limit: str, code: str = "limit_exceeded") -> None:
+        super().__init__(message)
+        self.limit = limit
+        """Which: a field of `Limits`, or ``runs_per_tenant``, ``queue``."""
+        self.code = code
+        """``limit_exceeded``, ``session_busy`` or ``tenant_busy``."""
+
+
+class ReplayGap(FlowtrioError):
+    """The store cannot continue a log from the asked place: those events are gone."""
+
+    def __init__(self, message: str, *, run_id: str, after: int, oldest: int | None) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+        """The run whose log was asked for."""
+        self.after = after
+        """The last sequence number the reader had seen."""
+        self.oldest = oldest
+        """The oldest sequence number still kept; None when nothing is."""

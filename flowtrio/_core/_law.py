@@ -1,0 +1,556 @@
+"""The legal order of a run's events: two tables, and an object that walks them.
+
+A run is a sequence of events. What may come next depends on two things only:
+
+*The status.* `TRANSITIONS` says which STATE_CHANGE may follow which. A run starts with RUN_START,
+is ``initializing`` until its first STATE_CHANGE, and says everything else while it is *live*:
+between that STATE_CHANGE and the terminal one. After the terminal one only ERROR (if it failed) and
+DONE follow. ``waiting_for_input`` and ``waiting_for_approval`` are not choices but consequences:
+they hold exactly while a question, or else an approval, is open.
+
+*The brackets.* Calls, nested agents, questions and messages are opened by one event and closed by
+exactly one other. Each identifier is used once in a run. `Law.open_brackets` gives what is open in
+the order in which it has to be closed when a run ends early::
+
+    message   (CHUNK | REASONING | PART | RESET)* COMPLETE
+    call      ARGS* [APPROVAL_REQUIRED] (START PROGRESS* END | END)
+    agent     AGENT_START AGENT_END
+    question  INPUT_REQUIRED INPUT_RESOLVED
+
+The `Law` object refuses an illegal event with `LocalProtocolError` *and is not changed by it*. It
+does no I/O, knows no time and does not look at values it does not need: shapes of data are the
+business of `flowtrio.testing.find_violations`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Container
+from io import StringIO
+from typing import Any, ClassVar, Final, NoReturn, TypeAlias
+
+import attrs
+
+from ._events import ROOT, AgentStatus, EventType
+from ._exceptions import LocalProtocolError
+
+_S = AgentStatus
+_T = EventType
+
+TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
+    _S.INITIALIZING: frozenset({_S.RUNNING, _S.ERROR, _S.CANCELLED}),
+    _S.RUNNING: frozenset(
+        {
+            _S.RUNNING,
+            _S.WAITING_FOR_INPUT,
+            _S.WAITING_FOR_APPROVAL,
+            _S.COMPLETED,
+            _S.ERROR,
+            _S.CANCELLED,
+        }
+    ),
+    _S.WAITING_FOR_INPUT: frozenset(
+        {_S.RUNNING, _S.WAITING_FOR_INPUT, _S.WAITING_FOR_APPROVAL, _S.ERROR, _S.CANCELLED}
+    ),
+    _S.WAITING_FOR_APPROVAL: frozenset(
+        {_S.RUNNING, _S.WAITING_FOR_INPUT, _S.WAITING_FOR_APPROVAL, _S.ERROR, _S.CANCELLED}
+    ),
+    _S.COMPLETED: frozenset(),
+    _S.ERROR: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+"""Which status may follow which. Staying in a status needs a new ``reason``."""
+
+TERMINAL: Final = frozenset({_S.COMPLETED, _S.ERROR, _S.CANCELLED})
+"""The statuses that end a run."""
+
+OUTCOMES: Final = frozenset({"ok", "error", "timeout", "cancelled", "denied"})
+"""How a call may end."""
+
+
+class CallPhase(enum.Enum):
+    """How far an open call has come."""
+
+    WRITTEN = enum.auto()
+    """The model is writing, or has written, its arguments."""
+    ASKED = enum.auto()
+    """It waits for a person."""
+    STARTED = enum.auto()
+    """It runs."""
+
+
+@attrs.define(eq=False)
+class OpenCall:
+    """A call without its TOOL_CALL_END."""
+
+    key: str
+    agent: str
+    tool_name: str
+    message_id: str | None
+    phase: CallPhase
+
+
+@attrs.define(eq=False)
+class OpenAgent:
+    """A nested agent without its AGENT_END."""
+
+    key: str
+    call_id: str | None
+
+    @property
+    def agent(self) -> str:
+        """Its path: the envelope of both its events."""
+        return self.key
+
+
+@attrs.define(eq=False)
+class OpenQuestion:
+    """A question without its INPUT_RESOLVED."""
+
+    key: str
+    agent: str
+
+
+@attrs.define(eq=False)
+class OpenMessage:
+    """A message without its MESSAGE_COMPLETE."""
+
+    key: str
+    agent: str
+    text: StringIO
+    """Its chunks since the last MESSAGE_RESET."""
+
+
+Bracket: TypeAlias = OpenCall | OpenAgent | OpenQuestion | OpenMessage
+
+
+class Law:
+    """Walks one run's events and refuses the first illegal one, every time."""
+
+    __slots__ = (
+        "_agents",
+        "_asked",
+        "_calls",
+        "_completed",
+        "_failed",
+        "_live",
+        "_messages",
+        "_questions",
+        "_used",
+        "count",
+        "is_done",
+        "reason",
+        "status",
+    )
+
+    def __init__(self) -> None:
+        self.count = 0
+        """How many events were accepted; the next one's sequence number."""
+        self.status: AgentStatus | None = None
+        """The run's status; None before RUN_START."""
+        self.reason: str | None = None
+        """The reason of the last STATE_CHANGE."""
+        self.is_done = False
+        """Whether DONE was accepted."""
+        self._live = False
+        self._failed = False
+        self._asked = 0
+        self._calls: dict[str, OpenCall] = {}
+        self._agents: dict[str, OpenAgent] = {}
+        self._questions: dict[str, OpenQuestion] = {}
+        self._messages: dict[str, OpenMessage] = {}
+        self._completed: dict[str, tuple[str, str]] = {}
+        self._used: set[str] = set()
+
+    # What is open
+
+    def derived_status(self) -> AgentStatus:
+        """The status that a live run has to have: waiting exactly while somebody is asked."""
+        if self._questions:
+            return _S.WAITING_FOR_INPUT
+        if self._asked:
+            return _S.WAITING_FOR_APPROVAL
+        return _S.RUNNING
+
+    def open_brackets(self, only: Container[str] | None = None) -> list[Bracket]:
+        """What is open, in closing order.
+
+        Calls in the order they were opened, nested agents last opened first, questions, messages.
+
+        Args:
+          only: Keys to consider; None for all.
+
+        """
+        brackets: list[Bracket] = [
+            *self._calls.values(),
+            *reversed(self._agents.values()),
+            *self._questions.values(),
+            *self._messages.values(),
+        ]
+        if only is None:
+            return brackets
+        return [bracket for bracket in brackets if bracket.key in only]
+
+    def open_call(self, call_id: str) -> OpenCall | None:
+        """The open call of this id, or None."""
+        return self._calls.get(call_id)
+
+    def open_message(self, message_id: str) -> OpenMessage | None:
+        """The open message of this id, or None."""
+        return self._messages.get(message_id)
+
+    def calls_of(self, message_id: str) -> list[OpenCall]:
+        """The open calls that belong to a message, in the order they were opened."""
+        return [call for call in self._calls.values() if call.message_id == message_id]
+
+    def begin_message(self, message_id: str, agent: str) -> None:
+        """Expect a MESSAGE_COMPLETE for *message_id*, whether or not it gets other events.
+
+        A model turn is a message from the moment the model is asked.
+        """
+        if not self._live:
+            self._refuse("a message", "the run is not live", "L2")
+        self._open_message("a message", message_id, agent)
+
+    # The one way in
+
+    def step(self, type: EventType, data: dict[str, Any], agent: str) -> None:
+        """Accept an event, or refuse it and stay as before.
+
+        Raises:
+          LocalProtocolError: the event is illegal here; ``law`` names the law.
+
+        """
+        if not self._live and type not in _OUTSIDE:
+            law = "L4" if type is _T.STATE_CHANGE else "L2"
+            self._refuse(type, "only RUN_START, STATE_CHANGE, ERROR and DONE are legal there", law)
+        self._RULES[type](self, data, agent)
+        self.count += 1
+
+    # The run itself
+
+    def _run_start(self, data: dict[str, Any], agent: str) -> None:
+        if self.status is not None:
+            self._refuse(_T.RUN_START, "a run starts once, with its first event", "L2")
+        self._must_be_root(_T.RUN_START, agent)
+        self.status = _S.INITIALIZING
+
+    def _state_change(self, data: dict[str, Any], agent: str) -> None:
+        self._must_be_root(_T.STATE_CHANGE, agent)
+        old, new, reason = data["old_status"], data["new_status"], data["reason"]
+        status = self.status
+        if status is None:
+            self._refuse(_T.STATE_CHANGE, "RUN_START has to come first", "L2")
+        if old != status:
+            self._refuse(_T.STATE_CHANGE, f"old_status is {old!r}", "L4")
+        if new not in TRANSITIONS[status]:
+            self._refuse(_T.STATE_CHANGE, f"new_status {new!r} is not in the table", "L4")
+        new = AgentStatus(new)
+        if new in TERMINAL:
+            if brackets := self.open_brackets():
+                names = ", ".join(bracket.key for bracket in brackets)
+                self._refuse(_T.STATE_CHANGE, f"{names} have to be closed before {new}", "L3")
+        elif new is not self.derived_status():
+            self._refuse(
+                _T.STATE_CHANGE, f"what is open makes the status {self.derived_status()}", "L4"
+            )
+        elif new is status and (reason is None or reason == self.reason):
+            self._refuse(_T.STATE_CHANGE, f"staying {new} needs a new reason", "L4")
+        self.status = new
+        self.reason = reason
+        self._live = new not in TERMINAL
+
+    def _error(self, data: dict[str, Any], agent: str) -> None:
+        self._must_be_root(_T.ERROR, agent)
+        if self.status is not _S.ERROR or self.is_done:
+            self._refuse(_T.ERROR, "it follows the STATE_CHANGE to error", "L2")
+        if self._failed:
+            self._refuse(_T.ERROR, "a failed run has exactly one", "L2")
+        self._failed = True
+
+    def _done(self, data: dict[str, Any], agent: str) -> None:
+        self._must_be_root(_T.DONE, agent)
+        if self.is_done:
+            self._refuse(_T.DONE, "a run ends once", "L2")
+        if self.status not in TERMINAL:
+            self._refuse(_T.DONE, "it follows the terminal STATE_CHANGE", "L4")
+        if data["status"] != self.status:
+            self._refuse(_T.DONE, f"its status is {data['status']!r}", "L4")
+        if self.status is _S.ERROR and not self._failed:
+            self._refuse(_T.DONE, "a failed run has ERROR directly before it", "L2")
+        if data["events"] != self.count + 1:
+            self._refuse(_T.DONE, f"it counts {data['events']!r} events", "L1")
+        self.is_done = True
+
+    # Messages
+
+    def _chunk(self, data: dict[str, Any], agent: str) -> None:
+        # Once for every token: the open message is looked up before anything else.
+        message = self._messages.get(data["message_id"])
+        if message is None:
+            message = self._open_message(_T.MESSAGE_CHUNK, data["message_id"], agent)
+        elif message.agent != agent or (agent != ROOT and agent not in self._agents):
+            self._refuse(_T.MESSAGE_CHUNK, f"{message.key} belongs to {message.agent}", "L3")
+        message.text.write(data["chunk"])
+
+    def _piece(self, type: EventType, data: dict[str, Any], agent: str) -> None:
+        self._message(type, data["message_id"], agent)
+
+    def _reset(self, data: dict[str, Any], agent: str) -> None:
+        message_id = data["message_id"]
+        if calls := self.calls_of(message_id):
+            names = ", ".join(call.key for call in calls)
+            self._refuse(_T.MESSAGE_RESET, f"{names} have to be closed before it", "L3")
+        self._message(_T.MESSAGE_RESET, message_id, agent).text = StringIO()
+
+    def _complete(self, data: dict[str, Any], agent: str) -> None:
+        message_id = data["message_id"]
+        message = self._messages.get(message_id)
+        if message is None:
+            self._must_be_new(_T.MESSAGE_COMPLETE, message_id)
+            self._must_speak(_T.MESSAGE_COMPLETE, agent)
+        elif message.agent != agent:
+            self._refuse(_T.MESSAGE_COMPLETE, f"{message.key} belongs to {message.agent}", "L3")
+        text = "" if message is None else message.text.getvalue()
+        if data["content"] != text:
+            self._refuse(
+                _T.MESSAGE_COMPLETE,
+                f"content of {message_id} has {len(data['content'])} characters, its chunks "
+                f"{len(text)}, or they differ",
+                "L3",
+            )
+        self._messages.pop(message_id, None)
+        self._used.add(message_id)
+        self._completed[message_id] = (agent, data["finish_reason"])
+
+    # Calls
+
+    def _args(self, data: dict[str, Any], agent: str) -> None:
+        call_id, message_id = data["call_id"], data["message_id"]
+        call = self._calls.get(call_id)
+        if call is None:
+            self._must_be_new(_T.TOOL_CALL_ARGS, call_id)
+            if call_id == message_id:
+                self._refuse(_T.TOOL_CALL_ARGS, f"{call_id} names a message too", "L3")
+        else:
+            self._must_own(_T.TOOL_CALL_ARGS, call, data, agent)
+            if call.phase is not CallPhase.WRITTEN:
+                self._refuse(_T.TOOL_CALL_ARGS, f"{call_id} is {call.phase.name}", "L3")
+            if call.message_id != message_id:
+                self._refuse(
+                    _T.TOOL_CALL_ARGS, f"{call_id} belongs to message {call.message_id}", "L3"
+                )
+        self._message(_T.TOOL_CALL_ARGS, message_id, agent)
+        if call is None:
+            self._open_call(data, agent, message_id, CallPhase.WRITTEN)
+
+    def _approval(self, data: dict[str, Any], agent: str) -> None:
+        call = self._calls.get(data["call_id"])
+        if call is None:
+            self._must_be_new(_T.APPROVAL_REQUIRED, data["call_id"])
+            self._must_speak(_T.APPROVAL_REQUIRED, agent)
+            self._open_call(data, agent, None, CallPhase.ASKED)
+        else:
+            self._must_own(_T.APPROVAL_REQUIRED, call, data, agent)
+            if call.phase is not CallPhase.WRITTEN:
+                self._refuse(_T.APPROVAL_REQUIRED, f"{call.key} is {call.phase.name}", "L3")
+            if call.message_id in self._messages:
+                self._refuse(
+                    _T.APPROVAL_REQUIRED, f"message {call.message_id} is not complete", "L10"
+                )
+            call.phase = CallPhase.ASKED
+        self._asked += 1
+
+    def _start(self, data: dict[str, Any], agent: str) -> None:
+        call_id, message_id = data["call_id"], data["message_id"]
+        call = self._calls.get(call_id)
+        if call is None:
+            self._must_be_new(_T.TOOL_CALL_START, call_id)
+            self._must_speak(_T.TOOL_CALL_START, agent)
+        else:
+            self._must_own(_T.TOOL_CALL_START, call, data, agent)
+            if call.phase is CallPhase.STARTED:
+                self._refuse(_T.TOOL_CALL_START, f"{call_id} has started", "L3")
+            if call.message_id not in (None, message_id):
+                self._refuse(
+                    _T.TOOL_CALL_START, f"{call_id} belongs to message {call.message_id}", "L3"
+                )
+        if data["provider_executed"]:
+            self._must_be_inside(message_id, agent)
+        elif message_id is not None:
+            self._must_be_ready(message_id, agent)
+        if call is None:
+            self._open_call(data, agent, message_id, CallPhase.STARTED)
+        else:
+            self._asked -= call.phase is CallPhase.ASKED
+            call.phase = CallPhase.STARTED
+            call.message_id = message_id
+
+    def _must_be_inside(self, message_id: str | None, agent: str) -> None:
+        """The provider's own tools run while their message is written."""
+        message = None if message_id is None else self._messages.get(message_id)
+        if message is None or message.agent != agent:
+            self._refuse(_T.TOOL_CALL_START, f"{agent} has no open message {message_id}", "L3")
+
+    def _must_be_ready(self, message_id: str, agent: str) -> None:
+        """Our tools start after the finish mark of the message that asked for them."""
+        owner, finish_reason = self._completed.get(message_id, (agent, None))
+        if owner != agent:
+            self._refuse(_T.TOOL_CALL_START, f"{message_id} belongs to {owner}", "L3")
+        if finish_reason is None:
+            self._refuse(_T.TOOL_CALL_START, f"message {message_id} is not complete", "L10")
+        if finish_reason in ("error", "cancelled"):
+            self._refuse(_T.TOOL_CALL_START, f"message {message_id} has no finish mark", "L10")
+
+    def _progress(self, data: dict[str, Any], agent: str) -> None:
+        call = self._calls.get(data["call_id"])
+        if call is None or call.phase is not CallPhase.STARTED:
+            self._refuse(_T.TOOL_PROGRESS, f"{data['call_id']} is not running", "L3")
+        self._must_own(_T.TOOL_PROGRESS, call, data, agent)
+        self._must_speak(_T.TOOL_PROGRESS, agent)
+
+    def _end(self, data: dict[str, Any], agent: str) -> None:
+        call_id, outcome = data["call_id"], data["outcome"]
+        if outcome not in OUTCOMES:
+            self._refuse(_T.TOOL_CALL_END, f"outcome {outcome!r} is not one of them", "L3")
+        call = self._calls.get(call_id)
+        if call is None:
+            self._must_be_new(_T.TOOL_CALL_END, call_id)
+            self._must_speak(_T.TOOL_CALL_END, agent)
+        else:
+            self._must_own(_T.TOOL_CALL_END, call, data, agent)
+        started = call is not None and call.phase is CallPhase.STARTED
+        if outcome == "timeout" and (call is None or call.phase is CallPhase.WRITTEN):
+            self._refuse(_T.TOOL_CALL_END, f"{call_id} neither started nor waited", "L3")
+        if outcome == "ok" and not started:
+            self._refuse(_T.TOOL_CALL_END, f"{call_id} ended ok but never started", "L3")
+        if outcome == "denied" and started:
+            self._refuse(_T.TOOL_CALL_END, f"{call_id} was denied but had started", "L3")
+        if call is not None:
+            self._asked -= call.phase is CallPhase.ASKED
+            del self._calls[call_id]
+        self._used.add(call_id)
+
+    # Nested agents, questions, the application's own
+
+    def _agent_start(self, data: dict[str, Any], agent: str) -> None:
+        path, call_id = data["agent"], data["call_id"]
+        if path != agent:
+            self._refuse(_T.AGENT_START, f"its envelope says {agent!r}, its data {path!r}", "L3")
+        parent, slash, name = path.rpartition("/")
+        if not slash or not name:
+            self._refuse(_T.AGENT_START, f"{path!r} is not the path of a nested agent", "L3")
+        self._must_speak(_T.AGENT_START, parent)
+        self._must_be_new(_T.AGENT_START, path)
+        if call_id is not None:
+            call = self._calls.get(call_id)
+            if call is None or call.phase is not CallPhase.STARTED:
+                self._refuse(_T.AGENT_START, f"{call_id} is not running", "L3")
+        self._used.add(path)
+        self._agents[path] = OpenAgent(path, call_id)
+
+    def _agent_end(self, data: dict[str, Any], agent: str) -> None:
+        path, outcome = data["agent"], data["outcome"]
+        if path != agent:
+            self._refuse(_T.AGENT_END, f"its envelope says {agent!r}, its data {path!r}", "L3")
+        if outcome not in OUTCOMES:
+            self._refuse(_T.AGENT_END, f"outcome {outcome!r} is not one of them", "L3")
+        bracket = self._agents.get(path)
+        if bracket is None:
+            self._refuse(_T.AGENT_END, f"{path!r} is not open", "L3")
+        if bracket.call_id != data["call_id"]:
+            self._refuse(_T.AGENT_END, f"{path!r} began in call {bracket.call_id}", "L3")
+        del self._agents[path]
+
+    def _question(self, data: dict[str, Any], agent: str) -> None:
+        self._must_be_new(_T.INPUT_REQUIRED, data["request_id"])
+        self._must_speak(_T.INPUT_REQUIRED, agent)
+        self._used.add(data["request_id"])
+        self._questions[data["request_id"]] = OpenQuestion(data["request_id"], agent)
+
+    def _answer(self, data: dict[str, Any], agent: str) -> None:
+        request_id = data["request_id"]
+        question = self._questions.get(request_id)
+        if question is None:
+            self._refuse(_T.INPUT_RESOLVED, f"{request_id} is not open", "L3")
+        if question.agent != agent:
+            self._refuse(_T.INPUT_RESOLVED, f"{request_id} belongs to {question.agent}", "L3")
+        del self._questions[request_id]
+
+    def _custom(self, data: dict[str, Any], agent: str) -> None:
+        self._must_speak(_T.CUSTOM, agent)
+
+    # Shared steps
+
+    def _message(self, type: EventType, message_id: str, agent: str) -> OpenMessage:
+        message = self._messages.get(message_id)
+        if message is None:
+            return self._open_message(type, message_id, agent)
+        if message.agent != agent:
+            self._refuse(type, f"{message_id} belongs to {message.agent}", "L3")
+        self._must_speak(type, agent)
+        return message
+
+    def _open_message(self, type: str, message_id: str, agent: str) -> OpenMessage:
+        self._must_be_new(type, message_id)
+        self._must_speak(type, agent)
+        self._used.add(message_id)
+        message = self._messages[message_id] = OpenMessage(message_id, agent, StringIO())
+        return message
+
+    def _open_call(
+        self, data: dict[str, Any], agent: str, message_id: str | None, phase: CallPhase
+    ) -> None:
+        call_id = data["call_id"]
+        self._used.add(call_id)
+        self._calls[call_id] = OpenCall(call_id, agent, data["tool_name"], message_id, phase)
+
+    def _must_be_root(self, type: EventType, agent: str) -> None:
+        if agent != ROOT:
+            self._refuse(type, f"it belongs to {ROOT}, not to {agent!r}", "L2")
+
+    def _must_speak(self, type: str, agent: str) -> None:
+        if agent != ROOT and agent not in self._agents:
+            self._refuse(type, f"agent {agent!r} is not running", "L3")
+
+    def _must_be_new(self, type: str, key: str) -> None:
+        if key in self._used:
+            self._refuse(type, f"{key} was used before", "L3")
+
+    def _must_own(self, type: EventType, call: OpenCall, data: dict[str, Any], agent: str) -> None:
+        if call.agent != agent or call.tool_name != data["tool_name"]:
+            self._refuse(type, f"{call.key} is {call.tool_name!r} of {call.agent}", "L3")
+
+    def _refuse(self, type: str, why: str, law: str) -> NoReturn:
+        what = type.upper() if isinstance(type, EventType) else type
+        state = "done" if self.is_done else self.status or "not started"
+        raise LocalProtocolError(
+            f"can't emit {what} when run={state} (seq {self.count}): {why}", law=law
+        )
+
+    _Rule: TypeAlias = Callable[["Law", dict[str, Any], str], None]
+    _RULES: ClassVar[dict[EventType, _Rule]] = {
+        _T.RUN_START: _run_start,
+        _T.STATE_CHANGE: _state_change,
+        _T.ERROR: _error,
+        _T.DONE: _done,
+        _T.MESSAGE_CHUNK: _chunk,
+        _T.REASONING_CHUNK: lambda self, data, agent: self._piece(_T.REASONING_CHUNK, data, agent),
+        _T.MESSAGE_PART: lambda self, data, agent: self._piece(_T.MESSAGE_PART, data, agent),
+        _T.MESSAGE_RESET: _reset,
+        _T.MESSAGE_COMPLETE: _complete,
+        _T.TOOL_CALL_ARGS: _args,
+        _T.APPROVAL_REQUIRED: _approval,
+        _T.TOOL_CALL_START: _start,
+        _T.TOOL_PROGRESS: _progress,
+        _T.TOOL_CALL_END: _end,
+        _T.AGENT_START: _agent_start,
+        _T.AGENT_END: _agent_end,
+        _T.INPUT_REQUIRED: _question,
+        _T.INPUT_RESOLVED: _answer,
+        _T.CUSTOM: _custom,
+    }
+
+
+_OUTSIDE: Final = frozenset({_T.RUN_START, _T.STATE_CHANGE, _T.ERROR, _T.DONE})
+"""What may come when the run is not live."""

@@ -1,0 +1,89 @@
+"""Every limit and its default. All are on unless switched off with ``math.inf``."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+
+
+def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(
+            f"{type(instance).__name__}({attribute.name}={value!r}): expected a number above 0"
+        )
+
+
+def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _positive(instance, attribute, value)
+    if value != math.inf and not isinstance(value, int):
+        raise ValueError(
+            f"{type(instance).__name__}({attribute.name}={value!r}): expected a whole number"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """Limits of one run. Times are seconds of Trio's clock."""
+
+    run: float = attrs.field(default=600, validator=_positive)
+    """The whole run, without the time spent waiting for a person."""
+    tool: float = attrs.field(default=60, validator=_positive)
+    """One tool call, from its START; a tool's own ``timeout`` comes first."""
+    approval: float = attrs.field(default=300, validator=_positive)
+    """How long a call waits for a person's approval."""
+    input: float = attrs.field(default=300, validator=_positive)
+    """How long a question waits for its answer."""
+    grace: float = attrs.field(default=5, validator=_positive)
+    """How long cleanup may take after a run was told to end, before DONE is recorded without it."""
+    turns: int = attrs.field(default=16, validator=_whole)
+    """Model replies of one agent within one run."""
+    parallel_tools: int = attrs.field(default=8, validator=_whole)
+    """Tool calls of one agent that run at once; the others queue."""
+    buffer: int = attrs.field(default=64, validator=_whole)
+    """Events recorded but not yet read before the producers are paused."""
+    result_bytes: int = attrs.field(default=1024 * 1024, validator=_whole)
+    """Size of one tool's result as JSON, in bytes."""
+
+
+@attrs.frozen(kw_only=True)
+class ModelLimits:
+    """Limits of one model reply, in seconds: waiting for the model, never for the reader."""
+
+    connect: float = attrs.field(default=10, validator=_positive)
+    """Until the connection is made."""
+    first_token: float = attrs.field(default=60, validator=_positive)
+    """Until the first chunk arrives."""
+    gap: float = attrs.field(default=30, validator=_positive)
+    """Between two chunks."""
+
+
+@attrs.frozen(kw_only=True)
+class ServerLimits:
+    """Limits of a server's connections. Times are seconds, sizes bytes."""
+
+    handshake: float = attrs.field(default=5, validator=_positive)
+    """Until the request's head is read and answered."""
+    head: int = attrs.field(default=16 * 1024, validator=_whole)
+    """Size of the request's head."""
+    message: int = attrs.field(default=256 * 1024, validator=_whole)
+    """Size of one message from a client."""
+    message_frames: int = attrs.field(default=1024, validator=_whole)
+    """Frames that one message may be cut into."""
+    json_depth: int = attrs.field(default=32, validator=_whole)
+    """Nesting of a client's JSON."""
+    runs_per_connection: int = attrs.field(default=8, validator=_whole)
+    """Runs of one connection at once."""
+    connections: int = attrs.field(default=1000, validator=_whole)
+    """Connections at once."""
+    bad_messages: int = attrs.field(default=20, validator=_whole)
+    """Rejected messages of one connection before it is closed with 1008."""
+    send: float = attrs.field(default=10, validator=_positive)
+    """Until a client has taken what was sent to it."""
+    ping_interval: float = attrs.field(default=20, validator=_positive)
+    """Between two keepalive pings."""
+    ping_timeout: float = attrs.field(default=20, validator=_positive)
+    """Until a ping is answered."""
+    close: float = attrs.field(default=2, validator=_positive)
+    """Until a client has answered a closing handshake."""

@@ -1,0 +1,88 @@
+"""Values that come from users, made fit for events: JSON by RFC 8259, in plain Python types."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+_MAX_DEPTH = 64
+"""Nesting of a value; deeper ones are refused, since readers would refuse them too."""
+
+
+def clean_text(text: str) -> str:
+    """Replace lone surrogates, which UTF-8 cannot carry, by U+FFFD."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A pair that was cut into two escapes is joined; what has no partner is replaced.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def check_json(value: Any, what: str) -> Any:
+    """Copy a JSON value into plain dict, list, str, int, float, bool and None.
+
+    Tuples and sets become lists; attrs classes, dataclasses, msgspec Structs, enums, dates, UUIDs
+    and the like become what they are in JSON.
+
+    Args:
+      value: The value.
+      what: Its name in messages.
+
+    Raises:
+      ValueError: a number is not finite, a text has lone surrogates, or the nesting is too deep.
+      TypeError: something in it has no JSON form.
+
+    """
+    try:
+        return _copy(msgspec.to_builtins(value, str_keys=True), what, 0)
+    except RecursionError:
+        raise ValueError(f"{what}: nested deeper than {_MAX_DEPTH}") from None
+    except msgspec.MsgspecError as exc:
+        raise TypeError(f"{what}: {exc}") from None
+    except TypeError as exc:
+        if str(exc).startswith(what):
+            raise
+        raise TypeError(f"{what}: {exc}") from None
+
+
+def _copy(value: Any, path: str, depth: int) -> Any:
+    if depth > _MAX_DEPTH:
+        raise ValueError(f"{path[:80]}: nested deeper than {_MAX_DEPTH}")
+    match value:
+        case None | bool() | int():
+            return value
+        case str():
+            return _text(value, path)
+        case float():
+            if not math.isfinite(value):
+                raise ValueError(f"{path}: expected a finite number, got {value}")
+            return value
+        case dict():
+            return {
+                _key(key, path): _copy(item, f"{path}.{key}", depth + 1)
+                for key, item in value.items()
+            }
+        case list() | tuple():
+            return [_copy(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
+        case _:
+            raise TypeError(f"{path}: {type(value).__name__} has no JSON form")
+
+
+def _key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"{path}: expected text as key, got {type(key).__name__}")
+    return _text(key, path)
+
+
+def _text(text: str, path: str) -> str:
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{path}: text with lone surrogates is not JSON") from None
+    return str(text)

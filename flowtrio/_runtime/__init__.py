@@ -1,0 +1,1 @@
+"""The runtime, on Trio: channel, run, stream, engine, agents and tools."""

@@ -1,0 +1,382 @@
+"""One tool call, from its arguments to its END.
+
+::
+
+    decode ── fails ──────────────────────────────► END error
+      │
+    approval needed? ── denied, nobody answers ───► END denied, timeout
+      │
+    wait for a place ── START ── execute ─────────► END ok, error
+                                    │
+              timeout, cancel_tool ─┴─ at once ───► END timeout, cancelled
+
+Whoever ends a call early does so in one synchronous step, `ActiveCall.end_now`: what the tool has
+open is closed, END is recorded, and only then is its scope cancelled. So a tool that cleans up
+slowly, or never listens, holds up neither the reader nor its siblings' results.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import attrs
+import trio
+from trio.lowlevel import RunVar, checkpoint
+
+from flowtrio._core._events import EventType
+from flowtrio._core._failures import describe, leaves
+
+from ._frame import Frame, FrameTimer
+from ._pending import Pending
+from ._tools import Tool, encode_result
+
+if TYPE_CHECKING:
+    from ._run import Run
+
+logger = logging.getLogger("flowtrio")
+
+THREADS = 40
+"""Plain functions that run at once in worker threads, in one Trio loop."""
+
+_threads: RunVar[trio.CapacityLimiter] = RunVar("flowtrio_threads")
+_tool_slots: RunVar[WeakKeyDictionary[Tool[..., Any], trio.CapacityLimiter]] = RunVar(
+    "flowtrio_tool_slots"
+)
+
+
+@attrs.frozen
+class CallEnd:
+    """How a call ended."""
+
+    outcome: str
+    value: Any = None
+    """What the tool returned, as it returned it."""
+    error: str | None = None
+    exc: BaseException | None = None
+    """What the tool raised."""
+
+
+class ActiveCall:
+    """A call that has no END yet, or whose tool is still cleaning up."""
+
+    def __init__(self, frame: Frame, call_id: str, tool_name: str, message_id: str | None) -> None:
+        self.run: Run = frame.run
+        self.owner = frame
+        self.frame = Frame(
+            frame.run,
+            frame,
+            frame.agent,
+            call_id=call_id,
+            tool_name=tool_name,
+            history=frame.history,
+        )
+        self.call_id = call_id
+        self.tool_name = tool_name
+        self.message_id = message_id
+        self.scope = trio.CancelScope()
+        self.ended: dict[str, Any] | None = None
+        """The data of its END, once that is decided."""
+        self.end: CallEnd | None = None
+        """The same for whoever made the call."""
+        self._is_recorded = False
+
+    @contextmanager
+    def _active(self) -> Iterator[None]:
+        """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
+        self.run.calls[self.call_id] = self
+        self.owner.own(self.call_id)
+        try:
+            with self.scope:
+                yield
+        except BaseException:
+            # Some scope around this call: the run goes on without it, or is closing itself.
+            self.end_now("cancelled")
+            raise
+        finally:
+            if self.ended is not None and not self._is_recorded:
+                self.run.log.record(EventType.TOOL_CALL_END, self.ended, self.owner.agent)
+                self.run.log.set_status_nowait()
+            self.frame.leave()
+            self.run.calls.pop(self.call_id, None)
+            self.run.log.owners.pop(self.call_id, None)
+
+    async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
+        """Run *tool* on decoded JSON *arguments*."""
+        with self._active():
+            await self._execute(tool, arguments)
+        assert self.end is not None
+        return self.end
+
+    async def refuse(self, error: str) -> CallEnd:
+        """End a call whose arguments are no JSON object, or whose tool does not exist."""
+        with self._active():
+            await self._finish("error", error=error)
+        assert self.end is not None
+        return self.end
+
+    async def approve(self, arguments: dict[str, Any]) -> bool:
+        """Ask a person; there is no tool to run."""
+        with self._active():
+            if await self._is_approved(arguments):
+                await self._start(arguments)
+                await self._finish("ok", value=True, result=True)
+        return self.end is not None and self.end.outcome == "ok"
+
+    # The way through
+
+    async def _execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
+        try:
+            keywords = tool.decode(arguments)
+            asks = tool.needs_approval
+            if callable(asks):
+                asks = asks(arguments)
+        except Exception as exc:
+            return await self._finish("error", error=describe(exc), exc=exc)
+        if asks and not await self._is_approved(arguments):
+            return None
+        async with self.owner.slots, _slots_of(tool):
+            await self._start(arguments)
+            await self.run.log.set_status()
+            timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
+            self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
+            try:
+                value = await self._attempt(tool, keywords)
+                result = encode_result(value, self.run.limits.result_bytes)
+            except BaseException as exc:
+                return await self._failed(tool, exc)
+            finally:
+                timer.stop()
+            await self._finish("ok", value=value, result=result)
+
+    async def _attempt(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+        for _ in range(tool.retries):
+            try:
+                return await self._invoke(tool, keywords)
+            except Exception:
+                logger.warning(
+                    "tool %s failed and is tried again (%s)",
+                    self.tool_name,
+                    self._error_id,
+                    exc_info=True,
+                )
+                await checkpoint()
+        return await self._invoke(tool, keywords)
+
+    async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+        from ._context import RunContext
+
+        if tool.context_parameter is None:
+            if tool.is_async:
+                return await tool.fn(**keywords)
+            return await self._in_thread(tool, lambda: tool.fn(**keywords))
+        keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
+        if tool.is_async:
+            return await self.frame.run_body(lambda: tool.fn(**keywords))
+        return await self.frame.run_body(self._in_thread, tool, lambda: tool.fn(**keywords))
+
+    async def _in_thread(self, tool: Tool[..., Any], fn: Callable[[], Any]) -> Any:
+        """Run a plain function in a worker thread.
+
+        A thread cannot be cancelled. So it belongs to a task of the run, which outlives the call
+        when that is ended early; with ``abandon`` it belongs to nobody.
+        """
+        limiter = _thread_limiter()
+        if tool.abandon:
+            return await trio.to_thread.run_sync(fn, abandon_on_cancel=True, limiter=limiter)
+        thread = _Thread(fn)
+        # The place is waited for here, where that can be cancelled, and not by the task.
+        await limiter.acquire_on_behalf_of(thread)
+        thread.limiter = limiter
+        self.run.spawn(thread.work, name=f"tool {self.tool_name} ({self.call_id})")
+        return await thread.wait()
+
+    async def _failed(self, tool: Tool[..., Any], exc: BaseException) -> None:
+        errors = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
+        if not errors:
+            raise exc
+        if self.ended is not None or self.run.is_closing:
+            # It was told to stop, and broke while it did.
+            for late in errors:
+                if isinstance(late, Exception):
+                    self.run.note_error(late, "tool")
+                    logger.warning("tool cleanup failed (%s)", self._error_id, exc_info=late)
+                else:
+                    self.run.fail(late, "tool")
+            return await checkpoint()
+        first = next((e for e in errors if not isinstance(e, Exception)), errors[0])
+        error = describe(first if len(errors) == 1 or not isinstance(first, Exception) else exc)
+        if tool.fatal or not isinstance(first, Exception):
+            self.end_now("error", error)
+            self.run.fail(first, "tool")
+            return await checkpoint()
+        logger.warning("tool %s failed (%s)", self.tool_name, self._error_id, exc_info=exc)
+        await self._finish("error", error=error, exc=exc)
+
+    @property
+    def _error_id(self) -> str:
+        return f"{self.run.info.run_id}:{self.call_id}"
+
+    # Approval
+
+    async def _is_approved(self, arguments: dict[str, Any]) -> bool:
+        run, seconds = self.run, self.run.limits.approval
+        pending = run.pending[self.call_id] = Pending("approval")
+        try:
+            await self.owner.emit(
+                EventType.APPROVAL_REQUIRED,
+                {
+                    "call_id": self.call_id,
+                    "tool_name": self.tool_name,
+                    "arguments": arguments,
+                    "deadline": None if seconds == math.inf else float(seconds),
+                },
+            )
+            await run.log.set_status()
+            if run.is_unattended:
+                pending.abandon()
+            with self.owner.waiting_for_person(), trio.move_on_after(seconds):
+                await pending.wait()
+        finally:
+            del run.pending[self.call_id]
+        if pending.value is True:
+            return True
+        if pending.is_decided:
+            await self._finish("denied", error=pending.value)
+        else:
+            await self._finish("timeout", error=f"nobody answered within {seconds} s")
+        return False
+
+    # Events
+
+    async def _start(self, arguments: dict[str, Any]) -> None:
+        await self.owner.emit(
+            EventType.TOOL_CALL_START,
+            {
+                "call_id": self.call_id,
+                "tool_name": self.tool_name,
+                "arguments": arguments,
+                "message_id": self.message_id,
+                "provider_executed": False,
+            },
+        )
+
+    async def _finish(
+        self,
+        outcome: str,
+        *,
+        value: Any = None,
+        result: Any = None,
+        error: str | None = None,
+        exc: BaseException | None = None,
+    ) -> None:
+        """End in good order, waiting for the reader if need be."""
+        if self.ended is not None:
+            return
+        data = self._decide(CallEnd(outcome, value, error, exc), result)
+        # From here on the END stands, whatever becomes of this wait: see _active.
+        event = await self.owner.emit(EventType.TOOL_CALL_END, data)
+        self._is_recorded = event is not None
+        await self.run.log.set_status()
+
+    def end_now(self, outcome: str, error: str | None = None) -> bool:
+        """End early, at once: True if that took effect."""
+        if self.ended is not None or self.run.is_closing:
+            return False
+        data = self._decide(CallEnd(outcome, None, error), None)
+        self._is_recorded = True
+        self.frame.close()
+        self.run.log.record(EventType.TOOL_CALL_END, data, self.owner.agent)
+        self.run.log.set_status_nowait()
+        self.scope.cancel(reason=f"call {self.call_id}: {outcome}")
+        return True
+
+    def _decide(self, end: CallEnd, result: Any) -> dict[str, Any]:
+        self.end = end
+        self.ended = data = {
+            "call_id": self.call_id,
+            "tool_name": self.tool_name,
+            "outcome": end.outcome,
+            "result": result,
+            "error": end.error,
+            "duration": self.run.log.seconds_since(self.call_id),
+        }
+        return data
+
+    def _late(self, timeout: float) -> None:
+        self.end_now("timeout", f"took longer than {timeout} s")
+
+
+@attrs.define(eq=False)
+class _Thread:
+    """A plain function on its way through a worker thread."""
+
+    _fn: Callable[[], Any]
+    limiter: trio.CapacityLimiter | None = None
+    _is_wanted: bool = True
+    _done: trio.Event = attrs.field(factory=trio.Event)
+    _value: Any = None
+    _error: BaseException | None = None
+
+    async def work(self) -> None:
+        """Run it; the run's task."""
+        assert self.limiter is not None
+        try:
+            if self._is_wanted:
+                with trio.CancelScope(shield=True):
+                    self._value = await trio.to_thread.run_sync(
+                        self._fn, limiter=trio.CapacityLimiter(1)
+                    )
+        except BaseException as exc:
+            self._error = exc
+        finally:
+            self.limiter.release_on_behalf_of(self)
+            self._done.set()
+
+    async def wait(self) -> Any:
+        """Wait for what it returns or raises; the call's task."""
+        try:
+            await self._done.wait()
+        finally:
+            self._is_wanted = False
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def _thread_limiter() -> trio.CapacityLimiter:
+    try:
+        return _threads.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(THREADS)
+        _threads.set(limiter)
+        return limiter
+
+
+def _slots_of(tool: Tool[..., Any]) -> Any:
+    """Places for all calls of one tool in this Trio loop, where it says how many."""
+    if tool.concurrency is None:
+        return _NO_LIMIT
+    try:
+        slots = _tool_slots.get()
+    except LookupError:
+        slots = WeakKeyDictionary()
+        _tool_slots.set(slots)
+    if tool not in slots:
+        slots[tool] = trio.CapacityLimiter(tool.concurrency)
+    return slots[tool]
+
+
+class _NoLimit:
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+_NO_LIMIT = _NoLimit()

@@ -1,0 +1,165 @@
+"""`StreamEngine`: makes streams, and holds the runs of those that are read without a block."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakSet
+
+import attrs
+import trio
+
+from flowtrio._core._events import StreamMode
+from flowtrio._core._failures import leaves
+from flowtrio._core._limits import Limits
+from flowtrio._core._values import clean_text
+
+from ._agent import agent_name, check_agent
+from ._log import SCHEDULE_EVERY
+from ._run import Admission, Run, RunInfo, current_run
+from ._stream import EventStream
+
+if TYPE_CHECKING:
+    from flowtrio.abc import AgentLike, Message
+
+RUN_ID = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
+"""What a run's id may be: URL-safe, up to 64 characters."""
+
+
+def make_run_id() -> str:
+    """A new run id that nobody can guess."""
+    return secrets.token_urlsafe(16)
+
+
+@attrs.define(eq=False, kw_only=True)
+class StreamEngine:
+    """Runs agents and streams their events.
+
+    Can be built outside Trio and used for any number of runs at once. Opened with ``async with``,
+    it holds the runs that are read without a block of their own, and joins them when it is left.
+    """
+
+    mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
+    """Which events its streams give, unless a stream says otherwise."""
+    limits: Limits = attrs.Factory(Limits)
+    """Limits of its runs, unless a stream says otherwise."""
+    prices: Any = None
+    """Price table for ``usage.cost``; None for no costs."""
+    wall_clock: Callable[[], float] = time.time
+    """UTC in seconds; read once per run."""
+    make_run_id: Callable[[], str] = make_run_id
+    """Gives the id of a run that was not given one."""
+    schedule_every: int = SCHEDULE_EVERY
+    """Events of a run between two schedule points; 1 where schedules are explored."""
+    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
+    _manager: Any = attrs.field(default=None, init=False)
+    _runs: WeakSet[Run] = attrs.field(factory=WeakSet, init=False)
+
+    def stream(
+        self,
+        agent: AgentLike,
+        message: str,
+        *,
+        mode: StreamMode | str | None = None,
+        limits: Limits | None = None,
+        run_id: str | None = None,
+        history: Sequence[Message] = (),
+        app: Any = None,
+    ) -> EventStream:
+        """Make the stream of one run; nothing happens until it is entered or iterated.
+
+        Args:
+          agent: An `Agent`, or any ``async def agent(ctx, message)``.
+          message: What the user says.
+          mode: Which events to give; the engine's by default.
+          limits: Limits of this run; the engine's by default.
+          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
+          history: The conversation so far, in OpenAI's shape.
+          app: Anything; the agent and its tools find it as ``ctx.app``.
+
+        Raises:
+          TypeError: *agent* cannot be run, or *message* is no text.
+          ValueError: *mode* or *run_id* is not valid.
+
+        """
+        return self._stream(
+            agent, message, mode=mode, limits=limits, run_id=run_id, history=history, app=app
+        )
+
+    def _stream(
+        self,
+        agent: AgentLike,
+        message: str,
+        *,
+        mode: StreamMode | str | None = None,
+        limits: Limits | None = None,
+        run_id: str | None = None,
+        history: Sequence[Message] = (),
+        app: Any = None,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        admission: Admission | None = None,
+    ) -> EventStream:
+        check_agent(agent)
+        if not isinstance(message, str):
+            raise TypeError(f"message: expected a str, got {type(message).__name__}")
+        if run_id is not None and not RUN_ID.fullmatch(run_id):
+            raise ValueError(f"run_id {run_id!r}: expected 1 to 64 of A-Z a-z 0-9 _ . ~ -")
+        outer = current_run.get()
+        info = RunInfo(
+            run_id=self.make_run_id() if run_id is None else run_id,
+            message=clean_text(message),
+            agent_name=agent_name(agent),
+            limits=self.limits if limits is None else limits,
+            history=history,
+            app=app,
+            tenant_id=tenant_id,
+            session_id=session_id,
+            parent_run_id=None if outer is None else outer.info.run_id,
+            wall_clock=self.wall_clock,
+            schedule_every=self.schedule_every,
+        )
+        run = Run(info, agent, admission)
+        return EventStream(run, self.mode if mode is None else StreamMode(mode), self)
+
+    def _adopt(self, run: Run) -> None:
+        self._runs.add(run)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is inside its ``async with`` block."""
+        return self._nursery is not None
+
+    async def __aenter__(self) -> Self:
+        """Open the engine: runs of bare streams are held, and joined at the block's end."""
+        if self._manager is not None:
+            raise RuntimeError("can't open an engine twice at once")
+        self._manager = trio.open_nursery()
+        self._nursery = await self._manager.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel the runs that are still open, and wait until all of them have ended."""
+        manager, self._manager, self._nursery = self._manager, None, None
+        runs = list(self._runs)
+        for run in runs:
+            run.cancel("the engine was closed")
+        cancelled: BaseException | None = None
+        try:
+            await manager.__aexit__(None, None, None)
+            for run in runs:
+                if run.token is not None:
+                    await run.wait_joined()
+        except BaseException as error:
+            cancelled = next(leaves(error))
+        if exc is None and cancelled is not None:
+            raise cancelled

@@ -1,0 +1,399 @@
+"""One model turn: a client's chunks become a message in the run's log.
+
+Waiting for the model is limited, waiting for the reader is not, and the limits cost nothing for
+each chunk: the turn keeps when it began to wait, and one alarm of the run's host looks at that now
+and then.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncIterator, Sequence
+from io import StringIO
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage
+from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
+from flowtrio._core._limits import ModelLimits
+from flowtrio._core._values import check_json, clean_text
+
+from ._frame import Frame, is_cancelled
+
+if TYPE_CHECKING:
+    from flowtrio.abc import LLMClient
+
+    from ._run import Alarm, Run
+    from ._transcript import Reply
+
+_CHARACTERS_A_TOKEN = 8
+"""More than any tokenizer's average on natural language, so that the estimate is a lower bound."""
+
+_FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A call that the model is writing."""
+
+    call_id: str
+    provider_id: str
+    name: str
+    text: str = ""
+    """Fragments that came before the name."""
+
+
+class Turn:
+    """One model reply on its way through a run."""
+
+    def __init__(
+        self, frame: Frame, client: LLMClient, reply: Reply, *, writes_calls: bool = True
+    ) -> None:
+        self.frame = frame
+        self.run: Run = frame.run
+        self.client = client
+        self.reply = reply
+        self.message_id = reply.message_id
+        self.has_failed = False
+        self._writes_calls = writes_calls
+        """Whether the calls that the model writes will be run as they are, and so are shown."""
+        self._calls: dict[int, _Call] = {}
+        self._provider_calls: dict[str, tuple[str, str]] = {}
+        self._hidden = 0
+        """Characters of reasoning, of arguments and of what was reset."""
+        self._reasoning = StringIO()
+        self._parts: list[dict[str, Any]] = []
+        # The watch
+        self._scope = trio.CancelScope()
+        self._is_waiting = True
+        self._waits_since = 0.0
+        self._limit = ""
+        self._seconds = math.inf
+        self._stalled: str | None = None
+        self._alarm: Alarm | None = None
+
+    # The turn
+
+    async def run_turn(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        options: dict[str, Any],
+    ) -> tuple[Completion, list[tuple[str, ToolCall]]]:
+        """Ask the model and emit what it says.
+
+        Returns:
+          The completion, and its calls with the ids that they have in this run.
+
+        """
+        run = self.run
+        if self.frame.is_closed or run.is_closing:
+            await trio.lowlevel.checkpoint()
+            raise trio.ClosedResourceError("can't ask a model when the call or run has ended")
+        run.log.law.begin_message(self.message_id, self.frame.agent)
+        run.log.turns[self.message_id] = self
+        self.frame.own(self.message_id)
+        try:
+            final = await self._stream(messages, tools, options)
+        except BaseException as exc:
+            if not is_cancelled(exc):
+                self.has_failed = True
+                run.blame(exc, "model")
+            raise
+        return await self._complete(final)
+
+    async def _stream(
+        self,
+        messages: Sequence[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        options: dict[str, Any],
+    ) -> Chunk:
+        self._start_watch()
+        try:
+            with self._scope:
+                if tools:
+                    options = {**options, "tools": tools}
+                iterator = self.client.stream_completion(messages, **options)
+                if inspect.isawaitable(iterator):
+                    iterator = await iterator
+                try:
+                    return await self._read(iterator)
+                finally:
+                    await self._close(iterator)
+        finally:
+            assert self._alarm is not None
+            self.run.forget(self._alarm)
+        assert self._stalled is not None
+        raise DeadlineExceeded(
+            f"the model sent nothing for {self._seconds} s ({self._stalled})",
+            deadline=self._stalled,
+        )
+
+    async def _read(self, iterator: AsyncIterator[Chunk]) -> Chunk:
+        final: Chunk | None = None
+        frame, emit, message_id = self.frame, self.run.log.emit, self.message_id
+        async for chunk in iterator:
+            self._is_waiting = False
+            if _is_plain_text(chunk) and not frame.is_closed:
+                # The usual case, for every token, without a further call: see _say.
+                event = await emit(
+                    EventType.MESSAGE_CHUNK,
+                    {"chunk": chunk.content, "message_id": message_id},
+                    frame.agent,
+                )
+            else:
+                event = await self._say(chunk)
+            if chunk.is_final:
+                final = chunk
+                break
+            now = trio.current_time() if event is None else self.run.log.trio_time(event)
+            self._waits_since = now
+            self._is_waiting = True
+            if self._limit == "first_token":
+                self._watch_for("gap", self._limits.gap)
+        if final is None:
+            raise RemoteProtocolError(
+                "the model's stream ended without its finish mark",
+                code="stream_cut",
+                retryable=True,
+            )
+        return final
+
+    async def _close(self, iterator: Any) -> None:
+        """Close the client's iterator, on every path; it gets the grace for its own cleanup."""
+        self._is_waiting = False
+        aclose = getattr(iterator, "aclose", None)
+        if aclose is None:
+            return
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.run.limits.grace):
+            await aclose()
+
+    # What the model says
+
+    async def _say(self, chunk: Chunk) -> AgentEvent | None:
+        """Emit the events of one chunk; gives the last of them."""
+        frame = self.frame
+        event: AgentEvent | None = None
+        if chunk.reset is not None:
+            event = await self._reset(chunk.reset)
+        if chunk.reasoning:
+            text = clean_text(chunk.reasoning)
+            self._hidden += len(text)
+            event = await frame.emit(
+                EventType.REASONING_CHUNK, {"chunk": text, "message_id": self.message_id}
+            )
+            self._reasoning.write(text)
+        if chunk.content:
+            event = await frame.emit(
+                EventType.MESSAGE_CHUNK,
+                {"chunk": clean_text(chunk.content), "message_id": self.message_id},
+            )
+        for part in chunk.parts:
+            event = await self._say_part(part)
+        for args in chunk.tool_args:
+            event = await self._say_args(args) or event
+        return event
+
+    async def _say_args(self, args: ToolArgs) -> AgentEvent | None:
+        call = self._calls.get(args.index)
+        if call is None:
+            call = self._calls[args.index] = _Call(self.run.log.new_id("c"), args.id, args.name)
+        call.provider_id = call.provider_id or args.id
+        call.name = call.name or args.name
+        call.text += args.text
+        if not call.name or not call.text or not self._writes_calls:
+            return None
+        delta, call.text = clean_text(call.text), ""
+        self._hidden += len(delta)
+        event = await self.frame.emit(
+            EventType.TOOL_CALL_ARGS,
+            {
+                "call_id": call.call_id,
+                "tool_name": clean_text(call.name),
+                "delta": delta,
+                "message_id": self.message_id,
+            },
+        )
+        self.frame.own(call.call_id)
+        return event
+
+    async def _say_part(self, part: dict[str, Any]) -> AgentEvent | None:
+        part = check_json(dict(part), "part of a model's message")
+        match part.get("type"):
+            case "server_tool_call":
+                return await self._start_provider_call(part)
+            case "server_tool_result" if str(part.get("id")) in self._provider_calls:
+                return await self._end_provider_call(part)
+            case "refusal":
+                self.reply.refusal += part.get("text") or ""
+        self._parts.append(part)
+        return await self.frame.emit(
+            EventType.MESSAGE_PART, {"message_id": self.message_id, "part": part}
+        )
+
+    async def _start_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
+        call_id, name = self.run.log.new_id("c"), str(part["name"])
+        self._provider_calls[str(part["id"])] = (call_id, name)
+        event = await self.frame.emit(
+            EventType.TOOL_CALL_START,
+            {
+                "call_id": call_id,
+                "tool_name": name,
+                "arguments": part.get("arguments") or {},
+                "message_id": self.message_id,
+                "provider_executed": True,
+            },
+        )
+        self.frame.own(call_id)
+        return event
+
+    async def _end_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
+        call_id, name = self._provider_calls.pop(str(part["id"]))
+        error = None if part.get("error") is None else str(part["error"]) or "failed"
+        return await self.frame.emit(
+            EventType.TOOL_CALL_END,
+            {
+                "call_id": call_id,
+                "tool_name": name,
+                "outcome": "ok" if error is None else "error",
+                "result": part.get("result"),
+                "error": error,
+                "duration": self.run.log.seconds_since(call_id),
+            },
+        )
+
+    async def _reset(self, reason: str) -> AgentEvent | None:
+        message = self.run.log.law.open_message(self.message_id)
+        if message is not None:
+            self._hidden += message.text.tell()
+        open_calls = {call.key for call in self.run.log.law.calls_of(self.message_id)}
+        self.run.close_brackets(open_calls)
+        self._calls.clear()
+        self._provider_calls.clear()
+        self._reasoning = StringIO()
+        self._parts.clear()
+        self.reply.refusal = ""
+        return await self.frame.emit(
+            EventType.MESSAGE_RESET, {"message_id": self.message_id, "reason": reason}
+        )
+
+    # The end of the turn
+
+    async def _complete(self, final: Chunk) -> tuple[Completion, list[tuple[str, ToolCall]]]:
+        run, frame = self.run, self.frame
+        calls = self._match_calls(final.tool_calls)
+        message = run.log.law.open_message(self.message_id)
+        content = "" if message is None else message.text.getvalue()
+        told = final.usage if isinstance(final.usage, Usage) else None
+        usage = self._lower_bound(len(content)) if told is None else told
+        finish_reason = final.finish_reason
+        if finish_reason not in _FINISH_REASONS:
+            finish_reason = "tool_calls" if calls else "stop"
+        transcript = run.log.transcripts.get(frame.agent)
+        if transcript is not None:
+            self.reply.carry = final.carry
+            self.reply.calls = [
+                (call_id, transcript.conversation_id(call, _own_id(run.info.run_id, call_id)), call)
+                for call_id, call in calls
+            ]
+        await frame.emit(
+            EventType.MESSAGE_COMPLETE,
+            {
+                "message_id": self.message_id,
+                "content": content,
+                "finish_reason": finish_reason,
+                "usage": None if told is None else told.to_dict(),
+                "model": final.model,
+            },
+        )
+        frame.add_usage(usage)
+        run.log.turns.pop(self.message_id, None)
+        # A call that was begun and is not among the final ones was taken back by the model.
+        wanted = {call_id for call_id, _ in calls}
+        begun = {call.key for call in run.log.law.calls_of(self.message_id)}
+        run.close_brackets(begun - wanted)
+        completion = Completion(
+            content=content,
+            reasoning=self._reasoning.getvalue(),
+            parts=self._parts,
+            tool_calls=list(final.tool_calls),
+            finish_reason=finish_reason,
+            raw_finish_reason=final.raw_finish_reason,
+            usage=told,
+            model=final.model,
+            carry=final.carry,
+        )
+        return completion, calls
+
+    def _match_calls(self, calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
+        """Give each final call the id under which its arguments were streamed."""
+        written = [call for _, call in sorted(self._calls.items())]
+        matched = []
+        for call in calls:
+            same = next((w for w in written if call.id and w.provider_id == call.id), None)
+            same = same or next((w for w in written if w.name == call.name), None)
+            if same is not None:
+                written.remove(same)
+            matched.append((self.run.log.new_id("c") if same is None else same.call_id, call))
+        return matched
+
+    def brackets(self) -> set[str]:
+        """The keys of what this turn opened."""
+        calls = {call.call_id for call in self._calls.values()}
+        return {self.message_id} | calls | {call_id for call_id, _ in self._provider_calls.values()}
+
+    def cut_short(self, characters: int) -> Usage:
+        """Count what a reply that ended early must at least have cost."""
+        usage = self._lower_bound(characters)
+        self.frame.add_usage(usage)
+        return usage
+
+    def _lower_bound(self, characters: int) -> Usage:
+        reasoning = self._reasoning.tell()
+        seen = characters + self._hidden
+        return Usage(
+            completion_tokens=math.ceil(seen / _CHARACTERS_A_TOKEN),
+            reasoning_tokens=math.ceil(reasoning / _CHARACTERS_A_TOKEN),
+            quality="lower_bound",
+        )
+
+    # The watch
+
+    def _start_watch(self) -> None:
+        limits = getattr(self.client, "limits", None)
+        self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
+        self._waits_since = trio.current_time()
+        self._watch_for("first_token", self._limits.first_token)
+
+    def _watch_for(self, limit: str, seconds: float) -> None:
+        if self._alarm is not None:
+            self.run.forget(self._alarm)
+        self._limit, self._seconds = limit, seconds
+        self._alarm = self.run.call_at(self._waits_since + seconds, self._look)
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        since = self._waits_since if self._is_waiting else now
+        if now >= since + self._seconds:
+            self._stalled = self._limit
+            self._scope.cancel(reason=f"model limit {self._limit}")
+        else:
+            self._alarm = self.run.call_at(since + self._seconds, self._look)
+
+
+def _is_plain_text(chunk: Chunk) -> bool:
+    return (
+        chunk.content.isascii()
+        and chunk.content != ""
+        and not (chunk.reasoning or chunk.tool_args or chunk.parts or chunk.is_final)
+        and chunk.reset is None
+    )
+
+
+def _own_id(run_id: str, call_id: str) -> str:
+    """An id for a call whose provider gave none, or gave one twice."""
+    return f"call_{run_id[-24:]}_{call_id}"

@@ -1,0 +1,251 @@
+"""`Orchestrator`: conversations, tenants, and who answers which message."""
+
+from __future__ import annotations
+
+import inspect
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+import attrs
+import trio
+
+from flowtrio._core._events import StreamMode
+from flowtrio._core._limits import Limits
+
+from ._agent import Agent, agent_name, check_agent
+from ._engine import StreamEngine
+from ._routing import choose_agent
+from ._run import Run
+from ._sessions import OnBusy, Sessions
+from ._stream import EventStream
+from ._tools import Tool
+
+if TYPE_CHECKING:
+    from flowtrio.abc import AgentLike, ConversationStore, LLMClient
+
+    from ._context import RunContext
+
+Route: TypeAlias = "Callable[[str, RunContext], AgentLike | str | Awaitable[AgentLike | str]]"
+"""``route(message, context)``: gives the agent that answers, or its name; may be async."""
+
+
+def _conversations(given: ConversationStore | None) -> ConversationStore:
+    if given is not None:
+        return given
+    from flowtrio.stores.memory import MemoryConversations
+
+    return MemoryConversations()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Orchestrator:
+    """Answers messages of many users: keeps their conversations and chooses who answers.
+
+    A conversation is a ``(tenant_id, session_id)``; it has one run at a time. Can be built outside
+    Trio. Opened with ``async with``, it holds the runs that are read without a block of their own.
+    """
+
+    llm_client: LLMClient | None = None
+    """The model: of the one agent where *agents* is None, else of the choice between agents."""
+    agents: Sequence[AgentLike] | None = None
+    """Who answers; by default one `Agent` with *llm_client* and *tools*."""
+    tools: Sequence[Tool[..., Any] | Callable[..., Any]] = ()
+    """Tools of the default agent."""
+    route: Route | None = None
+    """Chooses between several agents; by default the model does."""
+    limits: Limits = attrs.Factory(Limits)
+    """Limits of each run."""
+    mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
+    """Which events its streams give, unless a stream says otherwise."""
+    store: Any = None
+    """Where the logs of hosted runs are kept."""
+    conversations: ConversationStore = attrs.field(default=None, converter=_conversations)
+    """Where conversations are kept; in memory by default."""
+    runs_per_tenant: int | None = None
+    """Runs of one tenant at once, those in line included; None for no limit."""
+    prices: Any = None
+    """Price table for ``usage.cost``; None for no costs."""
+    on_busy: OnBusy = "queue"
+    """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
+    queue_length: int = 16
+    """Messages that may wait in one conversation."""
+    queue_wait: float = 60
+    """Seconds that a message waits at most."""
+    _engine: StreamEngine = attrs.field(init=False)
+    _sessions: Sessions = attrs.field(init=False)
+    _agent: AgentLike = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.on_busy not in ("queue", "reject", "cancel"):
+            raise ValueError(f"on_busy={self.on_busy!r}: expected 'queue', 'reject' or 'cancel'")
+        self._engine = StreamEngine(mode=self.mode, limits=self.limits, prices=self.prices)
+        self._sessions = Sessions(
+            on_busy=self.on_busy,
+            queue_length=self.queue_length,
+            queue_wait=self.queue_wait,
+            runs_per_tenant=self.runs_per_tenant,
+        )
+        self._agent = self._make_agent()
+
+    def process_stream(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        mode: StreamMode | str | None = None,
+        run_id: str | None = None,
+        app: Any = None,
+    ) -> EventStream:
+        """Make the stream of the run that answers *message*; see `StreamEngine.stream`.
+
+        Never raises for a busy conversation or tenant: the run then fails at once, with an ERROR of
+        source ``limit`` and code ``session_busy`` or ``tenant_busy``.
+
+        Args:
+          message: What the user says.
+          tenant_id: Whose it is; tenants never see each other.
+          session_id: The conversation; None for a message that is answered and not remembered.
+          mode: Which events to give; the orchestrator's by default.
+          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
+          app: Anything; agents and tools find it as ``ctx.app``.
+
+        """
+        if not isinstance(tenant_id, str) or not tenant_id:
+            raise ValueError(f"tenant_id {tenant_id!r}: expected a text that is not empty")
+        if session_id is not None and (not isinstance(session_id, str) or not session_id):
+            raise ValueError(f"session_id {session_id!r}: expected a text that is not empty")
+        return self._engine._stream(
+            self._agent,
+            message,
+            mode=mode,
+            run_id=run_id,
+            app=app,
+            tenant_id=tenant_id,
+            session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
+            admission=self._admit_once if session_id is None else self._admit,
+        )
+
+    async def process(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        app: Any = None,
+    ) -> Any:
+        """Answer *message* and give the result.
+
+        There is nobody to ask: approvals are denied, and questions time out at once.
+
+        Raises:
+          RunFailed: the run failed, also because the conversation or the tenant is busy.
+          RunCancelled: the run was cancelled.
+
+        """
+        async with self.process_stream(message, tenant_id, session_id, app=app) as stream:
+            return await stream.result()
+
+    async def __aenter__(self) -> Self:
+        """Open the orchestrator: runs of bare streams are held, and joined at the block's end."""
+        await self._engine.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel the runs that are still open, and wait until all of them have ended."""
+        await self._engine.__aexit__(exc_type, exc, traceback)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is inside its ``async with`` block."""
+        return self._engine.is_open
+
+    # Admission
+
+    @asynccontextmanager
+    async def _admit_once(self, run: Run) -> AsyncIterator[None]:
+        self._sessions.count(run)
+        yield
+
+    @asynccontextmanager
+    async def _admit(self, run: Run) -> AsyncIterator[None]:
+        tenant_id, session_id = run.info.tenant_id, run.info.session_id
+        assert session_id is not None
+        self._sessions.count(run)
+        await self._sessions.wait_for_turn(run, session_id)
+        with run.blaming("store"):
+            run.begin_conversation(await self.conversations.load(tenant_id, session_id))
+        try:
+            yield
+        finally:
+            # Kept however the run ended, and before the next message's turn comes.
+            await self._save(run, tenant_id, session_id)
+
+    async def _save(self, run: Run, tenant_id: str, session_id: str) -> None:
+        grace = self.limits.grace
+        with run.blaming("store"):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+                return await self.conversations.save(tenant_id, session_id, run.messages())
+            raise TimeoutError(f"saving the conversation took longer than {grace} s")
+
+    # Who answers
+
+    def _make_agent(self) -> AgentLike:
+        if self.agents is None:
+            if self.llm_client is None:
+                raise ValueError("Orchestrator(): expected llm_client=... or agents=[...]")
+            return Agent(llm_client=self.llm_client, tools=self.tools)
+        agents = [check_agent(agent) for agent in self.agents]
+        if not agents:
+            raise ValueError("Orchestrator(agents=[]): expected at least one agent")
+        if self.tools:
+            raise ValueError("Orchestrator(agents=..., tools=...): the tools belong to the agents")
+        if len(agents) == 1 and self.route is None:
+            [only] = agents
+            return only
+        by_name = {agent_name(agent): agent for agent in agents}
+        if len(by_name) < len(agents):
+            raise ValueError("Orchestrator(agents=...): each agent needs a name of its own")
+        if self.route is None and self.llm_client is None:
+            raise ValueError(
+                "Orchestrator(agents=...): expected route=... or llm_client=... to choose"
+            )
+        return _Routed(by_name, self.route, self.llm_client)
+
+
+@attrs.frozen(eq=False)
+class _Routed:
+    """Chooses one of several agents, and is that agent for the run."""
+
+    agents: dict[str, AgentLike]
+    route: Route | None
+    llm_client: LLMClient | None
+    name: str = "orchestrator"
+
+    async def __call__(self, ctx: RunContext, message: str) -> Any:
+        if self.route is None:
+            assert self.llm_client is not None
+            name = await choose_agent(ctx, self.llm_client, self.agents, message)
+        else:
+            name = await self._ask_route(message, ctx)
+        await ctx.status(f"agent: {name}")
+        return await self.agents[name](ctx, message)
+
+    async def _ask_route(self, message: str, ctx: RunContext) -> str:
+        assert self.route is not None
+        chosen = self.route(message, ctx)
+        if inspect.isawaitable(chosen):
+            chosen = await chosen
+        for name, agent in self.agents.items():
+            if chosen is agent or chosen == name:
+                return name
+        raise ValueError(
+            f"route gave {chosen!r}: expected one of the agents or of the names "
+            f"{', '.join(self.agents)}"
+        )

@@ -1,0 +1,633 @@
+"""One run: its nursery, its clock and its end.
+
+The *host* task owns the run's nursery and does nothing in it but wait: for the run's deadline and
+alarms, for a cancellation from outside, and at the end for the nursery to empty. The agent's body
+and everything it starts are the host's children::
+
+    home nursery (the caller's, an engine's, an outer run's, or Trio's system nursery)
+      host                     waits; supervises; records the end
+        body                   the agent
+          ...                  its tools, nested agents
+        ...                    its background tasks, and threads that outlive their call
+
+A run ends in two steps. `Run.close` is synchronous: it records the first reason and the closers of
+all that is open, wakes every emitter that waits for a credit and cancels the nursery. From then on
+nobody else records anything. `Run._finish` records the terminal STATE_CHANGE, ERROR and DONE once
+the nursery is empty, or when cleanup has outlasted the grace.
+
+A cancellation from outside, and the run's own deadline, reach the run's tasks and the host in the
+same step of Trio's scheduler. The host waits in `wait_task_rescheduled`, whose abort function runs
+inside that step: so `close` has always happened before any task of the run sees its `Cancelled`,
+and a `Cancelled` seen while the run is not closing is always from a scope inside the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import trio
+from trio.lowlevel import (
+    Abort,
+    current_task,
+    enable_ki_protection,
+    wait_task_rescheduled,
+)
+
+from flowtrio._core._chunks import Usage
+from flowtrio._core._events import ROOT, SCHEMA, AgentStatus, EventType
+from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
+from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
+
+from ._agent import result_to_json
+from ._closers import closing_event
+from ._context import RunContext
+from ._frame import Frame
+from ._log import EventLog
+from ._transcript import Transcript
+
+if TYPE_CHECKING:
+    from flowtrio._core._limits import Limits
+    from flowtrio.abc import AgentLike
+
+    from ._calls import ActiveCall
+    from ._pending import Pending
+
+logger = logging.getLogger("flowtrio")
+
+current_run: ContextVar[Run | None] = ContextVar("flowtrio_run", default=None)
+"""The run that the current task belongs to."""
+
+Admission: TypeAlias = "Callable[[Run], AbstractAsyncContextManager[None]]"
+"""Entered before a run's agent starts; may wait, refuse by raising, and set the conversation."""
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo:
+    """What identifies a run and what it was asked; fixed from its beginning."""
+
+    run_id: str
+    message: str
+    agent_name: str
+    limits: Limits
+    history: Sequence[dict[str, Any]]
+    app: Any
+    tenant_id: str
+    session_id: str | None
+    parent_run_id: str | None
+    wall_clock: Callable[[], float]
+    schedule_every: int
+
+
+@attrs.frozen
+class Ending:
+    """The first reason for which a run ended: what decides how it ended."""
+
+    status: AgentStatus
+    reason: str | None = None
+    failure: Failure | None = None
+    exc: BaseException | None = None
+    value: Any = None
+    """What the agent returned."""
+    result: Any = None
+    """The same as JSON."""
+
+
+@attrs.define(eq=False)
+class Alarm:
+    """A synchronous function to be called by the run's host at a point of Trio's clock."""
+
+    when: float
+    ring: Callable[[], None]
+
+
+class Run:
+    """One agent run, from RUN_START to DONE. Made by `EventStream`; has no public constructor."""
+
+    __slots__ = (
+        "__weakref__",
+        "_admission",
+        "_agent",
+        "_alarm_scope",
+        "_alarms",
+        "_alive",
+        "_also",
+        "_asked_to_end",
+        "_background",
+        "_ending",
+        "_host",
+        "_is_cut_off",
+        "_sources",
+        "_started_at",
+        "_time_left",
+        "_waiters",
+        "_waiting_people",
+        "_when_done",
+        "calls",
+        "history",
+        "info",
+        "interrupt",
+        "is_joined",
+        "is_unattended",
+        "limits",
+        "log",
+        "nursery",
+        "pending",
+        "token",
+        "usage",
+    )
+
+    def __init__(self, info: RunInfo, agent: AgentLike, admission: Admission | None) -> None:
+        self.info = info
+        self.limits = info.limits
+        self.history = info.history
+        self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
+        self.log.transcripts[ROOT] = Transcript(info.history, info.message)
+        self.is_unattended = False
+        """Whether there is nobody to ask: approvals are denied and questions time out at once."""
+        self.is_joined = False
+        """Whether nothing of the run is alive any more."""
+        self.interrupt: BaseException | None = None
+        """A KeyboardInterrupt or SystemExit that the consumer has still to be told of."""
+        self.token: trio.lowlevel.TrioToken | None = None
+        self.nursery: trio.Nursery | None = None
+        self.calls: dict[str, ActiveCall] = {}
+        """Calls that `cancel_tool` may end."""
+        self.pending: dict[str, Pending] = {}
+        """What waits for a person."""
+        self.usage = NO_USAGE
+        self._agent = agent
+        self._admission = admission
+        self._background = 0
+        self._ending: Ending | None = None
+        self._asked_to_end: Ending | None = None
+        self._also: tuple[tuple[BaseException, str], ...] = ()
+        self._sources: tuple[tuple[BaseException, str], ...] = ()
+        self._started_at = 0.0
+        self._alarms: tuple[Alarm, ...] = ()
+        self._alarm_scope: trio.CancelScope | None = None
+        self._waiting_people = 0
+        self._time_left: float = info.limits.run
+        self._alive = 0
+        self._is_cut_off = False
+        self._host: trio.lowlevel.Task | None = None
+        self._waiters: trio.Event | None = None
+        self._when_done: tuple[Callable[[], None], ...] = ()
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether its end has begun."""
+        return self.log.is_closing
+
+    @property
+    def is_done(self) -> bool:
+        """Whether DONE is recorded."""
+        return self.log.law.is_done
+
+    # Beginning
+
+    def start(self, spawn: Callable[..., Any]) -> None:
+        """Record RUN_START and spawn the host: ``spawn(host, name=...)``."""
+        info, log = self.info, self.log
+        self.token = trio.lowlevel.current_trio_token()
+        self._started_at = trio.current_time()
+        log.start(info.wall_clock)
+        log.record_closing(
+            EventType.RUN_START,
+            {
+                "message": info.message,
+                "session_id": info.session_id,
+                "agent": info.agent_name,
+                "parent_run_id": info.parent_run_id,
+                "schema": SCHEMA,
+            },
+            ROOT,
+        )
+        log.channel.credits -= 1
+        if self._asked_to_end is not None:
+            self.close(self._asked_to_end)
+        spawn(self.host, name=f"flowtrio run {info.run_id}")
+
+    @enable_ki_protection
+    async def host(self) -> None:
+        """Own the run's nursery and see it to its end."""
+        current_run.set(self)
+        cancelled: trio.Cancelled | None = None
+        try:
+            async with trio.open_nursery() as self.nursery:
+                if self.is_closing:
+                    self.nursery.cancel_scope.cancel(reason="the run ended before it began")
+                else:
+                    self._arm_deadline()
+                self.spawn(self._run_body, name=f"agent {self.info.agent_name}")
+                try:
+                    await self._supervise()
+                except trio.Cancelled as exc:
+                    # Our own nursery's, unless the outside came first.
+                    cancelled = exc if self._is_cut_off else None
+                await self._wait_for_tasks()
+        except BaseException as exc:
+            # Nothing but Cancelled is expected here; anything else is a bug, and is told as one.
+            self.fail(exc, "internal")
+            cancelled = next((e for e in leaves(exc) if isinstance(e, trio.Cancelled)), None)
+        finally:
+            self._finish(leftover=[])
+            self.is_joined = True
+            self._wake_waiters()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _run_body(self) -> None:
+        if self._admission is None:
+            ending = await self._run_agent()
+        else:
+            async with self._admission(self):
+                try:
+                    ending = await self._run_agent()
+                except BaseException as exc:
+                    # Whoever admitted the run finds its conversation as it ended.
+                    self.fail(exc, "agent")
+                    raise
+        self.close(ending)
+
+    async def _run_agent(self) -> Ending:
+        await self.log.set_status()
+        frame = Frame(self, None, ROOT, history=self.history)
+        value = await self._agent(RunContext._of(frame), self.info.message)
+        while self._background:
+            await self._wait_for_news()
+        frame.leave()
+        result = result_to_json(value)
+        # A question that was left by a scope of the agent's own may have left its status behind.
+        await self.log.set_status()
+        return Ending(AgentStatus.COMPLETED, value=value, result=result)
+
+    def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
+        """Start a task of the run. What it raises ends the run."""
+        assert self.nursery is not None
+        self._alive += 1
+        self.nursery.start_soon(self._guard, fn, *args, name=name)
+
+    async def _guard(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
+        try:
+            await fn(*args)
+        except BaseException as exc:
+            # Cancelled ends here too: the host has one of its own where it came from outside.
+            self.fail(exc, "agent")
+        finally:
+            self._alive -= 1
+            if not self._alive:
+                if not self.is_closing:
+                    # Only a Cancelled that was kept and raised again later gets a run here.
+                    self.fail(RuntimeError("the agent ended by a stale Cancelled"), "agent")
+                self._wake_host()
+
+    # Background tasks of the root agent: tasks of the run, counted
+
+    def start_background(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        """Start a task that the root agent's body waits for before it ends."""
+        self._background += 1
+        self.spawn(self._run_background, fn, args, name=getattr(fn, "__name__", "background"))
+
+    async def _run_background(self, fn: Callable[..., Awaitable[Any]], args: Any) -> None:
+        try:
+            await fn(*args)
+        finally:
+            self._background -= 1
+            self._wake_waiters()
+
+    # Closing
+
+    @enable_ki_protection
+    def close(self, ending: Ending) -> bool:
+        """Begin the end, in one synchronous step. True if *ending* is the first reason."""
+        log = self.log
+        if log.is_closing:
+            return False
+        if log.law.status is None:
+            is_first = self._asked_to_end is None
+            self._asked_to_end = self._asked_to_end or ending
+            return is_first
+        self._ending = ending
+        for bracket in log.law.open_brackets():
+            type, data = closing_event(self, bracket)
+            log.record_closing(type, data, bracket.agent)
+        log.is_closing = True
+        log.channel.release()
+        if self.nursery is not None:
+            self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
+        self._wake_host()
+        return True
+
+    def close_brackets(self, only: Container[str]) -> None:
+        """Close some of what is open at once; the run goes on."""
+        if self.is_closing:
+            return
+        for bracket in self.log.law.open_brackets(only):
+            type, data = closing_event(self, bracket)
+            self.log.record(type, data, bracket.agent)
+        self.log.set_status_nowait()
+
+    def cancel(self, reason: str | None) -> bool:
+        """End the run on purpose."""
+        return self.close(Ending(AgentStatus.CANCELLED, reason))
+
+    def end_with_error(self, code: str, source: str, error: str) -> bool:
+        """End the run because of something that is no exception."""
+        failure = Failure(error=error, code=code, source=source)
+        return self.close(Ending(AgentStatus.ERROR, code, failure))
+
+    def fail(self, exc: BaseException, source: str) -> None:
+        """End the run because of an exception, or note it if the run is ending already.
+
+        Groups are opened; the first exception is the reason, the others join its causes.
+        """
+        for error in leaves(exc):
+            if isinstance(error, trio.Cancelled):
+                continue
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                self.interrupt = self.interrupt or error
+            who = next((who for blamed, who in self._sources if blamed is error), source)
+            failure = failure_of(error, who)
+            if not self.close(Ending(AgentStatus.ERROR, failure.code, failure, error)):
+                self.note_error(error, who)
+
+    def note_error(self, exc: BaseException, source: str) -> None:
+        """Keep an exception that did not end the run, for the causes of the one that does."""
+        if self._ending is None or exc is not self._ending.exc:
+            self._also += ((exc, source),)
+
+    @contextmanager
+    def blaming(self, source: str) -> Iterator[None]:
+        """Whatever the block raises was raised by *source*."""
+        try:
+            yield
+        except Exception as exc:
+            self.blame(exc, source)
+            raise
+
+    def blame(self, exc: BaseException, source: str) -> None:
+        """Remember who raised *exc*, wherever it will be caught."""
+        self._sources += ((exc, source),)
+
+    @enable_ki_protection
+    def _finish(self, leftover: list[str]) -> None:
+        """Record the terminal STATE_CHANGE, ERROR and DONE."""
+        log = self.log
+        if log.law.is_done:
+            return
+        ending = self._ending
+        assert ending is not None
+        if leftover:
+            self._ending = ending = self._overrun(ending, leftover)
+        status = str(ending.status)
+        log.record_closing(
+            EventType.STATE_CHANGE,
+            {"old_status": str(log.status), "new_status": status, "reason": ending.reason},
+            ROOT,
+        )
+        if ending.failure is not None:
+            log.record_closing(EventType.ERROR, self._error_data(ending), ROOT)
+        duration = trio.current_time() - self._started_at
+        log.record_closing(
+            EventType.DONE,
+            {
+                "status": status,
+                "reason": ending.reason,
+                "result": ending.result,
+                "usage": self.usage.to_dict(),
+                "events": log.law.count + 1,
+                "duration": duration,
+                "leftover": leftover,
+            },
+            ROOT,
+        )
+        log.channel.close()
+        self._wake_waiters()
+        for fn in self._when_done:
+            fn()
+        self._tell_operators(ending, duration)
+
+    def _error_data(self, ending: Ending) -> dict[str, Any]:
+        assert ending.failure is not None
+        causes = causes_of(ending.exc, list(self._also), ending.failure.source)
+        return ending.failure.to_data(causes)
+
+    def _overrun(self, ending: Ending, leftover: list[str]) -> Ending:
+        """Cleanup outlasted the grace: that is an error, if there is none yet."""
+        exc = DeadlineExceeded(
+            f"cleanup took longer than the grace of {self.limits.grace} s: {', '.join(leftover)}",
+            deadline="grace",
+        )
+        if ending.failure is not None:
+            self.note_error(exc, "internal")
+            return ending
+        failure = Failure(error=str(exc), code="cleanup_timeout", source="internal")
+        return Ending(AgentStatus.ERROR, failure.code, failure, exc)
+
+    def _tell_operators(self, ending: Ending, duration: float) -> None:
+        """Write the run's one line into the log; with a traceback, where an exception ended it."""
+        info, failure = self.info, ending.failure
+        logger.log(
+            logging.INFO if failure is None else logging.ERROR,
+            "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
+            "prompt_tokens=%d completion_tokens=%d",
+            info.run_id,
+            info.tenant_id,
+            info.session_id,
+            info.agent_name,
+            ending.status,
+            None if failure is None else failure.code,
+            duration,
+            self.log.law.count,
+            self.usage.prompt_tokens,
+            self.usage.completion_tokens,
+            exc_info=ending.exc,
+        )
+
+    # The host's waiting
+
+    async def _supervise(self) -> None:
+        """Ring the run's alarms until it is closing."""
+        while not self.is_closing:
+            if self._alarms:
+                # An alarm is rare in a run that idles, so the scope for it is made only here.
+                when = min(alarm.when for alarm in self._alarms)
+                with trio.CancelScope(deadline=when) as self._alarm_scope:
+                    await self._sleep(self._abort)
+                self._alarm_scope = None
+                self._ring(trio.current_time())
+            else:
+                await self._sleep(self._abort)
+
+    def _ring(self, now: float) -> None:
+        for alarm in self._alarms:
+            if alarm.when <= now:
+                self.forget(alarm)
+                alarm.ring()
+
+    def _abort(self, _: object) -> Abort:
+        """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside."""
+        self._host = None
+        assert self.nursery is not None
+        if self._alarm_scope is not None and self._alarm_scope.cancel_called:
+            pass
+        elif self.nursery.cancel_scope.cancel_called and not self.is_closing:
+            self.fail(
+                DeadlineExceeded(f"the run took longer than {self.limits.run} s", deadline="run"),
+                "deadline",
+            )
+        else:
+            self._is_cut_off = self.cancel("cancelled from outside")
+        return Abort.SUCCEEDED
+
+    async def _wait_for_tasks(self) -> None:
+        """Wait until the run's tasks have ended; after the grace, record the end without them."""
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.limits.grace):
+            while self._alive:
+                await self._sleep(self._abort_wait)
+        if self._alive:
+            assert self.nursery is not None
+            self._finish(leftover=sorted(_names_of_leaves(self.nursery)))
+
+    def _abort_wait(self, _: object) -> Abort:
+        self._host = None
+        return Abort.SUCCEEDED
+
+    async def _sleep(self, abort: Callable[[Any], Abort]) -> None:
+        self._host = current_task()
+        await wait_task_rescheduled(abort)
+
+    def _wake_host(self) -> None:
+        if self._host is not None:
+            host, self._host = self._host, None
+            trio.lowlevel.reschedule(host)
+
+    # Alarms and the run's deadline
+
+    def call_at(self, when: float, ring: Callable[[], None]) -> Alarm:
+        """Have *ring* called by the host at *when*, unless the run is closing by then."""
+        alarm = Alarm(when, ring)
+        self._alarms += (alarm,)
+        if self._alarm_scope is None:
+            self._wake_host()
+        elif when < self._alarm_scope.deadline:
+            self._alarm_scope.deadline = when
+        return alarm
+
+    def forget(self, alarm: Alarm) -> None:
+        """Do not ring *alarm* any more."""
+        self._alarms = tuple(other for other in self._alarms if other is not alarm)
+
+    def _arm_deadline(self) -> None:
+        assert self.nursery is not None
+        self.nursery.cancel_scope.deadline = trio.current_time() + self._time_left
+
+    def pause_deadline(self) -> None:
+        """Stop the run's clock: a person is being waited for."""
+        self._waiting_people += 1
+        if self._waiting_people == 1 and self.nursery is not None:
+            self._time_left = self.nursery.cancel_scope.deadline - trio.current_time()
+            self.nursery.cancel_scope.deadline = math.inf
+
+    def resume_deadline(self) -> None:
+        """Let the run's clock go on, once nobody is waited for."""
+        self._waiting_people -= 1
+        if not self._waiting_people:
+            self._arm_deadline()
+
+    # What the outside may ask and do
+
+    def begin_conversation(self, history: Sequence[dict[str, Any]]) -> None:
+        """Set what was said before, where that was not known when the run was made."""
+        self.history = history
+        self.log.transcripts[ROOT] = Transcript(history, self.info.message)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The root agent's conversation as far as it went, valid as the next run's history."""
+        return self.log.transcripts[ROOT].messages()
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """End one call with outcome ``cancelled``."""
+        call = self.calls.get(call_id)
+        return call is not None and call.end_now("cancelled")
+
+    def decide(self, kind: str, key: str, value: Any) -> bool:
+        """Take a person's decision about what is open."""
+        pending = self.pending.get(key)
+        if pending is None or pending.kind != kind or self.is_closing:
+            return False
+        return pending.decide(value)
+
+    def leave_unattended(self) -> None:
+        """Nobody is there to ask any more: what waits for a person goes on without one."""
+        self.is_unattended = True
+        for pending in self.pending.values():
+            pending.abandon()
+
+    def when_done(self, fn: Callable[[], None]) -> None:
+        """Call *fn* once DONE is recorded, in the same step; now, if it is."""
+        if self.is_done:
+            fn()
+        else:
+            self._when_done += (fn,)
+
+    async def wait_done(self) -> None:
+        """Wait until DONE is recorded."""
+        while not self.is_done:
+            await self._wait_for_news()
+
+    async def wait_joined(self) -> None:
+        """Wait until nothing of the run is alive any more."""
+        while not self.is_joined:
+            await self._wait_for_news()
+
+    async def _wait_for_news(self) -> None:
+        # One event for all that may be waited for, made when somebody waits: most runs need none.
+        if self._waiters is None:
+            self._waiters = trio.Event()
+        await self._waiters.wait()
+
+    def _wake_waiters(self) -> None:
+        if self._waiters is not None:
+            self._waiters.set()
+            self._waiters = None
+
+    def result(self) -> Any:
+        """What the agent returned; the run has ended."""
+        ending = self._ending
+        assert ending is not None
+        if ending.status is AgentStatus.COMPLETED:
+            return ending.value
+        run_id, messages, usage = self.info.run_id, self.messages(), self.usage.to_dict()
+        if ending.failure is None:
+            raise RunCancelled(
+                f"run {run_id!r} was cancelled: {ending.reason or 'no reason given'}",
+                run_id=run_id,
+                messages=messages,
+                usage=usage,
+            )
+        raise RunFailed(
+            f"run {run_id!r} failed: {ending.failure.error}",
+            run_id=run_id,
+            messages=messages,
+            usage=usage,
+            error=self._error_data(ending),
+        ) from ending.exc
+
+
+NO_USAGE = Usage()
+
+
+def _names_of_leaves(nursery: trio.Nursery) -> list[str]:
+    """Names of the tasks below *nursery* that have no children of their own."""
+    names = []
+    for task in nursery.child_tasks:
+        below = [name for child in task.child_nurseries for name in _names_of_leaves(child)]
+        names += below or [task.name]
+    return names

@@ -1,0 +1,358 @@
+"""`EventStream`: one run as its reader sees it, and the two ways in.
+
+*Structured*: ``async with engine.stream(agent, message) as stream``. The host runs in a nursery
+that the block opens in the caller's task, so nothing of the run is alive when the block has been
+left.
+
+*Bare*: ``async for event in engine.stream(agent, message)``. No nursery may be held across the
+steps of an iteration, so the host runs in a nursery that already exists: that of the run it is
+started in, else of the open engine, else Trio's system nursery. An iterator that is dropped cancels
+its run.
+
+The stream knows its run, never the other way round: so dropping the stream is noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import enum
+import queue
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
+
+from flowtrio._core._events import AgentEvent, AgentStatus, StreamMode
+from flowtrio._core._failures import leaves
+from flowtrio._core._modes import View
+
+from ._log import SCHEDULE_EVERY, RunStatistics
+from ._run import Run, current_run
+
+if TYPE_CHECKING:
+    from ._engine import StreamEngine
+
+
+class _Form(enum.Enum):
+    NEW = enum.auto()
+    BLOCK = enum.auto()
+    BARE = enum.auto()
+
+
+class EventStream(AsyncIterator[AgentEvent]):
+    """One run's events in their one order, and the run's controls. Made by `StreamEngine.stream`.
+
+    Does nothing until it is entered or iterated, and can be either, once. One task may read at a
+    time; a read that is cancelled loses no event. The controls (`cancel`, `cancel_tool`, `approve`,
+    `deny`, `answer`) are synchronous, idempotent and may be called from any thread; they tell
+    whether they took effect.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_engine",
+        "_form",
+        "_is_reading",
+        "_manager",
+        "_mode",
+        "_run",
+        "_thread",
+        "_until_schedule",
+        "_view",
+    )
+
+    def __init__(self, run: Run, mode: StreamMode, engine: StreamEngine) -> None:
+        self._run = run
+        self._mode = mode
+        self._view = None if mode is StreamMode.EVENTS else View(mode)
+        self._engine = engine
+        self._form = _Form.NEW
+        self._is_reading = False
+        self._until_schedule = SCHEDULE_EVERY
+        self._thread: int | None = None
+        self._manager: Any = None
+
+    def __repr__(self) -> str:
+        return f"<EventStream run={self.run_id!r} status={str(self.status)!r}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._run.info.run_id
+
+    @property
+    def mode(self) -> StreamMode:
+        """Which view of the log this stream gives."""
+        return self._mode
+
+    @property
+    def status(self) -> AgentStatus:
+        """What the run is doing; ``initializing`` until it starts."""
+        return self._run.log.status
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as far as it went: the history, the message and what followed.
+
+        Valid as ``history=`` of the next run at any time and however the run ended: each call has a
+        result, a synthetic one where it has no other; text that ended early is kept and marked.
+        """
+        return self._run.messages()
+
+    def statistics(self) -> RunStatistics:
+        """A snapshot for debugging; never to be used for logic."""
+        return self._run.log.statistics()
+
+    # The structured way in
+
+    async def __aenter__(self) -> Self:
+        """Start the run in a nursery of the caller's task."""
+        self._begin(_Form.BLOCK)
+        self._manager = trio.open_nursery()
+        nursery = await self._manager.__aenter__()
+        self._run.start(nursery.start_soon)
+        return self
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel the run if it has not ended, and wait until all of it has."""
+        self._run.cancel("the reader left")
+        cancelled: BaseException | None = None
+        try:
+            # Our nursery has no part in the body's exception: that leaves as it came.
+            await self._manager.__aexit__(None, None, None)
+        except BaseException as error:
+            cancelled = next(leaves(error))
+        self._tell_interrupt()
+        if exc is None and cancelled is not None:
+            raise cancelled
+
+    # The bare way in
+
+    def __aiter__(self) -> Self:
+        """Iterate; outside a block the first step starts the run."""
+        return self
+
+    @enable_ki_protection
+    async def __anext__(self) -> AgentEvent:
+        """Give the next event that the mode shows."""
+        channel = self._run.log.channel
+        if (
+            self._until_schedule > 1
+            and channel.queue
+            and not self._is_reading
+            and self._view is None
+        ):
+            # The usual case, for every token, without a further call: see _receive.
+            self._until_schedule -= 1
+            try:
+                await checkpoint_if_cancelled()
+            except trio.Cancelled:
+                await self._reading_cancelled()
+                raise
+            return channel.take()
+        try:
+            return await self._receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def receive_batch(self) -> list[AgentEvent]:
+        """Wait for an event, and give it with all that are ready after it.
+
+        Raises:
+          trio.EndOfChannel: DONE was given before.
+
+        """
+        batch = [await self._receive()]
+        channel, view = self._run.log.channel, self._view
+        while channel.queue:
+            event = channel.take()
+            seen = event if view is None else view.see(event)
+            if seen is not None:
+                batch.append(seen)
+        return batch
+
+    async def aclose(self) -> None:
+        """Cancel the run if it has not ended, and wait until all of it has."""
+        if self._form is _Form.NEW:
+            self._run.cancel("the stream was closed")
+            return await checkpoint()
+        self._run.cancel("the reader left")
+        await self._join()
+        self._tell_interrupt()
+        return None
+
+    def __del__(self) -> None:
+        # Any thread, at any time: nothing may be done here but to leave word for the loop.
+        run = self._run
+        if self._form is _Form.BARE and not (run.is_done and run.interrupt is None):
+            assert run.token is not None
+            with contextlib.suppress(trio.RunFinishedError):
+                run.token.run_sync_soon(_orphan, run)
+
+    def _begin(self, form: _Form) -> None:
+        if self._form is not _Form.NEW:
+            how = "entered" if self._form is _Form.BLOCK else "iterated"
+            raise RuntimeError(
+                f"can't start run {self.run_id!r} again: its stream was {how} before"
+            )
+        try:
+            trio.lowlevel.current_trio_token()
+        except RuntimeError:
+            raise RuntimeError(
+                "a flowtrio stream runs under Trio: expected a call inside trio.run(main)"
+            ) from None
+        self._form = form
+        self._thread = threading.get_ident()
+        self._engine._adopt(self._run)
+
+    def _start_bare(self) -> None:
+        self._begin(_Form.BARE)
+        outer = current_run.get()
+        if outer is not None and not outer.is_done and outer.nursery is not None:
+            self._run.start(outer.spawn)
+        elif self._engine._nursery is not None:
+            self._run.start(self._engine._nursery.start_soon)
+        else:
+            context = contextvars.copy_context()
+            self._run.start(
+                lambda fn, name: trio.lowlevel.spawn_system_task(fn, name=name, context=context)
+            )
+
+    # Reading
+
+    @enable_ki_protection
+    async def _receive(self) -> AgentEvent:
+        if self._form is _Form.NEW:
+            self._start_bare()
+        if self._is_reading:
+            raise trio.BusyResourceError(f"another task is reading run {self.run_id!r}")
+        self._is_reading = True
+        channel, view = self._run.log.channel, self._view
+        try:
+            self._until_schedule -= 1
+            if self._until_schedule > 0:
+                await checkpoint_if_cancelled()
+            else:
+                self._until_schedule = self._run.info.schedule_every
+                await checkpoint()
+            while True:
+                if not channel.queue:
+                    await channel.wait_ready()
+                event = channel.take()
+                if view is None:
+                    return event
+                if (seen := view.see(event)) is not None:
+                    return seen
+        except trio.EndOfChannel:
+            if self._form is _Form.BARE:
+                await self._join()
+            self._tell_interrupt()
+            raise
+        except trio.Cancelled:
+            await self._reading_cancelled()
+            raise
+        finally:
+            self._is_reading = False
+
+    async def _reading_cancelled(self) -> None:
+        if self._form is _Form.BARE:
+            # An iteration that is cancelled is not resumed by anybody: this is the reader leaving.
+            self._run.cancel("the reader was cancelled")
+            await self._join()
+
+    async def _join(self) -> None:
+        """Wait until nothing of the run is alive, whatever happens outside."""
+        with trio.CancelScope(shield=True):
+            await self._run.wait_joined()
+
+    def _tell_interrupt(self) -> None:
+        """Raise a Ctrl-C that struck inside the run, once."""
+        interrupt, self._run.interrupt = self._run.interrupt, None
+        if interrupt is not None:
+            raise interrupt
+
+    # The result
+
+    async def result(self) -> Any:
+        """Wait for the end of the run and give what the agent returned.
+
+        Where nobody is reading, this reads the events away, and nobody can be asked any more:
+        approvals are denied, questions time out at once. May be called after the block too, and
+        more than once.
+
+        Raises:
+          RunFailed: the run failed; ``__cause__`` is the reason.
+          RunCancelled: the run was cancelled.
+
+        """
+        if not self._is_reading:
+            self._run.leave_unattended()
+            with contextlib.suppress(trio.EndOfChannel):
+                while True:
+                    await self._receive()
+        await self._run.wait_done()
+        return self._run.result()
+
+    # Controls
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """End the run on purpose: its log ends with status ``cancelled`` and no ERROR."""
+        return self._in_loop(lambda: self._run.cancel(reason))
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """End one tool call with outcome ``cancelled``; the run goes on and the model is told."""
+        return self._in_loop(lambda: self._run.cancel_tool(call_id))
+
+    def approve(self, call_id: str) -> bool:
+        """Let a call go on that waits for approval."""
+        return self._in_loop(lambda: self._run.decide("approval", call_id, True))
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """Refuse a call that waits for approval; the model is told, with the *reason*."""
+        return self._in_loop(lambda: self._run.decide("approval", call_id, reason))
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """Answer a question of the agent."""
+        if not isinstance(text, str):
+            raise TypeError(f"answer: expected a str, got {type(text).__name__}")
+        return self._in_loop(lambda: self._run.decide("input", request_id, text))
+
+    def _fail(self, code: str, source: str, error: str) -> bool:
+        """End the run with an ERROR: for servers that are told to stop."""
+        return self._in_loop(lambda: self._run.end_with_error(code, source, error))
+
+    def _in_loop(self, fn: Callable[[], bool]) -> bool:
+        """Call *fn* in the run's Trio loop, from wherever we are."""
+        token = self._run.token
+        if token is None or threading.get_ident() == self._thread:
+            return fn()
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        try:
+            token.run_sync_soon(lambda: answer.put(fn()))
+        except trio.RunFinishedError:
+            return False
+        return answer.get()
+
+
+def _orphan(run: Run) -> None:
+    """The reader dropped its iterator."""
+    run.cancel("the reader left")
+    run.when_done(lambda: _redeliver_interrupt(run))
+
+
+def _redeliver_interrupt(run: Run) -> None:
+    """Ctrl-C struck inside a run whose reader is gone: have it strike again."""
+    interrupt, run.interrupt = run.interrupt, None
+    if interrupt is not None:
+        signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,330 @@
+"""Tools: typed functions that a model may call.
+
+A tool's signature is its contract. From it come the JSON Schema that the model is told, and the
+strict decoding of what the model answers: what does not fit never reaches the function.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import typing
+from collections.abc import Callable
+from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, overload
+
+import attrs
+import msgspec
+
+from flowtrio._core._values import check_json
+
+from ._docstrings import parse_docstring
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What the providers accept as a function's name."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Tool(Generic[P, R]):
+    """A function that a model may call. Made by `tool`; calling it calls the function."""
+
+    fn: Callable[P, R] = attrs.field(repr=False)
+    """The function."""
+    name: str
+    """What the model calls it."""
+    description: str = attrs.field(repr=False)
+    """What the model is told of it: the docstring's leading text."""
+    parameters: dict[str, Any] = attrs.field(repr=False)
+    """JSON Schema of its arguments: one object, without a ``$ref`` at the top."""
+    is_async: bool
+    """Whether it runs in the run's own task; a plain function runs in a worker thread."""
+    context_parameter: str | None = attrs.field(repr=False)
+    """The parameter that gets the `RunContext`, or None."""
+    timeout: float | None = None
+    """Seconds from its START; None for ``Limits.tool``."""
+    retries: int = 0
+    """How often it is tried again, at once, when it raises; all tries share one timeout."""
+    concurrency: int | None = None
+    """Calls at once, of all runs in one Trio loop; None for no limit."""
+    needs_approval: bool | Callable[[dict[str, Any]], bool] = False
+    """Whether a person is asked first; or a function of the arguments that says so."""
+    abandon: bool = False
+    """Whether the worker thread of a plain function may outlive its run."""
+    fatal: bool = False
+    """Whether the run fails when it raises."""
+    _arguments: type[msgspec.Struct] = attrs.field(repr=False)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, outside any run."""
+        return self.fn(*args, **kwargs)
+
+    def spec(self) -> dict[str, Any]:
+        """The tool as clients are told of it; see `flowtrio.abc.ToolSpec`."""
+        return {
+            "type": "function",
+            "function": {
+                "name": self.name,
+                "description": self.description,
+                "parameters": self.parameters,
+            },
+        }
+
+    def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Convert JSON arguments into the function's keyword arguments, strictly.
+
+        Raises:
+          ValueError: they do not fit the schema; says where, and what was expected.
+
+        """
+        try:
+            struct = msgspec.convert(arguments, self._arguments, strict=True)
+        except msgspec.ValidationError as exc:
+            raise ValueError(f"arguments of {self.name!r}: {exc}") from None
+        return {name: getattr(struct, name) for name in self._arguments.__struct_fields__}
+
+
+@overload
+def tool(fn: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    retries: int = 0,
+    concurrency: int | None = None,
+    needs_approval: bool | Callable[[dict[str, Any]], bool] = False,
+    abandon: bool = False,
+    fatal: bool = False,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Make a tool of a typed function: ``@tool`` or ``@tool(timeout=20, …)``.
+
+    Every parameter needs an annotation that has a JSON form; one annotated `RunContext` gets the
+    context and is not told to the model. Descriptions come from the docstring (Google, NumPy or
+    Sphinx style). Async functions run in the run's nursery, plain ones in a worker thread.
+
+    Args:
+      fn: The function.
+      options: ``name timeout retries concurrency needs_approval abandon fatal``; see `Tool`.
+
+    Raises:
+      TypeError: the function cannot be a tool; says why.
+      ValueError: an option is out of its range.
+
+    """
+    if fn is None:
+        return functools.partial(_make_tool, options)
+    return _make_tool(options, fn)
+
+
+def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
+    """Give *fn* if it is a tool, else make one of it with all options at their defaults."""
+    if isinstance(fn, Tool):
+        return fn
+    if not inspect.isfunction(fn):
+        return _make_tool({}, fn)
+    # Made once for each function and kept with it: making one is dear.
+    made: Tool[..., Any] | None = fn.__dict__.get("_flowtrio_tool")
+    if made is None:
+        made = fn.__dict__["_flowtrio_tool"] = _make_tool({}, fn)
+    return made
+
+
+def encode_result(value: Any, limit_bytes: float | None) -> Any:
+    """Turn what a tool or agent returned into plain JSON values.
+
+    Args:
+      value: What was returned.
+      limit_bytes: Size as JSON at most, or None for no limit.
+
+    Raises:
+      TypeError: something in it has no JSON form.
+      ValueError: a value is not JSON, or all is too large.
+
+    """
+    result = check_json(value, "result")
+    if limit_bytes is not None:
+        size = len(msgspec.json.encode(result))
+        if size > limit_bytes:
+            raise ValueError(f"result has {size} bytes, more than result_bytes={limit_bytes}")
+    return result
+
+
+# Making a tool
+
+
+def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any]:
+    if not callable(fn) or isinstance(fn, type):
+        raise TypeError(f"tool: expected a function, got {fn!r}")
+    target = _underlying(fn)
+    options = dict(options)
+    name = options.pop("name", None) or getattr(target, "__name__", type(fn).__name__)
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"tool name {name!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise TypeError(
+            f"tool {name!r} yields: expected a function that returns; report progress with "
+            "await ctx.progress(value)"
+        )
+    _check_options(name, options)
+    description, texts = parse_docstring(inspect.getdoc(target) or "")
+    context, fields = _fields(name, fn, target, texts)
+    try:
+        struct = msgspec.defstruct(
+            f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True
+        )
+        parameters = _schema(struct)
+    except (TypeError, NameError) as exc:
+        raise TypeError(f"tool {name!r}: {exc}") from None
+    return Tool(
+        fn=fn,
+        name=name,
+        description=description,
+        parameters=parameters,
+        is_async=inspect.iscoroutinefunction(target),
+        context_parameter=context,
+        arguments=struct,
+        **options,
+    )
+
+
+def _underlying(fn: Any) -> Any:
+    """The function behind partials, bound methods and callable objects."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    if not (inspect.isfunction(fn) or inspect.ismethod(fn) or inspect.isbuiltin(fn)):
+        return type(fn).__call__
+    return fn
+
+
+def _check_options(name: str, options: dict[str, Any]) -> None:
+    known = {"timeout", "retries", "concurrency", "needs_approval", "abandon", "fatal"}
+    if unknown := set(options) - known:
+        raise TypeError(f"tool {name!r}: unknown options {', '.join(sorted(unknown))}")
+    for option, least in (("timeout", None), ("concurrency", 1), ("retries", 0)):
+        value = options.get(option)
+        if value is None:
+            continue
+        whole = least is not None
+        is_number = isinstance(value, int if whole else (int, float))
+        if isinstance(value, bool) or not is_number:
+            raise TypeError(f"tool {name!r}: {option}={value!r} is no {'whole ' * whole}number")
+        if value < least if least is not None else value <= 0:
+            raise ValueError(f"tool {name!r}: {option}={value!r} is too small")
+
+
+def _fields(
+    name: str, fn: Any, target: Any, texts: dict[str, str]
+) -> tuple[str | None, list[tuple[str, Any] | tuple[str, Any, Any]]]:
+    """The context's parameter, and the others as fields of a Struct."""
+    signature = inspect.signature(fn)
+    hints = _hints(name, target)
+    context: str | None = None
+    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
+    for parameter in signature.parameters.values():
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise TypeError(
+                f"tool {name!r}: parameter {parameter} cannot be told to a model: expected named "
+                "parameters only"
+            )
+        if parameter.annotation is parameter.empty:
+            raise TypeError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
+        hint = hints[parameter.name]
+        if hint is _Context:
+            context = parameter.name
+            continue
+        text = texts.get(parameter.name)
+        if text:
+            hint = Annotated[hint, msgspec.Meta(description=text)]
+        if parameter.default is parameter.empty:
+            fields.append((parameter.name, hint))
+        else:
+            default = parameter.default
+            if isinstance(default, list | dict | set):
+                # A fresh one for each call; msgspec refuses to share a mutable default.
+                default = msgspec.field(default_factory=functools.partial(type(default), default))
+            fields.append((parameter.name, hint, default))
+    return context, fields
+
+
+class _Context:
+    """Stands for `RunContext` while annotations are read."""
+
+
+class _Names(dict[str, Any]):
+    """A module's names, in which any spelling of RunContext means the context."""
+
+    def __missing__(self, key: str) -> Any:
+        if key == "RunContext":
+            return _Context
+        raise KeyError(key)
+
+
+def _hints(name: str, target: Any) -> dict[str, Any]:
+    """The annotations of a function, those under TYPE_CHECKING that mean the context included."""
+    from . import _context
+
+    target = inspect.unwrap(target)
+    names = _Names(getattr(target, "__globals__", {}))
+    closure = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
+    names.update(closure)
+    try:
+        hints = typing.get_type_hints(target, names, names, include_extras=True)
+    except NameError as exc:
+        raise TypeError(f"tool {name!r}: {exc}") from None
+    optional = (_context.RunContext, _context.RunContext | None)
+    return {key: _Context if hint in (*optional, _Context) else hint for key, hint in hints.items()}
+
+
+def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    """The arguments' JSON Schema with everything inlined but what refers to itself."""
+    [top], components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
+    name = top["$ref"].rpartition("/")[2]
+    recursive = {key for key in components if _reaches(components, key, key)}
+    schema = cast("dict[str, Any]", _inline(components[name], components, recursive))
+    schema.pop("title", None)
+    if recursive:
+        schema["$defs"] = {
+            key: _inline(components[key], components, recursive) for key in sorted(recursive)
+        }
+    return schema
+
+
+def _reaches(components: dict[str, Any], start: str, goal: str) -> bool:
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        for name in _refs(components[pending.pop()]):
+            if name == goal:
+                return True
+            if name not in seen:
+                seen.add(name)
+                pending.append(name)
+    return False
+
+
+def _refs(schema: Any) -> list[str]:
+    if isinstance(schema, dict):
+        found = [schema["$ref"].rpartition("/")[2]] if isinstance(schema.get("$ref"), str) else []
+        return found + [name for item in schema.values() for name in _refs(item)]
+    if isinstance(schema, list):
+        return [name for item in schema for name in _refs(item)]
+    return []
+
+
+def _inline(schema: Any, components: dict[str, Any], recursive: set[str]) -> Any:
+    if isinstance(schema, list):
+        return [_inline(item, components, recursive) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    ref = schema.get("$ref")
+    if isinstance(ref, str):
+        name = ref.rpartition("/")[2]
+        if name in recursive:
+            return dict(schema)
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return {**_inline(components[name], components, recursive), **rest}
+    return {key: _inline(value, components, recursive) for key, value in schema.items()}

@@ -1,0 +1,94 @@
+"""Strict JSON from models: what they send is data, and may be hostile."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import msgspec
+
+from flowtrio._core._values import clean_text
+
+_MAX_DEPTH = 128
+
+
+def decode_json(data: bytes | str) -> Any:
+    """Decode one JSON value by RFC 8259; lone surrogates become U+FFFD.
+
+    Raises:
+      ValueError: it is not JSON, has a number out of range, or is nested deeper than 128.
+
+    """
+    try:
+        value = msgspec.json.decode(data)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except ValueError:
+        # Escapes of lone surrogates are well-formed JSON that msgspec refuses.
+        value = _decode_slowly(data)
+    check_depth(value)
+    return value
+
+
+def decode_arguments(text: str) -> dict[str, Any] | None:
+    """Decode a tool call's arguments: an object, ``{}`` for empty text, None for anything else."""
+    if not text.strip():
+        return {}
+    try:
+        value = decode_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def check_depth(value: Any) -> None:
+    """Refuse what is nested deeper than readers may take.
+
+    Raises:
+      ValueError: it is nested deeper than 128.
+
+    """
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            item
+            for outer in level
+            if isinstance(outer, dict | list)
+            for item in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+
+
+def _decode_slowly(data: bytes | str) -> Any:
+    text = data if isinstance(data, str) else data.decode("utf-8")
+    if "\\u" not in text:
+        raise ValueError("not JSON")
+    try:
+        return _clean(json.loads(text, parse_constant=_refuse, parse_float=_float))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _refuse(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError("number out of range")
+    return number
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(item) for key, item in value.items()}
+    return value

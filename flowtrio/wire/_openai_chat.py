@@ -1,0 +1,423 @@
+"""OpenAI's chat completions, and what compatible servers make of them.
+
+A reply is finished when its choice has a ``finish_reason``, or when ``[DONE]`` came. What is told
+only afterwards (usage, in a chunk without choices) is still waited for; what goes wrong afterwards
+does not fail a finished reply.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
+from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._values import clean_text
+
+from ._calls import CallWriter
+from ._json import check_depth, decode_json
+from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+}
+
+_FAILED = frozenset({"error", "insufficient_system_resource"})
+"""Finish reasons that compatible servers give when they failed."""
+
+
+class _Function(msgspec.Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    refusal: str | None = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+    reasoning_details: Any = None
+    tool_calls: list[_ToolCall] | None = None
+    function_call: _Function | None = None
+    annotations: Any = None
+
+
+class _Choice(msgspec.Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    message: _Delta | None = None
+    finish_reason: str | None = None
+    error: Any = None
+
+
+class _Payload(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: Any = None
+    model: str | None = None
+    error: Any = None
+    x_groq: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Payload)
+
+
+class ChatDecoder:
+    """One reply: ``receive_data(bytes)`` gives chunks, ``end_of_data()`` the last ones."""
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._sse = SSEDecoder(max_event_bytes)
+        self._calls = CallWriter()
+        self._choice: int | None = None
+        self._finish_reason: str | None = None
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._details: list[Any] = []
+        self._thoughts: list[str] = []
+        self.is_complete = False
+        """Whether the final chunk was given."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        return self._finish_reason is not None or self.is_complete
+
+    def receive_data(self, data: bytes) -> list[Chunk]:
+        """Take a piece of the body; give the chunks that it completes.
+
+        Raises:
+          ProviderError: the provider told an error in the stream.
+          RemoteProtocolError: the stream is malformed.
+
+        """
+        try:
+            events = self._sse.receive_data(data)
+        except RemoteProtocolError:
+            if self.is_finished:
+                return []
+            raise
+        chunks: list[Chunk] = []
+        for event in events:
+            if self.is_complete:
+                break
+            chunks += self._event(event)
+        return chunks
+
+    def end_of_data(self) -> list[Chunk]:
+        """The body ended: give what is still to come, the final chunk last.
+
+        Raises:
+          RemoteProtocolError: the finish mark is missing; code ``stream_cut``.
+
+        """
+        if self.is_complete:
+            return []
+        chunks: list[Chunk] = []
+        event = self._sse.end_of_data()
+        if event is not None:
+            # Servers forget the last blank line; what decodes was not cut.
+            try:
+                chunks = self._event(event)
+            except RemoteProtocolError:
+                chunks = []
+        if chunks and chunks[-1].is_final:
+            return chunks
+        if self._finish_reason is None:
+            raise RemoteProtocolError(
+                "the model's stream ended without a finish_reason or [DONE]",
+                code="stream_cut",
+                retryable=True,
+            )
+        return [*chunks, self._final()]
+
+    # Events
+
+    def _event(self, event: ServerSentEvent) -> list[Chunk]:
+        data = event.data.strip()
+        if data == b"[DONE]":
+            return [self._final()]
+        if not data:
+            return []
+        try:
+            payload = _decode(data)
+            self._check_error(payload, event)
+        except (RemoteProtocolError, ProviderError):
+            if self.is_finished:
+                return []
+            raise
+        chunk = self._payload(payload)
+        return [] if chunk is None else [chunk]
+
+    def _check_error(self, payload: _Payload, event: ServerSentEvent) -> None:
+        error = payload.error
+        if error is None and event.event == "error":
+            error = decode_json(event.data)
+        for choice in payload.choices or ():
+            error = choice.error if error is None else error
+            if error is None and choice.finish_reason in _FAILED:
+                error = {"message": f"finish_reason {choice.finish_reason}"}
+        if error is not None:
+            raise stream_error(error)
+
+    def _payload(self, payload: _Payload) -> Chunk | None:
+        self._model = self._model or payload.model
+        usage = payload.usage
+        if usage is None and isinstance(payload.x_groq, dict):
+            usage = payload.x_groq.get("usage")
+        self._usage = read_usage(usage) or self._usage
+        for choice in payload.choices or ():
+            index = choice.index or 0
+            if self._choice is None:
+                self._choice = index
+            if index != self._choice:
+                continue
+            if choice.finish_reason:
+                self._finish_reason = self._finish_reason or choice.finish_reason
+            delta = choice.delta or choice.message
+            return None if delta is None else self._delta(delta)
+        return None
+
+    def _delta(self, delta: _Delta) -> Chunk | None:
+        content = delta.content
+        # A token is nearly always just that: no further look at it.
+        if type(content) is not str or delta.tool_calls or delta.refusal:
+            content, reasoning, parts = _read_content(content)
+        else:
+            reasoning, parts = "", []
+        reasoning += self._reasoning(delta)
+        if delta.refusal:
+            parts.append({"type": "refusal", "text": delta.refusal})
+        if isinstance(delta.annotations, list):
+            parts += [_annotation(item) for item in delta.annotations if isinstance(item, dict)]
+        args = self._tool_args(delta)
+        if not (content or reasoning or parts or args):
+            return None
+        return Chunk(content=content, reasoning=reasoning, tool_args=args, parts=parts)
+
+    def _reasoning(self, delta: _Delta) -> str:
+        details = delta.reasoning_details
+        if isinstance(details, list):
+            check = [item for item in details if isinstance(item, dict)]
+            self._details += check
+        else:
+            check = []
+        for given in (delta.reasoning_content, delta.reasoning):
+            if isinstance(given, str) and given:
+                if given is delta.reasoning_content:
+                    self._thoughts.append(given)
+                return given
+        texts = [item.get("text") or item.get("summary") for item in check]
+        return "".join(text for text in texts if isinstance(text, str))
+
+    def _tool_args(self, delta: _Delta) -> Sequence[ToolArgs]:
+        args = []
+        for call in delta.tool_calls or ():
+            function = call.function or _Function()
+            arguments = _read_arguments(function.arguments)
+            args.append(self._calls.add(call.index, call.id or "", function.name or "", arguments))
+        if delta.function_call is not None:
+            arguments = _read_arguments(delta.function_call.arguments)
+            args.append(self._calls.add(0, "", delta.function_call.name or "", arguments))
+        return args
+
+    def _final(self) -> Chunk:
+        self.is_complete = True
+        calls = self._calls.finish()
+        raw = self._finish_reason
+        reason = _FINISH_REASONS.get((raw or "").lower())
+        carry: dict[str, Any] = {}
+        if self._details:
+            carry["reasoning_details"] = self._details
+        elif self._thoughts and calls:
+            # DeepSeek refuses the results of calls that come without the thoughts behind them.
+            carry["reasoning_content"] = "".join(self._thoughts)
+        return Chunk(
+            is_final=True,
+            tool_calls=calls,
+            finish_reason=reason or ("tool_calls" if calls else "stop"),
+            raw_finish_reason=raw,
+            usage=self._usage,
+            model=self._model,
+            carry={"openai_chat": carry} if carry else None,
+        )
+
+
+def decode_completion(body: bytes) -> list[Chunk]:
+    """Decode an answer that was not streamed, as chunks: its text, its calls, the final one.
+
+    Raises:
+      ProviderError: it is an error.
+      RemoteProtocolError: it is not such an answer.
+
+    """
+    decoder = ChatDecoder()
+    chunks = decoder._event(ServerSentEvent(body))
+    if not decoder.is_finished:
+        raise RemoteProtocolError("the model's answer has no finish_reason", code="bad_answer")
+    return chunks if decoder.is_complete else [*chunks, decoder._final()]
+
+
+def _decode(data: bytes) -> _Payload:
+    try:
+        try:
+            return _decoder.decode(data)
+        except ValueError:
+            return msgspec.convert(decode_json(data), _Payload)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+    except ValueError as exc:
+        what = "not the expected JSON" if isinstance(exc, msgspec.ValidationError) else "not JSON"
+        raise RemoteProtocolError(
+            f"an event of the model's stream is {what} ({len(data)} bytes)", retryable=True
+        ) from None
+
+
+def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
+    """Text, reasoning and other parts of a content that may be a list of parts."""
+    if isinstance(content, str):
+        return content, "", []
+    text, reasoning, parts = "", "", []
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, dict):
+            continue
+        if isinstance(part.get("text"), str):
+            text += part["text"]
+        elif part.get("type") == "thinking":
+            thinking = part.get("thinking")
+            reasoning += thinking if isinstance(thinking, str) else _read_content(thinking)[0]
+        else:
+            parts.append(part)
+    return text, reasoning, parts
+
+
+def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
+    if isinstance(arguments, dict):
+        check_depth(arguments)
+        return arguments
+    return arguments if isinstance(arguments, str) else None
+
+
+def _annotation(item: dict[str, Any]) -> dict[str, Any]:
+    citation = item.get("url_citation")
+    if item.get("type") == "url_citation" and isinstance(citation, dict):
+        return {"type": "citation", **{k: v for k, v in citation.items() if k != "type"}}
+    return {**item, "type": str(item.get("type") or "annotation")}
+
+
+def read_usage(usage: Any) -> Usage | None:
+    """Usage in OpenAI's shape; None where there is none."""
+    if not isinstance(usage, dict):
+        return None
+
+    def count(holder: Any, key: str) -> int:
+        value = holder.get(key) if isinstance(holder, dict) else None
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return max(0, int(value)) if is_number and value is not None else 0
+
+    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    return Usage(
+        prompt_tokens=count(usage, "prompt_tokens"),
+        completion_tokens=count(usage, "completion_tokens"),
+        reasoning_tokens=count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),
+    )
+
+
+def stream_error(error: Any) -> ProviderError:
+    """The error that a provider told inside a stream of status 200."""
+    given = error if isinstance(error, dict) else {"message": str(error)}
+    nested = given.get("error")
+    if isinstance(nested, dict):
+        given = nested
+    code, kind = given.get("code"), given.get("type")
+    status = code if isinstance(code, int) and not isinstance(code, bool) else None
+    words = clean_text(str(given.get("message") or ""))[:2000]
+    hints = f"{code} {kind} {words}".lower()
+    retryable = status in (408, 409, 429) or (status or 0) >= 500
+    retryable = retryable or any(w in hints for w in ("overload", "rate_limit", "server_error"))
+    return ProviderError(
+        "the provider told an error in the middle of its stream",
+        status=None,
+        code="rate_limited" if status == 429 or "rate_limit" in hints else "stream_error",
+        retryable=retryable,
+        detail={
+            "words": words,
+            "code": code if isinstance(code, str | int) else None,
+            "type": kind if isinstance(kind, str) else None,
+        },
+    )
+
+
+# Requests
+
+
+def encode_request(
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+    *,
+    stream: bool,
+) -> dict[str, Any]:
+    """The body of a request.
+
+    Args:
+      model: The model's name.
+      messages: The conversation; the private key ``flowtrio`` is taken out.
+      tools: Tools to offer.
+      options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
+        becomes the ``response_format``.
+      stream: Whether the answer is to be streamed.
+
+    """
+    body: dict[str, Any] = {"model": model, "messages": [encode_message(m) for m in messages]}
+    if tools:
+        body["tools"] = [dict(tool) for tool in tools]
+    if stream:
+        body["stream"] = True
+        body["stream_options"] = {"include_usage": True}
+    for key, value in options.items():
+        if key == "output_schema":
+            name, schema = value
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": name, "schema": schema},
+            }
+        else:
+            body[key] = value
+    if not stream:
+        body.pop("stream_options", None)
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def encode_message(message: Mapping[str, Any]) -> dict[str, Any]:
+    """A message as the provider wants it: without our private key, with what was carried for it."""
+    encoded = {key: value for key, value in message.items() if key != "flowtrio"}
+    private = message.get("flowtrio")
+    carry = private.get("carry") if isinstance(private, Mapping) else None
+    if isinstance(carry, Mapping) and isinstance(carry.get("openai_chat"), Mapping):
+        encoded.update(carry["openai_chat"])
+    if isinstance(encoded.get("tool_calls"), list):
+        encoded["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "flowtrio"}
+            for call in encoded["tool_calls"]
+        ]
+    return encoded

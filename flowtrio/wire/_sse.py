@@ -1,0 +1,193 @@
+"""Server-Sent Events, by the WHATWG's HTML standard, section 9.2.
+
+On bytes, since lines may end in CR, LF or CRLF and in nothing else: a decoder of text lines also
+splits at U+2028 and the like, which a model may well say. Three stages, each testable alone: bytes
+to lines, lines to fields, fields to events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from flowtrio._core._exceptions import RemoteProtocolError
+
+MAX_EVENT_BYTES = 8 * 1024 * 1024
+"""Size of one event at most, by default."""
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class ServerSentEvent(msgspec.Struct, frozen=True):
+    """One dispatched event."""
+
+    data: bytes
+    """The data lines, joined by LF; UTF-8 as it came."""
+    event: str = "message"
+    """The event's type."""
+    id: str | None = None
+    """The last event id so far, this event's included; None if there was none."""
+    retry: int | None = None
+    """Reconnection time in milliseconds, if this event told one."""
+
+
+class LineDecoder:
+    """Cuts bytes into lines, whatever the pieces they come in; linear in their number."""
+
+    __slots__ = ("_after_cr", "_is_first", "_pieces", "_size", "max_bytes")
+
+    def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.max_bytes = max_bytes
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._after_cr = False
+        self._is_first = True
+
+    def receive_data(self, data: bytes) -> list[bytes]:
+        """Take bytes; give the lines that they complete, without their ends.
+
+        Raises:
+          RemoteProtocolError: a line is longer than ``max_bytes``.
+
+        """
+        if not data:
+            return []
+        if self._after_cr and data.startswith(b"\n"):
+            data = data[1:]
+        self._after_cr = data.endswith(b"\r") if data else self._after_cr and False
+        if b"\r" in data:
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        if lines and self._pieces:
+            lines[0] = b"".join([*self._pieces, lines[0]])
+            self._pieces.clear()
+            self._size = 0
+        if rest:
+            self._pieces.append(rest)
+            self._size += len(rest)
+        if self._size > self.max_bytes or any(len(line) > self.max_bytes for line in lines):
+            raise RemoteProtocolError(
+                f"a line of the stream is longer than {self.max_bytes} bytes", code="too_large"
+            )
+        if self._is_first and lines:
+            # "One leading U+FEFF BYTE ORDER MARK character is ignored if any are present."
+            self._is_first = False
+            lines[0] = lines[0].removeprefix(_BOM)
+        return lines
+
+    def take_rest(self) -> bytes:
+        """Give what followed the last line's end."""
+        rest = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        return rest.removeprefix(_BOM) if self._is_first else rest
+
+
+class SSEDecoder:
+    """Bytes in, events out."""
+
+    __slots__ = ("_data", "_event", "_id", "_lines", "_retry", "_size", "max_event_bytes")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self.max_event_bytes = max_event_bytes
+        self._lines = LineDecoder(max_event_bytes)
+        self._id: str | None = None
+        self._retry: int | None = None
+        self._clear()
+
+    def receive_data(self, data: bytes) -> list[ServerSentEvent]:
+        """Take bytes; give the events that they complete.
+
+        Raises:
+          RemoteProtocolError: an event is larger than ``max_event_bytes``.
+
+        """
+        events = []
+        for line in self._lines.receive_data(data):
+            if line:
+                self._field(line)
+            elif (event := self._dispatch()) is not None:
+                events.append(event)
+        return events
+
+    def end_of_data(self) -> ServerSentEvent | None:
+        """Give the event that was not terminated, if there is one.
+
+        The standard discards it: it may have been cut. Whoever can tell may use it all the same.
+        """
+        rest = self._lines.take_rest()
+        if rest:
+            self._field(rest)
+        return self._dispatch()
+
+    def _field(self, line: bytes) -> None:
+        name, colon, value = line.partition(b":")
+        if colon and value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(value) + 1
+            if self._size > self.max_event_bytes:
+                raise RemoteProtocolError(
+                    f"an event of the stream is larger than {self.max_event_bytes} bytes",
+                    code="too_large",
+                )
+        elif name == b"event":
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id" and b"\0" not in value:
+            self._id = value.decode("utf-8", "replace")
+        elif name == b"retry" and value.isdigit() and len(value) < 16:
+            self._retry = int(value)
+        # All else is a comment, or a field that the standard ignores.
+
+    def _dispatch(self) -> ServerSentEvent | None:
+        event = None
+        if self._data:
+            data = self._data[0] if len(self._data) == 1 else b"\n".join(self._data)
+            event = ServerSentEvent(data, self._event or "message", self._id, self._retry)
+        self._clear()
+        return event
+
+    def _clear(self) -> None:
+        self._data: list[bytes] = []
+        self._size = 0
+        self._event = ""
+        self._retry = None
+
+
+def encode_event(
+    data: str, *, event: str | None = None, id: str | None = None, retry: int | None = None
+) -> bytes:
+    """Encode one event.
+
+    Args:
+      data: The data; may have several lines.
+      event: Its type; None for the default, ``message``.
+      id: Its id.
+      retry: Reconnection time in milliseconds.
+
+    Raises:
+      ValueError: *event* or *id* has a line end or NUL in it.
+
+    """
+    return "".join(_fields(data, event, id, retry)).encode()
+
+
+def _fields(data: str, event: str | None, id: str | None, retry: int | None) -> Iterator[str]:
+    for name, value in (("event", event), ("id", id)):
+        if value is not None:
+            if any(c in value for c in "\r\n\0"):
+                raise ValueError(f"{name} {value!r}: expected text of one line")
+            yield f"{name}: {value}\n"
+    if retry is not None:
+        yield f"retry: {retry}\n"
+    for line in data.replace("\r\n", "\n").replace("\r", "\n").split("\n"):
+        yield f"data: {line}\n"
+    yield "\n"
+
+
+def encode_comment(text: str = "") -> bytes:
+    """Encode a comment: what keeps a quiet connection open."""
+    return f": {' '.join(text.split())}\n\n".encode()

@@ -1,0 +1,82 @@
+"""Every check of the project is one command; `nox` runs all but the benches."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+
+FLOOR = "3.11"
+PYTHONS = ["3.13", "3.12", FLOOR]
+
+
+def _works(python: str) -> bool:
+    """Whether the interpreter is there and starts; version managers leave stubs that do not."""
+    import subprocess
+
+    path = shutil.which(f"python{python}")
+    if path is None:
+        return False
+    check = [
+        path,
+        "-c",
+        f"import sys; assert sys.version.startswith('{python}.'); import venv, ensurepip",
+    ]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
+FOUND = [python for python in PYTHONS if _works(python)]
+# The floor is always tested, with whatever interpreter runs nox where there is no other.
+TESTED: list[str | None] = list(FOUND) or [None]
+
+nox.options.sessions = ["lint", "types", "docs", *(["tests"])]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, and Trio's rules for asynchronous code."""
+    session.install("ruff>=0.8")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Both type checkers, over the package, the examples and user-style code."""
+    session.install("-e", ".[all,dev]", "mypy", "pyright[nodejs]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documents; their code blocks are executed."""
+    session.install("-e", ".[all,dev,docs]")
+    session.run("pytest", "tests/docs", "-q")
+    session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session(python=TESTED if TESTED != [None] else None)
+def tests(session: nox.Session) -> None:
+    """The tests, with warnings as errors, development mode and branch coverage."""
+    session.install("-e", ".[all,dev]")
+    data = Path(session.create_tmp()) / "coverage"
+    env = {"COVERAGE_FILE": str(data)}
+    session.run(
+        *("python", "-X", "dev", "-W", "error", "-m", "coverage", "run", "-m", "pytest"),
+        *(session.posargs or ["-q"]),
+        env=env,
+    )
+    if not session.posargs and session.python == (FOUND[-1] if FOUND else None):
+        # Told before the summary of the next run, so that the last thing on the screen is pytest's.
+        session.run("coverage", "report", "--fail-under=0", env=env, success_codes=[0, 2])
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Ratios measured in one run; not part of the checks."""
+    session.install("-e", ".[all,dev]")
+    session.run("python", "-m", "benchmarks", *session.posargs)
