@@ -120,6 +120,10 @@ class Turn:
                 iterator = self.client.stream_completion(messages, **options)
                 if inspect.isawaitable(iterator):
                     iterator = await iterator
+                if isinstance(getattr(iterator, "limits", None), ModelLimits):
+                    # This turn watches; a scope around each of the client's reads would cost more
+                    # than all the rest.
+                    setattr(iterator, "limits", None)  # noqa: B010 - not in the interface
                 try:
                     return await self._read(iterator)
                 finally:

@@ -42,6 +42,19 @@ def decode_arguments(text: str) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
+def encode_json(value: Any) -> bytes:
+    """Encode a JSON value; lone surrogates become U+FFFD.
+
+    Raises:
+      TypeError: something in it has no JSON form.
+
+    """
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_clean(msgspec.to_builtins(value)))
+
+
 def check_depth(value: Any) -> None:
     """Refuse what is nested deeper than readers may take.
 

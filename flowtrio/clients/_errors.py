@@ -1,0 +1,140 @@
+"""What a model's host says when it refuses, as a `ProviderError`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._values import clean_text
+from flowtrio.wire._json import decode_json
+from flowtrio.wire._sse import SSEDecoder
+
+_MAX_WORDS = 2000
+"""Characters of the provider's own words that are kept."""
+
+_CODES = {
+    400: "bad_request",
+    401: "unauthorized",
+    402: "quota_exceeded",
+    403: "forbidden",
+    404: "not_found",
+    413: "too_large",
+    422: "bad_request",
+    429: "rate_limited",
+}
+
+_NO_RETRY = ("insufficient_quota", "billing_hard_limit_reached")
+"""Codes that come with status 429 and stay true, however long one waits."""
+
+_REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id")
+
+
+def error_of_response(
+    status: int, headers: Mapping[str, str], body: bytes, host: str, now: float
+) -> ProviderError:
+    """Describe an answer that is no success.
+
+    Args:
+      status: HTTP status.
+      headers: Of the answer.
+      body: What could be read of it.
+      host: Whom we asked, for the message.
+      now: UTC, seconds, for a ``Retry-After`` that is a date.
+
+    """
+    told = _read_body(body)
+    code = str(told.get("code") or told.get("type") or "")
+    kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
+    is_final = code in _NO_RETRY
+    return ProviderError(
+        f"the model's host {host} answered {status}, expected 200",
+        status=status,
+        code="quota_exceeded" if is_final else kind,
+        retry_after=read_retry_after(headers, now),
+        retryable=(status == 429 and not is_final) or (status >= 500 and status != 501),
+        detail={
+            "status": status,
+            "request_id": request_id(headers),
+            "code": code[:200] or None,
+            "words": told.get("words"),
+        },
+    )
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's own name for the request, to be told to its support."""
+    return next((headers[name] for name in _REQUEST_IDS if name in headers), None)
+
+
+def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Seconds the host asked us to wait (RFC 9110, section 10.2.3), or None."""
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    text = headers.get("retry-after")
+    seconds = _number(text)
+    if seconds is not None or text is None:
+        return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+    except ValueError:
+        return None
+
+
+def refuses_streaming(error: ProviderError) -> bool:
+    """Whether the host would rather be asked for a whole answer."""
+    if error.status in (405, 501):
+        return True
+    words = str((error.detail or {}).get("words") or "").lower()
+    return error.status in (400, 403, 404, 422) and "stream" in words
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _read_body(body: bytes) -> dict[str, Any]:
+    """The error's ``code``, ``type`` and ``words``, however the host wraps them."""
+    value = _find_json(body)
+    while isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        text = clean_text(body[:_MAX_WORDS].decode("utf-8", "replace")).strip()
+        # A page of HTML is a proxy's, and says nothing of the request.
+        return {} if not text or text.startswith("<") else {"words": text}
+    error = value.get("error", value)
+    if isinstance(error, str):
+        error = {**value, "message": error}
+    if not isinstance(error, dict):
+        error = value
+    words = error.get("message") or error.get("detail")
+    return {
+        "code": _word(error.get("code")),
+        "type": _word(error.get("type") or error.get("status")),
+        "words": None if words is None else clean_text(str(words))[:_MAX_WORDS],
+    }
+
+
+def _word(value: Any) -> str | None:
+    return clean_text(value) if isinstance(value, str) else None
+
+
+def _find_json(body: bytes) -> Any:
+    """The body as JSON; some hosts send even errors as an event stream."""
+    try:
+        events = SSEDecoder().receive_data(body + b"\n\n")
+    except RemoteProtocolError:
+        events = []
+    for data in (body, *(event.data for event in events)):
+        try:
+            return decode_json(data)
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,249 @@
+"""A model's host: its address, its key, and one pool of connections for each Trio loop."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+import trio
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.wire._json import encode_json
+
+SLOTS = 90
+"""Requests of one client at once, in one Trio loop: fewer than httpx's pool has places (100)."""
+
+CLOSE = 1.0
+"""Seconds for closing a connection: a TLS goodbye may wait for the other side."""
+
+
+@attrs.frozen
+class HttpRequest:
+    """What is posted where."""
+
+    url: str
+    body: dict[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class ClientStatistics:
+    """A snapshot for debugging; never used for logic."""
+
+    requests: int
+    """Requests sent."""
+    retries: int
+    """Requests sent again for the same reply."""
+    open_replies: int
+    """Replies that hold a slot."""
+    waiting_replies: int
+    """Replies that wait for one."""
+
+
+@attrs.define(eq=False)
+class Pool:
+    """What a host keeps for one Trio loop."""
+
+    http: Any
+    limiter: trio.CapacityLimiter
+    keeper: trio.CancelScope
+
+
+@attrs.define(eq=False)
+class ModelHost:
+    """Where a client's requests go. May be made outside Trio, and used in several loops."""
+
+    base_url: str
+    headers: dict[str, str]
+    secrets: tuple[str, ...]
+    """Texts that must not be seen: keys."""
+    http_client: Any = None
+    """The application's own `httpx.AsyncClient` or `httpx2.AsyncClient`; never closed here."""
+    limits: ModelLimits = attrs.Factory(ModelLimits)
+    jitter: Callable[[], float] = random.random
+    wall_clock: Callable[[], float] = time.time
+    _pools: dict[trio.lowlevel.TrioToken, Pool] = attrs.field(factory=dict, init=False)
+    requests: int = attrs.field(default=0, init=False)
+    retries: int = attrs.field(default=0, init=False)
+
+    @property
+    def name(self) -> str:
+        """The host as messages show it: no path, no credentials."""
+        return urlsplit(self.base_url).hostname or "?"
+
+    def statistics(self) -> ClientStatistics:
+        """Count requests; the replies are those of all loops."""
+        pools = list(self._pools.values())
+        return ClientStatistics(
+            requests=self.requests,
+            retries=self.retries,
+            open_replies=sum(int(pool.limiter.borrowed_tokens) for pool in pools),
+            waiting_replies=sum(pool.limiter.statistics().tasks_waiting for pool in pools),
+        )
+
+    async def aclose(self) -> None:
+        """Close the connections of this loop; a later request makes new ones."""
+        pool = self._pools.pop(trio.lowlevel.current_trio_token(), None)
+        if pool is None:
+            return await trio.lowlevel.checkpoint()
+        pool.keeper.cancel(reason="the client was closed")
+        if self.http_client is None:
+            await _close_http(pool.http)
+        return None
+
+    def __del__(self) -> None:
+        for token, pool in list(self._pools.items()):
+            with contextlib.suppress(trio.RunFinishedError):
+                token.run_sync_soon(pool.keeper.cancel)
+
+    def hide(self, value: Any) -> Any:
+        """The same JSON without our secrets: hosts like to quote the key they refuse."""
+        match value:
+            case str():
+                for secret in self.secrets:
+                    value = value.replace(secret, "***")
+                return value
+            case dict():
+                return {key: self.hide(item) for key, item in value.items()}
+            case list():
+                return [self.hide(item) for item in value]
+            case _:
+                return value
+
+    # One loop's pool
+
+    def pool(self) -> Pool:
+        """The pool of this loop, made when it is first needed."""
+        token = trio.lowlevel.current_trio_token()
+        pool = self._pools.get(token)
+        if pool is None:
+            http = self.http_client if self.http_client is not None else _make_http(self.base_url)
+            pool = Pool(http, trio.CapacityLimiter(SLOTS), trio.CancelScope())
+            self._pools[token] = pool
+            # A client that nobody closes is closed when its loop ends.
+            own = http if self.http_client is None else None
+            trio.lowlevel.spawn_system_task(
+                _keep, self._pools, token, pool, own, name=f"flowtrio client of {self.name}"
+            )
+        return pool
+
+    def build(self, http: Any, request: HttpRequest) -> Any:
+        """The library's own request object."""
+        library = library_of(http)
+        # Waiting is limited by us: in a run by its turn, else by the stream's own scopes.
+        timeout = library.Timeout(None, connect=self.limits.connect)
+        return http.build_request(
+            "POST",
+            request.url,
+            content=encode_json(request.body),
+            headers={
+                "accept": "*/*",
+                # Compressed, tokens would wait in the compressor's buffer.
+                "accept-encoding": "identity",
+                "content-type": "application/json",
+                **self.headers,
+            },
+            timeout=timeout,
+        )
+
+
+async def _keep(
+    pools: dict[trio.lowlevel.TrioToken, Pool],
+    token: trio.lowlevel.TrioToken,
+    pool: Pool,
+    own: Any,
+) -> None:
+    """Close a pool when its loop ends, or its client is dropped."""
+    with pool.keeper:
+        try:
+            await trio.sleep_forever()
+        finally:
+            if pools.get(token) is pool:
+                del pools[token]
+                if own is not None:
+                    await _close_http(own)
+
+
+async def _close_http(http: Any) -> None:
+    deadline = trio.current_time() + CLOSE
+    with trio.CancelScope(shield=True, deadline=deadline), contextlib.suppress(Exception):
+        await http.aclose()
+
+
+# The library
+
+
+def _make_http(base_url: str) -> Any:
+    import httpx
+
+    verify = _tls_context() if base_url.startswith("https:") else False
+    return httpx.AsyncClient(
+        verify=verify,
+        limits=httpx.Limits(max_connections=SLOTS + 10, max_keepalive_connections=SLOTS),
+    )
+
+
+@functools.cache
+def _tls_context() -> Any:
+    # Made once: it costs more than 20 ms.
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
+def library_of(http: Any) -> Any:
+    """The module whose `AsyncClient` this is: httpx, httpx2, or one of the same shape."""
+    for kind in type(http).__mro__:
+        if kind.__name__ == "AsyncClient":
+            return sys.modules[kind.__module__.partition(".")[0]]
+    raise TypeError(
+        f"http_client={type(http).__name__}: expected an httpx.AsyncClient or httpx2.AsyncClient"
+    )
+
+
+def library_of_response(response: Any) -> Any:
+    return sys.modules[type(response).__module__.partition(".")[0]]
+
+
+def check_http_client(http_client: Any) -> Any:
+    """Refuse what is no client of httpx's shape.
+
+    Raises:
+      TypeError: it is none.
+
+    """
+    if http_client is not None:
+        library_of(http_client)
+    return http_client
+
+
+def check_base_url(base_url: str) -> str:
+    """Refuse what is no address; the message does not show it, since it may hold a password.
+
+    Raises:
+      ValueError: it is none.
+
+    """
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("base_url: expected an address that begins with http:// or https://")
+    return base_url.rstrip("/")
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Refuse header values that cannot be sent; the message does not show them.
+
+    Raises:
+      ValueError: one is not printable ASCII, as a key that was pasted with its line end.
+
+    """
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"header {name!r}: expected a value of printable ASCII characters")
+    return dict(headers)

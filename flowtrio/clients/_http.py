@@ -1,0 +1,416 @@
+"""Asking a model's host over HTTP: requests, retries, limits, and leaving early.
+
+One reply::
+
+    slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, three requests at most
+                    ├─ "cannot stream" ───────── the same without streaming
+                    ├─ any other status ──────── ProviderError
+                    └─ 200 ─ pieces of the body ─ decoder ─ chunks ─ final ─ drained, slot free
+                                 └─ left early ─ unwound, connection closed, slot free
+
+Between two chunks no scope is open and no task runs, so a reply may be left at any time. Two things
+about httpx shape what stands here. Its body is a chain of async generators that has to be unwound
+from the inside, which only an exception at its innermost wait does: a cancellation, or the body's
+end (`_unwind`). And a request that waits for a place in its pool may lose that place when it is
+cancelled: so requests wait for a slot of ours instead, of which there are fewer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import attrs
+import trio
+from trio.lowlevel import checkpoint_if_cancelled
+
+from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder
+from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
+from flowtrio._core._limits import ModelLimits
+
+from ._errors import error_of_response, refuses_streaming, request_id
+from ._host import CLOSE, HttpRequest, ModelHost, library_of, library_of_response
+
+MAX_REQUESTS = 3
+"""Requests for one reply at most."""
+
+_FIRST_WAIT = 0.5
+_LONGEST_WAIT = 8.0
+"""Seconds before another request where the host does not say: doubled each time, then jittered."""
+
+_AFTERWORD = 2.0
+"""Seconds for what comes after the finish mark: usage, ``[DONE]``."""
+
+_DRAIN = 0.05
+"""Seconds for the end of a body whose reply is whole, so that its connection can be used again."""
+
+_MAX_ERROR = 64 * 1024
+_MAX_WHOLE = 64 * 1024 * 1024
+"""Bytes of an error's body that are read, and of an answer that is not streamed."""
+
+
+class Decoder(Protocol):
+    """One reply's bytes to chunks, without I/O."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        ...
+
+    def receive_data(self, data: bytes, /) -> list[Chunk]:
+        """Take a piece of the body; give the chunks that it completes."""
+        ...
+
+    def end_of_data(self) -> list[Chunk]:
+        """The body ended: give what is still to come, the final chunk last."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ModelRequest:
+    """What a client asks, and how the answer is read."""
+
+    ask: Callable[[bool], HttpRequest]
+    """Makes the request: for a stream if True, for a whole answer if False."""
+    wants_stream: bool = True
+    decoder: Callable[[], Decoder]
+    decode_whole: Callable[[bytes], list[Chunk]]
+    content_type: str = "text/event-stream"
+    """Of a streamed answer."""
+
+
+def stream_reply(host: ModelHost, request: ModelRequest) -> CompletionStream:
+    """Make a reply's iterator; nothing is sent before its first step."""
+    return CompletionStream(_Exchange(host, request), host.limits)
+
+
+class CompletionStream(AsyncIterator[Chunk]):
+    """One reply on its way: an iterator of chunks, the last one with ``is_final``.
+
+    Nothing is sent before the first step. May be left at any time, by ``break`` too; ``aclose`` and
+    ``async with`` close the connection before they return, a dropped iterator as soon as Trio runs.
+    One task may read at a time. After an error, or a read that was cancelled, it is closed.
+    """
+
+    __slots__ = ("__weakref__", "_exchange", "_is_reading", "_token", "limits")
+
+    def __init__(self, exchange: _Exchange, limits: ModelLimits | None) -> None:
+        self._exchange = exchange
+        self._is_reading = False
+        self._token: trio.lowlevel.TrioToken | None = None
+        self.limits = limits
+        """Bounds of each wait for the host; None where the caller watches, as a run does."""
+
+    async def __aenter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """Give the next chunk.
+
+        Raises:
+          ProviderError: the host refused or failed, in the stream too.
+          RemoteProtocolError: the stream is malformed, or ended before its finish mark.
+          DeadlineExceeded: one of the limits passed: ``connect first_token gap``.
+          trio.ClosedResourceError: it was closed, or a read failed before.
+
+        """
+        exchange = self._exchange
+        await checkpoint_if_cancelled()
+        if exchange.chunks:
+            return exchange.chunks.popleft()
+        if self._is_reading:
+            raise trio.BusyResourceError("another task is reading this reply")
+        if exchange.is_over:
+            await exchange.close()
+            raise StopAsyncIteration
+        if exchange.is_closed:
+            raise trio.ClosedResourceError("can't read on: this reply was closed before its end")
+        if self._token is None:
+            self._token = trio.lowlevel.current_trio_token()
+        self._is_reading = True
+        try:
+            while not exchange.chunks:
+                await self._advance()
+        except BaseException:
+            await exchange.close()
+            raise
+        finally:
+            self._is_reading = False
+        return exchange.chunks.popleft()
+
+    async def _advance(self) -> None:
+        exchange, limits = self._exchange, self.limits
+        if limits is None:
+            return await exchange.advance()
+        name = "gap" if exchange.has_spoken else "first_token"
+        seconds = limits.gap if exchange.has_spoken else limits.first_token
+        with trio.move_on_after(seconds):
+            return await exchange.advance()
+        raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+
+    async def aclose(self) -> None:
+        """Close the reply and its connection; does nothing the second time."""
+        self._exchange.chunks.clear()
+        await self._exchange.close()
+
+    def __del__(self) -> None:
+        # Any thread, any time: nothing may be done here but to leave word for the loop.
+        exchange = self._exchange
+        if self._token is not None and not exchange.is_closed:
+            # After the loop ended, its keeper has closed the connection.
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(_close_soon, exchange)
+
+
+@attrs.define(eq=False)
+class _Exchange:
+    """One reply's requests and the body that is being read."""
+
+    host: ModelHost
+    request: ModelRequest
+    chunks: deque[Chunk] = attrs.Factory(deque)
+    """Decoded and not yet taken."""
+    has_spoken: bool = False
+    """Whether a chunk has come: from then on there is no other attempt."""
+    is_over: bool = False
+    """Whether the final chunk has come."""
+    is_closed: bool = False
+    _requests: int = 0
+    _is_whole: bool = False
+    _limiter: trio.CapacityLimiter | None = None
+    _response: Any = None
+    _body: AsyncIterator[bytes] | None = None
+    _decoder: Decoder | None = None
+
+    def __attrs_post_init__(self) -> None:
+        self._is_whole = not self.request.wants_stream
+
+    async def advance(self) -> None:
+        """Get a response, or read one piece of its body."""
+        if self._body is None:
+            await self._open()
+        elif self._decoder is None:
+            await self._read_whole()
+        else:
+            await self._read_piece(self._decoder)
+
+    # Opening
+
+    async def _open(self) -> None:
+        host = self.host
+        pool = host.pool()
+        await pool.limiter.acquire_on_behalf_of(self)
+        self._limiter = pool.limiter
+        library = library_of(pool.http)
+        http_request = host.build(pool.http, self.request.ask(not self._is_whole))
+        host.requests += 1
+        self._requests += 1
+        try:
+            self._response = await pool.http.send(http_request, stream=True)
+        except library.ConnectTimeout as exc:
+            seconds = host.limits.connect
+            raise DeadlineExceeded(
+                f"no connection to the model's host {host.name} within {seconds} s (connect)",
+                deadline="connect",
+            ) from exc
+        except library.RequestError as exc:
+            await self._try_again(self._unreachable(exc), exc)
+        else:
+            self._body = self._response.aiter_bytes()
+            if self._response.status_code == 200:
+                self._choose_decoder()
+            else:
+                await self._refused()
+
+    def _choose_decoder(self) -> None:
+        content_type = self._response.headers.get("content-type", "")
+        got = content_type.partition(";")[0].strip().lower()
+        expected = self.request.content_type
+        if got == "application/json":
+            # Asked for a stream, some hosts answer whole all the same.
+            self._is_whole = True
+        elif self._is_whole or got not in ("", expected):
+            expected = "application/json" if self._is_whole else expected
+            raise RemoteProtocolError(
+                f"expected content type {expected!r}, got {content_type[:100]!r}",
+                code="bad_content_type",
+                detail=self._detail(),
+            )
+        self._decoder = None if self._is_whole else self.request.decoder()
+
+    async def _refused(self) -> None:
+        body = b""
+        with contextlib.suppress(library_of_response(self._response).RequestError):
+            body = await self._read_to_end(_MAX_ERROR)
+        host, response = self.host, self._response
+        error = error_of_response(
+            response.status_code, response.headers, body, host.name, host.wall_clock()
+        )
+        error.detail = host.hide(error.detail)
+        if not self._is_whole and refuses_streaming(error):
+            self._is_whole = True
+            await self._leave()
+        else:
+            await self._try_again(error, None)
+
+    # Reading
+
+    async def _read_piece(self, decoder: Decoder) -> None:
+        assert self._body is not None
+        piece: bytes | None = None
+        try:
+            if decoder.is_finished:
+                # The reply is whole; what is still to come may take a while, not for ever.
+                with trio.move_on_after(_AFTERWORD):
+                    piece = await anext(self._body, None)
+            else:
+                piece = await anext(self._body, None)
+        except library_of_response(self._response).RequestError as exc:
+            if not decoder.is_finished:
+                return await self._broken(exc)
+        self._take(lambda: decoder.end_of_data() if piece is None else decoder.receive_data(piece))
+        return None
+
+    async def _read_whole(self) -> None:
+        try:
+            body = await self._read_to_end(_MAX_WHOLE)
+        except library_of_response(self._response).RequestError as exc:
+            return await self._broken(exc)
+        if len(body) > _MAX_WHOLE:
+            raise RemoteProtocolError(
+                f"the model's answer is larger than {_MAX_WHOLE} bytes", code="too_large"
+            )
+        self._take(lambda: self.request.decode_whole(body))
+        return None
+
+    async def _read_to_end(self, limit: int) -> bytes:
+        assert self._body is not None
+        pieces, size = [], 0
+        async for piece in self._body:
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                break
+        return b"".join(pieces)
+
+    def _take(self, decode: Callable[[], list[Chunk]]) -> None:
+        try:
+            chunks = decode()
+        except (ProviderError, RemoteProtocolError) as exc:
+            exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
+            raise
+        if chunks:
+            self.has_spoken = True
+            self.is_over = chunks[-1].is_final
+            self.chunks.extend(chunks)
+
+    def _detail(self) -> dict[str, Any]:
+        headers = self._response.headers
+        return {"status": self._response.status_code, "request_id": request_id(headers)}
+
+    # Failing, and trying again
+
+    def _unreachable(self, exc: Exception) -> ProviderError:
+        return ProviderError(
+            f"the model's host {self.host.name} could not be reached: {type(exc).__name__}",
+            code="connection_failed",
+            # A certificate does not become valid by asking again.
+            retryable="CERTIFICATE" not in self.host.hide(str(exc)).upper(),
+        )
+
+    async def _broken(self, exc: Exception) -> None:
+        if not self.has_spoken:
+            return await self._try_again(self._unreachable(exc), exc)
+        raise RemoteProtocolError(
+            f"the model's stream broke off before its finish mark: {type(exc).__name__}",
+            code="stream_cut",
+            retryable=True,
+            detail=self._detail(),
+        ) from exc
+
+    async def _try_again(self, error: ProviderError, cause: Exception | None) -> None:
+        """Wait, so that the next step asks again; or give up."""
+        host = self.host
+        wait = error.retry_after
+        if wait is None:
+            wait = host.jitter() * min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (self._requests - 1))
+        longest = host.limits.first_token
+        if not error.retryable or self._requests >= MAX_REQUESTS or wait >= longest:
+            raise error from cause
+        host.retries += 1
+        await self._leave()
+        await trio.sleep(wait)
+
+    # Leaving
+
+    async def close(self) -> None:
+        """Leave, in whatever state; takes no longer than it has to."""
+        if not self.is_closed:
+            self.is_closed = True
+            await self._leave()
+
+    async def _leave(self) -> None:
+        """Give the connection and the slot back."""
+        body, response, limiter = self._body, self._response, self._limiter
+        self._body = self._response = self._limiter = None
+        try:
+            if body is not None:
+                await _unwind(body, patience=_DRAIN if self.is_over else 0)
+            if response is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
+                    await response.aclose()
+        finally:
+            if limiter is not None:
+                limiter.release_on_behalf_of(self)
+
+
+async def fold(stream: CompletionStream) -> Completion:
+    """Read a reply to its end and give it whole."""
+    builder = CompletionBuilder()
+    async with stream:
+        async for chunk in stream:
+            completion = builder.add(chunk)
+            if completion is not None:
+                return completion
+    raise RemoteProtocolError("the model's stream ended without its finish mark", code="stream_cut")
+
+
+# The ends of things
+
+
+async def _unwind(body: AsyncIterator[bytes], patience: float) -> None:
+    """Read a body to its end for *patience* seconds, then end it by a cancellation of our own."""
+    with trio.CancelScope(shield=True) as scope:
+        scope.deadline = trio.current_time() + patience
+        # Whatever is wrong with the rest, nobody wants it any more.
+        with contextlib.suppress(Exception):
+            async for _ in body:
+                pass
+    with contextlib.suppress(Exception):
+        await body.aclose()  # type: ignore[attr-defined]
+
+
+def _close_soon(exchange: _Exchange) -> None:
+    trio.lowlevel.spawn_system_task(_close_quietly, exchange, name="flowtrio: leave a reply")
+
+
+async def _close_quietly(exchange: _Exchange) -> None:
+    with contextlib.suppress(Exception):
+        await exchange.close()
