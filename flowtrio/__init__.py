@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module as _import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
+from typing import Any as _Any
+
 from flowtrio._core._chunks import Chunk as Chunk
 from flowtrio._core._chunks import Completion as Completion
 from flowtrio._core._chunks import ToolArgs as ToolArgs
@@ -26,6 +31,7 @@ from flowtrio._core._limits import Limits as Limits
 from flowtrio._core._limits import ModelLimits as ModelLimits
 from flowtrio._core._limits import ServerLimits as ServerLimits
 from flowtrio._core._modes import project as project
+from flowtrio._core._util import publish as _publish
 from flowtrio._runtime._agent import Agent as Agent
 from flowtrio._runtime._context import RunContext as RunContext
 from flowtrio._runtime._engine import StreamEngine as StreamEngine
@@ -34,3 +40,32 @@ from flowtrio._runtime._stream import EventStream as EventStream
 from flowtrio._runtime._tools import Tool as Tool
 from flowtrio._runtime._tools import tool as tool
 from flowtrio.stores.memory import MemoryConversations as MemoryConversations
+
+if TYPE_CHECKING:
+    from flowtrio.clients._demo import DemoClient as DemoClient
+    from flowtrio.clients._openai import OpenAIClient as OpenAIClient
+    from flowtrio.transports.websocket import serve_websocket as serve_websocket
+
+__version__ = _version("flowtrio")
+
+_publish(__name__, [value for name, value in globals().items() if not name.startswith("_")])
+
+_LAZY = {
+    "DemoClient": "flowtrio.clients._demo",
+    "OpenAIClient": "flowtrio.clients._openai",
+    "serve_websocket": "flowtrio.transports.websocket",
+}
+"""Names whose modules bring libraries of their own: imported when they are first asked for."""
+
+
+def __getattr__(name: str) -> _Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_import_module(_LAZY[name]), name)
+    _publish(__name__, [value])
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY} - {"TYPE_CHECKING", "annotations"})

@@ -1,9 +1,17 @@
-"""For people who test: the laws on a log, and parts to play a run with.
+"""What tests of agents need: the laws as a checker, and models that say what they are told.
 
 Importing this needs neither pytest nor Hypothesis.
 """
 
-from ._checks import LawBroken as LawBroken
-from ._checks import Violation as Violation
-from ._checks import check_events as check_events
-from ._checks import find_violations as find_violations
+from __future__ import annotations
+
+from flowtrio.testing._checks import LawBroken as LawBroken
+from flowtrio.testing._checks import Violation as Violation
+from flowtrio.testing._checks import check_events as check_events
+from flowtrio.testing._checks import find_violations as find_violations
+from flowtrio.testing._requests import check_messages as check_messages
+from flowtrio.testing._scripted import CUT as CUT
+from flowtrio.testing._scripted import ScriptedModel as ScriptedModel
+from flowtrio.testing._scripted import ScriptedReply as ScriptedReply
+from flowtrio.testing._scripted import ScriptedRequest as ScriptedRequest
+from flowtrio.testing._scripted import Step as Step

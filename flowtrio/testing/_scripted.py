@@ -1,0 +1,242 @@
+"""`ScriptedModel`: a model that says what the test wrote down."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import attrs
+import trio
+
+from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolArgs, ToolCall, Usage
+
+from ._requests import check_messages
+
+
+class _Cut:
+    def __repr__(self) -> str:
+        return "CUT"
+
+
+CUT: Final = _Cut()
+"""In a turn: the stream ends here, without its finish mark."""
+
+Step: TypeAlias = "str | float | ToolCall | Chunk | Usage | BaseException | _Cut"
+"""What a turn is made of: a ``str`` is a chunk of text, a number so many seconds of silence, a
+`ToolCall` a call that is written in two fragments, a `Chunk` itself, a `Usage` what the final chunk
+tells, an exception is raised, and `CUT` ends the stream. Unless one of the last three or a final
+`Chunk` does, the turn ends with a final chunk."""
+
+DEFAULT_USAGE: Final = Usage(prompt_tokens=10, completion_tokens=5)
+"""What a turn costs that says nothing of it."""
+
+
+@attrs.frozen(kw_only=True)
+class ScriptedRequest:
+    """What a `ScriptedModel` was asked."""
+
+    messages: list[dict[str, Any]]
+    """The conversation."""
+    tools: list[dict[str, Any]]
+    """What it was offered."""
+    options: dict[str, Any]
+    """The rest."""
+
+
+class ScriptedModel:
+    """A client that plays turns, strictly.
+
+    A request that no turn is left for fails, and so does a conversation that a provider would
+    refuse. `check`, and leaving its ``with`` block, fail where a turn was not asked for, or a
+    request failed before.
+
+    Args:
+      turns: One for each request; each a text, or a list of steps (see `Step`).
+
+    """
+
+    def __init__(self, *turns: str | Iterable[Step]) -> None:
+        self._turns: deque[list[Step]] = deque()
+        for turn in turns:
+            self._turns.append([turn] if isinstance(turn, str) else list(turn))
+        self._failure: AssertionError | None = None
+        self.requests: list[ScriptedRequest] = []
+        """What was asked, in order."""
+        self.open_replies = 0
+        """Replies begun and neither read to their end nor closed."""
+
+    def __repr__(self) -> str:
+        return f"<ScriptedModel asked={len(self.requests)} left={len(self._turns)}>"
+
+    def stream_completion(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> ScriptedReply:
+        """Play the next turn."""
+        request = ScriptedRequest(
+            messages=[dict(message) for message in messages],
+            tools=[dict(tool) for tool in tools or ()],
+            options=options,
+        )
+        self.requests.append(request)
+        try:
+            check_messages(request.messages)
+            if not self._turns:
+                raise AssertionError(f"request {len(self.requests)}: no turn is left for it")
+        except AssertionError as exc:
+            self._failure = self._failure or exc
+            raise
+        return ScriptedReply(self, self._turns.popleft())
+
+    async def complete(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **options: Any,
+    ) -> Completion:
+        """Play the next turn and give it whole."""
+        builder = CompletionBuilder()
+        async with self.stream_completion(messages, tools, **options) as reply:
+            async for chunk in reply:
+                if (completion := builder.add(chunk)) is not None:
+                    return completion
+        raise AssertionError("the turn was cut: it has no completion")
+
+    def check(self) -> None:
+        """Assert that each turn was asked for, and nothing else.
+
+        Raises:
+          AssertionError: a turn is left, a request failed, or a reply was left open.
+
+        """
+        if self._failure is not None:
+            raise AssertionError(f"a request failed: {self._failure}") from self._failure
+        if self._turns:
+            raise AssertionError(f"{len(self._turns)} turns were not asked for")
+        if self.open_replies:
+            raise AssertionError(f"{self.open_replies} replies were left open")
+
+    def __enter__(self) -> Self:
+        """Give the model itself."""
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Check it, unless the block failed anyway."""
+        if exc is None:
+            self.check()
+
+
+class ScriptedReply(AsyncIterator[Chunk]):
+    """One turn on its way."""
+
+    def __init__(self, model: ScriptedModel, steps: list[Step]) -> None:
+        self._model = model
+        self._steps = deque(_expand(steps))
+        self._is_open = False
+        self._is_closed = False
+
+    async def __anext__(self) -> Chunk:
+        """Give the next chunk."""
+        self._open()
+        try:
+            return await self._next()
+        except BaseException:
+            self._close()
+            raise
+
+    async def _next(self) -> Chunk:
+        await trio.lowlevel.checkpoint()
+        while self._steps and not self._is_closed:
+            step = self._steps.popleft()
+            match step:
+                case int() | float():
+                    await trio.sleep(step)
+                case BaseException():
+                    raise step
+                case Chunk():
+                    if step.is_final:
+                        self._steps.clear()
+                        self._close()
+                    return step
+        raise StopAsyncIteration
+
+    def _open(self) -> None:
+        if not self._is_open and not self._is_closed:
+            self._is_open = True
+            self._model.open_replies += 1
+
+    def _close(self) -> None:
+        self._is_closed = True
+        if self._is_open:
+            self._is_open = False
+            self._model.open_replies -= 1
+
+    async def aclose(self) -> None:
+        """Leave the rest unsaid."""
+        self._close()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        """Give the reply itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the rest unsaid."""
+        await self.aclose()
+
+
+def _expand(steps: list[Step]) -> list[float | BaseException | Chunk]:
+    """Write the steps out as what happens: silence, failures and chunks."""
+    played: list[float | BaseException | Chunk] = []
+    calls: list[ToolCall] = []
+    usage = DEFAULT_USAGE
+    for step in steps:
+        match step:
+            case str():
+                played.append(Chunk(content=step))
+            case ToolCall():
+                played += _written(len(calls), step)
+                calls.append(step)
+            case Usage():
+                usage = step
+            case _Cut():
+                return played
+            case BaseException():
+                return [*played, step]
+            case Chunk():
+                played.append(step)
+                if step.is_final:
+                    return played
+            case int() | float():
+                played.append(step)
+            case _:
+                raise TypeError(f"a turn has no step {type(step).__name__}: see Step")
+    reason: Any = "tool_calls" if calls else "stop"
+    final = Chunk(
+        is_final=True, tool_calls=calls, finish_reason=reason, raw_finish_reason=reason, usage=usage
+    )
+    return [*played, final]
+
+
+def _written(index: int, call: ToolCall) -> list[Chunk]:
+    raw = call.raw or json.dumps(call.arguments)
+    half = len(raw) // 2
+    return [
+        Chunk(tool_args=[ToolArgs(index, call.id, call.name, text)])
+        for text in (raw[:half], raw[half:])
+    ]

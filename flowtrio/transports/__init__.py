@@ -1,0 +1,1 @@
+"""Towards the reader: what carries events over a network."""
