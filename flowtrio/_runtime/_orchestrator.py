@@ -125,7 +125,7 @@ class Orchestrator:
             app=app,
             tenant_id=tenant_id,
             session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
-            admission=self._admit_once if session_id is None else self._admit,
+            admission=_Admission(self, is_remembered=session_id is not None),
         )
 
     async def process(
@@ -166,34 +166,6 @@ class Orchestrator:
         """Whether it is inside its ``async with`` block."""
         return self._engine.is_open
 
-    # Admission
-
-    @asynccontextmanager
-    async def _admit_once(self, run: Run) -> AsyncIterator[None]:
-        self._sessions.count(run)
-        yield
-
-    @asynccontextmanager
-    async def _admit(self, run: Run) -> AsyncIterator[None]:
-        tenant_id, session_id = run.info.tenant_id, run.info.session_id
-        assert session_id is not None
-        self._sessions.count(run)
-        await self._sessions.wait_for_turn(run, session_id)
-        with run.blaming("store"):
-            run.begin_conversation(await self.conversations.load(tenant_id, session_id))
-        try:
-            yield
-        finally:
-            # Kept however the run ended, and before the next message's turn comes.
-            await self._save(run, tenant_id, session_id)
-
-    async def _save(self, run: Run, tenant_id: str, session_id: str) -> None:
-        grace = self.limits.grace
-        with run.blaming("store"):
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
-                return await self.conversations.save(tenant_id, session_id, run.messages())
-            raise TimeoutError(f"saving the conversation took longer than {grace} s")
-
     # Who answers
 
     def _make_agent(self) -> AgentLike:
@@ -217,6 +189,46 @@ class Orchestrator:
                 "Orchestrator(agents=...): expected route=... or llm_client=... to choose"
             )
         return _Routed(by_name, self.route, self.llm_client)
+
+
+@attrs.frozen(eq=False)
+class _Admission:
+    """Lets a run of an orchestrator in; see `flowtrio._runtime._run.Admission`."""
+
+    orchestrator: Orchestrator
+    is_remembered: bool = attrs.field(kw_only=True)
+
+    def reserve(self, run: Run) -> None:
+        """Count the run, and put it in its conversation's line."""
+        sessions = self.orchestrator._sessions
+        sessions.count(run)
+        if self.is_remembered:
+            sessions.line_up(run)
+
+    @asynccontextmanager
+    async def hold(self, run: Run) -> AsyncIterator[None]:
+        """Have the conversation for this run alone, and keep what becomes of it."""
+        if not self.is_remembered:
+            yield
+            return
+        conversations = self.orchestrator.conversations
+        tenant_id, session_id = run.info.tenant_id, run.info.session_id
+        assert session_id is not None
+        await self.orchestrator._sessions.wait_for_turn(run)
+        with run.blaming("store"):
+            run.begin_conversation(await conversations.load(tenant_id, session_id))
+        try:
+            yield
+        finally:
+            # Kept however the run ended, and before the next message's turn comes.
+            await self._save(run, tenant_id, session_id)
+
+    async def _save(self, run: Run, tenant_id: str, session_id: str) -> None:
+        conversations, grace = self.orchestrator.conversations, self.orchestrator.limits.grace
+        with run.blaming("store"):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+                return await conversations.save(tenant_id, session_id, run.messages())
+            raise TimeoutError(f"saving the conversation took longer than {grace} s")
 
 
 @attrs.frozen(eq=False)

@@ -28,7 +28,7 @@ import math
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import trio
@@ -41,7 +41,12 @@ from trio.lowlevel import (
 
 from flowtrio._core._chunks import Usage
 from flowtrio._core._events import ROOT, SCHEMA, AgentStatus, EventType
-from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
+from flowtrio._core._exceptions import (
+    DeadlineExceeded,
+    LimitExceeded,
+    RunCancelled,
+    RunFailed,
+)
 from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
 
 from ._agent import result_to_json
@@ -63,8 +68,17 @@ logger = logging.getLogger("flowtrio")
 current_run: ContextVar[Run | None] = ContextVar("flowtrio_run", default=None)
 """The run that the current task belongs to."""
 
-Admission: TypeAlias = "Callable[[Run], AbstractAsyncContextManager[None]]"
-"""Entered before a run's agent starts; may wait, refuse by raising, and set the conversation."""
+
+class Admission(Protocol):
+    """Who lets a run begin."""
+
+    def reserve(self, run: Run) -> None:
+        """Let *run* in or put it in line, in the step of its RUN_START; or refuse it by raising."""
+        ...
+
+    def hold(self, run: Run) -> AbstractAsyncContextManager[None]:
+        """Entered before the agent starts: waits for the run's turn, and sets the conversation."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -138,6 +152,7 @@ class Run:
         "log",
         "nursery",
         "pending",
+        "refusal",
         "token",
         "usage",
     )
@@ -161,6 +176,8 @@ class Run:
         self.pending: dict[str, Pending] = {}
         """What waits for a person."""
         self.usage = NO_USAGE
+        self.refusal: LimitExceeded | None = None
+        """Why the run was not let in, from its first event on."""
         self._agent = agent
         self._admission = admission
         self._background = 0
@@ -211,6 +228,11 @@ class Run:
         log.channel.credits -= 1
         if self._asked_to_end is not None:
             self.close(self._asked_to_end)
+        elif self._admission is not None:
+            try:
+                self._admission.reserve(self)
+            except LimitExceeded as exc:
+                self.refusal = exc
         spawn(self.host, name=f"flowtrio run {info.run_id}")
 
     @enable_ki_protection
@@ -243,10 +265,12 @@ class Run:
             raise cancelled
 
     async def _run_body(self) -> None:
+        if self.refusal is not None:
+            raise self.refusal
         if self._admission is None:
             ending = await self._run_agent()
         else:
-            async with self._admission(self):
+            async with self._admission.hold(self):
                 try:
                     ending = await self._run_agent()
                 except BaseException as exc:

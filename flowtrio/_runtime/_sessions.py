@@ -58,26 +58,46 @@ class Sessions:
         if not self._tenants[tenant_id]:
             del self._tenants[tenant_id]
 
-    async def wait_for_turn(self, run: Run, session_id: str) -> None:
-        """Have the conversation for *run* alone, until its DONE.
+    def line_up(self, run: Run) -> None:
+        """Put *run* in its conversation's line, until its DONE.
 
         Raises:
-          LimitExceeded: it is busy, and waiting is not wanted or took too long; code
-          ``session_busy``.
+          LimitExceeded: the conversation is busy, and waiting is not wanted; code ``session_busy``.
 
         """
-        key = (run.info.tenant_id, session_id)
+        key = _key(run)
         line = self._lines.setdefault(key, deque())
-        self._check(line, session_id)
-        place = _Place(run)
-        line.append(place)
-        run.when_done(lambda: self._leave(key, place))
-        if line[0] is not place:
-            await self._wait(line, place, session_id)
+        self._check(line, key[1])
+        line.append(_Place(run))
+        run.when_done(lambda: self._leave(key, run))
 
-    def _leave(self, key: tuple[str, str], place: _Place) -> None:
+    async def wait_for_turn(self, run: Run) -> None:
+        """Wait until the conversation is for *run* alone.
+
+        Raises:
+          LimitExceeded: it stayed busy for too long; code ``session_busy``.
+
+        """
+        line = self._lines[_key(run)]
+        if line[0].run is run:
+            return
+        place = next(place for place in line if place.run is run)
+        run.pause_deadline()
+        try:
+            with trio.move_on_after(self.queue_wait):
+                await place.turn.wait()
+        finally:
+            run.resume_deadline()
+        if line[0] is not place:
+            raise LimitExceeded(
+                f"session {run.info.session_id!r} stayed busy for {self.queue_wait} s",
+                limit="queue",
+                code="session_busy",
+            )
+
+    def _leave(self, key: tuple[str, str], run: Run) -> None:
         line = self._lines[key]
-        line.remove(place)
+        line.remove(next(place for place in line if place.run is run))
         if line:
             line[0].turn.set()
         else:
@@ -94,16 +114,7 @@ class Sessions:
                 code="session_busy",
             )
 
-    async def _wait(self, line: deque[_Place], place: _Place, session_id: str) -> None:
-        place.run.pause_deadline()
-        try:
-            with trio.move_on_after(self.queue_wait):
-                await place.turn.wait()
-        finally:
-            place.run.resume_deadline()
-        if line[0] is not place:
-            raise LimitExceeded(
-                f"session {session_id!r} stayed busy for {self.queue_wait} s",
-                limit="queue",
-                code="session_busy",
-            )
+
+def _key(run: Run) -> tuple[str, str]:
+    assert run.info.session_id is not None
+    return run.info.tenant_id, run.info.session_id

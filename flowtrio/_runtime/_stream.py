@@ -28,6 +28,7 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, StreamMode
+from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
@@ -94,6 +95,15 @@ class EventStream(AsyncIterator[AgentEvent]):
     def status(self) -> AgentStatus:
         """What the run is doing; ``initializing`` until it starts."""
         return self._run.log.status
+
+    @property
+    def refusal(self) -> LimitExceeded | None:
+        """Why the run was not let in, known from its first event on; None if it was.
+
+        Only an `Orchestrator` refuses, and its runs then fail at once: for servers that would
+        rather say so than send such a run's events.
+        """
+        return self._run.refusal
 
     @property
     def messages(self) -> list[dict[str, Any]]:
