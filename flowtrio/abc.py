@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+
+import attrs
 
 from flowtrio._core._chunks import Chunk
 
@@ -60,4 +62,28 @@ class ConversationStore(Protocol):
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
         """Forget the conversation; nothing happens if there is none."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """A client's request as ``authenticate`` sees it, the same on all transports."""
+
+    path: str
+    """Path of the address, without the query."""
+    headers: Mapping[str, str] = attrs.field(repr=False)
+    """By lower-case name; several of one name are joined by ``", "``."""
+    cookies: Mapping[str, str] = attrs.field(repr=False)
+    """By name."""
+    query: Mapping[str, str] = attrs.field(repr=False)
+    """By name; the last one where a name stands twice."""
+    client: str | None
+    """Address of the other side, without the port; None where there is none."""
+
+
+class Authenticate(Protocol):
+    """Says whose a request is."""
+
+    def __call__(self, request: Request, /) -> str | Awaitable[str | None] | None:
+        """Give the tenant, or None to refuse. May be async; has the handshake's time."""
         ...

@@ -13,17 +13,22 @@ from flowtrio._core._values import clean_text
 _MAX_DEPTH = 128
 
 
+class NestedTooDeeply(ValueError):
+    """JSON of more levels than its reader wants to follow."""
+
+
 def decode_json(data: bytes | str) -> Any:
     """Decode one JSON value by RFC 8259; lone surrogates become U+FFFD.
 
     Raises:
-      ValueError: it is not JSON, has a number out of range, or is nested deeper than 128.
+      ValueError: it is not JSON, has a number out of range, or is nested deeper than 128
+        (`NestedTooDeeply`).
 
     """
     try:
         value = msgspec.json.decode(data)
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise NestedTooDeeply("nested too deeply") from None
     except ValueError:
         # Escapes of lone surrogates are well-formed JSON that msgspec refuses.
         value = _decode_slowly(data)
@@ -55,15 +60,15 @@ def encode_json(value: Any) -> bytes:
         return msgspec.json.encode(_clean(msgspec.to_builtins(value)))
 
 
-def check_depth(value: Any) -> None:
+def check_depth(value: Any, max_depth: int = _MAX_DEPTH) -> None:
     """Refuse what is nested deeper than readers may take.
 
     Raises:
-      ValueError: it is nested deeper than 128.
+      NestedTooDeeply: it is nested deeper than *max_depth*.
 
     """
     level = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(max_depth):
         level = [
             item
             for outer in level
@@ -73,7 +78,7 @@ def check_depth(value: Any) -> None:
         ]
         if not level:
             return
-    raise ValueError(f"nested deeper than {_MAX_DEPTH}")
+    raise NestedTooDeeply(f"nested deeper than {max_depth}")
 
 
 def _decode_slowly(data: bytes | str) -> Any:
@@ -83,7 +88,7 @@ def _decode_slowly(data: bytes | str) -> Any:
     try:
         return _clean(json.loads(text, parse_constant=_refuse, parse_float=_float))
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        raise NestedTooDeeply("nested too deeply") from None
 
 
 def _refuse(word: str) -> Any:

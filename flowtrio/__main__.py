@@ -1,0 +1,10 @@
+"""``python -m flowtrio``."""
+
+from __future__ import annotations
+
+import sys
+
+from flowtrio._cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""The command line: ``flowtrio serve``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import trio
+
+from flowtrio._demo import demo_agent
+from flowtrio._runtime._agent import Agent
+from flowtrio._runtime._orchestrator import Orchestrator
+
+MODELS = "demo, openai:NAME"
+
+
+class _Usage(Exception):
+    """What was asked for cannot be done; told without a traceback."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and give its exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        return trio.run(_serve, options)
+    except _Usage as exc:
+        print(f"flowtrio: {exc}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="flowtrio", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser("serve", help="serve an agent to WebSocket clients")
+    option = serve.add_argument
+    option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    option("--ws-port", type=_port, default=8765, help="port (default: %(default)s; 0 for any)")
+    option("--model", metavar="MODEL", help=f"one of: {MODELS} (default: demo)")
+    option("--agent", metavar="MODULE:NAME", help="an agent of your own (default: a demonstration)")
+    option(
+        "--token",
+        action="append",
+        help="what clients have to bring; may be given several times "
+        "(default: FLOWTRIO_TOKEN from the environment)",
+    )
+    option(
+        "--origin",
+        action="append",
+        default=[],
+        help="origin of a web page that may connect; may be given several times",
+    )
+    option(
+        "--insecure",
+        action="store_true",
+        help="listen without a token on an address that others can reach",
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise ValueError(text)
+    return port
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    orchestrator = make_orchestrator(options.model, options.agent)
+    async with trio.open_nursery() as nursery:
+        stopping = await nursery.start(_stop_on_signals)
+        with stopping:
+            await _serve_until_stopped(options, orchestrator)
+        nursery.cancel_scope.cancel()
+    return 0
+
+
+async def _serve_until_stopped(options: argparse.Namespace, orchestrator: Orchestrator) -> None:
+    from flowtrio.transports.websocket import serve_websocket
+
+    tokens = options.token or [t for t in [os.environ.get("FLOWTRIO_TOKEN")] if t]
+    serve = partial(
+        serve_websocket,
+        orchestrator,
+        options.host,
+        options.ws_port,
+        token=tokens or None,
+        origins=options.origin,
+        insecure=options.insecure,
+    )
+    async with trio.open_nursery() as nursery:
+        try:
+            listeners = await nursery.start(serve)
+        except* (OSError, ValueError) as group:
+            raise _Usage(_words(group, options)) from None
+        port = listeners[0].socket.getsockname()[1]
+        print(f"ws://{_in_url(options.host)}:{port}/chat", flush=True)
+
+
+async def _stop_on_signals(
+    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """End the server in good order on the first signal, at once on the second."""
+    scope = trio.CancelScope()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started(scope)
+        async for number in signals:
+            if scope.cancel_called:
+                # Whoever asks twice does not want to wait for what is being cleaned up.
+                os._exit(128 + number)
+            scope.cancel(reason=signal.Signals(number).name)
+
+
+def _words(group: BaseExceptionGroup[Exception], options: argparse.Namespace) -> str:
+    exc: BaseException = group
+    while isinstance(exc, BaseExceptionGroup):
+        exc = exc.exceptions[0]
+    if isinstance(exc, OSError):
+        return f"can't listen on {options.host}:{options.ws_port}: {exc.strerror or exc}"
+    return str(exc)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def make_orchestrator(model: str | None, agent: str | None) -> Orchestrator:
+    """Make what is served from ``--model`` and ``--agent``."""
+    if agent is None:
+        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))])
+    served = load(agent)
+    if isinstance(served, Orchestrator):
+        if model is not None:
+            raise _Usage(f"--agent {agent} is an orchestrator: --model does not apply to it")
+        return served
+    if isinstance(served, Agent) and model is not None:
+        served = served.replace(llm_client=make_model(model))
+    try:
+        return Orchestrator(agents=[served])
+    except TypeError as exc:
+        raise _Usage(f"--agent {agent}: {exc}") from None
+
+
+def make_model(name: str) -> Any:
+    """Make the client that ``--model`` names."""
+    kind, colon, model = name.partition(":")
+    match kind:
+        case "demo" if not colon:
+            from flowtrio.clients._demo import DemoClient
+
+            return DemoClient()
+        case "openai" if model:
+            from flowtrio.clients._openai import OpenAIClient
+
+            try:
+                return OpenAIClient(model=model)
+            except ValueError as exc:
+                raise _Usage(str(exc)) from None
+        case _:
+            raise _Usage(f"--model {name}: expected one of {MODELS}")
+
+
+def load(name: str) -> Any:
+    """Import what ``--agent`` names, from the current directory too."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise _Usage(f"--agent {name}: expected package.module:name")
+    sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            raise
+        raise _Usage(f"--agent {name}: there is no module {exc.name!r}") from None
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise _Usage(f"--agent {name}: {module!r} has no {attribute!r}")
+        value = getattr(value, part)
+    return value

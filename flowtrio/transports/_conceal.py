@@ -1,0 +1,52 @@
+"""What remote readers are not shown: the text of the application's own exceptions.
+
+It may hold paths, queries and customers. They see its type and an error id, under which the
+operators find it in the log, with its traceback.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from flowtrio._core._events import AgentEvent, EventType
+
+_DESCRIBED = re.compile(r"([A-Za-z_]\w*)(?:: .*)?", re.DOTALL)
+"""How an exception is told: ``Type: text``, or the type alone. Our own words begin otherwise."""
+
+_OURS = frozenset({"tool", "agent", "internal"})
+"""Sources whose texts were written by the application or by a library below it."""
+
+
+def conceal(event: AgentEvent) -> AgentEvent:
+    """Give *event* as remote readers may see it."""
+    data = event.data
+    match event.type:
+        case EventType.ERROR:
+            concealed = _conceal_failure(data, event.run_id)
+        case EventType.TOOL_CALL_END:
+            concealed = _conceal_error(data, f"{event.run_id}:{data['call_id']}")
+        case EventType.AGENT_END:
+            concealed = _conceal_error(data, event.run_id)
+        case _:
+            return event
+    return event if concealed is data else msgspec.structs.replace(event, data=concealed)
+
+
+def _conceal_failure(data: dict[str, Any], error_id: str) -> dict[str, Any]:
+    if data["source"] in _OURS:
+        data = _conceal_error(data, error_id)
+    causes = [
+        {**cause, "error": f"{cause['type']} ({error_id})"} if cause["source"] in _OURS else cause
+        for cause in data["causes"]
+    ]
+    return {**data, "causes": causes}
+
+
+def _conceal_error(data: dict[str, Any], error_id: str) -> dict[str, Any]:
+    described = _DESCRIBED.fullmatch(data["error"] or "")
+    if described is None or data.get("outcome", "error") != "error":
+        return data
+    return {**data, "error": f"{described[1]} ({error_id})"}

@@ -1,0 +1,125 @@
+"""WebSocket framing (RFC 6455) by trio-websocket, made fit for hostile peers.
+
+Only its connection object is used, under our own accept loop and our own reading of the request's
+head. What is changed in it, and why, stands beside each method.
+"""
+
+from __future__ import annotations
+
+import trio
+from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
+from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
+from wsproto.events import BytesMessage, CloseConnection, TextMessage
+
+from flowtrio._core._limits import ServerLimits
+
+_PIECE = 64 * 1024
+
+
+class Framing(WebSocketConnection):
+    """One WebSocket: texts in, texts out, closed with a code."""
+
+    def __init__(self, stream: trio.abc.Stream, received: bytes, limits: ServerLimits) -> None:
+        super().__init__(
+            _Replayed(stream, received),
+            WSConnection(ConnectionType.SERVER),
+            # What is received is taken at once: what waits here would hold up the pings behind it.
+            message_queue_size=1,
+            max_message_size=limits.message,
+        )
+        self._limits = limits
+        self._frames = 0
+        self._has_read_all = trio.Event()
+
+    async def accept(self, subprotocol: str | None) -> None:
+        """Finish the opening handshake, whose request was received before.
+
+        Raises:
+          trio.TooSlowError: the client does not take the answer.
+
+        """
+        with trio.fail_after(self._limits.handshake):
+            request = await self._get_request()
+            await request.accept(subprotocol=subprotocol)
+
+    async def read(self) -> None:
+        """Read from the network until it ends; one task has to, all the time."""
+        try:
+            await self._reader_task()
+        finally:
+            self._has_read_all.set()
+
+    async def close(self, code: int, reason: str) -> None:
+        """Close with a code, and wait for the other side's answer for a short while."""
+        with trio.move_on_after(self._limits.close):
+            await self.aclose(code, reason)
+
+    async def wait_closed(self) -> None:
+        """Wait until a closing that began on the network's side is through."""
+        with trio.move_on_after(self._limits.close):
+            await self._has_read_all.wait()
+
+    async def abort(self) -> None:
+        """Drop the connection: something was cut short, so nothing can be said on it any more."""
+        await trio.aclose_forcefully(self._stream)
+
+    async def _handle_close_connection_event(self, event: CloseConnection) -> None:
+        if self._wsproto.state is ConnectionState.OPEN:
+            # The framing found a violation. "[It] MUST send an appropriate Close frame before
+            # proceeding to close the TCP connection" (section 7.1.7); trio-websocket does not.
+            await self._send(CloseConnection(code=event.code, reason=event.reason))
+            await self._discard_input()
+        await super()._handle_close_connection_event(event)
+
+    async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
+        # Frames without content count nothing towards the size of their message.
+        self._frames = 0 if event.message_finished else self._frames + event.frame_finished
+        if self._frames >= self._limits.message_frames:
+            self._close_reason = CloseReason(1009, "too many frames")
+            await self._send(CloseConnection(code=1009, reason="too many frames"))
+            await self._recv_channel.aclose()
+            self._reader_running = False
+        else:
+            await super()._handle_message_event(event)
+        if not self._reader_running:
+            await self._discard_input()
+
+    async def _discard_input(self) -> None:
+        """Read on, so that the close frame arrives: closing on unread data resets the connection.
+
+        A peer in the middle of a large message reads nothing before it has sent it.
+        """
+        with trio.move_on_after(self._limits.close):
+            try:
+                while await self._stream.receive_some(_PIECE):
+                    pass
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                pass
+
+
+class _Replayed(trio.abc.Stream):
+    """A stream that gives what was received before once more."""
+
+    def __init__(self, stream: trio.abc.Stream, received: bytes) -> None:
+        self._stream = stream
+        self._received = received
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if self._received:
+            await trio.lowlevel.checkpoint()
+            received, self._received = self._received, b""
+            return received
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+__all__ = ["ConnectionClosed", "Framing"]

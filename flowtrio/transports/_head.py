@@ -1,0 +1,110 @@
+"""A connection's first request: read within limits, and answered where it is no WebSocket's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import attrs
+import h11
+import trio
+
+from flowtrio.abc import Request
+
+from ._access import Refused
+
+_PIECE = 4096
+
+
+@attrs.frozen(kw_only=True)
+class Head:
+    """The head of a request as it came."""
+
+    method: str
+    request: Request
+    raw: bytes = attrs.field(repr=False)
+    """All bytes received so far, to be read again by the framing layer."""
+    is_upgrade: bool
+    """Whether it asks for a WebSocket, of the one version there is."""
+
+
+async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str | None) -> Head:
+    """Read a request's head.
+
+    Raises:
+      Refused: it is no HTTP/1.1, or too large.
+      trio.BrokenResourceError: the other side left in the middle of it.
+
+    """
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=max_bytes)
+    raw = b""
+    while True:
+        try:
+            event = connection.next_event()
+        except h11.RemoteProtocolError as exc:
+            raise Refused(exc.error_status_hint, "expected a request of HTTP/1.1") from None
+        if isinstance(event, h11.Request):
+            return _read(event, raw, client)
+        if event is not h11.NEED_DATA:
+            raise trio.BrokenResourceError("the connection ended before a request")
+        data = bytes(await stream.receive_some(_PIECE))
+        raw += data
+        connection.receive_data(data)
+
+
+def _read(event: h11.Request, raw: bytes, client: str | None) -> Head:
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in event.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    # The framing layer takes the whole server down on some of these, if they get that far.
+    if not headers.get("sec-websocket-protocol", "").isascii():
+        raise Refused(400, "Sec-WebSocket-Protocol: expected ASCII text")
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
+        raise Refused(400, "expected a request without a body")
+    target = urlsplit(event.target.decode("latin-1"))
+    request = Request(
+        path=target.path,
+        headers=headers,
+        cookies=_cookies(headers.get("cookie", "")),
+        query=dict(parse_qsl(target.query, keep_blank_values=True)),
+        client=client,
+    )
+    method = event.method.decode("ascii")
+    return Head(method=method, request=request, raw=raw, is_upgrade=_is_upgrade(method, headers))
+
+
+def _is_upgrade(method: str, headers: Mapping[str, str]) -> bool:
+    tokens = [token.strip().lower() for token in headers.get("connection", "").split(",")]
+    return (
+        method == "GET"
+        and "upgrade" in tokens
+        and headers.get("upgrade", "").lower() == "websocket"
+        and headers.get("sec-websocket-version") == "13"
+        and len(headers.get("sec-websocket-key", "")) == 24
+    )
+
+
+def _cookies(text: str) -> dict[str, str]:
+    try:
+        return {name: morsel.value for name, morsel in SimpleCookie(text).items()}
+    except CookieError:
+        return {}
+
+
+def encode_response(status: int, body: Any, **headers: str) -> bytes:
+    """A whole answer with a JSON body, after which the connection closes."""
+    content = json.dumps(body).encode()
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        "content-type: application/json",
+        f"content-length: {len(content)}",
+        "cache-control: no-store",
+        "connection: close",
+        *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join([*lines, "", ""]).encode("ascii") + content

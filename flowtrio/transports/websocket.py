@@ -1,0 +1,294 @@
+"""The WebSocket server.
+
+One connection::
+
+    accept ─ head ─ access ─ upgrade ─┬─ reader: one task, always reading ─ session ─┐
+                                      ├─ writer: the only one that sends  ◄──────────┘
+                                      └─ pings
+
+The accept loop is ours, and nothing that a connection does can leave it. A send that was cut short
+leaves half a frame behind, so it ends its connection; and a connection that ends cancels its runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import ssl
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from flowtrio._core._limits import ServerLimits
+
+from ._access import Access, Refused, subprotocols_of
+from ._framing import ConnectionClosed, Framing
+from ._head import Head, encode_response, read_head
+from ._session import Hosting, Session, TooManyBadMessages
+
+if TYPE_CHECKING:
+    from flowtrio._runtime._orchestrator import Orchestrator
+    from flowtrio.abc import Authenticate
+
+logger = logging.getLogger("flowtrio")
+
+PATHS = ("/", "/chat", "/ws")
+"""Where a WebSocket is served."""
+
+SUBPROTOCOL = "flowtrio.v1"
+BATCH_SUBPROTOCOL = "flowtrio.batch.v1"
+
+_MOST_REFUSALS = 100
+"""Connections over the limit that are told so at once; more are dropped without a word."""
+
+
+async def serve_websocket(
+    orchestrator: Orchestrator,
+    host: str | None,
+    port: int,
+    *,
+    ssl_context: ssl.SSLContext | None = None,
+    token: str | Iterable[str] | None = None,
+    origins: Iterable[str] = (),
+    authenticate: Authenticate | None = None,
+    limits: ServerLimits | None = None,
+    resume_window: float = 60,
+    drain: float = 5,
+    insecure: bool = False,
+    debug: bool = False,
+    task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve an orchestrator's agents to WebSocket clients until cancelled.
+
+    When it is cancelled it takes no more connections and starts no more runs; those under way have
+    *drain* seconds to end, then they get ERROR ``shutdown`` and DONE; then the connections are
+    closed with 1012. An orchestrator that is not open is opened for as long as this runs.
+
+    Args:
+      orchestrator: Who answers.
+      host: Address to listen on; None for all.
+      port: Port; 0 for any that is free.
+      ssl_context: For ``wss``; None for ``ws``.
+      token: One or several tokens, of which a client has to bring one: as ``Authorization:
+        Bearer``, as subprotocol ``flowtrio.token.<token>``, or as query ``token``.
+      origins: Origins of web pages that may connect, beside the same host and port.
+      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
+      limits: Limits of the connections.
+      resume_window: Seconds in which a client that was cut off may come back.
+      drain: Seconds that running runs get when the server stops.
+      insecure: Whether to listen to everybody on an address that others can reach.
+      debug: Whether clients see the text of the application's exceptions.
+      task_status: Started with the listeners, as of `trio.serve_tcp`.
+
+    Raises:
+      ValueError: the options contradict each other, or the address is open to others and nobody
+        has to say who they are.
+      OSError: the address cannot be listened on.
+
+    """
+    access = Access.of(
+        host=host, token=token, origins=origins, authenticate=authenticate, insecure=insecure
+    )
+    limits = ServerLimits() if limits is None else limits
+    listeners = await trio.open_tcp_listeners(port, host=host)
+    server = _Server(
+        hosting=Hosting(orchestrator, limits, debug), access=access, ssl_context=ssl_context
+    )
+    async with _opened(orchestrator), trio.open_nursery() as nursery:
+        connections = await nursery.start(_hold_connections)
+        try:
+            task_status.started(listeners)
+            await trio.serve_listeners(server.handle, listeners, handler_nursery=connections)
+        finally:
+            with trio.CancelScope(shield=True):
+                await server.stop(drain)
+            nursery.cancel_scope.cancel(reason="the server has stopped")
+            connections.cancel_scope.cancel(reason="the server has stopped")
+
+
+@asynccontextmanager
+async def _opened(orchestrator: Orchestrator) -> AsyncIterator[None]:
+    if orchestrator.is_open:
+        yield
+    else:
+        async with orchestrator:
+            yield
+
+
+async def _hold_connections(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+    """Shielded, so that the connections outlive the accept loop and can be ended in good order."""
+    async with trio.open_nursery() as nursery:
+        nursery.cancel_scope.shield = True
+        task_status.started(nursery)
+        await trio.sleep_forever()
+
+
+@attrs.define(eq=False, kw_only=True)
+class _Server:
+    """What the connections of one server share."""
+
+    hosting: Hosting
+    access: Access
+    ssl_context: ssl.SSLContext | None
+    _count: int = 0
+    _open: set[Framing] = attrs.field(factory=set, init=False)
+
+    @property
+    def limits(self) -> ServerLimits:
+        return self.hosting.limits
+
+    async def handle(self, transport: trio.SocketStream) -> None:
+        """Serve one connection; nothing it does leaves here but a cancellation."""
+        self._count += 1
+        try:
+            await self._serve(transport)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
+            pass  # The other side left.
+        except trio.TooSlowError:
+            logger.info("a handshake took longer than %s s", self.limits.handshake)
+        except Exception:
+            logger.exception("a connection ended by an error of ours")
+        except BaseExceptionGroup as group:
+            errors, cancelled = group.split(Exception)
+            if errors is not None:
+                logger.error("a connection ended by an error of ours", exc_info=errors)
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            self._count -= 1
+
+    async def stop(self, seconds: float) -> None:
+        """End the runs, then the connections."""
+        await self.hosting.drain(seconds)
+        async with trio.open_nursery() as nursery:
+            for framing in self._open:
+                nursery.start_soon(framing.close, 1012, "the server is shutting down")
+
+    # One connection, in the order of its life
+
+    async def _serve(self, transport: trio.SocketStream) -> None:
+        limits = self.limits
+        if self._count > limits.connections + _MOST_REFUSALS:
+            return
+        with trio.fail_after(limits.handshake):
+            stream = await self._secure(transport)
+            try:
+                head = await read_head(stream, limits.head, _address(transport))
+                tenant_id = await self._admit(head)
+            except Refused as exc:
+                return await _answer(stream, exc.status, {"error": exc.error})
+            if tenant_id is None:
+                return await _answer(stream, 200, {"status": "ok"})
+        return await self._upgrade(stream, head, tenant_id)
+
+    async def _secure(self, transport: trio.SocketStream) -> trio.abc.Stream:
+        if self.ssl_context is None:
+            return transport
+        stream = trio.SSLStream(
+            transport, self.ssl_context, server_side=True, https_compatible=True
+        )
+        await stream.do_handshake()
+        return stream
+
+    async def _admit(self, head: Head) -> str | None:
+        """Give the request's tenant; None for one that only asks whether we live."""
+        path = head.request.path
+        if path == "/health" and head.method in ("GET", "HEAD"):
+            return None
+        if path not in PATHS:
+            raise Refused(404, f"expected one of {', '.join(PATHS)}")
+        if not head.is_upgrade:
+            raise Refused(426, "expected a WebSocket handshake, version 13")
+        if self.hosting.is_draining or self._count > self.limits.connections:
+            raise Refused(503, "no more connections at the moment")
+        try:
+            return await self.access.admit(head.request, is_tls=self.ssl_context is not None)
+        except Refused:
+            raise
+        except Exception:
+            logger.exception("authenticate failed")
+            raise Refused(500, "the server could not tell who you are") from None
+
+    async def _upgrade(self, stream: trio.abc.Stream, head: Head, tenant_id: str) -> None:
+        subprotocol = _choose_subprotocol(head)
+        framing = Framing(stream, head.raw, self.limits)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(framing.read)
+            await framing.accept(subprotocol)
+            session = Session(
+                hosting=self.hosting,
+                tenant_id=tenant_id,
+                nursery=nursery,
+                is_batch=subprotocol == BATCH_SUBPROTOCOL,
+            )
+            nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
+            nursery.start_soon(self._keep_alive, framing)
+            self._open.add(framing)
+            try:
+                await self._read(framing, session)
+            finally:
+                self._open.discard(framing)
+            nursery.cancel_scope.cancel(reason="the client left")
+
+    async def _read(self, framing: Framing, session: Session) -> None:
+        """Take what the client says until one of us closes."""
+        try:
+            while True:
+                message = await framing.get_message()
+                if isinstance(message, bytes):
+                    return await framing.close(1003, "expected text")
+                await session.receive(message)
+        except TooManyBadMessages:
+            await framing.close(1008, "too many bad messages")
+        except ConnectionClosed:
+            await framing.wait_closed()
+
+    async def _write(self, framing: Framing, session: Session, scope: trio.CancelScope) -> None:
+        """Send what the session says; the only task that does."""
+        try:
+            async for texts in session.outgoing:
+                for text in texts:
+                    with trio.move_on_after(self.limits.send) as sending:
+                        await framing.send_message(text)
+                    if sending.cancelled_caught:
+                        logger.info("a client took nothing for %s s", self.limits.send)
+                        return
+        except ConnectionClosed:
+            return
+        finally:
+            # Cut short or gone: what is on the wire may end in half a frame.
+            if framing.closed is None:
+                await framing.abort()
+            scope.cancel(reason="the client takes nothing more")
+
+    async def _keep_alive(self, framing: Framing) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                await trio.sleep(self.limits.ping_interval)
+                with trio.move_on_after(self.limits.ping_timeout) as waiting:
+                    await framing.ping()
+                if waiting.cancelled_caught:
+                    logger.info("a client answered no ping for %s s", self.limits.ping_timeout)
+                    return await framing.abort()
+
+
+async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:
+    headers = {401: {"www_authenticate": "Bearer"}, 426: {"upgrade": "websocket"}}.get(status, {})
+    await stream.send_all(encode_response(status, body, **headers))
+
+
+def _choose_subprotocol(head: Head) -> str | None:
+    """The first that the client offers and we speak."""
+    ours = (SUBPROTOCOL, BATCH_SUBPROTOCOL)
+    return next((name for name in subprotocols_of(head.request.headers) if name in ours), None)
+
+
+def _address(transport: trio.SocketStream) -> str | None:
+    try:
+        name = transport.socket.getpeername()
+    except OSError:
+        return None
+    return str(name[0]) if isinstance(name, tuple) else None

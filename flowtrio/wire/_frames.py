@@ -1,0 +1,178 @@
+"""The frames between a server and its clients: commands in, events and replies out.
+
+The same JSON on every transport. What a client sends is data, and may be hostile: nothing here
+raises anything but `BadFrame`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, TypeAlias
+
+import msgspec
+
+from flowtrio._core._events import AgentEvent, StreamMode
+
+from ._json import NestedTooDeeply, check_depth, decode_json
+
+RUN_ID: Final = r"^[A-Za-z0-9_.~-]{1,64}$"
+"""A run's id as a client may choose it: URL-safe (RFC 3986, unreserved), up to 64 characters."""
+
+Ref: TypeAlias = str | int | None
+"""A client's own name for a command, given back in its reply."""
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+_RunId = Annotated[str, msgspec.Meta(pattern=RUN_ID)]
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class BadFrame(Exception):
+    """A client's frame is none of those it may send; told to it as ``rejected``."""
+
+    def __init__(self, code: str, error: str, ref: Ref = None) -> None:
+        super().__init__(error)
+        self.code = code
+        self.error = error
+        self.ref = ref
+
+
+class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    type: str
+    ref: Ref = None
+
+
+class MessageCommand(_Command, frozen=True):
+    """Start a run, or attach to the one of this ``run_id``."""
+
+    message: _Text
+    run_id: _RunId | None = None
+    session_id: _Name | None = None
+    mode: StreamMode | None = None
+
+
+class CancelCommand(_Command, frozen=True):
+    """Cancel a run."""
+
+    run_id: _Text
+    reason: str | None = None
+
+
+class CancelToolCommand(_Command, frozen=True):
+    """Cancel one call."""
+
+    run_id: _Text
+    call_id: _Text
+
+
+class ApproveCommand(_Command, frozen=True):
+    """Let a call that waits for a person begin."""
+
+    run_id: _Text
+    call_id: _Text
+    reason: str | None = None
+
+
+class DenyCommand(_Command, frozen=True):
+    """Refuse a call that waits for a person."""
+
+    run_id: _Text
+    call_id: _Text
+    reason: str | None = None
+
+
+class AnswerCommand(_Command, frozen=True):
+    """Answer a question."""
+
+    run_id: _Text
+    request_id: _Text
+    text: str
+
+
+class ResumeCommand(_Command, frozen=True):
+    """Follow a run from a place in its log."""
+
+    run_id: _RunId
+    after: Annotated[int, msgspec.Meta(ge=-1)]
+    mode: StreamMode | None = None
+
+
+Command: TypeAlias = (
+    MessageCommand
+    | CancelCommand
+    | CancelToolCommand
+    | ApproveCommand
+    | DenyCommand
+    | AnswerCommand
+    | ResumeCommand
+)
+
+_COMMANDS: Final[dict[str, type[Any]]] = {
+    "message": MessageCommand,
+    "cancel": CancelCommand,
+    "cancel_tool": CancelToolCommand,
+    "approve": ApproveCommand,
+    "deny": DenyCommand,
+    "answer": AnswerCommand,
+    "resume": ResumeCommand,
+}
+
+
+def decode_command(text: str, max_depth: int) -> Command:
+    """Read one text from a client.
+
+    A text that is not a JSON object with a string ``type`` is a message.
+
+    Args:
+      text: The text.
+      max_depth: Nesting of JSON that is accepted.
+
+    Raises:
+      BadFrame: it is empty, of an unknown type, or has wrong keys.
+
+    """
+    try:
+        value = decode_json(text)
+        check_depth(value, max_depth)
+    except NestedTooDeeply:
+        if text.lstrip().startswith("{"):
+            raise BadFrame("bad_frame", f"JSON nested deeper than {max_depth}") from None
+        value = None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        if not text.strip():
+            raise BadFrame("bad_frame", "expected a text that is not empty")
+        return MessageCommand(type="message", message=text)
+    ref = value.get("ref")
+    ref = ref if isinstance(ref, str | int) and not isinstance(ref, bool) else None
+    kind = _COMMANDS.get(value["type"])
+    if kind is None:
+        known = ", ".join(_COMMANDS)
+        raise BadFrame("unknown_type", f"unknown type, expected one of {known}", ref)
+    try:
+        command: Command = msgspec.convert(value, kind)
+    except msgspec.ValidationError as exc:
+        raise BadFrame("bad_frame", f"{value['type']}: {exc}", ref) from None
+    return command
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_events(events: Iterable[AgentEvent], *, is_batch: bool) -> list[str]:
+    """Frames of events: one each, or all in one JSON array."""
+    encoded = [_encoder.encode(event).decode() for event in events]
+    if is_batch and encoded:
+        return [f"[{','.join(encoded)}]"]
+    return encoded
+
+
+def encode_accepted(ref: Ref, run_id: str | None) -> str:
+    """The reply to a command that was taken."""
+    return _encoder.encode({"type": "accepted", "ref": ref, "run_id": run_id}).decode()
+
+
+def encode_rejected(ref: Ref, code: str, error: str) -> str:
+    """The reply to a command that was not."""
+    reply = {"type": "rejected", "ref": ref, "code": code, "error": error}
+    return _encoder.encode(reply).decode()
