@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -84,44 +84,57 @@ class ActiveCall:
         self.end: CallEnd | None = None
         """The same for whoever made the call."""
         self._is_recorded = False
+        self._was_asked = False
+        """Whether a person was asked: then the run's status moves with this call."""
 
-    @contextmanager
-    def _active(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
         self.run.calls[self.call_id] = self
         self.owner.own(self.call_id)
+        self.scope.__enter__()
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        """End the call, if it was left before its END."""
+        is_caught = False
         try:
-            with self.scope:
-                yield
-        except BaseException:
-            # Some scope around this call: the run goes on without it, or is closing itself.
-            self.end_now("cancelled")
-            raise
+            is_caught = bool(self.scope.__exit__(exc_type, exc, traceback))
         finally:
-            if self.ended is not None and not self._is_recorded:
-                self.run.log.record(EventType.TOOL_CALL_END, self.ended, self.owner.agent)
-                self.run.log.set_status_nowait()
-            self.frame.leave()
-            self.run.calls.pop(self.call_id, None)
-            self.run.log.owners.pop(self.call_id, None)
+            if exc is not None and not is_caught:
+                # Some scope around this call: the run goes on without it, or is closing itself.
+                self.end_now("cancelled")
+            self._leave()
+        return is_caught
+
+    def _leave(self) -> None:
+        if self.ended is not None and not self._is_recorded:
+            self.run.log.record(EventType.TOOL_CALL_END, self.ended, self.owner.agent)
+            self.run.log.set_status_nowait()
+        self.frame.leave()
+        self.run.calls.pop(self.call_id, None)
+        self.run.log.owners.pop(self.call_id, None)
 
     async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
         """Run *tool* on decoded JSON *arguments*."""
-        with self._active():
+        with self:
             await self._execute(tool, arguments)
         assert self.end is not None
         return self.end
 
     async def refuse(self, error: str) -> CallEnd:
         """End a call whose arguments are no JSON object, or whose tool does not exist."""
-        with self._active():
+        with self:
             await self._finish("error", error=error)
         assert self.end is not None
         return self.end
 
     async def approve(self, arguments: dict[str, Any]) -> bool:
         """Ask a person; there is no tool to run."""
-        with self._active():
+        with self:
             if await self._is_approved(arguments):
                 await self._start(arguments)
                 await self._finish("ok", value=True, result=True)
@@ -139,9 +152,8 @@ class ActiveCall:
             return await self._finish("error", error=describe(exc), exc=exc)
         if asks and not await self._is_approved(arguments):
             return None
-        async with self.owner.slots, _slots_of(tool):
+        async with _Place((self.owner.slots, _slots_of(tool))):
             await self._start(arguments)
-            await self.run.log.set_status()
             timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
             self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
             try:
@@ -168,12 +180,12 @@ class ActiveCall:
         return await self._invoke(tool, keywords)
 
     async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
-        from ._context import RunContext
-
         if tool.context_parameter is None:
             if tool.is_async:
                 return await tool.fn(**keywords)
             return await self._in_thread(tool, lambda: tool.fn(**keywords))
+        from ._context import RunContext
+
         keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
         if tool.is_async:
             return await self.frame.run_body(lambda: tool.fn(**keywords))
@@ -226,6 +238,7 @@ class ActiveCall:
     async def _is_approved(self, arguments: dict[str, Any]) -> bool:
         run, seconds = self.run, self.run.limits.approval
         pending = run.pending[self.call_id] = Pending("approval")
+        self._was_asked = True
         try:
             await self.owner.emit(
                 EventType.APPROVAL_REQUIRED,
@@ -264,6 +277,8 @@ class ActiveCall:
                 "provider_executed": False,
             },
         )
+        if self._was_asked:
+            await self.run.log.set_status()
 
     async def _finish(
         self,
@@ -278,10 +293,11 @@ class ActiveCall:
         if self.ended is not None:
             return
         data = self._decide(CallEnd(outcome, value, error, exc), result)
-        # From here on the END stands, whatever becomes of this wait: see _active.
+        # From here on the END stands, whatever becomes of this wait: see _leave.
         event = await self.owner.emit(EventType.TOOL_CALL_END, data)
         self._is_recorded = event is not None
-        await self.run.log.set_status()
+        if self._was_asked:
+            await self.run.log.set_status()
 
     def end_now(self, outcome: str, error: str | None = None) -> bool:
         """End early, at once: True if that took effect."""
@@ -357,10 +373,10 @@ def _thread_limiter() -> trio.CapacityLimiter:
         return limiter
 
 
-def _slots_of(tool: Tool[..., Any]) -> Any:
+def _slots_of(tool: Tool[..., Any]) -> trio.CapacityLimiter | None:
     """Places for all calls of one tool in this Trio loop, where it says how many."""
     if tool.concurrency is None:
-        return _NO_LIMIT
+        return None
     try:
         slots = _tool_slots.get()
     except LookupError:
@@ -371,12 +387,32 @@ def _slots_of(tool: Tool[..., Any]) -> Any:
     return slots[tool]
 
 
-class _NoLimit:
+@attrs.frozen(eq=False)
+class _Place:
+    """A place at each of some limiters; no schedule point where they are free at once."""
+
+    limiters: tuple[trio.CapacityLimiter | None, ...]
+
     async def __aenter__(self) -> None:
-        pass
+        for place, limiter in enumerate(self.limiters):
+            try:
+                await self._take(limiter)
+            except BaseException:
+                self._give_back(place)
+                raise
 
-    async def __aexit__(self, *_: object) -> None:
-        pass
+    async def __aexit__(self, *exc_info: object) -> None:
+        self._give_back(len(self.limiters))
 
+    @staticmethod
+    async def _take(limiter: trio.CapacityLimiter | None) -> None:
+        if limiter is not None:
+            try:
+                limiter.acquire_nowait()
+            except trio.WouldBlock:
+                await limiter.acquire()
 
-_NO_LIMIT = _NoLimit()
+    def _give_back(self, count: int) -> None:
+        for limiter in self.limiters[:count]:
+            if limiter is not None:
+                limiter.release()

@@ -210,7 +210,7 @@ class FrameTimer:
         self._arm()
 
     def _arm(self) -> None:
-        self._alarm = self._run.call_at(trio.current_time() + self._left, self._ring)
+        self._alarm = self._run.call_at(self._run.log.now() + self._left, self._ring)
 
     def stop(self) -> None:
         """Do not ring any more."""

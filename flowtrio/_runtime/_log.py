@@ -266,6 +266,10 @@ class EventLog:
         self._ids[path] = number
         return path if number == 1 else f"{path}#{number}"
 
+    def now(self) -> float:
+        """Trio's clock."""
+        return self._clock.current_time()
+
     def trio_time(self, event: AgentEvent) -> float:
         """When *event* was recorded, by Trio's clock."""
         return event.timestamp - self._wall_offset
@@ -273,7 +277,7 @@ class EventLog:
     def seconds_since(self, key: str) -> float | None:
         """How long a call or nested agent has been running; None if it never started."""
         opened_at = self._opened_at.get(key)
-        return None if opened_at is None else trio.current_time() - opened_at
+        return None if opened_at is None else self.now() - opened_at
 
     def statistics(self) -> RunStatistics:
         """See `EventStream.statistics`."""

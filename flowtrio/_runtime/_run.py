@@ -186,7 +186,7 @@ class Run:
         self._also: tuple[tuple[BaseException, str], ...] = ()
         self._sources: tuple[tuple[BaseException, str], ...] = ()
         self._started_at = 0.0
-        self._alarms: tuple[Alarm, ...] = ()
+        self._alarms: dict[Alarm, None] | None = None
         self._alarm_scope: trio.CancelScope | None = None
         self._waiting_people = 0
         self._time_left: float = info.limits.run
@@ -457,8 +457,11 @@ class Run:
     def _tell_operators(self, ending: Ending, duration: float) -> None:
         """Write the run's one line into the log; with a traceback, where an exception ended it."""
         info, failure = self.info, ending.failure
+        level = logging.INFO if failure is None else logging.ERROR
+        if not logger.isEnabledFor(level):
+            return
         logger.log(
-            logging.INFO if failure is None else logging.ERROR,
+            level,
             "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
             "prompt_tokens=%d completion_tokens=%d",
             info.run_id,
@@ -490,7 +493,7 @@ class Run:
                 await self._sleep(self._abort)
 
     def _ring(self, now: float) -> None:
-        for alarm in self._alarms:
+        for alarm in list(self._alarms or ()):
             if alarm.when <= now:
                 self.forget(alarm)
                 alarm.ring()
@@ -512,6 +515,8 @@ class Run:
 
     async def _wait_for_tasks(self) -> None:
         """Wait until the run's tasks have ended; after the grace, record the end without them."""
+        if not self._alive:
+            return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.limits.grace):
             while self._alive:
                 await self._sleep(self._abort_wait)
@@ -537,7 +542,10 @@ class Run:
     def call_at(self, when: float, ring: Callable[[], None]) -> Alarm:
         """Have *ring* called by the host at *when*, unless the run is closing by then."""
         alarm = Alarm(when, ring)
-        self._alarms += (alarm,)
+        if self._alarms is None:
+            # Made when it is first needed: most runs that idle have none.
+            self._alarms = {}
+        self._alarms[alarm] = None
         if self._alarm_scope is None:
             self._wake_host()
         elif when < self._alarm_scope.deadline:
@@ -546,7 +554,8 @@ class Run:
 
     def forget(self, alarm: Alarm) -> None:
         """Do not ring *alarm* any more."""
-        self._alarms = tuple(other for other in self._alarms if other is not alarm)
+        if self._alarms is not None:
+            self._alarms.pop(alarm, None)
 
     def _arm_deadline(self) -> None:
         assert self.nursery is not None

@@ -7,11 +7,11 @@ also when a run was cut off and its agent never came to write anything.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import attrs
+import msgspec
 
 from flowtrio._core._chunks import ToolCall
 
@@ -107,7 +107,7 @@ def result_text(data: dict[str, Any]) -> str:
     """What the model is told of an ended call: its result, or what went wrong."""
     if data["outcome"] == "ok":
         result = data["result"]
-        return result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
+        return result if isinstance(result, str) else _to_text(result)
     error = data["error"]
     match data["outcome"]:
         case "denied":
@@ -118,9 +118,13 @@ def result_text(data: dict[str, Any]) -> str:
             return f"error: {error or outcome}"
 
 
+def _to_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
 def _call_dict(id: str, call: ToolCall) -> dict[str, Any]:
     # A provider may refuse a conversation whose arguments do not parse, so those become empty.
-    arguments = json.dumps(call.arguments or {}, ensure_ascii=False)
+    arguments = _to_text(call.arguments or {})
     entry: dict[str, Any] = {
         "id": id,
         "type": "function",

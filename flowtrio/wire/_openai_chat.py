@@ -214,6 +214,8 @@ class ChatDecoder:
 
     def _reasoning(self, delta: _Delta) -> str:
         details = delta.reasoning_details
+        if details is None and delta.reasoning is None and delta.reasoning_content is None:
+            return ""
         if isinstance(details, list):
             check = [item for item in details if isinstance(item, dict)]
             self._details += check
