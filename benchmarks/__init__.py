@@ -1,0 +1,1 @@
+"""Ratios of flowtrio's costs to bare Trio's: ``python -m benchmarks [--quick] [SUBJECT ...]``."""

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import math
+from decimal import Decimal
+from typing import Any, Final
+
+import attrs
+import pytest
+
+from flowtrio._core._limits import Limits, ModelLimits, ServerLimits
+
+ALL: Final = [Limits, ModelLimits, ServerLimits]
+
+DEFAULTS: Final[dict[type, dict[str, float]]] = {
+    Limits: {
+        "run": 600,
+        "tool": 60,
+        "approval": 300,
+        "input": 300,
+        "grace": 5,
+        "turns": 16,
+        "parallel_tools": 8,
+        "buffer": 64,
+        "result_bytes": 1_048_576,
+    },
+    ModelLimits: {"connect": 10, "first_token": 60, "gap": 30},
+    ServerLimits: {
+        "handshake": 5,
+        "head": 16_384,
+        "message": 262_144,
+        "message_frames": 1024,
+        "json_depth": 32,
+        "runs_per_connection": 8,
+        "connections": 1000,
+        "bad_messages": 20,
+        "send": 10,
+        "ping_interval": 20,
+        "ping_timeout": 20,
+        "close": 2,
+    },
+}
+
+FIELDS: Final = [(kind, field.name) for kind in ALL for field in attrs.fields(kind)]
+COUNTS: Final = [
+    (kind, name) for kind, name in FIELDS if attrs.fields_dict(kind)[name].type == "int"
+]
+TIMES: Final = [field for field in FIELDS if field not in COUNTS]
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_every_limit_is_on_by_default(kind: type) -> None:
+    assert attrs.asdict(kind()) == DEFAULTS[kind]
+
+
+def test_times_and_counts_are_told_apart() -> None:
+    assert {name for kind, name in TIMES if kind is Limits} == {
+        *("run", "tool", "approval", "input", "grace")
+    }
+    assert {name for kind, name in COUNTS if kind is ServerLimits} == {
+        *("head", "message", "message_frames", "json_depth"),
+        *("runs_per_connection", "connections", "bad_messages"),
+    }
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+@pytest.mark.parametrize("value", [1, 10**12, math.inf])
+def test_a_limit_is_any_number_above_nought_and_infinity_switches_it_off(
+    kind: type, name: str, value: float
+) -> None:
+    assert getattr(kind(**{name: value}), name) == value
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+@pytest.mark.parametrize(
+    "value", [0, -1, 0.0, -0.5, -math.inf, math.nan, None, "1", True, False, Decimal(1), 1j, [1]]
+)
+def test_anything_else_is_no_limit(kind: type, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match="expected a number above 0") as caught:
+        kind(**{name: value})
+
+    assert str(caught.value).startswith(f"{kind.__name__}({name}={value!r}): ")
+
+
+@pytest.mark.parametrize(("kind", "name"), TIMES)
+def test_a_time_may_be_a_part_of_a_second(kind: type, name: str) -> None:
+    assert getattr(kind(**{name: 0.05}), name) == 0.05
+
+
+@pytest.mark.parametrize(("kind", "name"), COUNTS)
+@pytest.mark.parametrize("value", [0.5, 2.0])
+def test_a_count_is_a_whole_number(kind: type, name: str, value: float) -> None:
+    with pytest.raises(ValueError, match="expected a whole number"):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_limits_are_frozen_and_told_by_name_only(kind: type) -> None:
+    limits = kind()
+    name = attrs.fields(kind)[0].name
+
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(limits, name, 1)
+    with pytest.raises(TypeError):
+        kind(1)
+    with pytest.raises(ValueError, match="above 0"):
+        attrs.evolve(limits, **{name: 0})

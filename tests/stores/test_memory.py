@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowtrio.stores.memory import MemoryConversations, whole_turns
+
+PROPERTY: Final = settings(
+    max_examples=200, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
+)
+
+
+def says(role: str, content: str = "") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def turns(*lengths: int) -> list[dict[str, Any]]:
+    """Turns of so many messages each, every one begun by a user."""
+    return [
+        says("user" if place == 0 else "assistant", f"{turn}.{place}")
+        for turn, length in enumerate(lengths)
+        for place in range(length)
+    ]
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+# Keeping and forgetting
+
+
+async def test_a_conversation_is_what_was_saved_last() -> None:
+    store = MemoryConversations()
+    await store.save("t", "s", turns(2))
+    await store.save("t", "s", turns(2, 3))
+
+    assert await store.load("t", "s") == turns(2, 3)
+    assert len(store) == 1
+
+
+async def test_an_unknown_conversation_is_empty() -> None:
+    store = MemoryConversations()
+
+    assert await store.load("t", "s") == []
+    assert len(store) == 0
+
+
+async def test_tenants_and_sessions_do_not_see_each_other() -> None:
+    store = MemoryConversations()
+    keys = [("a", "b"), ("b", "a"), ("a", "a"), ("", "ab"), ("ab", "")]
+    for tenant, session in keys:
+        await store.save(tenant, session, [says("user", f"{tenant}/{session}")])
+
+    for tenant, session in keys:
+        assert await store.load(tenant, session) == [says("user", f"{tenant}/{session}")]
+
+
+async def test_a_deleted_conversation_is_gone_and_may_be_deleted_again() -> None:
+    store = MemoryConversations()
+    await store.save("t", "s", turns(1))
+    await store.save("t", "other", turns(2))
+    await store.delete("t", "s")
+    await store.delete("t", "s")
+
+    assert await store.load("t", "s") == []
+    assert await store.load("t", "other") == turns(2)
+
+
+async def test_lists_are_not_shared_with_those_who_save_and_load() -> None:
+    store = MemoryConversations()
+    given = turns(2)
+    await store.save("t", "s", given)
+    given.append(says("user", "later"))
+    (await store.load("t", "s")).append(says("user", "later"))
+
+    assert await store.load("t", "s") == turns(2)
+
+
+# Bounds
+
+
+async def test_old_turns_are_dropped_whole() -> None:
+    store = MemoryConversations(max_messages=5)
+    await store.save("t", "s", turns(2, 3, 2))
+
+    assert await store.load("t", "s") == turns(2, 3, 2)[2:]
+
+
+async def test_the_longest_unsaved_conversations_make_room() -> None:
+    store = MemoryConversations(max_sessions=2)
+    for session in ("a", "b", "a", "c"):
+        await store.save("t", session, turns(1))
+
+    assert len(store) == 2
+    assert [bool(await store.load("t", session)) for session in "abc"] == [True, False, True]
+
+
+async def test_a_conversation_is_forgotten_when_it_was_idle_for_too_long() -> None:
+    clock = Clock()
+    store = MemoryConversations(max_idle=60, clock=clock)
+    await store.save("t", "a", turns(1))
+    clock.now += 40
+    await store.save("t", "b", turns(1))
+
+    clock.now += 20
+    assert await store.load("t", "a") == turns(1)
+    clock.now += 0.5
+    assert await store.load("t", "a") == []
+    assert len(store) == 1
+    assert await store.load("t", "b") == turns(1)
+    clock.now += 60
+    assert await store.load("t", "c") == []
+    assert len(store) == 0
+
+
+async def test_saving_forgets_the_idle_too_and_never_what_was_just_saved() -> None:
+    clock = Clock()
+    store = MemoryConversations(max_idle=60, max_sessions=1, clock=clock)
+    await store.save("t", "a", turns(1))
+    clock.now += 100
+    await store.save("t", "b", turns(2))
+
+    assert len(store) == 1
+    assert await store.load("t", "b") == turns(2)
+
+
+async def test_nothing_is_too_idle_for_a_store_that_waits_for_ever() -> None:
+    clock = Clock()
+    store = MemoryConversations(max_idle=math.inf, clock=clock)
+    await store.save("t", "s", turns(1))
+    clock.now = math.inf
+
+    assert await store.load("t", "s") == turns(1)
+
+
+def test_a_store_is_bounded_unless_told_otherwise() -> None:
+    store = MemoryConversations()
+
+    assert (store.max_messages, store.max_idle, store.max_sessions) == (200, 86_400, 10_000)
+    assert store.clock is time.monotonic
+
+
+async def test_what_is_kept_is_not_shown_in_its_repr() -> None:
+    store = MemoryConversations()
+    await store.save("t", "s", [says("user", "my secret")])
+
+    assert "secret" not in repr(store)
+
+
+# Whole turns
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "kept"),
+    [
+        ((), 5, 0),
+        ((3,), 3, 3),
+        ((3,), 4, 3),
+        ((3,), 2, 0),
+        ((2, 3), 5, 5),
+        ((2, 3), 4, 3),
+        ((2, 3), 3, 3),
+        ((2, 3), 2, 0),
+        ((1, 1, 1), 2, 2),
+        ((2, 2, 2), 5, 4),
+        ((2, 2), 0, 0),
+    ],
+)
+def test_a_turn_is_kept_whole_or_not_at_all(
+    lengths: tuple[int, ...], limit: int, kept: int
+) -> None:
+    messages = turns(*lengths)
+
+    assert whole_turns(messages, limit) == messages[len(messages) - kept :]
+
+
+def test_what_no_user_began_is_no_turn() -> None:
+    assert whole_turns([says("assistant"), says("tool")], 5) == []
+    assert whole_turns([says("assistant"), {}, says("user", "a")], 5) == [says("user", "a")]
+
+
+def check_turns(cut: Any) -> None:
+    @PROPERTY
+    @given(st.lists(st.sampled_from(["user", "assistant", "tool"])), st.integers(0, 12))
+    def agree(roles: list[str], limit: int) -> None:
+        messages = [says(role, f"{place}") for place, role in enumerate(roles)]
+        kept = cut(messages, limit)
+        dropped = messages[: len(messages) - len(kept)]
+
+        assert dropped + kept == messages
+        assert len(kept) <= limit
+        assert not kept or kept[0]["role"] == "user"
+        # Nothing more could have been kept.
+        room = limit - len(kept)
+        assert "user" not in [message["role"] for message in dropped[max(0, len(dropped) - room) :]]
+
+    agree()
+
+
+def test_as_much_is_kept_as_fits() -> None:
+    check_turns(whole_turns)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda messages, limit: list(messages[-limit:]),
+        lambda messages, limit: list(messages[max(0, len(messages) - limit) :]),
+        lambda messages, limit: whole_turns(messages, limit - 1),
+        lambda messages, limit: whole_turns(messages, limit + 1),
+    ],
+)
+def test_a_cut_through_a_turn_is_found_out(wrong: Any) -> None:
+    with pytest.raises(AssertionError):
+        check_turns(wrong)

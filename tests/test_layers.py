@@ -1,0 +1,296 @@
+"""Who may import whom: data moves one way through the package, and so do its imports.
+
+The imports are read from the source, so that those inside functions and under TYPE_CHECKING count
+too. A rule that is broken is a sentence; the planted modules below show that each rule finds its
+own kind of break.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+import flowtrio
+
+PACKAGE = Path(flowtrio.__file__).parent
+
+VALUES = frozenset({"attrs", "msgspec"})
+"""Libraries of values: they do nothing but hold them."""
+ROOT = "flowtrio"
+"""The layer of the public door, `flowtrio/__init__.py`."""
+
+
+@attrs.frozen
+class Layer:
+    """What one layer may import beside the standard library and itself."""
+
+    layers: frozenset[str]
+    libraries: frozenset[str] = VALUES
+
+
+def _layer(*layers: str, libraries: tuple[str, ...] = ()) -> Layer:
+    return Layer(frozenset(layers), VALUES | frozenset(libraries))
+
+
+BELOW_TESTING = ("_core", "wire", "abc", "_runtime", "clients", "stores", "transports")
+
+LAYERS = {
+    "_core": _layer(),
+    "wire": _layer("_core"),
+    "abc": _layer("_core", libraries=("trio",)),
+    "_runtime": _layer("_core", "abc", libraries=("trio",)),
+    "clients": _layer("_core", "wire", "abc", libraries=("trio", "httpx", "httpx2")),
+    "stores": _layer("_core", "wire", "abc", libraries=("trio",)),
+    "transports": _layer(
+        *("_core", "wire", "abc", "_runtime"),
+        libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn"),
+    ),
+    "asgi": _layer("transports"),
+    "testing": _layer(*BELOW_TESTING, ROOT, libraries=("trio", "hypothesis")),
+    "_demo": _layer("_core", "abc", "_runtime", libraries=("trio",)),
+    ROOT: _layer(*BELOW_TESTING),
+    "_cli": _layer(*BELOW_TESTING, ROOT, "_demo", "asgi", "testing", libraries=("trio", "rich")),
+    "__main__": _layer("_cli"),
+}
+"""The whole order, from the inside to the outside. A module outside it is refused."""
+
+SANS_IO = frozenset({"_core", "wire"})
+"""Layers without I/O and without a clock."""
+IO_AND_CLOCKS = frozenset(
+    {
+        *("datetime", "random", "secrets", "time"),
+        *("os", "pathlib", "signal", "sqlite3", "subprocess", "tempfile"),
+        *("concurrent", "multiprocessing", "queue", "threading"),
+        *("select", "selectors", "socket", "ssl", "urllib"),
+    }
+)
+"""Modules of the standard library that such a layer has no use for."""
+
+EXCEPTIONS = {
+    ("flowtrio._runtime._orchestrator", "flowtrio.stores.memory"): (
+        "lazy",
+        "an orchestrator that is given no store of conversations makes one",
+    ),
+    ("flowtrio.abc", "flowtrio._runtime._context"): (
+        "named",
+        "an agent is called with a RunContext, and its interface has to say so",
+    ),
+}
+"""Imports against the order, each with its form and its reason.
+
+``lazy`` is allowed inside a function only, ``named`` under TYPE_CHECKING only.
+"""
+
+
+@attrs.frozen
+class Import:
+    """One module that another one asks for."""
+
+    module: str
+    """Who asks."""
+    target: str
+    """The whole name of what is asked for."""
+    line: int
+    form: str
+    """``eager`` at import time, ``lazy`` inside a function, ``named`` for type checkers only."""
+
+
+def imports_of(module: str, source: str, *, is_package: bool = False) -> Iterator[Import]:
+    """Every import in *source*, relative ones resolved against the name of *module*."""
+    package = module if is_package else module.rpartition(".")[0]
+    yield from _walk(ast.parse(source), module, package, "eager")
+
+
+def _walk(node: ast.AST, module: str, package: str, form: str) -> Iterator[Import]:
+    match node:
+        case ast.Import(names=names):
+            for alias in names:
+                yield Import(module, alias.name, node.lineno, form)
+        case ast.ImportFrom(level=level, module=name, names=names):
+            base = package.split(".")[: len(package.split(".")) - level + 1] if level else []
+            whole = ".".join([*base, *([name] if name else [])])
+            # `from flowtrio import wire` asks for flowtrio.wire; `from .x import Y` for the module.
+            for alias in names:
+                is_module = whole == ROOT or name is None
+                yield Import(
+                    module, f"{whole}.{alias.name}" if is_module else whole, node.lineno, form
+                )
+        case ast.If(test=test, body=body, orelse=orelse) if "TYPE_CHECKING" in ast.unparse(test):
+            for child in body:
+                yield from _walk(child, module, package, "named")
+            for child in orelse:
+                yield from _walk(child, module, package, form)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+            for child in ast.iter_child_nodes(node):
+                yield from _walk(child, module, package, "lazy" if form == "eager" else form)
+        case _:
+            for child in ast.iter_child_nodes(node):
+                yield from _walk(child, module, package, form)
+
+
+def layer_of(module: str) -> str:
+    """The layer that a module of ours belongs to."""
+    return module.split(".")[1] if "." in module else ROOT
+
+
+def layer_asked(target: str) -> str:
+    """The layer that an import asks for; a public name, as in `from flowtrio import Agent`, is the
+    door's."""
+    layer = layer_of(target)
+    is_module = (PACKAGE / layer).is_dir() or (PACKAGE / f"{layer}.py").is_file()
+    return layer if is_module or layer in LAYERS else ROOT
+
+
+def find_breaks(module: str, source: str, *, is_package: bool = False) -> list[str]:
+    """What a module's imports break of the order, as sentences."""
+    own = layer_of(module)
+    if own not in LAYERS:
+        return [f"{module}: no layer of that name is in the order"]
+    found = imports_of(module, source, is_package=is_package)
+    return [f"{i.module}:{i.line}: {text}" for i in found if (text := _judge(own, i))]
+
+
+def _judge(own: str, asked: Import) -> str | None:
+    top = asked.target.split(".")[0]
+    if top == ROOT:
+        return _judge_layer(own, asked)
+    if top == "__future__":
+        return None
+    if top == "asyncio":
+        return "nothing here runs on asyncio"
+    if top in sys.stdlib_module_names:
+        if own in SANS_IO and top in IO_AND_CLOCKS:
+            return f"{own} does no I/O and knows no clock, but imports {asked.target}"
+        return None
+    if top not in LAYERS[own].libraries:
+        return f"{own} may not import {asked.target}"
+    return None
+
+
+def _judge_layer(own: str, asked: Import) -> str | None:
+    target = layer_asked(asked.target)
+    if target == own or target in LAYERS[own].layers:
+        return None
+    form, _ = EXCEPTIONS.get((asked.module, asked.target), (None, None))
+    if form == asked.form:
+        return None
+    return f"{own} may not import {asked.target} ({asked.form})"
+
+
+def _modules() -> dict[str, Path]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {_name(path): path for path in paths}
+
+
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = _modules()
+
+
+# The order holds
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_what_its_layer_may(module: str) -> None:
+    path = MODULES[module]
+    is_package = path.name == "__init__.py"
+    breaks = find_breaks(module, path.read_text(encoding="utf-8"), is_package=is_package)
+
+    assert breaks == []
+
+
+def test_the_modules_of_every_inner_layer_are_found() -> None:
+    layers = {layer_of(module) for module in MODULES}
+
+    assert layers >= {*BELOW_TESTING, "testing", ROOT}
+
+
+@pytest.mark.parametrize(("module", "target"), EXCEPTIONS)
+def test_an_exception_that_nobody_needs_any_more_is_taken_back(module: str, target: str) -> None:
+    source = MODULES[module].read_text(encoding="utf-8")
+
+    assert target in {found.target for found in imports_of(module, source)}
+
+
+# The order is noticed when it is broken
+
+PLANTED = {
+    "trio in the core": ("flowtrio._core._planted", "import trio"),
+    "a part of trio in the core": ("flowtrio._core._planted", "from trio.lowlevel import x"),
+    "a clock in the core": ("flowtrio._core._planted", "import time"),
+    "httpx in a codec": ("flowtrio.wire._planted", "import httpx"),
+    "a clock in a codec": ("flowtrio.wire._planted", "from datetime import datetime"),
+    "the runtime in the core": ("flowtrio._core._planted", "from flowtrio._runtime import _run"),
+    "a codec in the core, relatively": ("flowtrio._core._planted", "from ..wire import _sse"),
+    "a codec in the runtime": ("flowtrio._runtime._planted", "import flowtrio.wire._json"),
+    "a client in the runtime": ("flowtrio._runtime._planted", "from flowtrio import clients"),
+    "a transport in the runtime, for type checkers": (
+        "flowtrio._runtime._planted",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flowtrio.transports",
+    ),
+    "the testing kit in the runtime, inside a function": (
+        "flowtrio._runtime._planted",
+        "def f():\n    from flowtrio.testing import check_events",
+    ),
+    "the door in the runtime": ("flowtrio._runtime._planted", "from flowtrio import Agent"),
+    "the runtime in a client": (
+        "flowtrio.clients._planted",
+        "from flowtrio._runtime._log import EventLog",
+    ),
+    "a store in a client": ("flowtrio.clients._planted", "from flowtrio.stores import memory"),
+    "a client in a store": ("flowtrio.stores.planted", "from ..clients._http import fold"),
+    "a client in a transport": ("flowtrio.transports.planted", "import flowtrio.clients._openai"),
+    "httpx in a transport": ("flowtrio.transports.planted", "import httpx"),
+    "the testing kit in a transport": ("flowtrio.transports.planted", "import flowtrio.testing"),
+    "the testing kit behind the door": ("flowtrio", "from flowtrio.testing import ScriptedModel"),
+    "hypothesis in a store": ("flowtrio.stores.planted", "async def f():\n    import hypothesis"),
+    "asyncio anywhere": ("flowtrio._cli", "import asyncio"),
+    "an interface that runs something": (
+        "flowtrio.abc",
+        "from flowtrio._runtime._engine import StreamEngine",
+    ),
+    "the named exception at import time": (
+        "flowtrio.abc",
+        "from flowtrio._runtime._context import RunContext",
+    ),
+    "the lazy exception at import time": (
+        "flowtrio._runtime._orchestrator",
+        "from flowtrio.stores.memory import MemoryConversations",
+    ),
+    "a new place outside the order": ("flowtrio.helpers", "import json"),
+}
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_planted_break_of_the_order_is_found(name: str) -> None:
+    module, source = PLANTED[name]
+    breaks = find_breaks(module, source, is_package=module == ROOT)
+
+    assert len(breaks) == 1
+    assert breaks[0].startswith(module)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("flowtrio._core._planted", "import json, attrs\nfrom . import _law\nimport msgspec.json"),
+        ("flowtrio.wire._planted", "from flowtrio._core._events import EventType"),
+        ("flowtrio._runtime._planted", "from ._run import Run\nfrom ..abc import LLMClient"),
+        (
+            "flowtrio._runtime._orchestrator",
+            "def f():\n    from flowtrio.stores.memory import MemoryConversations",
+        ),
+        ("flowtrio.testing._planted", "import flowtrio.clients._openai, hypothesis"),
+        ("flowtrio._cli", "from flowtrio.testing import check_events"),
+    ],
+)
+def test_what_the_order_allows_is_left_alone(module: str, source: str) -> None:
+    assert find_breaks(module, source) == []
