@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from importlib.metadata import version as _version
 from pathlib import Path
+from typing import Any
 
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.pycode import ModuleAnalyzer
 
 HERE = Path(__file__).parent
@@ -19,8 +23,10 @@ author = "The flowtrio authors"
 copyright = author
 release = version = _version("flowtrio")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
 exclude_patterns = ["_build"]
+# The builtin `type` in a signature is taken for one of the attributes of that name.
+suppress_warnings = ["ref.python"]
 
 # Markdown
 
@@ -33,9 +39,6 @@ default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_default_options = {"members": True}
-napoleon_google_docstring = True
-napoleon_numpy_docstring = False
-napoleon_use_rtype = False
 
 # Pages
 
@@ -69,3 +72,32 @@ def _let_doors_tell_of_their_names() -> None:
 
 _let_doors_tell_of_their_names()
 _state_diagram.write()
+
+
+def _read_sections(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, lines: list[str]
+) -> None:
+    """Turn "Args:" and the like into fields.
+
+    Napoleon as an extension would also take "Word: text" in a property's docstring for its type.
+    """
+    what = "function" if what in ("attribute", "data", "property") else what
+    config = Config(napoleon_use_rtype=False)
+    lines[:] = GoogleDocstring(list(lines), config, app, what, name, obj, options).lines()
+
+
+def _shorten_defaults(
+    app: Sphinx, what: str, name: str, obj: object, options: Any, signature: str | None, result: str
+) -> tuple[str | None, str] | None:
+    """Write defaults that have no short form of their own so that they can be read."""
+    if signature is None:
+        return None
+    signature = re.sub(r"<(?:built-in )?function (\w+)>", r"\1", signature)
+    for long, short in (("NOTHING", "..."), ("<factory>", "..."), ("~typing.", "")):
+        signature = signature.replace(long, short)
+    return signature, result
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", _read_sections)
+    app.connect("autodoc-process-signature", _shorten_defaults)

@@ -10,11 +10,13 @@ import importlib
 import inspect
 import subprocess
 import sys
+import typing
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 import pytest
 
 import flowtrio
@@ -189,6 +191,28 @@ def test_a_public_class_or_function_says_that_it_lives_at_its_door(door: str, na
 
     assert value.__module__ == door
     assert getattr(importlib.import_module(value.__module__), value.__qualname__) is value
+
+
+VALUES = [
+    flowtrio.AgentEvent(
+        flowtrio.EventType.CUSTOM, {"name": "n", "value": None}, 3, "r", "root", 1.5
+    ),
+    flowtrio.Chunk(content="Pa", usage=flowtrio.Usage(prompt_tokens=3)),
+    flowtrio.ToolArgs(0, "id", "forecast", "{"),
+    flowtrio.Usage(completion_tokens=7),
+    flowtrio.ToolCall("id", "forecast", {"city": "Paris"}),
+    flowtrio.Completion(content="Paris", finish_reason="stop"),
+]
+"""One of each public value that programs store, send or decode."""
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_the_types_of_a_public_values_fields_are_found_from_its_door(value: object) -> None:
+    # msgspec looks them up by name in the module that the class says it lives in.
+    text = msgspec.json.encode(value)
+
+    assert msgspec.json.encode(msgspec.json.decode(text, type=type(value))) == text
+    assert typing.get_type_hints(type(value))
 
 
 def test_type_checkers_see_the_lazy_names_that_the_door_imports_when_they_are_asked_for() -> None:

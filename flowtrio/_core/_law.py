@@ -181,6 +181,8 @@ class Law:
           only: Keys to consider; None for all.
 
         """
+        if not (self._calls or self._agents or self._questions or self._messages):
+            return []
         brackets: list[Bracket] = [
             *self._calls.values(),
             *reversed(self._agents.values()),

@@ -20,6 +20,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -33,6 +34,7 @@ from flowtrio._core._failures import describe, leaves
 
 from ._frame import Frame, FrameTimer
 from ._pending import Pending
+from ._places import Places
 from ._tools import Tool, encode_result
 
 if TYPE_CHECKING:
@@ -44,9 +46,8 @@ THREADS = 40
 """Plain functions that run at once in worker threads, in one Trio loop."""
 
 _threads: RunVar[trio.CapacityLimiter] = RunVar("flowtrio_threads")
-_tool_slots: RunVar[WeakKeyDictionary[Tool[..., Any], trio.CapacityLimiter]] = RunVar(
-    "flowtrio_tool_slots"
-)
+_tool_places: RunVar[WeakKeyDictionary[Tool[..., Any], Places]] = RunVar("flowtrio_tool_places")
+_NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
 
 @attrs.frozen
@@ -152,7 +153,7 @@ class ActiveCall:
             return await self._finish("error", error=describe(exc), exc=exc)
         if asks and not await self._is_approved(arguments):
             return None
-        async with _Place((self.owner.slots, _slots_of(tool))):
+        async with self.owner.places, _places_of(tool):
             await self._start(arguments)
             timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
             self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
@@ -373,46 +374,15 @@ def _thread_limiter() -> trio.CapacityLimiter:
         return limiter
 
 
-def _slots_of(tool: Tool[..., Any]) -> trio.CapacityLimiter | None:
+def _places_of(tool: Tool[..., Any]) -> Places | AbstractAsyncContextManager[None]:
     """Places for all calls of one tool in this Trio loop, where it says how many."""
     if tool.concurrency is None:
-        return None
+        return _NO_LIMIT
     try:
-        slots = _tool_slots.get()
+        places = _tool_places.get()
     except LookupError:
-        slots = WeakKeyDictionary()
-        _tool_slots.set(slots)
-    if tool not in slots:
-        slots[tool] = trio.CapacityLimiter(tool.concurrency)
-    return slots[tool]
-
-
-@attrs.frozen(eq=False)
-class _Place:
-    """A place at each of some limiters; no schedule point where they are free at once."""
-
-    limiters: tuple[trio.CapacityLimiter | None, ...]
-
-    async def __aenter__(self) -> None:
-        for place, limiter in enumerate(self.limiters):
-            try:
-                await self._take(limiter)
-            except BaseException:
-                self._give_back(place)
-                raise
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._give_back(len(self.limiters))
-
-    @staticmethod
-    async def _take(limiter: trio.CapacityLimiter | None) -> None:
-        if limiter is not None:
-            try:
-                limiter.acquire_nowait()
-            except trio.WouldBlock:
-                await limiter.acquire()
-
-    def _give_back(self, count: int) -> None:
-        for limiter in self.limiters[:count]:
-            if limiter is not None:
-                limiter.release()
+        places = WeakKeyDictionary()
+        _tool_places.set(places)
+    if tool not in places:
+        places[tool] = Places(tool.concurrency)
+    return places[tool]

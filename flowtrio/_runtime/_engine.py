@@ -32,7 +32,7 @@ RUN_ID = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
 
 def make_run_id() -> str:
     """A new run id that nobody can guess."""
-    return secrets.token_urlsafe(16)
+    return secrets.token_hex(16)
 
 
 @attrs.define(eq=False, kw_only=True)

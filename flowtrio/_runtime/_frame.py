@@ -17,10 +17,12 @@ from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._failures import leaves
 
+from ._places import Places
+
 if TYPE_CHECKING:
     from flowtrio.abc import LLMClient
 
-    from ._run import Alarm, Run
+    from ._run import Run
 
 
 class Frame:
@@ -51,7 +53,7 @@ class Frame:
         """Whether it was ended: what its code still says is discarded."""
         self.timer: FrameTimer | None = None
         self._children: set[Frame] = set()
-        self._slots: trio.CapacityLimiter | None = None
+        self._places: Places | None = None
         self._nursery: trio.Nursery | None = None
         self._background_error: BaseException | None = None
         if parent is not None:
@@ -113,14 +115,14 @@ class Frame:
     # What it waits for
 
     @property
-    def slots(self) -> trio.CapacityLimiter:
+    def places(self) -> Places:
         """Places for the calls that this frame's body makes at once.
 
         Each frame has its own: a call that waits for a place never waits for one that encloses it.
         """
-        if self._slots is None:
-            self._slots = trio.CapacityLimiter(self.run.limits.parallel_tools)
-        return self._slots
+        if self._places is None:
+            self._places = Places(self.run.limits.parallel_tools)
+        return self._places
 
     @contextmanager
     def waiting_for_person(self) -> Iterator[None]:
@@ -196,39 +198,43 @@ def is_cancelled(exc: BaseException) -> bool:
     return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
 
 
-class FrameTimer:
+class Alarm:
+    """A synchronous function to be called by the run's host at a point of Trio's clock."""
+
+    __slots__ = ("ring", "when")
+
+    def __init__(self, when: float, ring: Callable[[], None]) -> None:
+        self.when = when
+        self.ring = ring
+
+
+class FrameTimer(Alarm):
     """A call's deadline that can be stopped while a person is waited for."""
 
-    __slots__ = ("_alarm", "_left", "_pauses", "_ring", "_run")
+    __slots__ = ("_left", "_pauses", "_run")
 
     def __init__(self, run: Run, seconds: float, ring: Callable[[], None]) -> None:
+        super().__init__(run.log.now() + seconds, ring)
         self._run = run
-        self._ring = ring
         self._left = seconds
         self._pauses = 0
-        self._alarm: Alarm | None = None
-        self._arm()
-
-    def _arm(self) -> None:
-        self._alarm = self._run.call_at(self._run.log.now() + self._left, self._ring)
+        run.set_alarm(self)
 
     def stop(self) -> None:
         """Do not ring any more."""
-        if self._alarm is not None:
-            self._run.forget(self._alarm)
-            self._alarm = None
+        self._run.forget(self)
         self._pauses += 1
 
     def pause(self) -> None:
         """Stop counting."""
-        if self._alarm is not None:
-            self._left = self._alarm.when - trio.current_time()
-            self._run.forget(self._alarm)
-            self._alarm = None
+        if not self._pauses:
+            self._left = self.when - self._run.log.now()
+            self._run.forget(self)
         self._pauses += 1
 
     def resume(self) -> None:
         """Go on counting, once for each pause."""
         self._pauses -= 1
         if not self._pauses:
-            self._arm()
+            self.when = self._run.log.now() + self._left
+            self._run.set_alarm(self)

@@ -27,7 +27,8 @@ from ._frame import Frame, is_cancelled
 if TYPE_CHECKING:
     from flowtrio.abc import LLMClient
 
-    from ._run import Alarm, Run
+    from ._frame import Alarm
+    from ._run import Run
     from ._transcript import Reply
 
 _CHARACTERS_A_TOKEN = 8

@@ -34,6 +34,7 @@ import attrs
 import trio
 from trio.lowlevel import (
     Abort,
+    cancel_shielded_checkpoint,
     current_task,
     enable_ki_protection,
     wait_task_rescheduled,
@@ -52,7 +53,7 @@ from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
 from ._agent import result_to_json
 from ._closers import closing_event
 from ._context import RunContext
-from ._frame import Frame
+from ._frame import Alarm, Frame
 from ._log import EventLog
 from ._transcript import Transcript
 
@@ -110,14 +111,6 @@ class Ending:
     """What the agent returned."""
     result: Any = None
     """The same as JSON."""
-
-
-@attrs.define(eq=False)
-class Alarm:
-    """A synchronous function to be called by the run's host at a point of Trio's clock."""
-
-    when: float
-    ring: Callable[[], None]
 
 
 class Run:
@@ -501,10 +494,12 @@ class Run:
     def _abort(self, _: object) -> Abort:
         """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside."""
         self._host = None
+        if self.is_closing:
+            return Abort.SUCCEEDED
         assert self.nursery is not None
         if self._alarm_scope is not None and self._alarm_scope.cancel_called:
             pass
-        elif self.nursery.cancel_scope.cancel_called and not self.is_closing:
+        elif self.nursery.cancel_scope.cancel_called:
             self.fail(
                 DeadlineExceeded(f"the run took longer than {self.limits.run} s", deadline="run"),
                 "deadline",
@@ -515,6 +510,9 @@ class Run:
 
     async def _wait_for_tasks(self) -> None:
         """Wait until the run's tasks have ended; after the grace, record the end without them."""
+        if self._alive:
+            # Tasks that have nothing to clean up end in the step that told us to.
+            await cancel_shielded_checkpoint()
         if not self._alive:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.limits.grace):
@@ -542,15 +540,19 @@ class Run:
     def call_at(self, when: float, ring: Callable[[], None]) -> Alarm:
         """Have *ring* called by the host at *when*, unless the run is closing by then."""
         alarm = Alarm(when, ring)
+        self.set_alarm(alarm)
+        return alarm
+
+    def set_alarm(self, alarm: Alarm) -> None:
+        """Have *alarm* rung when it is due; see `call_at`."""
         if self._alarms is None:
             # Made when it is first needed: most runs that idle have none.
             self._alarms = {}
         self._alarms[alarm] = None
         if self._alarm_scope is None:
             self._wake_host()
-        elif when < self._alarm_scope.deadline:
-            self._alarm_scope.deadline = when
-        return alarm
+        elif alarm.when < self._alarm_scope.deadline:
+            self._alarm_scope.deadline = alarm.when
 
     def forget(self, alarm: Alarm) -> None:
         """Do not ring *alarm* any more."""

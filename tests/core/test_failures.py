@@ -211,12 +211,12 @@ def test_a_group_among_the_causes_is_opened(attribute: str) -> None:
 
 
 def test_each_exception_is_told_once() -> None:
-    shared = OSError("shared")
-    exc = behind(ValueError("a"), shared)
-    other = behind(RuntimeError("b"), shared)
+    common = OSError("common")
+    exc = behind(ValueError("a"), common)
+    other = behind(RuntimeError("b"), common)
 
-    assert causes_of(exc, [(other, "tool"), (shared, "tool"), (exc, "tool")], "agent") == [
-        cause("shared", "OSError"),
+    assert causes_of(exc, [(other, "tool"), (common, "tool"), (exc, "tool")], "agent") == [
+        cause("common", "OSError"),
         cause("b", "RuntimeError", "tool"),
     ]
 

@@ -78,7 +78,7 @@ async def test_a_deleted_conversation_is_gone_and_may_be_deleted_again() -> None
     assert await store.load("t", "other") == turns(2)
 
 
-async def test_lists_are_not_shared_with_those_who_save_and_load() -> None:
+async def test_a_list_that_was_saved_or_loaded_may_be_changed() -> None:
     store = MemoryConversations()
     given = turns(2)
     await store.save("t", "s", given)

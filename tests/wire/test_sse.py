@@ -296,8 +296,9 @@ def test_an_event_larger_than_the_limit_is_refused_before_it_ends() -> None:
 
 
 @pytest.mark.xfail(strict=True, reason="the events of the same piece are lost with the error")
-def test_what_came_before_a_line_too_long_is_given_whatever_the_pieces() -> None:
-    data = b"data: a\n\ndata: b\n\ndata: " + b"x" * 20
+@pytest.mark.parametrize("large", [b"data: " + b"x" * 20, b"data:123\n" * 3])
+def test_what_came_before_something_too_large_is_given_whatever_the_pieces(large: bytes) -> None:
+    data = b"data: a\n\ndata: b\n\n" + large
 
     def until_error(pieces: list[bytes]) -> list[Event]:
         decoder, events = SSEDecoder(10), list[Event]()
