@@ -10,6 +10,9 @@ import msgspec
 _MAX_DEPTH = 64
 """Nesting of a value; deeper ones are refused, since readers would refuse them too."""
 
+_MAX_BITS = 8192
+"""Size of an integer: readers refuse to turn thousands of digits into one."""
+
 
 def clean_text(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot carry, by U+FFFD."""
@@ -54,7 +57,11 @@ def _copy(value: Any, path: str, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         raise ValueError(f"{path[:80]}: nested deeper than {_MAX_DEPTH}")
     match value:
-        case None | bool() | int():
+        case None | bool():
+            return value
+        case int():
+            if value.bit_length() > _MAX_BITS:
+                raise ValueError(f"{path}: expected an integer of at most {_MAX_BITS} bits")
             return value
         case str():
             return _text(value, path)

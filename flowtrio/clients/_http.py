@@ -274,6 +274,8 @@ class _Exchange:
 
     async def _read_piece(self, decoder: Decoder) -> None:
         assert self._body is not None
+        # An error that stood behind chunks in the last piece is told now, not when more data comes.
+        self._take(lambda: decoder.receive_data(b""))
         piece: bytes | None = None
         try:
             if decoder.is_finished:

@@ -5,6 +5,7 @@ Importing this needs neither pytest nor Hypothesis.
 
 from __future__ import annotations
 
+from flowtrio._core._util import publish as _publish
 from flowtrio.testing._checks import LawBroken as LawBroken
 from flowtrio.testing._checks import Violation as Violation
 from flowtrio.testing._checks import check_events as check_events
@@ -15,3 +16,5 @@ from flowtrio.testing._scripted import ScriptedModel as ScriptedModel
 from flowtrio.testing._scripted import ScriptedReply as ScriptedReply
 from flowtrio.testing._scripted import ScriptedRequest as ScriptedRequest
 from flowtrio.testing._scripted import Step as Step
+
+_publish(__name__, [value for name, value in globals().items() if not name.startswith("_")])

@@ -89,7 +89,7 @@ class CallWriter:
 
     @staticmethod
     def _finish(call: _Written) -> ToolCall:
-        if call.whole is not None:
+        if call.whole is not None and not call.pieces:
             raw = json.dumps(call.whole, ensure_ascii=False)
             return ToolCall(call.id, call.name, call.whole, raw, call.carry)
         raw = "".join(call.pieces)

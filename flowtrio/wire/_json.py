@@ -10,7 +10,7 @@ import msgspec
 
 from flowtrio._core._values import clean_text
 
-_MAX_DEPTH = 128
+MAX_DEPTH = 128
 
 
 class NestedTooDeeply(ValueError):
@@ -57,10 +57,10 @@ def encode_json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_clean(msgspec.to_builtins(value)))
+        return msgspec.json.encode(_clean(msgspec.to_builtins(value, str_keys=True)))
 
 
-def check_depth(value: Any, max_depth: int = _MAX_DEPTH) -> None:
+def check_depth(value: Any, max_depth: int = MAX_DEPTH) -> None:
     """Refuse what is nested deeper than readers may take.
 
     Raises:
@@ -105,7 +105,7 @@ def _float(text: str) -> float:
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
         return clean_text(value)
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return [_clean(item) for item in value]
     if isinstance(value, dict):
         return {clean_text(key): _clean(item) for key, item in value.items()}

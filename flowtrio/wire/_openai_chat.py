@@ -17,7 +17,7 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._values import clean_text
 
 from ._calls import CallWriter
-from ._json import check_depth, decode_json
+from ._json import MAX_DEPTH, decode_json
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -92,6 +92,7 @@ class ChatDecoder:
         self._model: str | None = None
         self._details: list[Any] = []
         self._thoughts: list[str] = []
+        self._error: ProviderError | RemoteProtocolError | None = None
         self.is_complete = False
         """Whether the final chunk was given."""
 
@@ -105,9 +106,12 @@ class ChatDecoder:
 
         Raises:
           ProviderError: the provider told an error in the stream.
-          RemoteProtocolError: the stream is malformed.
+          RemoteProtocolError: the stream is malformed. Chunks before an error are given first, and
+            the next call raises it, so that the pieces make no difference.
 
         """
+        if self._error is not None:
+            raise self._error
         try:
             events = self._sse.receive_data(data)
         except RemoteProtocolError:
@@ -118,7 +122,13 @@ class ChatDecoder:
         for event in events:
             if self.is_complete:
                 break
-            chunks += self._event(event)
+            try:
+                chunks += self._event(event)
+            except (ProviderError, RemoteProtocolError) as exc:
+                if not chunks:
+                    raise
+                self._error = exc
+                break
         return chunks
 
     def end_of_data(self) -> list[Chunk]:
@@ -128,10 +138,17 @@ class ChatDecoder:
           RemoteProtocolError: the finish mark is missing; code ``stream_cut``.
 
         """
+        if self._error is not None:
+            raise self._error
         if self.is_complete:
             return []
         chunks: list[Chunk] = []
-        event = self._sse.end_of_data()
+        try:
+            event = self._sse.end_of_data()
+        except RemoteProtocolError:
+            if not self.is_finished:
+                raise
+            event = None
         if event is not None:
             # Servers forget the last blank line; what decodes was not cut.
             try:
@@ -272,15 +289,19 @@ def decode_completion(body: bytes) -> list[Chunk]:
     """
     decoder = ChatDecoder()
     chunks = decoder._event(ServerSentEvent(body))
-    if not decoder.is_finished:
+    if decoder._finish_reason is None:
         raise RemoteProtocolError("the model's answer has no finish_reason", code="bad_answer")
-    return chunks if decoder.is_complete else [*chunks, decoder._final()]
+    return [*chunks, decoder._final()]
 
 
 def _decode(data: bytes) -> _Payload:
     try:
         try:
-            return _decoder.decode(data)
+            payload = _decoder.decode(data)
+            if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+                # Parts and details are handed on: no deeper than their readers may take.
+                decode_json(data)
+            return payload
         except ValueError:
             return msgspec.convert(decode_json(data), _Payload)
         except RecursionError:
@@ -306,15 +327,12 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
             thinking = part.get("thinking")
             reasoning += thinking if isinstance(thinking, str) else _read_content(thinking)[0]
         else:
-            parts.append(part)
+            parts.append({**part, "type": str(part.get("type") or "part")})
     return text, reasoning, parts
 
 
 def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
-    if isinstance(arguments, dict):
-        check_depth(arguments)
-        return arguments
-    return arguments if isinstance(arguments, str) else None
+    return arguments if isinstance(arguments, str | dict) else None
 
 
 def _annotation(item: dict[str, Any]) -> dict[str, Any]:
@@ -398,6 +416,8 @@ def encode_request(
         body["stream_options"] = {"include_usage": True}
     for key, value in options.items():
         if key == "output_schema":
+            if value is None:
+                continue
             name, schema = value
             body["response_format"] = {
                 "type": "json_schema",

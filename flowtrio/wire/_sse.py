@@ -35,27 +35,30 @@ class ServerSentEvent(msgspec.Struct, frozen=True):
 class LineDecoder:
     """Cuts bytes into lines, whatever the pieces they come in; linear in their number."""
 
-    __slots__ = ("_after_cr", "_is_first", "_pieces", "_size", "max_bytes")
+    __slots__ = ("_after_cr", "_error", "_is_first", "_pieces", "_size", "max_bytes")
 
     def __init__(self, max_bytes: int = MAX_EVENT_BYTES) -> None:
         self.max_bytes = max_bytes
         self._pieces: list[bytes] = []
         self._size = 0
         self._after_cr = False
+        self._error: RemoteProtocolError | None = None
         self._is_first = True
 
     def receive_data(self, data: bytes) -> list[bytes]:
         """Take bytes; give the lines that they complete, without their ends.
 
         Raises:
-          RemoteProtocolError: a line is longer than ``max_bytes``.
+          RemoteProtocolError: a line is longer than ``max_bytes``. Lines before it are given first,
+            and the next call raises, so that the pieces make no difference.
 
         """
+        self._raise_error()
         if not data:
             return []
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
-        self._after_cr = data.endswith(b"\r") if data else self._after_cr and False
+        self._after_cr = data.endswith(b"\r")
         if b"\r" in data:
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = data.split(b"\n")
@@ -67,10 +70,14 @@ class LineDecoder:
         if rest:
             self._pieces.append(rest)
             self._size += len(rest)
-        if self._size > self.max_bytes or any(len(line) > self.max_bytes for line in lines):
-            raise RemoteProtocolError(
+        lengths = [*map(len, lines), self._size]
+        if max(lengths) > self.max_bytes:
+            self._error = RemoteProtocolError(
                 f"a line of the stream is longer than {self.max_bytes} bytes", code="too_large"
             )
+            lines = lines[: next(n for n, size in enumerate(lengths) if size > self.max_bytes)]
+            if not lines:
+                raise self._error
         if self._is_first and lines:
             # "One leading U+FEFF BYTE ORDER MARK character is ignored if any are present."
             self._is_first = False
@@ -78,21 +85,41 @@ class LineDecoder:
         return lines
 
     def take_rest(self) -> bytes:
-        """Give what followed the last line's end."""
+        """Give what followed the last line's end.
+
+        Raises:
+          RemoteProtocolError: see `receive_data`.
+
+        """
+        self._raise_error()
         rest = b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
         return rest.removeprefix(_BOM) if self._is_first else rest
 
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
 
 class SSEDecoder:
     """Bytes in, events out."""
 
-    __slots__ = ("_data", "_event", "_id", "_lines", "_retry", "_size", "max_event_bytes")
+    __slots__ = (
+        "_data",
+        "_error",
+        "_event",
+        "_id",
+        "_lines",
+        "_retry",
+        "_size",
+        "max_event_bytes",
+    )
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.max_event_bytes = max_event_bytes
         self._lines = LineDecoder(max_event_bytes)
+        self._error: RemoteProtocolError | None = None
         self._id: str | None = None
         self._retry: int | None = None
         self._clear()
@@ -101,22 +128,34 @@ class SSEDecoder:
         """Take bytes; give the events that they complete.
 
         Raises:
-          RemoteProtocolError: an event is larger than ``max_event_bytes``.
+          RemoteProtocolError: an event is larger than ``max_event_bytes``. Events before it are
+            given first, and the next call raises, so that the pieces make no difference.
 
         """
-        events = []
-        for line in self._lines.receive_data(data):
-            if line:
-                self._field(line)
-            elif (event := self._dispatch()) is not None:
-                events.append(event)
+        self._raise_error()
+        events: list[ServerSentEvent] = []
+        try:
+            for line in self._lines.receive_data(data):
+                if line:
+                    self._field(line)
+                elif (event := self._dispatch()) is not None:
+                    events.append(event)
+        except RemoteProtocolError as exc:
+            self._error = exc
+            if not events:
+                raise
         return events
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
     def end_of_data(self) -> ServerSentEvent | None:
         """Give the event that was not terminated, if there is one.
 
         The standard discards it: it may have been cut. Whoever can tell may use it all the same.
         """
+        self._raise_error()
         rest = self._lines.take_rest()
         if rest:
             self._field(rest)

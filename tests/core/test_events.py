@@ -119,8 +119,5 @@ def test_an_event_on_the_wire_has_six_keys_in_this_order() -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, raises=NameError, reason="its annotations are looked up in the package, not here"
-)
 def test_an_event_is_read_from_the_wire_by_its_type() -> None:
     assert msgspec.json.decode(msgspec.json.encode(EVENT), type=AgentEvent) == EVENT

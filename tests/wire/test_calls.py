@@ -140,7 +140,6 @@ def test_what_goes_back_with_a_call_is_the_last_that_came() -> None:
     assert [call.carry for call in writer.finish()] == [{"s": 2}, {"s": 3}]
 
 
-@pytest.mark.xfail(strict=True, reason="an empty object in front hides the text behind it")
 def test_text_after_an_empty_object_counts() -> None:
     assert write([(0, "i", "f", {}), (0, "", "", '{"a": 1}')])[0].arguments == {"a": 1}
 

@@ -136,13 +136,9 @@ def test_there_are_recordings_of_each_kind() -> None:
 @pytest.mark.parametrize("split", [whole, one_by_one, randomly])
 @each_unambiguous
 def test_a_recording_says_to_us_what_it_says_to_the_provider_s_library(
-    recording: Recording, split: Callable[[bytes], list[bytes]], request: pytest.FixtureRequest
+    recording: Recording, split: Callable[[bytes], list[bytes]]
 ) -> None:
     expected = recording.expected
-    if "sdk_error" in expected and split is not one_by_one:
-        # The chunks of the same piece are lost with the error.
-        request.applymarker(pytest.mark.xfail(strict=True, reason="text lost with the error"))
-
     heard = hear(split(recording.data))
 
     assert heard.text == expected["text"]
@@ -174,12 +170,7 @@ def check_splits(recording: Recording, make: Make = ChatDecoder) -> None:
 
 
 @each
-def test_any_split_gives_the_same_chunks(
-    recording: Recording, request: pytest.FixtureRequest
-) -> None:
-    if recording in FAILED:
-        request.applymarker(pytest.mark.xfail(strict=True, reason="text lost with the error"))
-
+def test_any_split_gives_the_same_chunks(recording: Recording) -> None:
     check_splits(recording)
 
 

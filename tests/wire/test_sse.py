@@ -295,7 +295,6 @@ def test_an_event_larger_than_the_limit_is_refused_before_it_ends() -> None:
         assert caught.value.code == "too_large"
 
 
-@pytest.mark.xfail(strict=True, reason="the events of the same piece are lost with the error")
 @pytest.mark.parametrize("large", [b"data: " + b"x" * 20, b"data:123\n" * 3])
 def test_what_came_before_something_too_large_is_given_whatever_the_pieces(large: bytes) -> None:
     data = b"data: a\n\ndata: b\n\n" + large
