@@ -67,7 +67,7 @@ class Layout:
     boxes: Mapping[str, Box]
     frame: tuple[float, float, float, float]
     """Left, top, right and bottom of the frame around what goes on."""
-    shared: tuple[str, ...]
+    common: tuple[str, ...]
     """What every status in the frame may turn into."""
     size: tuple[float, float]
 
@@ -87,7 +87,7 @@ def distances(table: Table) -> dict[str, int]:
 def lay_out(table: Table) -> Layout:
     """Give every status its place."""
     going_on = [name for name in table if table[name]]
-    shared = tuple(
+    common = tuple(
         name for name in table if not table[name] and all(name in table[b] for b in going_on)
     )
     away = distances(table)
@@ -102,10 +102,10 @@ def lay_out(table: Table) -> Layout:
     right = left + width + FRAME
     bottom = top + (len(rows) - 1) * _step() + BOX_HEIGHT + FRAME
     column = right + 2 * COLUMN_GAP + BOX_WIDTH / 2
-    for box in _terminals(table, boxes, shared, column):
+    for box in _terminals(table, boxes, common, column):
         boxes[box.name] = box
     size = (column + BOX_WIDTH / 2 + MARGIN, bottom + MARGIN)
-    return Layout(boxes, (left - FRAME, MARGIN, right, bottom), shared, size)
+    return Layout(boxes, (left - FRAME, MARGIN, right, bottom), common, size)
 
 
 def _rows(away: Mapping[str, int], names: list[str]) -> range:
@@ -124,16 +124,16 @@ def _row(names: list[str], middle: float, y: float) -> Iterator[Box]:
 
 
 def _terminals(
-    table: Table, boxes: Mapping[str, Box], shared: tuple[str, ...], column: float
+    table: Table, boxes: Mapping[str, Box], common: tuple[str, ...], column: float
 ) -> Iterator[Box]:
     """Put what only one status may turn into beside it, and the others where there is room."""
     heights = sorted({box.y for box in boxes.values()})
-    for name in (name for name in table if not table[name] and name not in shared):
+    for name in (name for name in table if not table[name] and name not in common):
         [before] = [before for before in table if name in table[before]]
         heights.remove(boxes[before].y)
         yield Box(name, column, boxes[before].y, is_terminal=True)
-    assert len(shared) <= len(heights), "more ways to end than rows to put them in"
-    for name, y in zip(shared, reversed(heights), strict=False):
+    assert len(common) <= len(heights), "more ways to end than rows to put them in"
+    for name, y in zip(common, reversed(heights), strict=False):
         yield Box(name, column, y, is_terminal=True)
 
 
@@ -180,7 +180,7 @@ def _note(text: str, x: float, y: float, anchor: str = "start") -> str:
 
 def _edges(table: Table, layout: Layout) -> Iterator[str]:
     boxes = layout.boxes
-    for name in layout.shared:
+    for name in layout.common:
         box = boxes[name]
         start, end = layout.frame[2], box.x - BOX_WIDTH / 2
         froms = " ".join(before for before in table if name in table[before])
@@ -188,7 +188,7 @@ def _edges(table: Table, layout: Layout) -> Iterator[str]:
         yield _edge(froms, name, f"M{start:g} {box.y:g} H{end:g}")
     drawn = set()
     for before, afters in table.items():
-        for after in (name for name in table if name in afters and name not in layout.shared):
+        for after in (name for name in table if name in afters and name not in layout.common):
             if before == after:
                 yield _loop(boxes[before], layout)
             elif (after, before) not in drawn:

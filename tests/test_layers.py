@@ -265,7 +265,7 @@ PLANTED = {
         "flowtrio._runtime._orchestrator",
         "from flowtrio.stores.memory import MemoryConversations",
     ),
-    "a new place outside the order": ("flowtrio.helpers", "import json"),
+    "a new place outside the order": ("flowtrio.extras", "import json"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Every limit and its default. All are on unless switched off with ``math.inf``."""
+"""Every limit and its default. All are on; ``math.inf`` switches off any that is no size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """Limits of one run. Times are seconds of Trio's clock."""
+    """Limits of one run. Times are seconds of Trio's clock; counts are whole, or ``math.inf``."""
 
     run: float = attrs.field(default=600, validator=_positive)
     """The whole run, without the time spent waiting for a person."""
@@ -37,13 +37,13 @@ class Limits:
     """How long a question waits for its answer."""
     grace: float = attrs.field(default=5, validator=_positive)
     """How long cleanup may take after a run was told to end, before DONE is recorded without it."""
-    turns: int = attrs.field(default=16, validator=_whole)
+    turns: float = attrs.field(default=16, validator=_whole)
     """Model replies of one agent within one run."""
-    parallel_tools: int = attrs.field(default=8, validator=_whole)
+    parallel_tools: float = attrs.field(default=8, validator=_whole)
     """Tool calls of one agent that run at once; the others queue."""
-    buffer: int = attrs.field(default=64, validator=_whole)
+    buffer: float = attrs.field(default=64, validator=_whole)
     """Events recorded but not yet read before the producers are paused."""
-    result_bytes: int = attrs.field(default=1024 * 1024, validator=_whole)
+    result_bytes: float = attrs.field(default=1024 * 1024, validator=_whole)
     """Size of one tool's result as JSON, in bytes."""
 
 

@@ -29,7 +29,7 @@ def _resolve_annotations(cls: type) -> None:
     Whoever resolves them later (msgspec, attrs, `typing.get_type_hints`) looks in the module that
     the class names, which is about to be another one.
     """
-    own = cls.__dict__.get("__annotations__", {})
+    own = inspect.get_annotations(cls)
     # Names that only type checkers import cannot be resolved by anybody, here or later.
     with contextlib.suppress(NameError):
         hints = typing.get_type_hints(cls, include_extras=True)

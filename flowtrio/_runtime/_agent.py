@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import itertools
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
 import trio
@@ -26,7 +28,15 @@ if TYPE_CHECKING:
     from ._context import RunContext
     from ._frame import Frame
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Without output=T an answer is text; only type checkers know defaults before Python 3.13.
+    T = TypeVar("T", default=str)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _OUTPUT_ATTEMPTS = 2
 """How often a model is asked for an answer of the right type."""
@@ -119,9 +129,9 @@ class _Loop:
             f"agent {self.frame.agent!r} took {limit} turns without an answer", limit="turns"
         )
 
-    def _turns(self) -> Any:
+    def _turns(self) -> Iterable[int]:
         limit = self.run_.limits.turns
-        return iter(int, 1) if limit == float("inf") else range(limit)
+        return itertools.count() if limit == math.inf else range(int(limit))
 
     def _request(self) -> list[Message]:
         messages = self.transcript.messages()

@@ -55,7 +55,7 @@ class Tool(Generic[P, R]):
     """Whether the worker thread of a plain function may outlive its run."""
     fatal: bool = False
     """Whether the run fails when it raises."""
-    _arguments: type[msgspec.Struct] = attrs.field(repr=False)
+    _arguments: type[msgspec.Struct] = attrs.field(repr=False, alias="arguments")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, outside any run."""

@@ -42,7 +42,10 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
 
 FIELDS: Final = [(kind, field.name) for kind in ALL for field in attrs.fields(kind)]
 COUNTS: Final = [
-    (kind, name) for kind, name in FIELDS if attrs.fields_dict(kind)[name].type == "int"
+    (kind, name)
+    for kind, name in FIELDS
+    if attrs.fields_dict(kind)[name].type == "int"
+    or name in ("turns", "parallel_tools", "buffer", "result_bytes")
 ]
 TIMES: Final = [field for field in FIELDS if field not in COUNTS]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias
 
 import attrs
@@ -60,10 +60,8 @@ class Exchange:
 
     async def wait_left(self) -> None:
         """Wait until the client has closed the connection, and note when."""
-        try:
+        with suppress(trio.BrokenResourceError):
             await self.stream.receive_some(1)
-        except trio.BrokenResourceError:
-            pass
         self.left_at = trio.current_time()
 
 
