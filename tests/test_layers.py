@@ -161,6 +161,9 @@ def _judge(own: str, asked: Import) -> str | None:
         return _judge_layer(own, asked)
     if top == "__future__":
         return None
+    if top == "typing_extensions":
+        # For type checkers only: nobody has to have it installed.
+        return None if asked.form == "named" else f"{own} imports {asked.target} when it runs"
     if top == "asyncio":
         return "nothing here runs on asyncio"
     if top in sys.stdlib_module_names:
