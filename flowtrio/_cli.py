@@ -1,4 +1,4 @@
-"""The command line: ``flowtrio serve``."""
+"""The command line: ``flowtrio serve``, ``chat``, ``check``."""
 
 from __future__ import annotations
 
@@ -28,11 +28,9 @@ class _Usage(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
-        return trio.run(_serve, options)
+        status: int = options.run(options)
+        return status
     except _Usage as exc:
         print(f"flowtrio: {exc}", file=sys.stderr)
         return 2
@@ -41,12 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="flowtrio", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="serve an agent to WebSocket clients")
-    option = serve.add_argument
+    _add_serve(commands.add_parser("serve", help="serve an agent to WebSocket clients"))
+    _add_chat(commands.add_parser("chat", help="talk to an agent in the terminal"))
+    check = commands.add_parser("check", help="tell whether a log of events obeys the laws")
+    check.add_argument("file", metavar="FILE", help="JSON lines; - for standard input")
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda options: trio.run(_serve, options))
+    _add_agent(parser)
+    option = parser.add_argument
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     option("--ws-port", type=_port, default=8765, help="port (default: %(default)s; 0 for any)")
-    option("--model", metavar="MODEL", help=f"one of: {MODELS} (default: demo)")
-    option("--agent", metavar="MODULE:NAME", help="an agent of your own (default: a demonstration)")
     option(
         "--token",
         action="append",
@@ -64,7 +70,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="listen without a token on an address that others can reach",
     )
-    return parser
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=lambda options: trio.run(_chat, options))
+    _add_agent(parser)
+    option = parser.add_argument
+    option("text", metavar="TEXT", nargs="?", help="a message (default: ask for one after another)")
+    option("--events", action="store_true", help="write the run's events as JSON lines")
+
+
+def _add_agent(parser: argparse.ArgumentParser) -> None:
+    option = parser.add_argument
+    option("--model", metavar="MODEL", help=f"one of: {MODELS} (default: demo)")
+    option("--agent", metavar="MODULE:NAME", help="an agent of your own (default: a demonstration)")
 
 
 def _port(text: str) -> int:
@@ -74,7 +93,35 @@ def _port(text: str) -> int:
     return port
 
 
+def _check(options: argparse.Namespace) -> int:
+    from flowtrio._check import check_file
+
+    return check_file(options.file)
+
+
+async def _chat(options: argparse.Namespace) -> int:
+    from flowtrio._chat import Chat, EventScreen, LocalSource
+    from flowtrio._screen import PlainScreen, RichScreen, Screen
+
+    orchestrator = make_orchestrator(options.model, options.agent)
+    screen: Screen
+    if options.events:
+        screen = EventScreen()
+    elif not sys.stdout.isatty():
+        screen = PlainScreen()
+    else:
+        try:
+            screen = RichScreen()
+        except ModuleNotFoundError as exc:
+            raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+    async with orchestrator:
+        return await Chat(LocalSource(orchestrator), screen).talk(options.text)
+
+
 async def _serve(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     orchestrator = make_orchestrator(options.model, options.agent)
     async with trio.open_nursery() as nursery:
         stopping = await nursery.start(_stop_on_signals)

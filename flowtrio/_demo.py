@@ -33,7 +33,7 @@ async def search_flights(  # noqa: D417 - what is told to the model has no ctx
 
     """
     for found in range(1, 4):
-        await trio.sleep(0.1)
+        await trio.sleep(0.25)
         await ctx.progress({"airlines asked": found})
     price = _PRICES.get(city.casefold(), 240) * passengers
     return {"flight": f"FT{100 + price % 900}", "to": city, "departs": "09:40", "price": price}
@@ -48,7 +48,7 @@ async def search_hotels(city: str, nights: int = 2) -> list[dict[str, object]]:
       nights: How many nights.
 
     """
-    await trio.sleep(0.2)
+    await trio.sleep(0.5)
     price = _PRICES.get(city.casefold(), 240) // 2
     return [
         {"hotel": f"{name} {city}", "price": (price + extra) * nights}

@@ -54,7 +54,14 @@ LAYERS = {
     "testing": _layer(*BELOW_TESTING, ROOT, libraries=("trio", "hypothesis")),
     "_demo": _layer("_core", "abc", "_runtime", libraries=("trio",)),
     ROOT: _layer(*BELOW_TESTING),
-    "_cli": _layer(*BELOW_TESTING, ROOT, "_demo", "asgi", "testing", libraries=("trio", "rich")),
+    "_check": _layer("_core", "wire", "testing"),
+    "_screen": _layer("_core", libraries=("rich",)),
+    "_chat": _layer("_core", "_runtime", "_screen", libraries=("trio",)),
+    "_cli": _layer(
+        *BELOW_TESTING,
+        *(ROOT, "_demo", "_check", "_chat", "_screen", "asgi", "testing"),
+        libraries=("trio", "rich"),
+    ),
     "__main__": _layer("_cli"),
 }
 """The whole order, from the inside to the outside. A module outside it is refused."""

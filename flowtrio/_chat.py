@@ -1,0 +1,195 @@
+"""``flowtrio chat``: a conversation in the terminal.
+
+::
+
+    orchestrator, or a server ─ events ─ screen
+                      ◄─ cancel, approve, deny, answer ─ keyboard
+
+Ctrl-C cancels the run, and its end is shown like any other; a second one leaves at once. Where the
+output is no terminal it is plain text: what the model says, and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import attrs
+import msgspec
+import trio
+
+from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._runtime._orchestrator import Orchestrator
+from flowtrio._screen import PlainScreen, Screen
+
+COMPLETED, FAILED, CANCELLED = 0, 1, 130
+"""Exit statuses by outcome; 130 is a shell's for what Ctrl-C ended."""
+
+_STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
+
+
+class Run(AsyncIterable[AgentEvent], Protocol):
+    """What a chat needs of a run, here or on a server: `flowtrio.EventStream` is one."""
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """End it on purpose."""
+        ...
+
+    def approve(self, call_id: str) -> bool:
+        """Let a call begin."""
+        ...
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """Refuse a call."""
+        ...
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """Answer a question."""
+        ...
+
+
+class Source(Protocol):
+    """Where a chat's runs are: an orchestrator in this process, or a server."""
+
+    def start(self, message: str) -> AbstractAsyncContextManager[Run]:
+        """Start the run that answers *message*, in the chat's one conversation."""
+        ...
+
+
+@attrs.frozen
+class LocalSource:
+    """Runs in this process."""
+
+    orchestrator: Orchestrator
+
+    def start(self, message: str) -> AbstractAsyncContextManager[Run]:
+        """See `Source`."""
+        return self.orchestrator.process_stream(message, session_id="chat")
+
+
+@attrs.define(eq=False)
+class Keyboard:
+    """Lines that a person types. A line that nobody waits for any more goes to who asks next."""
+
+    read: Callable[[], str] = sys.stdin.readline
+    """Reads a line in a thread; an empty text at the end of the input."""
+    _typed: trio.Event | None = None
+    _line: str = ""
+    _lock: trio.Lock = attrs.Factory(trio.Lock)
+
+    async def ask(self, prompt: str, nursery: trio.Nursery) -> str | None:
+        """Ask on standard error, so that a redirected output stays clean; None at the end."""
+        async with self._lock:
+            sys.stderr.write(prompt)
+            sys.stderr.flush()
+            if self._typed is None:
+                self._typed = trio.Event()
+                nursery.start_soon(self._read_line, self._typed)
+            await self._typed.wait()
+            self._typed = None
+            return self._line.rstrip("\n") if self._line else None
+
+    async def _read_line(self, typed: trio.Event) -> None:
+        # The thread cannot be woken: at the end it is left to its waiting.
+        self._line = await trio.to_thread.run_sync(self.read, abandon_on_cancel=True)
+        typed.set()
+
+
+@attrs.define(eq=False)
+class Chat:
+    """One conversation at a terminal."""
+
+    source: Source
+    screen: Screen
+    keyboard: Keyboard = attrs.Factory(Keyboard)
+    _run: Run | None = None
+    _nursery: trio.Nursery = attrs.field(init=False)
+    _prompts: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    """Open prompts, by what they ask about."""
+
+    async def talk(self, text: str | None) -> int:
+        """Answer *text*, or what is typed until the input ends; give the exit status."""
+        status = CANCELLED
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._watch_signals)
+            if text is not None:
+                status = await self._answer(text)
+            else:
+                status = COMPLETED
+                while (line := await self.keyboard.ask("> ", self._nursery)) is not None:
+                    status = await self._answer(line) if line.strip() else status
+            self._nursery.cancel_scope.cancel()
+        return status
+
+    async def _answer(self, text: str) -> int:
+        status = FAILED
+        async with self.source.start(text) as self._run:
+            run = self._run
+            with self.screen:
+                async for event in run:
+                    self.screen.show(event)
+                    self._withdraw(event)
+                    if event.type in (EventType.APPROVAL_REQUIRED, EventType.INPUT_REQUIRED):
+                        scope = self._prompts[_subject(event)] = trio.CancelScope()
+                        self._nursery.start_soon(self._consult, run, event, scope)
+                    elif event.type is EventType.DONE:
+                        status = _STATUSES.get(event.data["status"], FAILED)
+        self._run = None
+        return status
+
+    # The person
+
+    async def _consult(self, run: Run, event: AgentEvent, scope: trio.CancelScope) -> None:
+        """Ask in place, while the run's other events go on being shown."""
+        data = event.data
+        with scope:
+            if event.type is EventType.INPUT_REQUIRED:
+                text = await self._ask(f"{data['prompt']} ")
+                run.answer(data["request_id"], text or "")
+                return
+            arguments = msgspec.json.encode(data["arguments"]).decode()
+            text = await self._ask(f"Let {data['tool_name']} run with {arguments}? [y/N] ")
+            if text is not None and text.strip().lower() in ("y", "yes"):
+                run.approve(data["call_id"])
+            else:
+                run.deny(data["call_id"], "denied at the terminal")
+
+    async def _ask(self, prompt: str) -> str | None:
+        with self.screen.paused():
+            return await self.keyboard.ask(prompt, self._nursery)
+
+    def _withdraw(self, event: AgentEvent) -> None:
+        """Close the prompt whose question has been settled, by whomever."""
+        scope = self._prompts.pop(_subject(event), None)
+        if scope is not None:
+            scope.cancel(reason="settled")
+
+    async def _watch_signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async for _ in signals:
+                if self._run is None or not self._run.cancel("interrupted at the terminal"):
+                    self._nursery.cancel_scope.cancel(reason="interrupted at the terminal")
+
+
+def _subject(event: AgentEvent) -> str:
+    """The call or question that an event is about, or nothing."""
+    match event.type:
+        case EventType.APPROVAL_REQUIRED | EventType.TOOL_CALL_START | EventType.TOOL_CALL_END:
+            return str(event.data["call_id"])
+        case EventType.INPUT_REQUIRED | EventType.INPUT_RESOLVED:
+            return str(event.data["request_id"])
+        case _:
+            return ""
+
+
+class EventScreen(PlainScreen):
+    """Writes each event as a line of JSON: ``--events``."""
+
+    def show(self, event: AgentEvent) -> None:
+        """See `Screen`."""
+        with contextlib.suppress(BrokenPipeError):
+            self.write(msgspec.json.encode(event).decode() + "\n")
