@@ -165,11 +165,13 @@ def test_deep_nesting_is_text_and_nothing_worse() -> None:
         st.binary(max_size=60),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["error", "message", "code", "type", "status", "detail"]),
-                inner,
-                max_size=4,
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(["error", "message", "code", "type", "status", "detail"]),
+                    inner,
+                    max_size=4,
+                )
             ),
         ).map(lambda value: json.dumps(value).encode()),
     )
@@ -224,9 +226,7 @@ def test_an_answer_without_a_name_has_none() -> None:
         ({"retry-after": "Tue, 32 Nov 2023 22:13:10 GMT"}, None),
     ],
 )
-def test_how_long_the_host_asked_us_to_wait(
-    headers: dict[str, str], seconds: float | None
-) -> None:
+def test_how_long_the_host_asked_us_to_wait(headers: dict[str, str], seconds: float | None) -> None:
     assert read_retry_after(headers, NOW) == seconds
 
 
