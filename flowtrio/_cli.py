@@ -14,6 +14,7 @@ from typing import Any
 
 import trio
 
+from flowtrio._core._failures import leaves
 from flowtrio._demo import demo_agent
 from flowtrio._runtime._agent import Agent
 from flowtrio._runtime._orchestrator import Orchestrator
@@ -28,12 +29,13 @@ class _Usage(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     options = _parser().parse_args(arguments)
+    status = 2
     try:
-        status: int = options.run(options)
-        return status
-    except _Usage as exc:
-        print(f"flowtrio: {exc}", file=sys.stderr)
-        return 2
+        status = options.run(options)
+    except* _Usage as group:
+        # In groups, since nurseries wrap what leaves them.
+        print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,9 +170,7 @@ async def _stop_on_signals(
 
 
 def _words(group: BaseExceptionGroup[Exception], options: argparse.Namespace) -> str:
-    exc: BaseException = group
-    while isinstance(exc, BaseExceptionGroup):
-        exc = exc.exceptions[0]
+    exc = next(leaves(group))
     if isinstance(exc, OSError):
         return f"can't listen on {options.host}:{options.ws_port}: {exc.strerror or exc}"
     return str(exc)

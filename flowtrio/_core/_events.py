@@ -76,7 +76,9 @@ class StreamMode(StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> StreamMode | None:
-        return cls.UPDATES if value == "incremental" else None
+        if value == "incremental":
+            return cls.UPDATES
+        raise ValueError(f"mode {value!r}: expected one of {', '.join(cls)}, incremental")
 
 
 class AgentStatus(StrEnum):

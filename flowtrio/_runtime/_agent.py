@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
@@ -43,6 +44,8 @@ _OUTPUT_ATTEMPTS = 2
 
 
 def _tools(given: Sequence[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:
+    if isinstance(given, Tool) or callable(given):
+        raise TypeError("tools: expected a list of tools, got a tool alone")
     tools = tuple(as_tool(tool) for tool in given)
     names = [tool.name for tool in tools]
     if twice := {name for name in names if names.count(name) > 1}:
@@ -184,6 +187,20 @@ def agent_name(agent: Any) -> str:
     """The name of an agent in events: its ``name``, or that of the function."""
     name = getattr(agent, "name", None) or getattr(agent, "__name__", None)
     return name if isinstance(name, str) and name else type(agent).__name__
+
+
+def as_awaitable(value: Any) -> Awaitable[Any]:
+    """What an agent gave when it was called, if that can be awaited.
+
+    Raises:
+      TypeError: it was a plain function.
+
+    """
+    if not inspect.isawaitable(value):
+        raise TypeError(
+            f"the agent gave {type(value).__name__}: expected an async def agent(ctx, message)"
+        )
+    return value
 
 
 def result_to_json(value: Any) -> Any:

@@ -15,7 +15,7 @@ from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, Too
 from flowtrio._core._failures import describe
 from flowtrio._core._values import check_json, clean_text
 
-from ._agent import agent_name, result_to_json
+from ._agent import agent_name, as_awaitable, result_to_json
 from ._calls import ActiveCall
 from ._frame import Frame
 from ._model import Turn
@@ -354,7 +354,9 @@ class MessageWriter:
 
 async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     """Run an agent's body in *frame*."""
-    return await frame.run_body(agent, RunContext._of(frame), message)
+    return await frame.run_body(
+        lambda: as_awaitable(agent(RunContext._of(frame), message)),
+    )
 
 
 def _text(value: str, what: str) -> str:

@@ -136,6 +136,10 @@ class StreamEngine:
 
     async def __aenter__(self) -> Self:
         """Open the engine: runs of bare streams are held, and joined at the block's end."""
+        if not trio.lowlevel.in_trio_task():
+            raise RuntimeError(
+                "a flowtrio engine opens under Trio: expected a call inside trio.run(main)"
+            )
         if self._manager is not None:
             raise RuntimeError("can't open an engine twice at once")
         self._manager = trio.open_nursery()

@@ -50,7 +50,7 @@ from flowtrio._core._exceptions import (
 )
 from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
 
-from ._agent import result_to_json
+from ._agent import as_awaitable, result_to_json
 from ._closers import closing_event
 from ._context import RunContext
 from ._frame import Alarm, Frame
@@ -275,7 +275,7 @@ class Run:
     async def _run_agent(self) -> Ending:
         await self.log.set_status()
         frame = Frame(self, None, ROOT, history=self.history)
-        value = await self._agent(RunContext._of(frame), self.info.message)
+        value = await as_awaitable(self._agent(RunContext._of(frame), self.info.message))
         while self._background:
             await self._wait_for_news()
         frame.leave()

@@ -15,6 +15,8 @@ import trio
 from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolArgs, ToolCall, Usage
 from flowtrio.abc import Message, ToolSpec
 
+from ._here import check_trio
+
 _RESULT_LENGTH = 160
 """Characters of a tool's result that the answer quotes."""
 
@@ -77,6 +79,7 @@ class DemoReply(AsyncIterator[Chunk]):
         """Give the next chunk, after the delay."""
         if not self._chunks:
             raise StopAsyncIteration
+        check_trio()
         await trio.sleep(self._delay)
         return self._chunks.popleft()
 

@@ -26,6 +26,12 @@ _CODES = {
     429: "rate_limited",
 }
 
+_REMEDIES = {
+    401: ". Check the key",
+    403: ". Check what the key may be used for",
+    404: ". Check the model's name and the base_url",
+}
+
 _NO_RETRY = ("insufficient_quota", "billing_hard_limit_reached")
 """Codes that come with status 429 and stay true, however long one waits."""
 
@@ -50,7 +56,7 @@ def error_of_response(
     kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
     is_final = code in _NO_RETRY
     return ProviderError(
-        f"the model's host {host} answered {status}, expected 200",
+        f"the model's host {host} answered {status}, expected 200{_REMEDIES.get(status, '')}",
         status=status,
         code="quota_exceeded" if is_final else kind,
         retry_after=read_retry_after(headers, now),

@@ -32,6 +32,7 @@ from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemotePr
 from flowtrio._core._limits import ModelLimits
 
 from ._errors import error_of_response, refuses_streaming, request_id
+from ._here import check_trio
 from ._host import CLOSE, HttpRequest, ModelHost, library_of, library_of_response
 
 MAX_REQUESTS = 3
@@ -132,6 +133,9 @@ class CompletionStream(AsyncIterator[Chunk]):
 
         """
         exchange = self._exchange
+        if self._token is None:
+            check_trio()
+            self._token = trio.lowlevel.current_trio_token()
         await checkpoint_if_cancelled()
         if exchange.chunks:
             return exchange.chunks.popleft()
@@ -142,8 +146,6 @@ class CompletionStream(AsyncIterator[Chunk]):
             raise StopAsyncIteration
         if exchange.is_closed:
             raise trio.ClosedResourceError("can't read on: this reply was closed before its end")
-        if self._token is None:
-            self._token = trio.lowlevel.current_trio_token()
         self._is_reading = True
         try:
             while not exchange.chunks:

@@ -1,0 +1,18 @@
+"""Whether we are where a client can work."""
+
+from __future__ import annotations
+
+import trio
+
+
+def check_trio() -> None:
+    """Refuse to go on outside Trio.
+
+    Raises:
+      RuntimeError: this is not a task of Trio; asyncio's are none.
+
+    """
+    if not trio.lowlevel.in_trio_task():
+        raise RuntimeError(
+            "a flowtrio client runs under Trio: expected a call inside trio.run(main)"
+        )

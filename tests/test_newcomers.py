@@ -1,0 +1,262 @@
+"""Errors that somebody meets on the first day: each says what was expected, in one message."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import metadata
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import (
+    Agent,
+    DemoClient,
+    OpenAIClient,
+    Orchestrator,
+    ProviderError,
+    RunContext,
+    RunFailed,
+    StreamEngine,
+    serve_websocket,
+    tool,
+)
+from flowtrio._cli import main
+from tests.support.model_server import open_model_server, refuses
+
+MESSAGES: Any = [{"role": "user", "content": "hi"}]
+
+
+def no_annotation(city):  # type: ignore[no-untyped-def]
+    """Look something up."""
+
+
+@tool
+async def fine(city: str) -> str:
+    """Look something up."""
+    return city
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda: Agent(llm_client=None), TypeError, "expected an object with stream_completion"),
+        (lambda: Agent(llm_client="gpt"), TypeError, "expected an object with stream_completion"),
+        (lambda: tool(no_annotation), TypeError, "parameter 'city' needs an annotation"),
+        (
+            lambda: Agent(llm_client=DemoClient(), tools=fine),
+            TypeError,
+            "expected a list of tools, got a tool alone",
+        ),
+        (
+            lambda: Agent(llm_client=DemoClient(), tools=["lookup"]),
+            TypeError,
+            "expected a function, got 'lookup'",
+        ),
+        (
+            lambda: StreamEngine().stream(DemoClient(), "hi"),
+            TypeError,
+            r"as an agent: expected flowtrio.Agent\(llm_client=...\) or an async def agent",
+        ),
+        (
+            lambda: StreamEngine().stream(Agent, "hi"),
+            TypeError,
+            r"as an agent: expected flowtrio.Agent\(llm_client=...\) or an async def agent",
+        ),
+        (
+            lambda: StreamEngine().stream(Agent(llm_client=DemoClient()), None),
+            TypeError,
+            "message: expected a str, got NoneType",
+        ),
+        (
+            lambda: StreamEngine(mode="everything"),
+            ValueError,
+            "mode 'everything': expected one of values, updates, messages, events",
+        ),
+        (lambda: Orchestrator(), ValueError, r"expected llm_client=... or agents="),
+        (
+            lambda: OpenAIClient(api_key="k", model="m", base_url="api.example.org"),
+            ValueError,
+            "base_url: expected an address that begins with http:// or https://",
+        ),
+        (
+            lambda: OpenAIClient(api_key="k\n", model="m"),
+            ValueError,
+            "'authorization': expected a value of printable ASCII characters",
+        ),
+    ],
+)
+def test_what_is_built_wrong_is_told_where_it_is_built(
+    wrong: Callable[[], object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        wrong()
+
+
+def test_no_key_is_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+    with pytest.raises(ValueError, match=r"expected api_key=... or OPENAI_API_KEY"):
+        OpenAIClient(model="gpt-4o-mini")
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [(401, "Check the key"), (404, "Check the model's name and the base_url")],
+)
+async def test_what_the_host_refuses_comes_with_what_to_do(status: int, message: str) -> None:
+    async with (
+        open_model_server([refuses(status)]) as server,
+        OpenAIClient(api_key="k", model="m", base_url=server.url) as client,
+    ):
+        with pytest.raises(ProviderError, match=message):
+            await client.complete(MESSAGES)
+
+
+async def test_a_host_that_cannot_be_reached_is_named() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        async with OpenAIClient(api_key="k", model="m", base_url=url) as client:
+            client._host.jitter = lambda: 0
+            with pytest.raises(ProviderError, match=r"host 127\.0\.0\.1 could not be reached"):
+                await client.complete(MESSAGES)
+
+
+# asyncio
+
+
+async def iterate() -> None:
+    async for _ in StreamEngine().stream(Agent(llm_client=DemoClient()), "hi"):
+        pass
+
+
+async def enter() -> None:
+    async with StreamEngine().stream(Agent(llm_client=DemoClient()), "hi"):
+        pass
+
+
+async def open_engine() -> None:
+    async with StreamEngine():
+        pass
+
+
+async def open_orchestrator() -> None:
+    async with Orchestrator(llm_client=DemoClient()):
+        pass
+
+
+async def process() -> None:
+    await Orchestrator(llm_client=DemoClient()).process("hi")
+
+
+async def ask_demo() -> None:
+    await DemoClient().complete(MESSAGES)
+
+
+async def ask_openai() -> None:
+    await OpenAIClient(api_key="k", model="m").complete(MESSAGES)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [iterate, enter, open_engine, open_orchestrator, process, ask_demo, ask_openai],
+    ids=lambda program: program.__name__,
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_under_asyncio_the_message_names_trio(program: Callable[[], Any]) -> None:
+    with pytest.raises(RuntimeError, match=r"under Trio: expected a call inside trio\.run\(main\)"):
+        asyncio.run(program())
+
+
+# Forgotten words
+
+
+def plain(ctx: RunContext, message: str) -> str:
+    return message
+
+
+async def test_an_agent_that_is_not_async_is_told_so() -> None:
+    async with StreamEngine().stream(plain, "hi") as stream:  # type: ignore[arg-type]
+        with pytest.raises(RunFailed, match="the agent gave str: expected an async def agent"):
+            await stream.result()
+
+
+async def test_a_stream_is_iterated_and_not_awaited() -> None:
+    stream = StreamEngine().stream(Agent(llm_client=DemoClient()), "hi")
+
+    with pytest.raises(TypeError, match="EventStream can't be used in 'await' expression"):
+        await stream  # type: ignore[misc]
+    with pytest.raises(TypeError, match="'EventStream' object is not iterable"):
+        list(stream)  # type: ignore[call-overload]
+
+
+# The server and the command line
+
+
+async def test_a_server_for_everybody_has_to_be_meant() -> None:
+    orchestrator = Orchestrator(llm_client=DemoClient())
+
+    with pytest.raises(ValueError, match=r"expected token=\.\.\., authenticate=\.\.\., insecure"):
+        await serve_websocket(orchestrator, "0.0.0.0", 0)
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """The exit status and what was said of it."""
+    return main(arguments), capsys.readouterr().err
+
+
+def test_a_port_that_is_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        status, text = told(capsys, "serve", "--ws-port", port)
+
+    assert status == 2
+    assert text.endswith(f"flowtrio: can't listen on 127.0.0.1:{port}: Address already in use\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "gpt-4o"], "--model gpt-4o: expected one of demo, openai:NAME"),
+        (["--agent", "nowhere"], "--agent nowhere: expected package.module:name"),
+        (["--agent", "no.such.module:x"], "--agent no.such.module:x: there is no module"),
+        (["--agent", "flowtrio:x"], "--agent flowtrio:x: 'flowtrio' has no 'x'"),
+        (["--agent", "flowtrio:__version__"], "--agent flowtrio:__version__: can't run"),
+    ],
+)
+def test_options_that_name_nothing_are_told(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    status, text = told(capsys, "serve", *arguments)
+
+    assert status == 2
+    assert f"flowtrio: {message}" in text
+
+
+def test_a_missing_extra_is_named() -> None:
+    program = "import sys; sys.modules['rich'] = None; sys.stdout.isatty = lambda: True\n"
+    program += "from flowtrio._cli import main; sys.exit(main(['chat', 'hi']))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 2
+    assert "pip install 'flowtrio[cli]'" in done.stderr
+
+
+def test_older_pythons_are_refused_by_pip() -> None:
+    assert metadata("flowtrio")["Requires-Python"] == ">=3.11"
+
+
+def test_under_trio_all_is_well() -> None:
+    """What the asyncio cases do wrong is nothing but asyncio."""
+    for program in (iterate, enter, open_engine, open_orchestrator, process, ask_demo):
+        trio.run(program)
