@@ -43,6 +43,8 @@ from flowtrio.stores.memory import MemoryConversations as MemoryConversations
 
 if TYPE_CHECKING:
     from flowtrio.clients._demo import DemoClient as DemoClient
+    from flowtrio.clients._gemini import GeminiClient as GeminiClient
+    from flowtrio.clients._ollama import OllamaClient as OllamaClient
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
     from flowtrio.transports.websocket import serve_websocket as serve_websocket
 
@@ -52,6 +54,8 @@ _publish(__name__, [value for name, value in globals().items() if not name.start
 
 _LAZY = {
     "DemoClient": "flowtrio.clients._demo",
+    "GeminiClient": "flowtrio.clients._gemini",
+    "OllamaClient": "flowtrio.clients._ollama",
     "OpenAIClient": "flowtrio.clients._openai",
     "serve_websocket": "flowtrio.transports.websocket",
 }

@@ -14,12 +14,20 @@ from typing import Any
 
 import trio
 
+import flowtrio
 from flowtrio._core._failures import leaves
 from flowtrio._demo import demo_agent
 from flowtrio._runtime._agent import Agent
 from flowtrio._runtime._orchestrator import Orchestrator
 
-MODELS = "demo, openai:NAME"
+CLIENTS = {
+    "openai": "OpenAIClient",
+    "gemini": "GeminiClient",
+    "ollama": "OllamaClient",
+}
+"""What ``--model`` may name, and the client of each."""
+
+MODELS = ", ".join(["demo", *(f"{kind}:NAME" for kind in CLIENTS)])
 
 
 class _Usage(Exception):
@@ -199,21 +207,15 @@ def make_orchestrator(model: str | None, agent: str | None) -> Orchestrator:
 
 def make_model(name: str) -> Any:
     """Make the client that ``--model`` names."""
-    kind, colon, model = name.partition(":")
-    match kind:
-        case "demo" if not colon:
-            from flowtrio.clients._demo import DemoClient
-
-            return DemoClient()
-        case "openai" if model:
-            from flowtrio.clients._openai import OpenAIClient
-
-            try:
-                return OpenAIClient(model=model)
-            except ValueError as exc:
-                raise _Usage(str(exc)) from None
-        case _:
-            raise _Usage(f"--model {name}: expected one of {MODELS}")
+    if name == "demo":
+        return flowtrio.DemoClient()
+    kind, _, model = name.partition(":")
+    if kind not in CLIENTS or not model:
+        raise _Usage(f"--model {name}: expected one of {MODELS}")
+    try:
+        return getattr(flowtrio, CLIENTS[kind])(model=model)
+    except ValueError as exc:
+        raise _Usage(str(exc)) from None
 
 
 def load(name: str) -> Any:

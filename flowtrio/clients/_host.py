@@ -72,6 +72,31 @@ class ModelHost:
     requests: int = attrs.field(default=0, init=False)
     retries: int = attrs.field(default=0, init=False)
 
+    @classmethod
+    def of(
+        cls,
+        base_url: str,
+        *,
+        headers: Mapping[str, str],
+        key: str | None,
+        http_client: Any,
+        limits: ModelLimits | None,
+    ) -> ModelHost:
+        """Make it from what a client was given.
+
+        Raises:
+          ValueError: the address is none, or a header cannot be sent.
+          TypeError: *http_client* is no client of httpx's shape.
+
+        """
+        return cls(
+            base_url=check_base_url(base_url),
+            headers=check_headers(headers),
+            secrets=(key,) if key else (),
+            http_client=check_http_client(http_client),
+            limits=limits or ModelLimits(),
+        )
+
     @property
     def name(self) -> str:
         """The host as messages show it: no path, no credentials."""

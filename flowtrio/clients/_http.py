@@ -82,6 +82,10 @@ class ModelRequest:
     content_type: str = "text/event-stream"
     """Of a streamed answer."""
 
+    def as_whole(self) -> ModelRequest:
+        """The same, asked for a whole answer from the start."""
+        return attrs.evolve(self, wants_stream=False)
+
 
 def stream_reply(host: ModelHost, request: ModelRequest) -> CompletionStream:
     """Make a reply's iterator; nothing is sent before its first step."""

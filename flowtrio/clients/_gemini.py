@@ -1,0 +1,79 @@
+"""Google's Gemini."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import ToolSpec
+from flowtrio.wire._gemini import decode_completion, encode_request, gemini_decoder
+
+from ._client import HttpClient
+from ._host import HttpRequest, ModelHost
+from ._http import ModelRequest
+
+_BASE_URL = "https://generativelanguage.googleapis.com"
+_VERSION = "v1beta"
+
+
+class GeminiClient(HttpClient):
+    """A Gemini model, by Google's own protocol.
+
+    Args:
+      api_key: The key; by default ``GOOGLE_API_KEY``, else ``GEMINI_API_KEY`` from the environment.
+        Not needed with a *base_url* of one's own.
+      model: The model's name, such as ``gemini-2.5-flash``.
+      base_url: The address, without the version; by default Google's.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      options: Further keys of each request: ``temperature=0`` and the like go into its
+        ``generationConfig``, others, such as ``safetySettings``, stand beside it.
+
+    Raises:
+      ValueError: there is no key, or no model.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        model: str,
+        base_url: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        **options: Any,
+    ) -> None:
+        # The SDK reads both, and takes Google's where both are set.
+        key = api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
+        if not key and not base_url:
+            raise ValueError(
+                "GeminiClient(): expected api_key=... or GEMINI_API_KEY in the environment"
+            )
+        host = ModelHost.of(
+            base_url or _BASE_URL,
+            headers={"x-goog-api-key": key} if key else {},
+            key=key,
+            http_client=http_client,
+            limits=limits,
+        )
+        super().__init__(model, host, options)
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> ModelRequest:
+        base = f"{self._host.base_url}/{_VERSION}/models/{quote(model, safe='')}"
+
+        def ask(stream: bool) -> HttpRequest:
+            verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
+            return HttpRequest(f"{base}:{verb}", encode_request(messages, tools, options))
+
+        return ModelRequest(ask=ask, decoder=gemini_decoder, decode_whole=decode_completion)

@@ -1,0 +1,90 @@
+"""Ollama."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import ToolSpec
+from flowtrio.wire._ollama import decode_completion, encode_request, ollama_decoder
+
+from ._client import HttpClient
+from ._host import HttpRequest, ModelHost
+from ._http import ModelRequest
+
+_PORT = 11434
+
+
+class OllamaClient(HttpClient):
+    """A model behind Ollama's own protocol.
+
+    Args:
+      api_key: A key, where the server stands behind something that wants one.
+      model: The model's name, such as ``llama3.2``.
+      base_url: The address; by default ``OLLAMA_HOST`` from the environment, else port 11434 of
+        this machine.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      options: Further keys of each request: ``temperature=0`` and the like go into its ``options``,
+        others, such as ``think`` or ``keep_alive``, stand beside it.
+
+    Raises:
+      ValueError: there is no model.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        model: str,
+        base_url: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        **options: Any,
+    ) -> None:
+        host = ModelHost.of(
+            base_url or read_host(os.environ.get("OLLAMA_HOST", "")),
+            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
+            key=api_key,
+            http_client=http_client,
+            limits=limits,
+        )
+        super().__init__(model, host, options)
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> ModelRequest:
+        url = f"{self._host.base_url}/api/chat"
+
+        def ask(stream: bool) -> HttpRequest:
+            return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
+
+        return ModelRequest(
+            ask=ask,
+            decoder=ollama_decoder,
+            decode_whole=decode_completion,
+            content_type="application/x-ndjson",
+        )
+
+
+def read_host(text: str) -> str:
+    """An address from what ``OLLAMA_HOST`` may say: host, port or both, with a scheme or not."""
+    text = text.strip()
+    has_scheme = "://" in text
+    parts = urlsplit(text if has_scheme else f"http://{text}")
+    host = parts.hostname or "127.0.0.1"
+    if host == "0.0.0.0":
+        host = "127.0.0.1"
+    if ":" in host:
+        host = f"[{host}]"
+    default = {"http": 80, "https": 443}.get(parts.scheme, _PORT) if has_scheme else _PORT
+    return f"{parts.scheme}://{host}:{parts.port or default}{parts.path.rstrip('/')}"

@@ -1,0 +1,392 @@
+"""Google's Gemini: ``streamGenerateContent`` as server-sent events.
+
+A reply is finished when its candidate has a ``finishReason``, or when the prompt was blocked. What
+the model thought is signed: the parts that it gave are kept as they came, and go back unchanged in
+the next request, where the provider refuses calls whose signatures are missing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
+from flowtrio._core._exceptions import RemoteProtocolError
+
+from ._calls import CallWriter
+from ._json import decode_json
+from ._messages import data_url, parts_of, text_of
+from ._openai_chat import stream_error
+from ._reply import ReplyDecoder
+from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+}
+
+
+class _Content(msgspec.Struct):
+    parts: list[dict[str, Any]] | None = None
+
+
+class _Candidate(msgspec.Struct, rename="camel"):
+    index: int | None = None
+    content: _Content | None = None
+    finish_reason: str | None = None
+    grounding_metadata: Any = None
+    citation_metadata: Any = None
+
+
+class _Payload(msgspec.Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: Any = None
+    usage_metadata: Any = None
+    model_version: str | None = None
+    error: Any = None
+
+
+def gemini_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[ServerSentEvent]:
+    """A decoder of one streamed reply."""
+    return ReplyDecoder(SSEDecoder(max_event_bytes), GeminiReply(), "a finishReason")
+
+
+class GeminiReply:
+    """Reads the frames of one reply; see `flowtrio.wire._reply.Reply`."""
+
+    def __init__(self) -> None:
+        self._calls = CallWriter()
+        self._finish_reason: str | None = None
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._kept: list[dict[str, Any]] = []
+        self._is_signed = False
+        self._cited: set[tuple[Any, ...]] = set()
+        self._executions = 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        return self._finish_reason is not None
+
+    def read(self, frame: ServerSentEvent) -> list[Chunk]:
+        """Give what a frame says."""
+        return [] if not frame.data.strip() else self.read_payload(frame.data)
+
+    def read_payload(self, data: bytes) -> list[Chunk]:
+        """Give what one response object says.
+
+        Raises:
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no such object.
+
+        """
+        try:
+            payload = msgspec.convert(decode_json(data), _Payload)
+        except ValueError:
+            raise RemoteProtocolError(
+                f"an event of the model's stream is not the expected JSON ({len(data)} bytes)",
+                retryable=True,
+            ) from None
+        if payload.error is not None:
+            raise stream_error(payload.error)
+        self._model = payload.model_version or self._model
+        self._usage = _read_usage(payload.usage_metadata) or self._usage
+        feedback = payload.prompt_feedback
+        if isinstance(feedback, dict) and isinstance(feedback.get("blockReason"), str):
+            self._finish_reason = feedback["blockReason"]
+        for candidate in payload.candidates or ():
+            # Several choices: the first.
+            if not candidate.index:
+                return self._candidate(candidate)
+        return []
+
+    def _candidate(self, candidate: _Candidate) -> list[Chunk]:
+        given = () if candidate.content is None else candidate.content.parts or ()
+        chunks = [chunk for part in given if (chunk := self._part(part)) is not None]
+        cited = [*_grounding(candidate.grounding_metadata), *_citations(candidate)]
+        parts = [part for part in cited if self._is_new(part)]
+        if parts:
+            chunks.append(Chunk(parts=parts))
+        if candidate.finish_reason and candidate.finish_reason != "FINISH_REASON_UNSPECIFIED":
+            self._finish_reason = self._finish_reason or candidate.finish_reason
+        return chunks
+
+    def _part(self, part: dict[str, Any]) -> Chunk | None:
+        self._keep(part)
+        text = part.get("text")
+        match part:
+            case {"functionCall": {"name": str(name)} as call}:
+                return Chunk(tool_args=[self._call(name, call, part)])
+            case {"executableCode": {} as code}:
+                return Chunk(parts=[self._execution(code)])
+            case {"codeExecutionResult": {} as result}:
+                return Chunk(parts=[self._execution_result(result)])
+            case {"inlineData": {"data": str(data), "mimeType": str(mime)}}:
+                return Chunk(parts=[{"type": "file", "mime_type": mime, "data": data}])
+            case {"fileData": {"fileUri": str(url)} as file}:
+                mime = file.get("mimeType")
+                return Chunk(parts=[{"type": "file", "mime_type": mime, "url": url}])
+            case _ if isinstance(text, str) and text:
+                return Chunk(reasoning=text) if part.get("thought") else Chunk(content=text)
+            case _:
+                return None
+
+    def _call(self, name: str, call: dict[str, Any], part: dict[str, Any]) -> ToolArgs:
+        arguments = call.get("args")
+        signature = part.get("thoughtSignature")
+        carry = {"gemini": {"signature": signature}} if isinstance(signature, str) else None
+        call_id = call.get("id")
+        return self._calls.add(
+            len(self._calls),
+            call_id if isinstance(call_id, str) else "",
+            name,
+            arguments if isinstance(arguments, dict) else {},
+            carry,
+        )
+
+    def _execution(self, code: dict[str, Any]) -> dict[str, Any]:
+        self._executions += 1
+        return {
+            "type": "server_tool_call",
+            "id": str(code.get("id") or f"code_{self._executions}"),
+            "name": "code_execution",
+            "arguments": {"language": code.get("language"), "code": code.get("code")},
+        }
+
+    def _execution_result(self, result: dict[str, Any]) -> dict[str, Any]:
+        part = {
+            "type": "server_tool_result",
+            "id": str(result.get("id") or f"code_{self._executions}"),
+            "result": {"outcome": result.get("outcome"), "output": result.get("output")},
+        }
+        if result.get("outcome") not in (None, "OUTCOME_OK"):
+            part["error"] = str(result["outcome"])
+        return part
+
+    def _keep(self, part: dict[str, Any]) -> None:
+        """Keep a part for the next request; text that came in pieces becomes one."""
+        self._is_signed = self._is_signed or part.keys() - {"text", "thought"} != set()
+        last = self._kept[-1] if self._kept else {}
+        is_text = {"text", "thought"} >= part.keys() | last.keys()
+        if is_text and last.get("text") and part.get("thought") == last.get("thought"):
+            self._kept[-1] = {**last, "text": f"{last['text']}{part.get('text') or ''}"}
+            return
+        self._kept.append(part)
+
+    def _is_new(self, part: dict[str, Any]) -> bool:
+        key = (part.get("url"), part.get("title"), part.get("text"))
+        is_new = key not in self._cited
+        self._cited.add(key)
+        return is_new
+
+    def final(self) -> Chunk:
+        """The final chunk."""
+        calls = self._calls.finish()
+        raw = self._finish_reason
+        reason = _FINISH_REASONS.get(raw or "", "stop")
+        if raw is not None and raw not in _FINISH_REASONS and not self._kept:
+            # The prompt was blocked, for whatever reason.
+            reason = "content_filter"
+        return Chunk(
+            is_final=True,
+            tool_calls=calls,
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
+            raw_finish_reason=raw,
+            usage=self._usage,
+            model=self._model,
+            carry={"gemini": {"parts": self._kept}} if self._is_signed else None,
+        )
+
+
+def decode_completion(body: bytes) -> list[Chunk]:
+    """Decode an answer that was not streamed, as chunks.
+
+    Raises:
+      ProviderError: it is an error.
+      RemoteProtocolError: it is not such an answer.
+
+    """
+    reply = GeminiReply()
+    chunks = reply.read_payload(body)
+    if not reply.is_finished:
+        raise RemoteProtocolError("the model's answer has no finishReason", code="bad_answer")
+    return [*chunks, reply.final()]
+
+
+def _read_usage(usage: Any) -> Usage | None:
+    if not isinstance(usage, dict):
+        return None
+
+    def count(key: str) -> int:
+        value = usage.get(key)
+        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
+
+    thoughts = count("thoughtsTokenCount")
+    return Usage(
+        prompt_tokens=count("promptTokenCount") + count("toolUsePromptTokenCount"),
+        completion_tokens=count("candidatesTokenCount") + thoughts,
+        reasoning_tokens=thoughts,
+        cached_tokens=count("cachedContentTokenCount"),
+    )
+
+
+def _grounding(metadata: Any) -> Iterator[dict[str, Any]]:
+    chunks = metadata.get("groundingChunks") if isinstance(metadata, dict) else None
+    for chunk in chunks if isinstance(chunks, list) else ():
+        for kind in ("web", "retrievedContext", "maps"):
+            source = chunk.get(kind) if isinstance(chunk, dict) else None
+            if isinstance(source, dict):
+                yield {
+                    "type": "citation",
+                    "url": source.get("uri"),
+                    "title": source.get("title"),
+                    "text": source.get("text"),
+                }
+
+
+def _citations(candidate: _Candidate) -> Iterator[dict[str, Any]]:
+    metadata = candidate.citation_metadata
+    if isinstance(metadata, dict):
+        sources = metadata.get("citationSources") or metadata.get("citations")
+        for source in sources if isinstance(sources, list) else ():
+            if isinstance(source, dict):
+                yield {"type": "citation", "url": source.get("uri"), "title": source.get("title")}
+
+
+# Requests
+
+_CONFIG = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "max_tokens": "maxOutputTokens",
+    "stop": "stopSequences",
+    "seed": "seed",
+}
+"""Options that belong to ``generationConfig``, by the name that all clients share."""
+
+
+def encode_request(
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The body of a request.
+
+    Args:
+      messages: The conversation, in OpenAI's shape.
+      tools: Tools to offer, in OpenAI's shape.
+      options: ``output_schema``, the options in `_CONFIG`, and further keys of the body; None
+        takes a key out.
+
+    """
+    contents: list[dict[str, Any]] = []
+    system: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    for message in messages:
+        if message["role"] in ("system", "developer"):
+            system.append({"text": text_of(message.get("content"))})
+            continue
+        role, parts = _encode_message(message, names)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts
+        elif parts:
+            contents.append({"role": role, "parts": parts})
+    body: dict[str, Any] = {"contents": contents}
+    if system:
+        body["systemInstruction"] = {"parts": system}
+    if tools:
+        body["tools"] = [{"functionDeclarations": [_encode_tool(tool) for tool in tools]}]
+    _add_options(body, options)
+    return body
+
+
+def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:
+    config: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is None:
+            continue
+        if key == "output_schema":
+            config |= {"responseMimeType": "application/json", "responseJsonSchema": value[1]}
+        elif key == "generationConfig":
+            config |= value
+        elif key == "tools":
+            body["tools"] = [*body.get("tools", ()), *value]
+        elif key in _CONFIG:
+            config[_CONFIG[key]] = [value] if key == "stop" and isinstance(value, str) else value
+        else:
+            body[key] = value
+    if config:
+        body["generationConfig"] = config
+
+
+def _encode_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool["function"]
+    declaration = {"name": function["name"], "description": function.get("description", "")}
+    if parameters := function.get("parameters"):
+        declaration["parametersJsonSchema"] = parameters
+    return declaration
+
+
+def _encode_message(
+    message: Mapping[str, Any], names: dict[str, str]
+) -> tuple[str, list[dict[str, Any]]]:
+    match message["role"]:
+        case "assistant":
+            return "model", _encode_reply(message, names)
+        case "tool":
+            return "user", [_encode_result(message, names)]
+        case _:
+            return "user", [_encode_part(part) for part in parts_of(message.get("content"))]
+
+
+def _encode_reply(message: Mapping[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
+    calls = message.get("tool_calls") or ()
+    for call in calls:
+        names[call["id"]] = call["function"]["name"]
+    carry = (message.get("flowtrio") or {}).get("carry")
+    if isinstance(carry, Mapping) and isinstance(carry.get("gemini"), Mapping):
+        return [dict(part) for part in carry["gemini"]["parts"]]
+    parts = [_encode_part(part) for part in parts_of(message.get("content"))]
+    for call in calls:
+        arguments = json.loads(call["function"]["arguments"] or "{}")
+        part = {"functionCall": {"name": call["function"]["name"], "args": arguments}}
+        kept = ((call.get("flowtrio") or {}).get("carry") or {}).get("gemini")
+        if isinstance(kept, Mapping):
+            part["thoughtSignature"] = kept["signature"]
+        parts.append(part)
+    return parts
+
+
+def _encode_result(message: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    text = text_of(message.get("content"))
+    try:
+        value = decode_json(text)
+    except ValueError:
+        value = text
+    response = value if isinstance(value, dict) else {"result": value}
+    name = names.get(message["tool_call_id"], message["tool_call_id"])
+    return {"functionResponse": {"name": name, "response": response}}
+
+
+def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    match part:
+        case {"type": "text", "text": text}:
+            return {"text": text}
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            if (data := data_url(url)) is not None:
+                return {"inlineData": {"mimeType": data[0], "data": data[1]}}
+            return {"fileData": {"fileUri": url}}
+        case _:
+            raise ValueError(f"Gemini takes no content part of type {part.get('type')!r}")

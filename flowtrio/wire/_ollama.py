@@ -1,0 +1,235 @@
+"""Ollama's ``/api/chat``: a reply as JSON lines, finished by ``done``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from flowtrio._core._chunks import Chunk, FinishReason, Usage
+from flowtrio._core._exceptions import RemoteProtocolError
+
+from ._calls import CallWriter
+from ._json import decode_json
+from ._messages import data_url, parts_of, text_of
+from ._ndjson import NDJSONDecoder
+from ._openai_chat import stream_error
+from ._reply import ReplyDecoder
+from ._sse import MAX_EVENT_BYTES
+
+_FINISH_REASONS: dict[str, FinishReason] = {"length": "length"}
+
+
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    thinking: str | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Line(msgspec.Struct):
+    model: str | None = None
+    message: _Message | None = None
+    done: bool = False
+    done_reason: str | None = None
+    prompt_eval_count: int | None = None
+    eval_count: int | None = None
+    error: Any = None
+
+
+def ollama_decoder(max_line_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[bytes]:
+    """A decoder of one streamed reply."""
+    return ReplyDecoder(NDJSONDecoder(max_line_bytes), OllamaReply(), "a line that is done")
+
+
+class OllamaReply:
+    """Reads the lines of one reply; see `flowtrio.wire._reply.Reply`."""
+
+    def __init__(self) -> None:
+        self._calls = CallWriter()
+        self._last: _Line | None = None
+        self._thoughts: list[str] = []
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        return self._last is not None
+
+    def read(self, frame: bytes) -> list[Chunk]:
+        """Give what a line says; nothing may follow the one that is done."""
+        try:
+            line = msgspec.convert(decode_json(frame), _Line)
+        except ValueError:
+            raise RemoteProtocolError(
+                f"a line of the model's stream is not the expected JSON ({len(frame)} bytes)",
+                retryable=True,
+            ) from None
+        if line.error is not None:
+            raise stream_error(line.error)
+        chunks = [] if line.message is None else self._message(line.message)
+        if line.done:
+            self._last = line
+            chunks.append(self.final())
+        return chunks
+
+    def _message(self, message: _Message) -> list[Chunk]:
+        args = []
+        for call in message.tool_calls or ():
+            function = call.function or _Function()
+            arguments = function.arguments
+            args.append(
+                self._calls.add(
+                    # Each call comes whole, in one piece.
+                    len(self._calls),
+                    call.id or "",
+                    function.name,
+                    arguments if isinstance(arguments, str | dict) else None,
+                )
+            )
+        if message.thinking:
+            self._thoughts.append(message.thinking)
+        if not (message.content or message.thinking or args):
+            return []
+        content, reasoning = message.content or "", message.thinking or ""
+        return [Chunk(content=content, reasoning=reasoning, tool_args=args)]
+
+    def final(self) -> Chunk:
+        """The final chunk."""
+        last = self._last or _Line()
+        calls = self._calls.finish()
+        reason = _FINISH_REASONS.get(last.done_reason or "", "stop")
+        usage = None
+        if last.prompt_eval_count is not None or last.eval_count is not None:
+            usage = Usage(
+                prompt_tokens=max(0, last.prompt_eval_count or 0),
+                completion_tokens=max(0, last.eval_count or 0),
+            )
+        thoughts = "".join(self._thoughts)
+        return Chunk(
+            is_final=True,
+            tool_calls=calls,
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
+            raw_finish_reason=last.done_reason,
+            usage=usage,
+            model=last.model,
+            carry={"ollama": {"thinking": thoughts}} if thoughts and calls else None,
+        )
+
+
+def decode_completion(body: bytes) -> list[Chunk]:
+    """Decode an answer that was not streamed, as chunks.
+
+    Raises:
+      ProviderError: it is an error.
+      RemoteProtocolError: it is not such an answer.
+
+    """
+    reply = OllamaReply()
+    chunks = reply.read(body)
+    if not reply.is_finished:
+        raise RemoteProtocolError("the model's answer is not done", code="bad_answer")
+    return chunks
+
+
+# Requests
+
+_OPTIONS = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "max_tokens": "num_predict",
+    "stop": "stop",
+    "seed": "seed",
+    "num_ctx": "num_ctx",
+}
+"""Options that belong under ``options``, by the name that all clients share."""
+
+
+def encode_request(
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+    *,
+    stream: bool,
+) -> dict[str, Any]:
+    """The body of a request.
+
+    Args:
+      model: The model's name.
+      messages: The conversation, in OpenAI's shape.
+      tools: Tools to offer, in OpenAI's shape, which is Ollama's too.
+      options: ``output_schema``, the options in `_OPTIONS`, and further keys of the body; None
+        takes a key out.
+      stream: Whether the answer is to be streamed.
+
+    Raises:
+      ValueError: a message has a part that Ollama does not take.
+
+    """
+    names: dict[str, str] = {}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_encode_message(message, names) for message in messages],
+        "stream": stream,
+    }
+    if tools:
+        body["tools"] = [dict(tool) for tool in tools]
+    inner: dict[str, Any] = {}
+    for key, value in options.items():
+        if value is None:
+            continue
+        if key == "output_schema":
+            body["format"] = value[1]
+        elif key == "options":
+            inner |= value
+        elif key in _OPTIONS:
+            inner[_OPTIONS[key]] = [value] if key == "stop" and isinstance(value, str) else value
+        else:
+            body[key] = value
+    if inner:
+        body["options"] = inner
+    return body
+
+
+def _encode_message(message: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    content = message.get("content")
+    role = "system" if message["role"] == "developer" else message["role"]
+    encoded: dict[str, Any] = {"role": role, "content": text_of(content)}
+    images = [_encode_image(part) for part in parts_of(content) if part.get("type") != "text"]
+    if images:
+        encoded["images"] = images
+    if message["role"] == "tool":
+        encoded["tool_name"] = names.get(message["tool_call_id"], message["tool_call_id"])
+    calls = []
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        names[call["id"]] = function["name"]
+        arguments = json.loads(function["arguments"] or "{}")
+        calls.append({"function": {"name": function["name"], "arguments": arguments}})
+    if calls:
+        encoded["tool_calls"] = calls
+    carry = (message.get("flowtrio") or {}).get("carry")
+    if isinstance(carry, Mapping) and isinstance(carry.get("ollama"), Mapping):
+        encoded["thinking"] = carry["ollama"]["thinking"]
+    return encoded
+
+
+def _encode_image(part: Mapping[str, Any]) -> str:
+    if part.get("type") != "image_url":
+        raise ValueError(f"Ollama takes no content part of type {part.get('type')!r}")
+    data = data_url(part["image_url"]["url"])
+    if data is None:
+        raise ValueError("Ollama takes images as data: URLs only")
+    return data[1]
