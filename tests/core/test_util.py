@@ -97,6 +97,7 @@ def test_a_traceback_names_the_door(home: types.ModuleType) -> None:
     class Broken(Exception):
         __module__ = "flowtrio._somewhere"
 
+    Broken.__qualname__ = "Broken"  # as at a module's top
     publish("flowtrio.door", [Broken])
 
     assert traceback.format_exception_only(Broken("why")) == ["flowtrio.door.Broken: why\n"]
