@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -85,8 +86,12 @@ def read_retry_after(headers: Mapping[str, str], now: float) -> float | None:
     if seconds is not None or text is None:
         return seconds
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
+        date = parsedate_to_datetime(text)
+        # "All HTTP-date timestamps MUST be represented in Coordinated Universal Time" (section
+        # 5.6.7), and one of its three formats does not say so.
+        date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - now)
+    except (ValueError, OverflowError):
         return None
 
 
