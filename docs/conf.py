@@ -38,7 +38,10 @@ myst_heading_anchors = 3
 default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
-autodoc_default_options = {"members": True, "inherited-members": "Exception, Struct, str, AsyncIterator, Generic, object"}
+autodoc_default_options = {
+    "members": True,
+    "inherited-members": "Exception, Struct, str, AsyncIterator, Generic, object",
+}
 
 # Pages
 
