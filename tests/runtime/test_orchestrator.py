@@ -1,0 +1,165 @@
+"""Conversations of many users: who sees what, who waits, and who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import EventType, Orchestrator, RunContext, RunFailed, ToolCall
+from flowtrio.testing import ScriptedModel, check_events
+from tests.runtime._programs import done_of, error_of
+
+T = EventType
+
+
+async def remembering(ctx: RunContext, message: str) -> str:
+    """Answer with the user's own words so far, one second later."""
+    await trio.sleep(1)
+    said = [m["content"] for m in ctx.history if m["role"] == "user"]
+    answer = " ".join([*said, message])
+    async with ctx.message() as out:
+        await out.write(answer)
+    return answer
+
+
+async def read(orchestrator: Orchestrator, message: str, **options: Any) -> list[Any]:
+    async with orchestrator.process_stream(message, **options) as stream:
+        return [event async for event in stream]
+
+
+async def test_conversations_of_two_tenants_never_mix(autojump_clock: Any) -> None:
+    orchestrator = Orchestrator(agents=[remembering])
+    logs: dict[tuple[str, str, int], list[Any]] = {}
+
+    async def speak(tenant: str, session: str, turn: int) -> None:
+        message = f"{tenant}-{session}-{turn}"
+        logs[tenant, session, turn] = await read(
+            orchestrator, message, tenant_id=tenant, session_id=session
+        )
+
+    for turn in range(3):
+        async with trio.open_nursery() as nursery:
+            for tenant in ("one", "two"):
+                for session in ("a", "b", "c"):
+                    nursery.start_soon(speak, tenant, session, turn)
+
+    assert len(logs) == 18
+    for (tenant, session, turn), log in logs.items():
+        check_events(log)
+        expected = [f"{tenant}-{session}-{number}" for number in range(turn + 1)]
+        assert done_of(log)["result"] == " ".join(expected)
+
+
+async def _two_at_once(orchestrator: Orchestrator) -> list[list[Any]]:
+    logs: list[list[Any]] = [[], []]
+
+    async def speak(place: int) -> None:
+        await trio.sleep(place * 0.5)
+        logs[place] = await read(orchestrator, f"m{place}", tenant_id="t", session_id="s")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(speak, 0)
+        nursery.start_soon(speak, 1)
+    for log in logs:
+        check_events(log)
+    return logs
+
+
+@pytest.mark.parametrize(
+    ("on_busy", "statuses"),
+    [
+        ("queue", ["completed", "completed"]),
+        ("reject", ["completed", "error"]),
+        ("cancel", ["cancelled", "completed"]),
+    ],
+)
+async def test_a_message_for_a_busy_conversation(
+    on_busy: Any, statuses: list[str], autojump_clock: Any
+) -> None:
+    logs = await _two_at_once(Orchestrator(agents=[remembering], on_busy=on_busy))
+
+    assert [done_of(log)["status"] for log in logs] == statuses
+    if on_busy == "queue":
+        assert done_of(logs[1])["result"] == "m0 m1"
+    if on_busy == "reject":
+        assert error_of(logs[1])["code"] == "session_busy"
+        assert error_of(logs[1])["source"] == "limit"
+
+
+async def test_who_waited_too_long_is_told(autojump_clock: Any) -> None:
+    logs = await _two_at_once(Orchestrator(agents=[remembering], queue_wait=0.1))
+
+    assert error_of(logs[1])["code"] == "session_busy"
+
+
+async def test_a_tenant_has_only_so_many_runs(autojump_clock: Any) -> None:
+    orchestrator = Orchestrator(agents=[remembering], runs_per_tenant=1)
+    logs: dict[str, list[Any]] = {}
+
+    async def speak(name: str, tenant: str) -> None:
+        logs[name] = await read(orchestrator, name, tenant_id=tenant, session_id=name)
+
+    async with trio.open_nursery() as nursery:
+        for name, tenant in (("a", "one"), ("b", "one"), ("c", "two")):
+            nursery.start_soon(speak, name, tenant)
+
+    ended = {name: done_of(log)["status"] for name, log in logs.items()}
+    assert sorted([ended["a"], ended["b"]]) == ["completed", "error"]
+    assert ended["c"] == "completed"
+    [refused] = [log for log in logs.values() if done_of(log)["status"] == "error"]
+    assert error_of(refused)["code"] == "tenant_busy"
+    # The place is free again.
+    assert done_of(await read(orchestrator, "d", tenant_id="one"))["status"] == "completed"
+
+
+async def first(ctx: RunContext, message: str) -> str:
+    """Talk of the weather."""
+    return "first"
+
+
+async def second(ctx: RunContext, message: str) -> str:
+    """Talk of money."""
+    return "second"
+
+
+async def _later(message: str, ctx: RunContext) -> str:
+    await trio.lowlevel.checkpoint()
+    return "second"
+
+
+@pytest.mark.parametrize(
+    "route", [lambda message, ctx: "second", lambda message, ctx: second, _later]
+)
+async def test_a_route_chooses_who_answers(route: Callable[..., Any]) -> None:
+    orchestrator = Orchestrator(agents=[first, second], route=route)
+
+    assert await orchestrator.process("hello") == "second"
+
+
+@pytest.mark.parametrize(
+    ("answer", "chosen"),
+    [
+        ([ToolCall("p1", "choose_agent", {"agent": "second"})], "second"),
+        ([ToolCall("p1", "choose_agent", {"agent": "nobody"})], "first"),
+        ("I would say second.", "second"),
+        ("No idea.", "first"),
+    ],
+)
+async def test_the_model_chooses_who_answers(answer: Any, chosen: str) -> None:
+    with ScriptedModel(answer) as model:
+        orchestrator = Orchestrator(agents=[first, second], llm_client=model)
+        log = await read(orchestrator, "hello")
+
+    check_events(log)
+    assert done_of(log)["result"] == chosen
+    assert "Talk of money." in model.requests[0].messages[0]["content"]
+
+
+async def test_a_name_that_nobody_has_fails_the_run() -> None:
+    orchestrator = Orchestrator(agents=[first], route=lambda message, ctx: "nobody")
+
+    with pytest.raises(RunFailed, match="nobody"):
+        await orchestrator.process("hello")
