@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
 import random
@@ -9,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import trio
@@ -60,9 +61,9 @@ class ModelHost:
     """Where a client's requests go. May be made outside Trio, and used in several loops."""
 
     base_url: str
-    headers: dict[str, str]
-    secrets: tuple[str, ...]
-    """Texts that must not be seen: keys."""
+    headers: dict[str, str] = attrs.field(repr=False)
+    secrets: tuple[str, ...] = attrs.field(repr=False)
+    """Texts that must not be seen: keys, and a password from the address."""
     http_client: Any = None
     """The application's own `httpx.AsyncClient` or `httpx2.AsyncClient`; never closed here."""
     limits: ModelLimits = attrs.Factory(ModelLimits)
@@ -89,10 +90,11 @@ class ModelHost:
           TypeError: *http_client* is no client of httpx's shape.
 
         """
+        base_url, credentials, password = _split_credentials(check_base_url(base_url))
         return cls(
-            base_url=check_base_url(base_url),
-            headers=check_headers(headers),
-            secrets=(key,) if key else (),
+            base_url=base_url,
+            headers=check_headers({**headers, **credentials}),
+            secrets=tuple(secret for secret in (key, password) if secret),
             http_client=check_http_client(http_client),
             limits=limits or ModelLimits(),
         )
@@ -140,6 +142,15 @@ class ModelHost:
                 return [self.hide(item) for item in value]
             case _:
                 return value
+
+    def clean(self, exc: BaseException) -> None:
+        """Take our secrets out of an exception and of those behind it: libraries quote the host."""
+        seen: set[int] = set()
+        behind: BaseException | None = exc
+        while behind is not None and id(behind) not in seen:
+            seen.add(id(behind))
+            behind.args = tuple(self.hide(arg) for arg in behind.args)
+            behind = behind.__cause__ or behind.__context__
 
     # One loop's pool
 
@@ -259,6 +270,20 @@ def check_base_url(base_url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url: expected an address that begins with http:// or https://")
     return base_url.rstrip("/")
+
+
+def _split_credentials(base_url: str) -> tuple[str, dict[str, str], str | None]:
+    """An address without its user and password, those as a header, and the password.
+
+    httpx would send the same header, but logs whole addresses.
+    """
+    parts = urlsplit(base_url)
+    userinfo, at, place = parts.netloc.rpartition("@")
+    if not at:
+        return base_url, {}, None
+    user, _, password = (unquote(part) for part in userinfo.partition(":"))
+    token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
+    return parts._replace(netloc=place).geturl(), {"authorization": f"Basic {token}"}, password
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:

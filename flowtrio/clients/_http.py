@@ -255,7 +255,7 @@ class _Exchange:
         elif self._is_whole or got not in ("", expected):
             expected = "application/json" if self._is_whole else expected
             raise RemoteProtocolError(
-                f"expected content type {expected!r}, got {content_type[:100]!r}",
+                f"expected content type {expected!r}, got {self.host.hide(content_type)[:100]!r}",
                 code="bad_content_type",
                 detail=self._detail(),
             )
@@ -336,16 +336,19 @@ class _Exchange:
     # Failing, and trying again
 
     def _unreachable(self, exc: Exception) -> ProviderError:
+        # A certificate does not become valid by asking again.
+        is_certificate = "CERTIFICATE" in str(exc).upper()
+        self.host.clean(exc)
         return ProviderError(
             f"the model's host {self.host.name} could not be reached: {type(exc).__name__}",
             code="connection_failed",
-            # A certificate does not become valid by asking again.
-            retryable="CERTIFICATE" not in self.host.hide(str(exc)).upper(),
+            retryable=not is_certificate,
         )
 
     async def _broken(self, exc: Exception) -> None:
         if not self.has_spoken:
             return await self._try_again(self._unreachable(exc), exc)
+        self.host.clean(exc)
         raise RemoteProtocolError(
             f"the model's stream broke off before its finish mark: {type(exc).__name__}",
             code="stream_cut",
