@@ -310,7 +310,9 @@ class Law:
         message = self._messages.get(message_id)
         if message is None:
             self._must_be_new(_T.MESSAGE_COMPLETE, message_id)
-            self._must_speak(_T.MESSAGE_COMPLETE, agent)
+            # A turn that said nothing before its agent was ended early is closed after the agent.
+            if agent not in self._used or data["finish_reason"] not in ("cancelled", "error"):
+                self._must_speak(_T.MESSAGE_COMPLETE, agent)
         elif message.agent != agent:
             self._refuse(_T.MESSAGE_COMPLETE, f"{message.key} belongs to {message.agent}", "L3")
         text = "" if message is None else message.text.getvalue()

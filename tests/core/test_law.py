@@ -786,7 +786,9 @@ class Model:
             return False
         if type is T.MESSAGE_COMPLETE:
             is_said = data["content"] == self.text(message_id)
-            return is_said and (bool(said) or self.may_speak(agent))
+            was_cut_short = data["finish_reason"] in ("cancelled", "error")
+            was_silent = bool(self.agent(agent)) and was_cut_short
+            return is_said and (bool(said) or self.may_speak(agent) or was_silent)
         if type is T.MESSAGE_RESET and any(
             self.is_open(self.call(c)) and self._message_of(c) == message_id
             for c in self.names("call_id")
