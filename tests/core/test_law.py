@@ -823,19 +823,21 @@ class Model:
                     started or asked or self.is_open(self.message(self._message_of(call_id)))
                 )
             case EventType.TOOL_CALL_START:
-                return not started and self._allows_start(data)
+                return not started and self._allows_start(data, agent)
             case EventType.TOOL_PROGRESS:
                 return started and self.may_speak(agent)
             case _:
                 return bool(data["outcome"] != ("denied" if started else "ok"))
 
-    def _allows_start(self, data: dict[str, Any]) -> bool:
+    def _allows_start(self, data: dict[str, Any], agent: str) -> bool:
         message_id = data["message_id"]
         if self._message_of(data["call_id"]) not in (None, message_id):
             return False
         if message_id is None:
             return True
         said = self.message(message_id)
+        if said and said[0][2] != agent:
+            return False
         if data["provider_executed"]:
             return self.is_open(said)
         finished = bool(said) and said[-1][0] is T.MESSAGE_COMPLETE
