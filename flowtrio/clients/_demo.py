@@ -233,7 +233,7 @@ class _Author:
 
     def _place(self) -> str:
         """What the message is about: a place that it names, else its last word."""
-        named = re.search(r"\b(?:to|in|at|for|from)\s+([^\W\d_][\w-]*)", self.message)
+        named = re.search(r"(?i)\b(?:to|in|at|for|from)\s+([^\W\d_][\w-]*)", self.message)
         words = re.findall(r"[\w-]+", self.message)
         return named[1] if named else words[-1] if words else "Paris"
 

@@ -8,7 +8,7 @@ import functools
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -174,10 +174,11 @@ class ModelHost:
         library = library_of(http)
         # Waiting is limited by us: in a run by its turn, else by the stream's own scopes.
         timeout = library.Timeout(None, connect=self.limits.connect)
-        return http.build_request(
+        content = encode_json(request.body)
+        built = http.build_request(
             "POST",
             request.url,
-            content=encode_json(request.body),
+            content=content,
             headers={
                 "accept": "*/*",
                 # Compressed, tokens would wait in the compressor's buffer.
@@ -187,6 +188,8 @@ class ModelHost:
             },
             timeout=timeout,
         )
+        built.stream = _body_kind(library)(content)
+        return built
 
 
 async def _keep(
@@ -231,6 +234,36 @@ def _tls_context() -> Any:
     import httpx
 
     return httpx.create_ssl_context()
+
+
+@functools.cache
+def _body_kind(library: Any) -> type[Any]:
+    """A request's body that may be left half sent.
+
+    httpx iterates its own by an async generator, and leaves that to the garbage collector, with a
+    warning, where the sending is cancelled.
+    """
+
+    class Body(library.AsyncByteStream):  # type: ignore[misc]
+        def __init__(self, content: bytes) -> None:
+            self._content = content
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _Once(self._content)
+
+    return Body
+
+
+class _Once(AsyncIterator[bytes]):
+    """Gives one piece."""
+
+    def __init__(self, piece: bytes) -> None:
+        self._rest = [piece]
+
+    async def __anext__(self) -> bytes:
+        if not self._rest:
+            raise StopAsyncIteration
+        return self._rest.pop()
 
 
 def library_of(http: Any) -> Any:

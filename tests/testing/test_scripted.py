@@ -1,0 +1,174 @@
+"""`ScriptedModel`: it plays what was written, and fails a test that strays from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from flowtrio import Agent, Chunk, StreamEngine, ToolCall, Usage, tool
+from flowtrio.testing import CUT, ScriptedModel, check_events
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+async def play(*steps: Any) -> list[Chunk]:
+    """The chunks of one turn."""
+    with ScriptedModel(list(steps)) as model:
+        return [chunk async for chunk in model.stream_completion(HELLO)]
+
+
+async def test_a_text_is_a_turn() -> None:
+    with ScriptedModel("hello") as model:
+        completion = await model.complete(HELLO)
+
+    assert (completion.content, completion.finish_reason) == ("hello", "stop")
+    assert completion.usage == Usage(prompt_tokens=10, completion_tokens=5)
+
+
+async def test_steps_are_played_in_their_order(autojump_clock: MockClock) -> None:
+    begun = trio.current_time()
+    model = ScriptedModel(
+        [
+            "a",
+            2,
+            "b",
+            ToolCall("c1", "look", {"at": 1}),
+            Usage(prompt_tokens=1, completion_tokens=2),
+        ]
+    )
+    times = {}
+    async for chunk in model.stream_completion(HELLO):
+        times[trio.current_time() - begun] = chunk
+
+    assert list(times) == [0, 2]
+    final = times[2]
+    assert final.is_final
+    assert final.tool_calls == [ToolCall("c1", "look", {"at": 1})]
+    assert (final.finish_reason, final.usage) == (
+        "tool_calls",
+        Usage(prompt_tokens=1, completion_tokens=2),
+    )
+
+
+async def test_a_call_is_written_in_two_fragments() -> None:
+    chunks = await play("x", ToolCall("c1", "look", {"at": 1}), ToolCall("c2", "go", None, "{bad"))
+    args = [args for chunk in chunks for args in chunk.tool_args]
+
+    assert [(a.index, a.id, a.name) for a in args] == [
+        *[(0, "c1", "look")] * 2,
+        *[(1, "c2", "go")] * 2,
+    ]
+    assert "".join(a.text for a in args[:2]) == '{"at": 1}'
+    assert "".join(a.text for a in args[2:]) == "{bad"
+
+
+async def test_an_exception_is_raised_where_it_stands() -> None:
+    stream = ScriptedModel(["a", ZeroDivisionError(), "b"]).stream_completion(HELLO)
+    assert (await anext(stream)).content == "a"
+    with pytest.raises(ZeroDivisionError):
+        await anext(stream)
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+
+
+async def test_cut_ends_a_turn_without_its_mark() -> None:
+    assert [(c.content, c.is_final) for c in await play("a", CUT, "b")] == [("a", False)]
+    with pytest.raises(AssertionError, match="the turn was cut"):
+        await ScriptedModel(["a", CUT]).complete(HELLO)
+
+
+async def test_chunks_are_played_as_they_are() -> None:
+    final = Chunk(is_final=True, finish_reason="length")
+    assert await play(Chunk(reasoning="hm"), final) == [Chunk(reasoning="hm"), final]
+
+
+def test_what_is_no_step_is_refused() -> None:
+    with pytest.raises(TypeError, match="a turn has no step dict"):
+        ScriptedModel([{}]).stream_completion(HELLO)  # type: ignore[list-item]
+
+
+async def test_requests_are_kept() -> None:
+    spec: Any = {"type": "function", "function": {"name": "look"}}
+    model = ScriptedModel("a")
+    await model.complete(HELLO, [spec], temperature=0)
+
+    [request] = model.requests
+    assert request.messages == HELLO
+    assert request.tools == [spec]
+    assert request.options == {"temperature": 0}
+
+
+# Strictness
+
+
+async def test_a_request_without_a_turn_fails_now_and_at_the_end() -> None:
+    model = ScriptedModel("a")
+    await model.complete(HELLO)
+    with pytest.raises(AssertionError, match="request 2: no turn is left"):
+        model.stream_completion(HELLO)
+    with pytest.raises(AssertionError, match="a request failed: request 2"):
+        model.check()
+
+
+async def test_a_conversation_that_a_provider_refuses_fails() -> None:
+    model = ScriptedModel("a")
+    with pytest.raises(AssertionError, match="role 'robot'"):
+        model.stream_completion([{"role": "robot", "content": "x"}])
+    with pytest.raises(AssertionError, match="a request failed"):
+        model.check()
+
+
+def test_a_turn_that_was_not_asked_for_fails() -> None:
+    with pytest.raises(AssertionError, match="2 turns were not asked for"):
+        with ScriptedModel("a", "b"):
+            pass
+
+
+async def test_a_reply_that_is_left_open_fails() -> None:
+    model = ScriptedModel(["a", "b"])
+    reply = model.stream_completion(HELLO)
+    await anext(reply)
+    with pytest.raises(AssertionError, match="1 replies were left open"):
+        model.check()
+
+    await reply.aclose()
+    await reply.aclose()
+    model.check()
+
+
+async def test_a_reply_that_was_not_begun_is_not_open() -> None:
+    with ScriptedModel("a") as model:
+        async with model.stream_completion(HELLO):
+            pass
+
+
+def test_a_block_that_fails_tells_its_own_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        with ScriptedModel("a"):
+            raise ZeroDivisionError
+
+
+async def test_a_cancelled_reply_is_closed(autojump_clock: MockClock) -> None:
+    with ScriptedModel(["a", 9, "b"]) as model:
+        reply = model.stream_completion(HELLO)
+        await anext(reply)
+        with trio.move_on_after(1):
+            await anext(reply)
+
+
+async def test_in_a_run_it_sees_what_the_tools_gave() -> None:
+    @tool
+    async def look(at: int) -> str:
+        """Look."""
+        return f"saw {at}"
+
+    with ScriptedModel(["let me see", ToolCall("c1", "look", {"at": 3})], "done") as model:
+        async with StreamEngine() as engine:
+            async with engine.stream(Agent(llm_client=model, tools=[look]), "hi") as stream:
+                check_events([event async for event in stream])
+
+    assert model.requests[1].messages[-1]["content"] == "saw 3"
+    assert [spec["function"]["name"] for spec in model.requests[0].tools] == ["look"]
