@@ -15,7 +15,7 @@ from flowtrio._core._events import AgentEvent, StreamMode
 
 from ._json import NestedTooDeeply, check_depth, decode_json
 
-RUN_ID: Final = r"^[A-Za-z0-9_.~-]{1,64}$"
+RUN_ID: Final = r"\A[A-Za-z0-9_.~-]{1,64}\Z"
 """A run's id as a client may choose it: URL-safe (RFC 3986, unreserved), up to 64 characters."""
 
 Ref: TypeAlias = str | int | None
