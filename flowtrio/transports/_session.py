@@ -50,6 +50,15 @@ class TooManyBadMessages(Exception):
     """A client sent more nonsense than it may."""
 
 
+@attrs.frozen
+class Goodbye:
+    """The last that is said to a client: why its connection is closed."""
+
+    code: int
+    """Of RFC 6455, section 7.4."""
+    reason: str
+
+
 @attrs.define(eq=False)
 class Hosting:
     """What the sessions of one server share."""
@@ -95,9 +104,9 @@ class Session:
     """Where its runs live: they end with it."""
     is_batch: bool = False
     """Whether all events that are ready go into one frame."""
-    outgoing: trio.MemoryReceiveChannel[list[str]] = attrs.field(init=False)
+    outgoing: trio.MemoryReceiveChannel[list[str] | Goodbye] = attrs.field(init=False)
     """What is to be sent, in order; nobody else sends."""
-    _send: trio.MemorySendChannel[list[str]] = attrs.field(init=False)
+    _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
     _run_ids: set[str] = attrs.field(factory=set, init=False)
     """Ids of the runs that this session started, those that ended included."""
@@ -106,7 +115,7 @@ class Session:
 
     def __attrs_post_init__(self) -> None:
         # No buffer: what was not handed over waits in its run, where it counts.
-        self._send, self.outgoing = trio.open_memory_channel(0)
+        self._send, self.outgoing = trio.open_memory_channel[list[str] | Goodbye](0)
 
     async def receive(self, text: str) -> None:
         """Take one text from the client and reply to it.
@@ -130,6 +139,10 @@ class Session:
             await self._reject(command.ref, "not_resumable", "this server keeps no logs of runs")
         else:
             await self._control(command)
+
+    async def say_goodbye(self, code: int, reason: str) -> None:
+        """Close the connection, behind all that was handed over before."""
+        await self._send.send(Goodbye(code, reason))
 
     # Starting
 

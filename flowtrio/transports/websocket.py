@@ -27,7 +27,7 @@ from flowtrio._core._limits import ServerLimits
 from ._access import Access, Refused, subprotocols_of
 from ._framing import ConnectionClosed, Framing
 from ._head import Head, encode_response, read_head
-from ._session import Hosting, Session, TooManyBadMessages
+from ._session import Goodbye, Hosting, Session, TooManyBadMessages
 
 if TYPE_CHECKING:
     from flowtrio._runtime._orchestrator import Orchestrator
@@ -134,7 +134,8 @@ class _Server:
     access: Access
     ssl_context: ssl.SSLContext | None
     _count: int = 0
-    _open: set[Framing] = attrs.field(factory=set, init=False)
+    _open: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
+    """The sessions that live, and what tells that one has ended."""
 
     @property
     def limits(self) -> ServerLimits:
@@ -164,8 +165,13 @@ class _Server:
         """End the runs, then the connections."""
         await self.hosting.drain(seconds)
         async with trio.open_nursery() as nursery:
-            for framing in self._open:
-                nursery.start_soon(framing.close, 1012, "the server is shutting down")
+            for session, closed in self._open.items():
+                nursery.start_soon(self._dismiss, session, closed)
+
+    async def _dismiss(self, session: Session, closed: trio.Event) -> None:
+        with trio.move_on_after(self.limits.send + self.limits.close):
+            await session.say_goodbye(1012, "the server is shutting down")
+            await closed.wait()
 
     # One connection, in the order of its life
 
@@ -226,11 +232,12 @@ class _Server:
             )
             nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, framing)
-            self._open.add(framing)
+            self._open[session] = closed = trio.Event()
             try:
                 await self._read(framing, session)
             finally:
-                self._open.discard(framing)
+                del self._open[session]
+                closed.set()
             nursery.cancel_scope.cancel(reason="the client left")
 
     async def _read(self, framing: Framing, session: Session) -> None:
@@ -239,17 +246,26 @@ class _Server:
             while True:
                 message = await framing.get_message()
                 if isinstance(message, bytes):
-                    return await framing.close(1003, "expected text")
+                    return await self._dismissed(session, 1003, "expected text")
                 await session.receive(message)
         except TooManyBadMessages:
-            await framing.close(1008, "too many bad messages")
+            await self._dismissed(session, 1008, "too many bad messages")
         except ConnectionClosed:
             await framing.wait_closed()
+
+    @staticmethod
+    async def _dismissed(session: Session, code: int, reason: str) -> None:
+        """Have the writer say goodbye, which ends this task too."""
+        await session.say_goodbye(code, reason)
+        await trio.sleep_forever()
 
     async def _write(self, framing: Framing, session: Session, scope: trio.CancelScope) -> None:
         """Send what the session says; the only task that does."""
         try:
             async for texts in session.outgoing:
+                if isinstance(texts, Goodbye):
+                    # Here, and nowhere else: a close frame that overtakes events would lose them.
+                    return await framing.close(texts.code, texts.reason)
                 for text in texts:
                     with trio.move_on_after(self.limits.send) as sending:
                         await framing.send_message(text)
