@@ -51,7 +51,10 @@ async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str 
             return _read(event, raw, client)
         if event is not h11.NEED_DATA:
             raise trio.BrokenResourceError("the connection ended before a request")
-        data = bytes(await stream.receive_some(_PIECE))
+        if len(raw) >= max_bytes:
+            # h11 checks only what is incomplete: the last piece could pass.
+            raise Refused(431, f"the request's head is larger than {max_bytes} bytes")
+        data = bytes(await stream.receive_some(min(_PIECE, max_bytes - len(raw))))
         raw += data
         connection.receive_data(data)
 
