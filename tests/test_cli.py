@@ -1,0 +1,215 @@
+"""The command line as a user meets it: other processes, signals, exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from flowtrio.testing import check_events
+
+FLOWTRIO = [sys.executable, "-m", "flowtrio"]
+
+
+def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    environment = {k: v for k, v in os.environ.items() if k != "FLOWTRIO_TOKEN"}
+    return subprocess.run(
+        [*FLOWTRIO, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+        check=False,
+    )
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server on any port, and the address that it prints."""
+    server = subprocess.Popen(
+        [*FLOWTRIO, "serve", "--ws-port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout is not None
+        yield server, server.stdout.readline().strip()
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
+    """One run, by the `websockets` package."""
+    with connect(url, **options) as peer:
+        peer.send(text)
+        frames = [json.loads(peer.recv(timeout=20))]
+        while frames[-1]["type"] != "done":
+            frames.append(json.loads(peer.recv(timeout=20)))
+    return frames
+
+
+def test_serve_answers_the_websockets_package() -> None:
+    with serving() as (_, url):
+        assert url.startswith("ws://127.0.0.1:")
+        reply, *events = talk(url, "Book a flight to Paris")
+
+    assert reply["type"] == "accepted"
+    check_events(events)
+    assert sum(event["type"] == "tool_call_start" for event in events) >= 2
+    assert events[-1]["timestamp"] - events[0]["timestamp"] > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
+    """In mid-stream too: the client gets its terminal events, then 1012."""
+    with serving() as (server, url), connect(url) as peer:
+        peer.send("Book a flight to Paris")
+        frames = [json.loads(peer.recv(timeout=20)) for _ in range(5)]
+        server.send_signal(number)
+        while frames[-1]["type"] != "done":
+            frames.append(json.loads(peer.recv(timeout=20)))
+        _, errors = server.communicate(timeout=20)
+
+    check_events(frames[1:])
+    assert server.returncode == 0
+    assert "Traceback" not in errors
+    assert peer.protocol.close_code == 1012
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    with serving() as (server, url), connect(url) as peer:
+        peer.send("Book a flight to Paris")
+        peer.recv(timeout=20)
+        server.send_signal(signal.SIGINT)
+        while server.poll() is None:
+            server.send_signal(signal.SIGINT)
+            try:
+                server.wait(0.05)
+            except subprocess.TimeoutExpired:
+                continue
+    assert server.returncode == 128 + signal.SIGINT
+
+
+def test_serve_asks_for_its_token() -> None:
+    with serving("--token", "good") as (_, url):
+        assert talk(url, "hi", additional_headers={"Authorization": "Bearer good"})
+        with pytest.raises(Exception, match="401"):
+            talk(url, "hi")
+
+
+def test_serve_needs_a_token_where_others_can_reach_it() -> None:
+    ended = run("serve", "--host", "0.0.0.0", "--ws-port", "0")
+
+    assert ended.returncode == 2
+    assert "can't listen on 0.0.0.0 for anybody" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_serve_tells_that_its_port_is_in_use() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ended = run("serve", "--ws-port", str(port))
+
+    assert ended.returncode == 2
+    assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("serve", "--model", "gpt"), "--model gpt: expected one of demo, openai:NAME"),
+        (("serve", "--agent", "nowhere"), "expected package.module:name"),
+        (("serve", "--agent", "nowhere:x"), "there is no module 'nowhere'"),
+        (("serve", "--agent", "json:x"), "'json' has no 'x'"),
+        (("chat", "hi", "--agent", "json:decoder"), "--agent json:decoder"),
+        (("serve", "--ws-port", "99999"), "invalid"),
+        ((), "COMMAND"),
+    ],
+)
+def test_what_cannot_be_done_is_told_in_one_message(arguments: Any, words: str) -> None:
+    ended = run(*arguments)
+
+    assert ended.returncode == 2
+    assert words in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+# chat
+
+
+def test_chat_in_a_pipe_is_the_models_text_alone() -> None:
+    ended = run("chat", "Hello there")
+
+    assert ended.returncode == 0
+    assert ended.stdout.startswith("You asked") or ended.stdout.startswith("You said")
+    assert "\x1b" not in ended.stdout
+
+
+def test_chat_writes_a_log_that_check_takes(tmp_path: Path) -> None:
+    log = run("chat", "A flight to Paris", "--events").stdout
+    check_events([json.loads(line) for line in log.splitlines()])
+    path = tmp_path / "log.jsonl"
+    path.write_text(log)
+
+    checked = run("check", str(path))
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.endswith("events, lawful\n")
+    assert run("check", "-", text=log).returncode == 0
+
+
+def test_check_names_the_event_that_breaks_a_law(tmp_path: Path) -> None:
+    lines = run("chat", "A flight to Paris", "--events").stdout.splitlines()
+    broken = run("check", "-", text="\n".join(lines[:5] + lines[6:]))
+
+    assert broken.returncode == 1
+    assert "not lawful" in broken.stdout
+    assert "seq" in broken.stdout
+
+
+@pytest.mark.parametrize("text", ["", "hello", "[1]", '{"a": 1}', '{"type": "accepted"}'])
+def test_check_tells_what_is_no_log(text: str) -> None:
+    ended = run("check", "-", text=text)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("-: no log of events: ")
+
+
+def test_check_tells_of_a_file_that_is_not_there(tmp_path: Path) -> None:
+    ended = run("check", str(tmp_path / "nothing"))
+
+    assert ended.returncode == 2
+    assert "No such file" in ended.stderr
+
+
+def test_a_chat_that_is_interrupted_says_so() -> None:
+    chat = subprocess.Popen(
+        [*FLOWTRIO, "chat", "A flight to Paris", "--events"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert chat.stdout is not None
+    lines = [chat.stdout.readline() for _ in range(5)]
+    chat.send_signal(signal.SIGINT)
+    rest, errors = chat.communicate(timeout=20)
+
+    events = [json.loads(line) for line in [*lines, *rest.splitlines()]]
+    check_events(events)
+    assert events[-1]["data"]["status"] == "cancelled"
+    assert chat.returncode == 130
+    assert "Traceback" not in errors
