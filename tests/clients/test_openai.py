@@ -289,6 +289,12 @@ async def test_nobody_at_the_address_is_told() -> None:
 # Leaving, as the server sees it
 
 
+def collected() -> float:
+    """Collect garbage and give the time after it: in a large program that alone takes longer."""
+    gc.collect()
+    return trio.current_time()
+
+
 async def left(server: ModelServer, since: float) -> float:
     """Wait until the server has seen its reader leave; give the seconds after *since*."""
     with trio.fail_after(5):
@@ -319,7 +325,7 @@ async def test_the_socket_is_closed_when_a_reply_is_left(
                 begun += 0.1
             case _:
                 del stream
-                gc.collect()
+                begun = collected()
 
         assert await left(server, begun) <= SOON
         assert client.statistics().open_replies == 0
@@ -366,7 +372,8 @@ async def test_the_socket_is_closed_when_a_runs_reader_leaves(
         else:
             await run()
 
-        gc.collect()
+        if form == "bare":
+            begun = collected()
         assert await left(server, begun) <= SOON
 
 
