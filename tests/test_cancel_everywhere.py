@@ -115,12 +115,16 @@ def _check(stream: EventStream, log: list[Any]) -> None:
     assert sum(event.type is EventType.DONE for event in log) == 1
 
 
-async def _structured(program: Callable[[], EventStream], number: int, how: str) -> None:
-    log: list[Any] = []
-    stream = program()
+def _planted(stream: EventStream, number: int, how: str) -> tuple[trio.CancelScope, AtStep]:
+    """What cancels *stream* before the n-th step, to be entered around its reader."""
     scope = trio.CancelScope()
     action = scope.cancel if how == "from outside" else lambda: stream.cancel("planted")
-    hook = AtStep(number, action)
+    return scope, AtStep(number, action)
+
+
+async def _structured(stream: EventStream, number: int, how: str) -> list[Any]:
+    log: list[Any] = []
+    scope, hook = _planted(stream, number, how)
     with nothing_left_behind():
         trio.lowlevel.add_instrument(hook)
         with scope:
@@ -128,22 +132,25 @@ async def _structured(program: Callable[[], EventStream], number: int, how: str)
                 async for event in stream:
                     log.append(event)
         trio.lowlevel.remove_instrument(hook)
-    if stream.status != "initializing":
-        await read_rest(stream, log)
-    _check(stream, log)
+    return log
 
 
-async def _bare(program: Callable[[], EventStream], number: int, how: str) -> None:
+async def _bare(stream: EventStream, number: int, how: str) -> list[Any]:
     log: list[Any] = []
-    stream = program()
-    scope = trio.CancelScope()
-    action = scope.cancel if how == "from outside" else lambda: stream.cancel("planted")
-    hook = AtStep(number, action)
+    scope, hook = _planted(stream, number, how)
     trio.lowlevel.add_instrument(hook)
     with scope:
         async for event in stream:
             log.append(event)
     trio.lowlevel.remove_instrument(hook)
+    return log
+
+
+async def _cancelled(
+    form: Callable[..., Any], program: Callable[[], EventStream], number: int, how: str
+) -> None:
+    stream = program()
+    log = await form(stream, number, how)
     if stream.status != "initializing":
         await read_rest(stream, log)
     _check(stream, log)
@@ -159,7 +166,7 @@ def test_a_run_cancelled_at_any_step_ends_lawfully(
     assert steps > 10
 
     for number in range(1, steps + 1):
-        _under_virtual_time(form, program, number, how)
+        _under_virtual_time(_cancelled, form, program, number, how)
 
 
 def test_the_steps_are_really_hit() -> None:

@@ -178,7 +178,8 @@ def test_check_names_the_event_that_breaks_a_law(tmp_path: Path) -> None:
 
     assert broken.returncode == 1
     assert "not lawful" in broken.stdout
-    assert "seq" in broken.stdout
+    assert "L1 is broken" in broken.stdout
+    assert "expected seq 5, got 6" in broken.stdout
 
 
 @pytest.mark.parametrize("text", ["", "hello", "[1]", '{"a": 1}', '{"type": "accepted"}'])

@@ -93,6 +93,10 @@ class AgentStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+RUN_ID: Final = r"[A-Za-z0-9_.~-]{1,64}"
+"""A whole run id: URL-safe (RFC 3986, unreserved), up to 64 characters. A pattern to anchor."""
+
+
 class AgentEvent(msgspec.Struct, frozen=True):
     """A fact about a run. Frozen; treat ``data`` as read-only too, since all readers share it."""
 

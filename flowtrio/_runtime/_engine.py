@@ -13,7 +13,7 @@ from weakref import WeakSet
 import attrs
 import trio
 
-from flowtrio._core._events import StreamMode
+from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import Limits
 from flowtrio._core._values import clean_text
@@ -25,9 +25,6 @@ from ._stream import EventStream
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, Message
-
-RUN_ID = re.compile(r"[A-Za-z0-9_.~-]{1,64}")
-"""What a run's id may be: URL-safe, up to 64 characters."""
 
 
 def make_run_id() -> str:
@@ -107,7 +104,7 @@ class StreamEngine:
         check_agent(agent)
         if not isinstance(message, str):
             raise TypeError(f"message: expected a str, got {type(message).__name__}")
-        if run_id is not None and not RUN_ID.fullmatch(run_id):
+        if run_id is not None and not re.fullmatch(RUN_ID, run_id):
             raise ValueError(f"run_id {run_id!r}: expected 1 to 64 of A-Z a-z 0-9 _ . ~ -")
         outer = current_run.get()
         info = RunInfo(

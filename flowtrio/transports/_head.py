@@ -52,7 +52,7 @@ async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str 
         if event is not h11.NEED_DATA:
             raise trio.BrokenResourceError("the connection ended before a request")
         if len(raw) >= max_bytes:
-            # h11 checks only what is incomplete: the last piece could pass.
+            # h11 measures only what is incomplete: a last piece could complete more than may be.
             raise Refused(431, f"the request's head is larger than {max_bytes} bytes")
         data = bytes(await stream.receive_some(min(_PIECE, max_bytes - len(raw))))
         raw += data

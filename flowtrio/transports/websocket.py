@@ -246,15 +246,15 @@ class _Server:
             while True:
                 message = await framing.get_message()
                 if isinstance(message, bytes):
-                    return await self._dismissed(session, 1003, "expected text")
+                    return await self._refuse(session, 1003, "expected text")
                 await session.receive(message)
         except TooManyBadMessages:
-            await self._dismissed(session, 1008, "too many bad messages")
+            await self._refuse(session, 1008, "too many bad messages")
         except ConnectionClosed:
             await framing.wait_closed()
 
     @staticmethod
-    async def _dismissed(session: Session, code: int, reason: str) -> None:
+    async def _refuse(session: Session, code: int, reason: str) -> None:
         """Have the writer say goodbye, which ends this task too."""
         await session.say_goodbye(code, reason)
         await trio.sleep_forever()
@@ -262,11 +262,11 @@ class _Server:
     async def _write(self, framing: Framing, session: Session, scope: trio.CancelScope) -> None:
         """Send what the session says; the only task that does."""
         try:
-            async for texts in session.outgoing:
-                if isinstance(texts, Goodbye):
+            async for item in session.outgoing:
+                if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
-                    return await framing.close(texts.code, texts.reason)
-                for text in texts:
+                    return await framing.close(item.code, item.reason)
+                for text in item:
                     with trio.move_on_after(self.limits.send) as sending:
                         await framing.send_message(text)
                     if sending.cancelled_caught:

@@ -11,18 +11,15 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
-from flowtrio._core._events import AgentEvent, StreamMode
+from flowtrio._core._events import RUN_ID, AgentEvent, StreamMode
 
 from ._json import NestedTooDeeply, check_depth, decode_json
-
-RUN_ID: Final = r"\A[A-Za-z0-9_.~-]{1,64}\Z"
-"""A run's id as a client may choose it: URL-safe (RFC 3986, unreserved), up to 64 characters."""
 
 Ref: TypeAlias = str | int | None
 """A client's own name for a command, given back in its reply."""
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
-_RunId = Annotated[str, msgspec.Meta(pattern=RUN_ID)]
+_RunId = Annotated[str, msgspec.Meta(pattern=rf"\A{RUN_ID}\Z")]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
@@ -36,6 +37,18 @@ def host_of(base_url: str = "http://models.example/v1", **given: Any) -> ModelHo
 @pytest.fixture(params=[httpx, httpx2], ids=lambda library: library.__name__)
 def library(request: pytest.FixtureRequest) -> ModuleType:
     return request.param
+
+
+async def test_a_requests_body_can_be_sent_again_and_left_half_sent(library: ModuleType) -> None:
+    """An async generator, as httpx makes, would warn when it is left."""
+    host = host_of()
+    async with FakeHost(library, [speaks("a")]).http_client() as http:
+        request = host.build(http, HttpRequest("http://models.example", {"a": 1}))
+
+    assert isinstance(request.stream, library.AsyncByteStream)
+    for _ in range(2):
+        assert [piece async for piece in request.stream] == [request.content]
+    assert not inspect.isasyncgen(aiter(request.stream))
 
 
 # What it is made from

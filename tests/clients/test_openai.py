@@ -114,14 +114,16 @@ async def test_connections_are_used_again(library: ModuleType | None) -> None:
     assert server.connections == 1
 
 
-async def test_one_client_serves_several_loops() -> None:
-    client: OpenAIClient | None = None
-    for _ in range(2):
+def test_one_client_serves_several_loops() -> None:
+    client = OpenAIClient(model="m", base_url="http://localhost:1/v1")
+
+    async def ask() -> str:
         async with open_model_server([says("a")]) as server:
-            client = client or OpenAIClient(model="m", base_url=server.url)
             client._host.base_url = server.url
-            assert (await client.complete(HELLO)).content == "a"
-            await client.aclose()
+            return (await client.complete(HELLO)).content
+
+    assert [trio.run(ask) for _ in range(2)] == ["a", "a"]
+    assert client.statistics().requests == 2
 
 
 @pytest.mark.parametrize("with_url", [False, True])

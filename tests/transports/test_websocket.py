@@ -113,7 +113,11 @@ async def test_values_mode_sends_snapshots() -> None:
     async with open_server(echo) as served, connect(served) as peer:
         frames = await peer.ask(type="message", message="hi", mode="values")
 
-    assert "snapshot" in frames[-1]["data"] or frames[1]["type"] != "message_chunk"
+    events = events_of(frames)
+    [said] = [event for event in events if event["type"] == "message_complete"]
+    assert "message_chunk" not in {event["type"] for event in events}
+    assert all("state" in event["data"] for event in events)
+    assert said["data"]["content"] == "hi "
 
 
 async def test_a_batch_is_an_array_and_replies_stand_alone() -> None:

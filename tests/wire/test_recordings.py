@@ -1,18 +1,12 @@
-"""Answers of real providers, where a folder of them is present; the project does not contain them.
-
-The folder holds ``manifest.json``, a list of ``{id, file, provider}``, and ``expected.json``, what
-the providers' own libraries make of the same bytes.
-"""
+"""Answers of OpenAI and of what is compatible; see `tests.support.recordings`."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import attrs
 import pytest
@@ -20,38 +14,21 @@ import pytest
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio.wire._openai_chat import ChatDecoder, read_usage
-
-STREAMS: Final = Path(
-    os.environ.get("FLOWTRIO_STREAMS", Path(__file__).parents[3] / "shared" / "streams")
-)
-
-if not (STREAMS / "manifest.json").is_file():
-    pytest.skip("no recordings: FLOWTRIO_STREAMS names their folder", allow_module_level=True)
+from tests.support.recordings import Recording, recordings_of
 
 Make: TypeAlias = Callable[[], ChatDecoder]
 
 PROVIDERS: Final = ("openai_chat", "compat_chat", "azure_chat")
 
-EXPECTED: Final = json.loads((STREAMS / "expected.json").read_bytes())["streams"]
 
-
-@attrs.frozen
-class Recording:
-    """A recorded answer."""
-
-    id: str
-    data: bytes
-    expected: dict[str, Any]
-
-    @property
-    def finished_at(self) -> int:
-        """The length from which on the finish mark is whole; more than all where there is none."""
-        place = 0
-        for line in self.data.splitlines(keepends=True):
-            if finishes(line.strip().removeprefix(b"data:").strip()):
-                return place + len(line.rstrip())
-            place += len(line)
-        return len(self.data) + 1
+def finished_at(recording: Recording) -> int:
+    """The length from which on the finish mark is whole; more than all where there is none."""
+    place = 0
+    for line in recording.data.splitlines(keepends=True):
+        if finishes(line.strip().removeprefix(b"data:").strip()):
+            return place + len(line.rstrip())
+        place += len(line)
+    return len(recording.data) + 1
 
 
 def finishes(data: bytes) -> bool:
@@ -64,11 +41,7 @@ def finishes(data: bytes) -> bool:
     return any(c.get("finish_reason") and c.get("index", 0) == 0 for c in choices)
 
 
-RECORDINGS: Final = [
-    Recording(entry["id"], (STREAMS / entry["file"]).read_bytes(), EXPECTED[entry["id"]])
-    for entry in json.loads((STREAMS / "manifest.json").read_bytes())
-    if entry["provider"] in PROVIDERS
-]
+RECORDINGS: Final = recordings_of(PROVIDERS)
 UNAMBIGUOUS: Final = [r for r in RECORDINGS if not r.expected.get("ambiguous")]
 FAILED: Final = [r for r in RECORDINGS if "sdk_error" in r.expected]
 FINISHED: Final = [r for r in RECORDINGS if r not in FAILED]
@@ -130,7 +103,7 @@ def randomly(data: bytes, seed: int = 0) -> list[bytes]:
 def test_there_are_recordings_of_each_kind() -> None:
     assert RECORDINGS
     assert FAILED
-    assert all(recording.finished_at <= len(recording.data) for recording in FINISHED)
+    assert all(finished_at(recording) <= len(recording.data) for recording in FINISHED)
 
 
 @pytest.mark.parametrize("split", [whole, one_by_one, randomly])
@@ -175,7 +148,7 @@ def test_any_split_gives_the_same_chunks(recording: Recording) -> None:
 
 
 def check_cuts(recording: Recording, make: Make = ChatDecoder) -> None:
-    for length in range(0, min(recording.finished_at, len(recording.data) + 1), 50):
+    for length in range(0, min(finished_at(recording), len(recording.data) + 1), 50):
         heard = hear([recording.data[:length]], make)
 
         assert heard.error is not None
@@ -189,7 +162,7 @@ def test_a_recording_cut_before_its_finish_mark_is_an_error(recording: Recording
 
 @pytest.mark.parametrize("recording", FINISHED, ids=lambda r: r.id)
 def test_a_recording_with_its_finish_mark_is_an_answer(recording: Recording) -> None:
-    for length in (recording.finished_at, len(recording.data)):
+    for length in (finished_at(recording), len(recording.data)):
         heard = hear([recording.data[:length]])
 
         assert heard.error is None

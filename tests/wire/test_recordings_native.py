@@ -1,11 +1,9 @@
-"""Recorded answers of Gemini and Ollama in their own protocols; see test_recordings."""
+"""Recorded answers of Gemini and Ollama in their own protocols; see `tests.support.recordings`."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -14,15 +12,8 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio.wire._gemini import gemini_decoder
 from flowtrio.wire._ollama import ollama_decoder
+from tests.support.recordings import recordings_of
 
-STREAMS: Final = Path(
-    os.environ.get("FLOWTRIO_STREAMS", Path(__file__).parents[3] / "shared" / "streams")
-)
-
-if not (STREAMS / "manifest.json").is_file():
-    pytest.skip("no recordings: FLOWTRIO_STREAMS names their folder", allow_module_level=True)
-
-EXPECTED: Final = json.loads((STREAMS / "expected.json").read_bytes())["streams"]
 DECODERS: Final[dict[str, Callable[[], Any]]] = {
     "gemini": gemini_decoder,
     "ollama_chat": ollama_decoder,
@@ -30,14 +21,8 @@ DECODERS: Final[dict[str, Callable[[], Any]]] = {
 MARKS: Final = {"gemini": b'"finishReason"', "ollama_chat": b'"done":true'}
 
 RECORDINGS: Final = [
-    pytest.param(
-        entry["provider"],
-        (STREAMS / entry["file"]).read_bytes(),
-        EXPECTED[entry["id"]],
-        id=entry["id"],
-    )
-    for entry in json.loads((STREAMS / "manifest.json").read_bytes())
-    if entry["provider"] in DECODERS
+    pytest.param(recording.provider, recording.data, recording.expected, id=recording.id)
+    for recording in recordings_of(DECODERS)
 ]
 each = pytest.mark.parametrize(("provider", "data", "expected"), RECORDINGS)
 
