@@ -10,7 +10,7 @@ import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from flowtrio._core._limits import ServerLimits
 
@@ -68,9 +68,16 @@ class Framing(WebSocketConnection):
         if self._wsproto.state is ConnectionState.OPEN:
             # The framing found a violation. "[It] MUST send an appropriate Close frame before
             # proceeding to close the TCP connection" (section 7.1.7); trio-websocket does not.
+            # The reason first: from here on send_message() has to raise ConnectionClosed.
+            self._close_reason = CloseReason(event.code, event.reason or None)
             await self._send(CloseConnection(code=event.code, reason=event.reason))
             await self._discard_input()
         await super()._handle_close_connection_event(event)
+
+    async def _handle_ping_event(self, event: Ping) -> None:
+        # Behind our close frame nothing may be sent any more, and wsproto refuses to.
+        if self._wsproto.state is ConnectionState.OPEN:
+            await super()._handle_ping_event(event)
 
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
         # Frames without content count nothing towards the size of their message.

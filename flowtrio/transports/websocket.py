@@ -273,7 +273,8 @@ class _Server:
                         logger.info("a client took nothing for %s s", self.limits.send)
                         return
         except ConnectionClosed:
-            return
+            # The network's side may be about to send its close frame: cancelled, it would not.
+            return await framing.wait_closed()
         finally:
             # Cut short or gone: what is on the wire may end in half a frame.
             if framing.closed is None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from flowtrio import RunContext, ServerLimits
@@ -223,6 +224,71 @@ async def test_violations_are_closed_with_their_code(sent: bytes, code: int) -> 
         assert close_code(await read_all(stream)) == code
 
 
+def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged as an error of ours."""
+    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def talks(ctx: RunContext, message: str) -> str:
+    """Say a word a millisecond, for ever."""
+    if message == "still here":
+        return await echo(ctx, message)
+    async with ctx.message() as out:
+        while True:
+            await out.write("word ")
+            await trio.sleep(0.001)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (frame(b"\x03\xe8", 8), 1000),
+        (frame(b"a", 3), 1002),
+        (frame(b"bytes", 2), 1003),
+        (frame(b"\xff\xfe"), 1007),
+        (frame(b"") * 20, 1008),
+        (frame(b"x" * 300_000), 1009),
+    ],
+)
+async def test_in_mid_stream_too(sent: bytes, code: int, caplog: pytest.LogCaptureFixture) -> None:
+    async with withstanding(talks) as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"go"))
+        await read_until(stream, b"message_chunk")
+        await stream.send_all(sent)
+        assert close_code(await read_all(stream)) == code
+    assert errors_of(caplog) == []
+
+
+async def test_a_close_is_answered_behind_the_frame_that_is_being_sent() -> None:
+    async def floods(ctx: RunContext, message: str) -> str:
+        if message == "still here":
+            return await echo(ctx, message)
+        async with ctx.message() as out:
+            while True:
+                await out.write("x" * 50_000)
+
+    limits = ServerLimits(send=10, close=10)
+    async with withstanding(floods, limits=limits) as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"go"))
+        # All buffers on the way are full: the writer is in the middle of a frame, and more wait.
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        await stream.send_all(frame(b"\x03\xe8", 8))
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        assert close_code(await read_all(stream)) == 1000
+
+
+async def test_a_ping_behind_our_close_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    async with withstanding() as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"") * 20)
+        assert close_code(await read_until(stream, b"too many bad messages")) == 1008
+        await stream.send_all(frame(b"ping", 9) + frame(b"\x03\xf0", 8))
+        assert await read_all(stream) == b""
+    assert errors_of(caplog) == []
+
+
 async def test_all_refusals_come_before_the_close() -> None:
     async with withstanding() as served, raw(served) as stream:
         await upgraded(served, stream)
@@ -251,18 +317,13 @@ async def test_ten_mebibytes_in_one_message() -> None:
 async def test_vanishing_in_mid_stream(how: str) -> None:
     cancelled = trio.Event()
 
-    async def talks(ctx: RunContext, message: str) -> str:
-        if message == "still here":
-            return await echo(ctx, message)
+    async def talks_until_cancelled(ctx: RunContext, message: str) -> str:
         try:
-            async with ctx.message() as out:
-                while True:
-                    await out.write("word ")
-                    await trio.sleep(0.001)
+            return await talks(ctx, message)
         finally:
             cancelled.set()
 
-    async with withstanding(talks) as served:
+    async with withstanding(talks_until_cancelled) as served:
         async with raw(served) as stream:
             await upgraded(served, stream)
             await stream.send_all(frame(b"go"))
