@@ -4,11 +4,15 @@ A block is a program of its own: it gets the names of `prelude` and nothing from
 it. One with ``await`` or ``async for`` at its top level runs under Trio; one without runs as it is,
 and may call ``trio.run``. Time is virtual in both. Blocks of another kind (``text``, ``sh``) are
 not run.
+
+What a block prints may stand below it, in a block after a line ``<!-- output -->``. It is
+compared line by line; ``...`` stands for any text.
 """
 
 from __future__ import annotations
 
 import ast
+import doctest
 import functools
 import inspect
 import re
@@ -39,13 +43,26 @@ class Block:
     """Of its first line of code, from 1."""
     kind: str
     source: str
+    output: str | None = None
+    """What it is said to print."""
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line}"
 
 
-def blocks_in(path: Path, text: str) -> Iterator[Block]:
-    """The fenced blocks of a document."""
+def blocks_in(path: Path, text: str) -> list[Block]:
+    """The fenced blocks of a document; a block of output belongs to the one before it."""
+    lines = text.splitlines()
+    found: list[Block] = []
+    for block in _fenced(path, text):
+        if "<!-- output -->" in lines[max(0, block.line - 3) : block.line - 2]:
+            found[-1] = attrs.evolve(found[-1], output=block.source)
+        else:
+            found.append(block)
+    return found
+
+
+def _fenced(path: Path, text: str) -> Iterator[Block]:
     lines = iter(enumerate(text.splitlines(), start=1))
     for number, line in lines:
         if opening := FENCE.match(line):
@@ -119,8 +136,19 @@ PYTHON = [block for block in FOUND if block.kind == "python"]
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_a_block_of_the_documents_runs(block: Block) -> None:
+def test_a_block_of_the_documents_runs(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     run(block)
+    if block.output is not None:
+        check_output(block.output, capsys.readouterr().out)
+
+
+def check_output(expected: str, got: str) -> None:
+    """Compare what a document says is printed with what was printed."""
+    lines = "".join(f"{line.rstrip()}\n" for line in got.splitlines())
+    checker, flags = doctest.OutputChecker(), doctest.ELLIPSIS | doctest.REPORT_NDIFF
+    if not checker.check_output(expected, lines, flags):
+        example = doctest.Example("", expected)
+        raise AssertionError(checker.output_difference(example, lines, flags))
 
 
 @pytest.mark.parametrize("name", ["README.md", "index.md", "design.md"])
@@ -182,4 +210,21 @@ def test_blocks_end_at_their_own_fence_and_lose_their_indent() -> None:
 
 def test_a_block_without_an_end_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"a\.md:1: the block has no end"):
-        list(blocks_in(Path("a.md"), "```python\nx = 1\n"))
+        blocks_in(Path("a.md"), "```python\nx = 1\n")
+
+
+def test_output_belongs_to_the_block_above_it() -> None:
+    text = "```python\nprint(1)\n```\n\n<!-- output -->\n```text\n1\n```\n\n```text\n2\n```\n"
+    found = [(block.kind, block.output) for block in blocks_in(Path("a.md"), text)]
+
+    assert found == [("python", "1\n"), ("text", None)]
+
+
+@pytest.mark.parametrize("expected", ["a b\n", "a\n...\n", "...d\n", "a b\n...\nc d\n"])
+def test_output_that_differs_is_noticed(expected: str) -> None:
+    got = "a b\nin between\nc d\n"
+    fits = {"...d\n", "a b\n...\nc d\n"}
+    if expected in fits:
+        return check_output(expected, got)
+    with pytest.raises(AssertionError):
+        check_output(expected, got)

@@ -1,0 +1,180 @@
+"""The tables of the guides say what the code says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import msgspec
+import pytest
+
+from flowtrio import EventType, Limits, ModelLimits, RunContext, ServerLimits, StreamMode, Tool
+from flowtrio._core._modes import VISIBLE
+from flowtrio.wire._frames import _COMMANDS, encode_accepted, encode_rejected
+
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+
+
+def guide(name: str) -> str:
+    return (GUIDES / f"{name}.md").read_text("utf-8")
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the first table whose first heading is *heading*."""
+    found: list[list[str]] = []
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split(" | ")] if line[:1] == "|" else []
+        if found and not cells:
+            break
+        if found or (cells and cells[0] == heading):
+            found.append([cell.strip() for cell in line.strip().strip("|").split("|")])
+    return found[:1] + found[2:]
+
+
+def names(cell: str) -> list[str]:
+    """What stands as code in a cell."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+# Modes
+
+
+def modes_of(text: str) -> dict[str, set[str]]:
+    head, *body = rows(text, "event")
+    modes = [names(cell)[0] for cell in head[1:]]
+    return {
+        mode: {names(row[0])[0] for row in body if row[place] == "yes"}
+        for place, mode in enumerate(modes, start=1)
+    }
+
+
+def test_the_table_of_modes_is_that_of_the_code() -> None:
+    expected = {mode.name: {type.name for type in types} for mode, types in VISIBLE.items()}
+
+    assert modes_of(guide("streaming")) == expected
+
+
+def test_the_table_of_modes_has_each_type_once() -> None:
+    _, *body = rows(guide("streaming"), "event")
+
+    assert sorted(names(row[0])[0] for row in body) == sorted(EventType.__members__)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("| `CUSTOM` | yes | | | |", "| `CUSTOM` | yes | yes | | |"),
+        ("| `ERROR` | yes | yes | yes | yes |", "| `ERROR` | yes | yes | yes | |"),
+        ("| `DONE` | yes | yes | yes | yes |\n", ""),
+    ],
+)
+def test_a_wrong_cell_is_noticed(old: str, new: str) -> None:
+    text = guide("streaming")
+    changed = modes_of(text.replace(old, new))
+
+    assert old in text
+    assert changed != modes_of(text)
+    assert set(changed) == {mode.name for mode in StreamMode}
+
+
+# Frames
+
+
+def commands_of(text: str) -> dict[str, tuple[set[str], set[str]]]:
+    _, *body = rows(text, "type")
+    return {names(row[0])[0]: (set(names(row[1])), set(names(row[2]))) for row in body}
+
+
+def commands_of_the_code() -> dict[str, tuple[set[str], set[str]]]:
+    found = {}
+    for name, struct in _COMMANDS.items():
+        fields = [field for field in msgspec.structs.fields(struct) if field.name != "type"]
+        required = {field.encode_name for field in fields if field.required}
+        found[name] = (required, {field.encode_name for field in fields} - required)
+    return found
+
+
+def test_the_frames_from_the_client_are_those_of_the_code() -> None:
+    assert commands_of(guide("websocket")) == commands_of_the_code()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("`run_id`, `call_id` |", "`run_id` |"), ("| `cancel` |", "| `stop` |")]
+)
+def test_a_frame_that_says_something_else_is_noticed(old: str, new: str) -> None:
+    assert commands_of(guide("websocket").replace(old, new)) != commands_of_the_code()
+
+
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("accepted", encode_accepted("r", "run")),
+        ("rejected", encode_rejected("r", "code", "error")),
+    ],
+)
+def test_the_replies_are_those_of_the_code(reply: str, text: str) -> None:
+    section = guide("websocket").partition("## Frames from the server")[2]
+    told = {names(row[0])[0]: names(row[1]) for row in rows(section, "type")[1:] if names(row[0])}
+
+    assert ["type", *told[reply]] == list(msgspec.json.decode(text))
+
+
+# Limits
+
+
+def _fields(cls: Any) -> dict[str, Any]:
+    return {field.name: field.default for field in attrs.fields(cls)}
+
+
+def _number(text: str) -> float:
+    """``16 KiB``, ``1,024 frames``, ``5 s`` as the number that the code has."""
+    value, _, unit = text.partition(" ")
+    return float(value.replace(",", "")) * {"KiB": 1024}.get(unit, 1)
+
+
+def test_the_limits_of_a_server_are_those_of_the_code() -> None:
+    told: dict[str, float] = {}
+    for limit, default, _ in rows(guide("websocket"), "limit")[1:]:
+        values = re.split(r", (?=\d)", default)
+        told |= {name: _number(value) for name, value in zip(names(limit), values, strict=True)}
+
+    assert told == _fields(ServerLimits)
+
+
+def test_the_deadlines_are_those_of_the_code() -> None:
+    text = guide("cancelling-and-deadlines").partition("## Deadlines")[2]
+    told = {name for row in rows(text, "name")[1:] for name in names(row[0])}
+    defaults = _fields(Limits) | _fields(ModelLimits)
+    where = " ".join(row[1] for row in rows(text, "name")[1:])
+
+    assert told == {"run", "tool", "approval", "input", "grace", *_fields(ModelLimits)}
+    assert {name: float(value) for name, value in re.findall(r"(\w+)=(\d+)", where)} == {
+        name: defaults[name] for name in told
+    }
+
+
+# Tools and contexts
+
+
+def test_the_options_of_a_tool_are_those_of_the_code() -> None:
+    told = {names(row[0])[0].removesuffix("=") for row in rows(guide("tools"), "option")[1:]}
+    given = {"fn", "description", "parameters", "is_async", "context_parameter", "_arguments"}
+
+    assert told == set(_fields(Tool)) - given
+
+
+def test_the_verbs_of_a_context_are_those_of_the_code() -> None:
+    told = {
+        name
+        for row in rows(guide("custom-agents"), "verb")[1:]
+        for name in re.findall(r"ctx\.(\w+)", row[0])
+    }
+    verbs = {
+        name
+        for name, value in vars(RunContext).items()
+        if not name.startswith("_") and callable(value)
+    }
+
+    assert told == verbs - {"progress"}, "progress belongs to tools"
