@@ -42,6 +42,8 @@ from flowtrio._runtime._tools import tool as tool
 from flowtrio.stores.memory import MemoryConversations as MemoryConversations
 
 if TYPE_CHECKING:
+    from flowtrio.clients._azure import AzureOpenAIClient as AzureOpenAIClient
+    from flowtrio.clients._dashscope import DashScopeClient as DashScopeClient
     from flowtrio.clients._demo import DemoClient as DemoClient
     from flowtrio.clients._gemini import GeminiClient as GeminiClient
     from flowtrio.clients._ollama import OllamaClient as OllamaClient
@@ -53,6 +55,8 @@ __version__ = _version("flowtrio")
 _publish(__name__, [value for name, value in globals().items() if not name.startswith("_")])
 
 _LAZY = {
+    "AzureOpenAIClient": "flowtrio.clients._azure",
+    "DashScopeClient": "flowtrio.clients._dashscope",
     "DemoClient": "flowtrio.clients._demo",
     "GeminiClient": "flowtrio.clients._gemini",
     "OllamaClient": "flowtrio.clients._ollama",

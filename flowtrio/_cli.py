@@ -22,8 +22,10 @@ from flowtrio._runtime._orchestrator import Orchestrator
 
 CLIENTS = {
     "openai": "OpenAIClient",
+    "azure": "AzureOpenAIClient",
     "gemini": "GeminiClient",
     "ollama": "OllamaClient",
+    "dashscope": "DashScopeClient",
 }
 """What ``--model`` may name, and the client of each."""
 

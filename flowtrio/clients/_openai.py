@@ -1,35 +1,39 @@
-"""OpenAI, and every server that speaks its chat completions."""
+"""OpenAI, and every server that speaks one of its protocols."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias, get_args
 
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
-from flowtrio.wire._openai_chat import ChatDecoder, decode_completion, encode_request
+from flowtrio.wire import _openai_chat, _openai_input, _openai_responses
 
 from ._client import HttpClient
 from ._host import HttpRequest, ModelHost
 from ._http import ModelRequest
 
+Api: TypeAlias = Literal["chat", "responses"]
+"""OpenAI's protocols: chat completions, which many servers speak, and Responses."""
+
 _BASE_URL = "https://api.openai.com/v1"
 
 
 class OpenAIClient(HttpClient):
-    """A model behind OpenAI's chat completions, at OpenAI or any compatible server.
+    """A model behind OpenAI's chat completions or Responses, at OpenAI or any compatible server.
 
     Args:
       api_key: The key; by default ``OPENAI_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
       model: The model's name.
-      base_url: Where ``/chat/completions`` is; by default ``OPENAI_BASE_URL`` from the environment,
-        else OpenAI.
+      base_url: Where ``/chat/completions`` or ``/responses`` is; by default ``OPENAI_BASE_URL``
+        from the environment, else OpenAI.
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
-      api: Which of OpenAI's protocols: ``chat``.
+      api: Which of OpenAI's protocols: ``chat``, or ``responses``, which has more: summaries of
+        what the model thinks, reasoning kept over several turns, tools that OpenAI runs itself.
       options: Further keys of each request, such as ``temperature=0``.
 
     Raises:
@@ -45,11 +49,11 @@ class OpenAIClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
-        api: Literal["chat"] = "chat",
+        api: Api = "chat",
         **options: Any,
     ) -> None:
-        if api != "chat":
-            raise ValueError(f"OpenAIClient(api={api!r}): expected 'chat'")
+        self.api: Api = check_api(type(self), api)
+        """Which of OpenAI's protocols it speaks."""
         given_url = base_url or os.environ.get("OPENAI_BASE_URL")
         key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
         if not key and not given_url:
@@ -72,9 +76,52 @@ class OpenAIClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
-        url = f"{self._host.base_url}/chat/completions"
+        url = f"{self._host.base_url}/{PATHS[self.api]}"
+        return make_request(self.api, url, model, messages, tools, options)
 
-        def ask(stream: bool) -> HttpRequest:
-            return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
 
-        return ModelRequest(ask=ask, decoder=ChatDecoder, decode_whole=decode_completion)
+# For the other clients of these protocols
+
+PATHS: dict[Api, str] = {"chat": "chat/completions", "responses": "responses"}
+"""Where each protocol is spoken, below a server's own address."""
+
+
+def check_api(client: type, api: str) -> Api:
+    """Refuse a protocol that there is not.
+
+    Raises:
+      ValueError: there is none of this name.
+
+    """
+    for name in get_args(Api):
+        if api == name:
+            return name  # type: ignore[no-any-return]
+    expected = " or ".join(map(repr, get_args(Api)))
+    raise ValueError(f"{client.__name__}(api={api!r}): expected {expected}")
+
+
+def make_request(
+    api: Api,
+    url: str,
+    model: str,
+    messages: list[Mapping[str, Any]],
+    tools: list[ToolSpec],
+    options: dict[str, Any],
+) -> ModelRequest:
+    """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
+    encode = _openai_chat.encode_request if api == "chat" else _openai_input.encode_request
+
+    def ask(stream: bool) -> HttpRequest:
+        return HttpRequest(url, encode(model, messages, tools, options, stream=stream))
+
+    if api == "chat":
+        return ModelRequest(
+            ask=ask,
+            decoder=_openai_chat.ChatDecoder,
+            decode_whole=_openai_chat.decode_completion,
+        )
+    return ModelRequest(
+        ask=ask,
+        decoder=_openai_responses.responses_decoder,
+        decode_whole=_openai_responses.decode_completion,
+    )

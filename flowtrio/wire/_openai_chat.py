@@ -17,7 +17,8 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._values import clean_text
 
 from ._calls import CallWriter
-from ._json import MAX_DEPTH, decode_json
+from ._json import decode_json
+from ._reply import read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -174,7 +175,7 @@ class ChatDecoder:
         if not data:
             return []
         try:
-            payload = _decode(data)
+            payload = read_payload(_decoder, data)
             self._check_error(payload, event)
         except (RemoteProtocolError, ProviderError):
             if self.is_finished:
@@ -292,25 +293,6 @@ def decode_completion(body: bytes) -> list[Chunk]:
     if decoder._finish_reason is None:
         raise RemoteProtocolError("the model's answer has no finish_reason", code="bad_answer")
     return [*chunks, decoder._final()]
-
-
-def _decode(data: bytes) -> _Payload:
-    try:
-        try:
-            payload = _decoder.decode(data)
-            if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
-                # Parts and details are handed on: no deeper than their readers may take.
-                decode_json(data)
-            return payload
-        except ValueError:
-            return msgspec.convert(decode_json(data), _Payload)
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-    except ValueError as exc:
-        what = "not the expected JSON" if isinstance(exc, msgspec.ValidationError) else "not JSON"
-        raise RemoteProtocolError(
-            f"an event of the model's stream is {what} ({len(data)} bytes)", retryable=True
-        ) from None
 
 
 def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:

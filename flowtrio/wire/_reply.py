@@ -11,10 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Generic, Protocol, TypeVar
 
+import msgspec
+
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
+from ._json import MAX_DEPTH, decode_json
+
 F = TypeVar("F")
+T = TypeVar("T")
 F_co = TypeVar("F_co", covariant=True)
 F_contra = TypeVar("F_contra", contravariant=True)
 
@@ -122,3 +127,28 @@ class ReplyDecoder(Generic[F]):
         if not self.is_complete:
             chunks += self._reply.read(frame)
             self.is_complete = bool(chunks) and chunks[-1].is_final
+
+
+def read_payload(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """Decode a frame's JSON as the decoder's type, strictly and in linear time.
+
+    Raises:
+      RemoteProtocolError: it is not JSON, or not of the type.
+
+    """
+    try:
+        try:
+            payload = decoder.decode(data)
+            if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
+                # What is handed on may be no deeper than its readers take.
+                decode_json(data)
+            return payload
+        except ValueError:
+            return msgspec.convert(decode_json(data), decoder.type)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+    except ValueError as exc:
+        what = "not the expected JSON" if isinstance(exc, msgspec.ValidationError) else "not JSON"
+        raise RemoteProtocolError(
+            f"an event of the model's stream is {what} ({len(data)} bytes)", retryable=True
+        ) from None

@@ -1,0 +1,98 @@
+"""OpenAI's models at Azure."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import ToolSpec
+
+from ._client import HttpClient
+from ._host import ModelHost
+from ._http import ModelRequest
+from ._openai import PATHS, Api, check_api, make_request
+
+_VERSIONS: dict[Api, str] = {"chat": "2024-10-21", "responses": "2025-04-01-preview"}
+"""The version of Azure's interface for each protocol: the oldest that can all that we ask for."""
+
+
+class AzureOpenAIClient(HttpClient):
+    """A deployment of one of OpenAI's models at Azure.
+
+    Args:
+      api_key: The key, sent as ``api-key``; by default ``AZURE_OPENAI_API_KEY`` from the
+        environment. Not needed with an address of one's own.
+      model: The deployment's name, which need not be the model's.
+      azure_endpoint: The resource's address, such as ``https://mine.openai.azure.com``; by default
+        ``AZURE_OPENAI_ENDPOINT`` from the environment.
+      base_url: Another word for *azure_endpoint*, the one that all clients share.
+      api_version: The version of Azure's interface; by default ``OPENAI_API_VERSION`` from the
+        environment, else one that fits the protocol.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      api: Which of OpenAI's protocols: ``chat`` or ``responses``.
+      options: Further keys of each request, such as ``temperature=0``.
+
+    Raises:
+      ValueError: there is no address, no key, or no model; or both addresses are given.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        model: str,
+        azure_endpoint: str | None = None,
+        base_url: str | None = None,
+        api_version: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        api: Api = "chat",
+        **options: Any,
+    ) -> None:
+        self.api: Api = check_api(type(self), api)
+        """Which of OpenAI's protocols it speaks."""
+        if azure_endpoint and base_url:
+            raise ValueError("AzureOpenAIClient(): expected azure_endpoint=... or base_url=...")
+        own_url = azure_endpoint or base_url
+        url = own_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        if not url:
+            raise ValueError(
+                "AzureOpenAIClient(): expected azure_endpoint=... or AZURE_OPENAI_ENDPOINT in the "
+                "environment"
+            )
+        key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY")
+        if not key and not own_url:
+            raise ValueError(
+                "AzureOpenAIClient(): expected api_key=... or AZURE_OPENAI_API_KEY in the "
+                "environment"
+            )
+        given = api_version or os.environ.get("OPENAI_API_VERSION")
+        self.api_version = given or _VERSIONS[self.api]
+        """The version of Azure's interface."""
+        host = ModelHost.of(
+            url,
+            headers={"api-key": key} if key else {},
+            key=key,
+            http_client=http_client,
+            limits=limits,
+        )
+        super().__init__(model, host, options)
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> ModelRequest:
+        # A chat is at its deployment; Responses name theirs in the body.
+        place = f"deployments/{quote(model, safe='')}/" if self.api == "chat" else ""
+        path = f"openai/{place}{PATHS[self.api]}?api-version={quote(self.api_version, safe='')}"
+        url = f"{self._host.base_url}/{path}"
+        return make_request(self.api, url, model, messages, tools, options)

@@ -1,0 +1,72 @@
+"""Alibaba's DashScope: Qwen, behind an interface that is compatible with OpenAI's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import ToolSpec
+
+from ._client import HttpClient
+from ._host import ModelHost
+from ._http import ModelRequest
+from ._openai import PATHS, make_request
+
+_BASE_URL = "https://dashscope.aliyuncs.com"
+_PREFIX = "compatible-mode/v1"
+
+
+class DashScopeClient(HttpClient):
+    """A model at Alibaba's DashScope, by its interface for clients of OpenAI.
+
+    Args:
+      api_key: The key; by default ``DASHSCOPE_API_KEY`` from the environment. Not needed with a
+        *base_url* of one's own.
+      model: The model's name, such as ``qwen-plus``.
+      base_url: The address, without the version; by default ``https://dashscope.aliyuncs.com``.
+        Keys of the international edition belong to ``https://dashscope-intl.aliyuncs.com``.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      options: Further keys of each request, such as ``enable_thinking=True``.
+
+    Raises:
+      ValueError: there is no key, or no model.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        model: str,
+        base_url: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        **options: Any,
+    ) -> None:
+        key = api_key if api_key is not None else os.environ.get("DASHSCOPE_API_KEY")
+        if not key and not base_url:
+            raise ValueError(
+                "DashScopeClient(): expected api_key=... or DASHSCOPE_API_KEY in the environment"
+            )
+        host = ModelHost.of(
+            base_url or _BASE_URL,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            key=key,
+            http_client=http_client,
+            limits=limits,
+        )
+        super().__init__(model, host, options)
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> ModelRequest:
+        url = f"{self._host.base_url}/{_PREFIX}/{PATHS['chat']}"
+        return make_request("chat", url, model, messages, tools, options)
