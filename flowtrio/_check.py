@@ -16,8 +16,7 @@ LAWFUL, BROKEN, NO_LOG = 0, 1, 2
 def check_file(name: str) -> int:
     """Check a file of JSON lines, ``-`` for standard input; tell the outcome, give the status."""
     try:
-        text = sys.stdin.read() if name == "-" else Path(name).read_text(encoding="utf-8")
-        runs = read_runs(text)
+        runs = read_log(name)
     except (OSError, ValueError) as exc:
         print(f"{name}: no log of events: {exc}", file=sys.stderr)
         return NO_LOG
@@ -32,6 +31,15 @@ def _check_run(run_id: str, events: list[dict[str, Any]]) -> int:
         return BROKEN
     print(f"run {run_id}: {len(events)} events, lawful")
     return LAWFUL
+
+
+def read_log(name: str) -> dict[str, list[dict[str, Any]]]:
+    """Read a file, ``-`` for standard input; see `read_runs`."""
+    data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    try:
+        return read_runs(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ValueError("it is not text in UTF-8") from None
 
 
 def read_runs(text: str) -> dict[str, list[dict[str, Any]]]:

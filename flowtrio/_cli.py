@@ -1,4 +1,4 @@
-"""The command line: ``flowtrio serve``, ``chat``, ``check``."""
+"""The command line: ``flowtrio serve``, ``chat``, ``check``, ``timeline``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import trio
@@ -56,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="tell whether a log of events obeys the laws")
     check.add_argument("file", metavar="FILE", help="JSON lines; - for standard input")
     check.set_defaults(run=_check)
+    _add_timeline(commands.add_parser("timeline", help="draw a log of events as a picture"))
     return parser
 
 
@@ -92,6 +94,20 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     option("--events", action="store_true", help="write the run's events as JSON lines")
 
 
+def _add_timeline(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_timeline)
+    option = parser.add_argument
+    option("file", metavar="FILE", help="JSON lines; - for standard input")
+    option(
+        "-o",
+        "--output",
+        metavar="OUT.svg",
+        default="-",
+        help="where the picture goes (default: standard output)",
+    )
+    option("--run", dest="run_id", metavar="ID", help="which run, where the file has several")
+
+
 def _add_agent(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--model", metavar="MODEL", help=f"one of: {MODELS} (default: demo)")
@@ -109,6 +125,32 @@ def _check(options: argparse.Namespace) -> int:
     from flowtrio._check import check_file
 
     return check_file(options.file)
+
+
+def _timeline(options: argparse.Namespace) -> int:
+    from flowtrio._check import read_log
+    from flowtrio._timeline import draw_timeline
+
+    try:
+        runs = read_log(options.file)
+    except (OSError, ValueError) as exc:
+        raise _Usage(f"{options.file}: no log of events: {exc}") from None
+    run_id = options.run_id or next(iter(runs))
+    if run_id not in runs or (options.run_id is None and len(runs) > 1):
+        raise _Usage(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
+    picture = draw_timeline(runs[run_id])
+    try:
+        _write(options.output, picture)
+    except OSError as exc:
+        raise _Usage(f"can't write {options.output}: {exc.strerror}") from None
+    return 0
+
+
+def _write(name: str, text: str) -> None:
+    if name == "-":
+        sys.stdout.write(text)
+    else:
+        Path(name).write_text(text, encoding="utf-8")
 
 
 async def _chat(options: argparse.Namespace) -> int:

@@ -214,3 +214,48 @@ def test_a_chat_that_is_interrupted_says_so() -> None:
     assert events[-1]["data"]["status"] == "cancelled"
     assert chat.returncode == 130
     assert "Traceback" not in errors
+
+
+# timeline
+
+
+def test_timeline_draws_a_log(tmp_path: Path) -> None:
+    log = run("chat", "A flight to Paris", "--events").stdout
+    path = tmp_path / "out.svg"
+    drawn = run("timeline", "-", "-o", str(path), text=log)
+
+    assert (drawn.returncode, drawn.stdout, drawn.stderr) == (0, "", "")
+    assert "search_hotels" in path.read_text(encoding="utf-8")
+    assert run("timeline", "-", text=log).stdout == path.read_text(encoding="utf-8")
+
+
+def test_timeline_draws_the_run_that_is_chosen() -> None:
+    log = "".join(run("chat", text, "--events").stdout for text in ("one", "two"))
+    first, last = (json.loads(log.splitlines()[place])["run_id"] for place in (0, -1))
+    ended = run("timeline", "-", text=log)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"choose with --run one of its runs: {first}, {last}" in ended.stderr
+    assert "“two”" in run("timeline", "-", "--run", last, text=log).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "words"),
+    [
+        (("-",), "hello", "-: no log of events: line 1 is not JSON"),
+        (("nowhere.jsonl",), "", "No such file"),
+        (
+            ("-", "-o", "/nowhere/x.svg"),
+            '{"type": "done", "data": {}}',
+            "can't write /nowhere/x.svg",
+        ),
+    ],
+)
+def test_timeline_tells_in_one_line_what_it_cannot_do(
+    arguments: tuple[str, ...], text: str, words: str
+) -> None:
+    ended = run("timeline", *arguments, text=text)
+
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert words in ended.stderr
+    assert ended.stderr.count("\n") == 1
