@@ -35,11 +35,13 @@ from flowtrio._core._util import publish as _publish
 from flowtrio._runtime._agent import Agent as Agent
 from flowtrio._runtime._context import RunContext as RunContext
 from flowtrio._runtime._engine import StreamEngine as StreamEngine
+from flowtrio._runtime._follower import Follower as Follower
 from flowtrio._runtime._orchestrator import Orchestrator as Orchestrator
 from flowtrio._runtime._stream import EventStream as EventStream
 from flowtrio._runtime._tools import Tool as Tool
 from flowtrio._runtime._tools import tool as tool
 from flowtrio.stores.memory import MemoryConversations as MemoryConversations
+from flowtrio.stores.memory import MemoryStore as MemoryStore
 
 if TYPE_CHECKING:
     from flowtrio.clients._azure import AzureOpenAIClient as AzureOpenAIClient

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 import attrs
 
 from flowtrio._core._chunks import Chunk
+from flowtrio._core._events import AgentEvent, AgentStatus
 
 if TYPE_CHECKING:
     from flowtrio._runtime._context import RunContext
@@ -62,6 +63,128 @@ class ConversationStore(Protocol):
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
         """Forget the conversation; nothing happens if there is none."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class RunHeader:
+    """What is known of a hosted run without its events."""
+
+    tenant_id: str
+    """Whose run it is."""
+    run_id: str
+    """The run; together with the tenant its key in every store."""
+    session_id: str | None
+    """The conversation it belongs to."""
+    agent: str
+    """Name of the agent that answers."""
+    message: str = attrs.field(repr=False)
+    """What the user said."""
+    created_at: float
+    """When it was started; UTC, seconds."""
+    ended_at: float | None = None
+    """When its DONE was stored, by that event's own time; None before."""
+    status: AgentStatus | None = None
+    """How it ended; None before."""
+    owner: str | None = None
+    """Who runs it: the one recorder that may append to its log."""
+
+
+class EventStore(Protocol):
+    """Keeps the logs of hosted runs, each a ``(tenant_id, run_id)``.
+
+    A log is what one recorder appends and any number of followers read. What was read once may be
+    forgotten, from the front of a log and never from its middle; it then reads as `ReplayGap`.
+    `flowtrio.testing.check_event_store` holds a store to all that is said here.
+
+    Every method may be called by many tasks at once, and a call that is cancelled has happened or
+    has not. Those that are given a run raise `LookupError` where there is none of that key.
+    """
+
+    async def create(self, header: RunHeader) -> bool:
+        """Begin an empty log.
+
+        Returns:
+          False, and nothing is changed, if there is a run of this key already. Of several who
+          create one run at the same time, one gets True.
+
+        """
+        ...
+
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+    ) -> None:
+        """Append *events* behind the event *after*, all of them or none.
+
+        When it returns they can be read, and outlast what the store says it outlasts.
+
+        Args:
+          tenant_id: Whose run it is.
+          run_id: The run.
+          after: Sequence number of the log's last event; -1 where it is empty.
+          events: One or more, numbered on from *after*. DONE ends the log, and its header tells.
+
+        Raises:
+          LocalProtocolError: *after* is not the last event, the numbers do not go on from it, or
+            the log has ended. Nothing was changed.
+
+        """
+        ...
+
+    async def read(
+        self, tenant_id: str, run_id: str, after: int, limit: int
+    ) -> Sequence[AgentEvent]:
+        """Give the events behind *after*, at most *limit* of them; empty if there are none yet.
+
+        Raises:
+          ReplayGap: the next event is not kept any more, or *after* is later than the last.
+
+        """
+        ...
+
+    async def wait_past(self, tenant_id: str, run_id: str, seq: int) -> int:
+        """Wait until the log holds an event later than *seq*, or has ended.
+
+        Returns at once (after a checkpoint) if one is already there.
+
+        Returns:
+          The log's newest sequence number; -1 where it is empty.
+
+        Raises:
+          LookupError: there is no such run, or it was deleted meanwhile.
+
+        """
+        ...
+
+    async def header(self, tenant_id: str, run_id: str) -> RunHeader | None:
+        """Give what is known of a run; None if there is none."""
+        ...
+
+    async def list(self, tenant_id: str, session_id: str | None = None) -> Sequence[RunHeader]:
+        """Give the runs of a tenant, or of one of its conversations, oldest first."""
+        ...
+
+    async def delete(
+        self, tenant_id: str, *, run_id: str | None = None, session_id: str | None = None
+    ) -> int:
+        """Forget a run, the runs of a conversation or, given neither, all of a tenant's.
+
+        Returns:
+          How many runs were forgotten.
+
+        """
+        ...
+
+    async def expire(self, before: float) -> int:
+        """Forget the runs that ended before a time; those that go on stay.
+
+        Args:
+          before: UTC, seconds.
+
+        Returns:
+          How many runs were forgotten.
+
+        """
         ...
 
 

@@ -83,7 +83,7 @@ IO_AND_CLOCKS = frozenset(
 EXCEPTIONS = {
     ("flowtrio._runtime._orchestrator", "flowtrio.stores.memory"): (
         "lazy",
-        "an orchestrator that is given no store of conversations makes one",
+        "an orchestrator that is given no stores makes them",
     ),
     ("flowtrio.abc", "flowtrio._runtime._context"): (
         "named",

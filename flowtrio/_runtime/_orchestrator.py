@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,8 @@ from flowtrio._core._limits import Limits
 
 from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
+from ._follower import Follower
+from ._recorder import Recorder
 from ._routing import choose_agent
 from ._run import Run
 from ._sessions import OnBusy, Sessions
@@ -24,7 +27,7 @@ from ._stream import EventStream
 from ._tools import Tool
 
 if TYPE_CHECKING:
-    from flowtrio.abc import AgentLike, ConversationStore, LLMClient
+    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
 
     from ._context import RunContext
 
@@ -38,6 +41,14 @@ def _conversations(given: ConversationStore | None) -> ConversationStore:
     from flowtrio.stores.memory import MemoryConversations
 
     return MemoryConversations()
+
+
+def _store(given: EventStore | None) -> EventStore:
+    if given is not None:
+        return given
+    from flowtrio.stores.memory import MemoryStore
+
+    return MemoryStore()
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -60,8 +71,8 @@ class Orchestrator:
     """Limits of each run."""
     mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
     """Which events its streams give, unless a stream says otherwise."""
-    store: Any = None
-    """Where the logs of hosted runs are kept."""
+    store: EventStore = attrs.field(default=None, converter=_store)
+    """Where the logs of hosted runs are kept; in memory by default."""
     conversations: ConversationStore = attrs.field(default=None, converter=_conversations)
     """Where conversations are kept; in memory by default."""
     runs_per_tenant: int | None = None
@@ -77,6 +88,7 @@ class Orchestrator:
     _engine: StreamEngine = attrs.field(init=False)
     _sessions: Sessions = attrs.field(init=False)
     _agent: AgentLike = attrs.field(init=False)
+    _recorder: Recorder = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         if self.on_busy not in ("queue", "reject", "cancel"):
@@ -89,6 +101,7 @@ class Orchestrator:
             runs_per_tenant=self.runs_per_tenant,
         )
         self._agent = self._make_agent()
+        self._recorder = Recorder(self.store)
 
     def process_stream(
         self,
@@ -147,8 +160,85 @@ class Orchestrator:
         async with self.process_stream(message, tenant_id, session_id, app=app) as stream:
             return await stream.result()
 
+    # Hosted runs
+
+    async def start(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        run_id: str | None = None,
+        app: Any = None,
+        *,
+        resume_window: float = math.inf,
+    ) -> str:
+        """Start a run that needs no reader: its log goes into the store, where many may follow it.
+
+        Starting one that exists, under the same tenant, starts nothing: whoever lost the answer may
+        start again, and the agent and its tools run once. Being cancelled while this waits does not
+        take the start back. The run ends with this orchestrator's block at the latest.
+
+        Args:
+          message: What the user says.
+          tenant_id: Whose it is.
+          session_id: The conversation; None for a message that is answered and not remembered.
+          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
+          app: Anything; agents and tools find it as ``ctx.app``.
+          resume_window: Seconds after which the run is cancelled when no follower is attached, and
+            none was since the start; a run that waits for a person is not. By default none.
+
+        Returns:
+          The run's id, for `attach`. A store that fails is an ERROR there, not an exception here.
+
+        Raises:
+          LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
+            started, and no log is left.
+          RuntimeError: the orchestrator is not open.
+
+        """
+        nursery = self._engine._nursery
+        if nursery is None:
+            raise RuntimeError(
+                "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
+            )
+        stream = self.process_stream(message, tenant_id, session_id, "events", run_id, app)
+        await self._recorder.start(nursery, stream, resume_window)
+        return stream.run_id
+
+    def attach(
+        self,
+        run_id: str,
+        after: int = -1,
+        tenant_id: str = "default",
+        mode: StreamMode | str | None = None,
+        *,
+        patience: float = 10,
+    ) -> Follower:
+        """Make a reader of a hosted run, live or ended, from any place in its log.
+
+        Nothing happens until it is entered or read; then `LookupError` says that there is no such
+        run, also where it is another tenant's, and `ReplayGap` that the place is gone.
+
+        Args:
+          run_id: The run.
+          after: The last sequence number that was seen; -1 for none.
+          tenant_id: Whose it is.
+          mode: Which events to give; the orchestrator's by default. Where the beginning of a log
+            is gone, its ``values`` are a `ReplayGap` too.
+          patience: Seconds that the run waits for this reader at most, when it reads too slowly.
+
+        """
+        return Follower(
+            self._recorder,
+            tenant_id,
+            run_id,
+            after,
+            self.mode if mode is None else StreamMode(mode),
+            patience,
+        )
+
     async def __aenter__(self) -> Self:
-        """Open the orchestrator: runs of bare streams are held, and joined at the block's end."""
+        """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()
         return self
 
@@ -159,6 +249,7 @@ class Orchestrator:
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the runs that are still open, and wait until all of them have ended."""
+        self._recorder.cancel_all("the orchestrator was closed")
         await self._engine.__aexit__(exc_type, exc, traceback)
 
     @property

@@ -1,17 +1,24 @@
-"""Conversations in memory, bounded in every direction."""
+"""Conversations and logs of hosted runs in memory, bounded in every direction."""
 
 from __future__ import annotations
 
+import builtins
 import math
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import attrs
+import msgspec
+import trio
+
+from ._rules import check_append, check_place, header_after, refuse_unknown
 
 if TYPE_CHECKING:
-    from flowtrio.abc import Message
+    from flowtrio._core._events import AgentEvent
+    from flowtrio.abc import Message, RunHeader
 
 
 @attrs.frozen
@@ -80,3 +87,178 @@ def whole_turns(messages: Sequence[Message], limit: int) -> list[Message]:
         if messages[place].get("role") == "user":
             return list(messages[place:])
     return []
+
+
+@attrs.define(eq=False)
+class _Log:
+    """One run's events: a ring that loses its oldest."""
+
+    header: RunHeader
+    events: deque[AgentEvent] = attrs.field(factory=deque)
+    sizes: deque[int] = attrs.field(factory=deque)
+    """Bytes of each, in step with them."""
+    size: int = 0
+    last: int = -1
+    news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def oldest(self) -> int:
+        return self.last + 1 - len(self.events)
+
+    def drop_oldest(self) -> int:
+        """Lose one event; gives its bytes."""
+        self.events.popleft()
+        size = self.sizes.popleft()
+        self.size -= size
+        return size
+
+
+@attrs.define(eq=False, kw_only=True)
+class MemoryStore:
+    """A `flowtrio.abc.EventStore` that forgets with its process.
+
+    Each log is a ring: a run that says more than fits loses its oldest events, and a follower that
+    needs them gets `ReplayGap`. Where all logs together are too many or too large, runs that ended
+    are forgotten, the longest ended first; then the oldest events of whoever appends. Sizes are
+    those of the events as JSON.
+    """
+
+    max_events: int = 10_000
+    """Events kept of one run."""
+    max_bytes: int = 16 * 1024 * 1024
+    """Bytes kept of one run."""
+    max_total_events: int = 1_000_000
+    """Events kept of all runs."""
+    max_total_bytes: int = 256 * 1024 * 1024
+    """Bytes kept of all runs."""
+    max_ended_runs: int = 10_000
+    """Runs kept that have ended; those that go on are bounded by who starts them."""
+    _logs: dict[tuple[str, str], _Log] = attrs.field(factory=dict, init=False, repr=False)
+    _ended: OrderedDict[tuple[str, str], None] = attrs.field(
+        factory=OrderedDict, init=False, repr=False
+    )
+    _events: int = attrs.field(default=0, init=False)
+    _bytes: int = attrs.field(default=0, init=False)
+
+    def __len__(self) -> int:
+        """Runs kept."""
+        return len(self._logs)
+
+    async def create(self, header: RunHeader) -> bool:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        key = (header.tenant_id, header.run_id)
+        if key in self._logs:
+            return False
+        self._logs[key] = _Log(header)
+        return True
+
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+    ) -> None:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        log = self._get(tenant_id, run_id)
+        check_append(log.header, log.last, after, events)
+        sizes = [len(_encoder.encode(event)) for event in events]
+        log.events.extend(events)
+        log.sizes.extend(sizes)
+        log.size += sum(sizes)
+        log.last = events[-1].seq
+        self._events += len(events)
+        self._bytes += sum(sizes)
+        log.header = header_after(log.header, events[-1])
+        if log.header.ended_at is not None:
+            self._ended[tenant_id, run_id] = None
+        self._make_room(log)
+        log.news.unpark_all()
+
+    async def read(
+        self, tenant_id: str, run_id: str, after: int, limit: int
+    ) -> Sequence[AgentEvent]:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        log = self._get(tenant_id, run_id)
+        check_place(run_id, after, log.oldest, log.last)
+        start = after + 1 - log.oldest
+        return list(islice(log.events, start, start + limit))
+
+    async def wait_past(self, tenant_id: str, run_id: str, seq: int) -> int:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            log = self._get(tenant_id, run_id)
+            if log.last > seq or log.header.ended_at is not None:
+                return log.last
+            await log.news.park()
+
+    async def header(self, tenant_id: str, run_id: str) -> RunHeader | None:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        log = self._logs.get((tenant_id, run_id))
+        return None if log is None else log.header
+
+    async def list(self, tenant_id: str, session_id: str | None = None) -> builtins.list[RunHeader]:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        return [
+            log.header
+            for (tenant, _), log in self._logs.items()
+            if tenant == tenant_id and session_id in (None, log.header.session_id)
+        ]
+
+    async def delete(
+        self, tenant_id: str, *, run_id: str | None = None, session_id: str | None = None
+    ) -> int:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        keys = [
+            (tenant, run)
+            for (tenant, run), log in self._logs.items()
+            if tenant == tenant_id
+            and run_id in (None, run)
+            and session_id in (None, log.header.session_id)
+        ]
+        return self._forget(keys)
+
+    async def expire(self, before: float) -> int:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        ended = [(key, self._logs[key].header.ended_at) for key in self._ended]
+        return self._forget([key for key, at in ended if at is not None and at < before])
+
+    def _get(self, tenant_id: str, run_id: str) -> _Log:
+        log = self._logs.get((tenant_id, run_id))
+        return refuse_unknown(run_id) if log is None else log
+
+    def _make_room(self, log: _Log) -> None:
+        while len(log.events) > self.max_events or log.size > self.max_bytes:
+            self._drop_oldest(log)
+        while self._is_full and self._ended:
+            self._forget([next(iter(self._ended))])
+        while self._is_full and log.events:
+            self._drop_oldest(log)
+
+    @property
+    def _is_full(self) -> bool:
+        return (
+            self._events > self.max_total_events
+            or self._bytes > self.max_total_bytes
+            or len(self._ended) > self.max_ended_runs
+        )
+
+    def _drop_oldest(self, log: _Log) -> None:
+        self._bytes -= log.drop_oldest()
+        self._events -= 1
+
+    def _forget(self, keys: Sequence[tuple[str, str]]) -> int:
+        for key in keys:
+            log = self._logs.pop(key)
+            self._ended.pop(key, None)
+            self._events -= len(log.events)
+            self._bytes -= log.size
+            log.news.unpark_all()
+        return len(keys)
+
+
+_encoder = msgspec.json.Encoder()

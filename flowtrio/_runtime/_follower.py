@@ -1,0 +1,340 @@
+"""`Follower`: a hosted run as one of its readers sees it, by a cursor into the log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self
+
+import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
+from flowtrio._core._exceptions import ReplayGap
+from flowtrio._core._modes import View
+
+from ._log import SCHEDULE_EVERY
+from ._recorder import HostedRun, Recorder, Seat
+
+if TYPE_CHECKING:
+    from flowtrio.abc import RunHeader
+
+    from ._stream import EventStream
+
+_READ_AT_ONCE: Final = 500
+"""Events asked of the store at once."""
+
+
+class Follower(AsyncIterator[AgentEvent]):
+    """A hosted run's events from a place in its log on. Made by `Orchestrator.attach`.
+
+    Read like an `EventStream`: ``async for``, or `receive_batch`; one task at a time, and a read
+    that is cancelled loses nothing. It attaches when it is entered (``async with``) or first read,
+    and detaches when it is left, closed, dropped or has given DONE. Detaching does nothing to the
+    run. The controls (`cancel`, `cancel_tool`, `approve`, `deny`, `answer`) may be called from any
+    thread, attached or not; they tell whether they took effect.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_header",
+        "_hosted",
+        "_is_attached",
+        "_is_closed",
+        "_is_over",
+        "_is_reading",
+        "_key",
+        "_mode",
+        "_ready",
+        "_recorder",
+        "_seat",
+        "_shown_after",
+        "_token",
+        "_until_schedule",
+        "_view",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        mode: StreamMode,
+        patience: float,
+    ) -> None:
+        self._recorder = recorder
+        self._key = (tenant_id, run_id)
+        self._mode = mode
+        self._view = None if mode is StreamMode.EVENTS else View(mode)
+        # A state is the fold of all that went before it.
+        start = -1 if mode is StreamMode.VALUES else after
+        self._shown_after = after
+        self._seat = Seat(patience, start)
+        self._ready: deque[AgentEvent] = deque()
+        self._hosted: HostedRun | None = None
+        self._header: RunHeader | None = None
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._is_attached = False
+        self._is_closed = False
+        self._is_over = False
+        self._is_reading = False
+        self._until_schedule = SCHEDULE_EVERY
+        self.seq = after
+        """The last event that was given, by its number; ``after`` before the first."""
+
+    def __repr__(self) -> str:
+        return f"<Follower run={self.run_id!r} seq={self.seq}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._key[1]
+
+    @property
+    def mode(self) -> StreamMode:
+        """Which view of the log this follower gives."""
+        return self._mode
+
+    @property
+    def status(self) -> AgentStatus:
+        """What the run is doing, as far as it is known here; ``initializing`` before attaching."""
+        stream = self._stream()
+        if stream is not None:
+            return stream.status
+        ended = self._header.status if self._header is not None else None
+        return AgentStatus.INITIALIZING if ended is None else ended
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the run goes on in this process, so that the controls can take effect."""
+        return self._key in self._recorder.runs
+
+    # Attaching and detaching
+
+    async def __aenter__(self) -> Self:
+        """Attach.
+
+        Raises:
+          LookupError: there is no such run.
+          ReplayGap: the log cannot be read on from the asked place.
+
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError("this follower was closed")
+        if not self._is_attached:
+            await self._attach()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Detach; the run goes on."""
+        self.close()
+
+    def close(self) -> None:
+        """Detach at once; the run goes on. Reading is over."""
+        self._is_closed = True
+        self._detach()
+
+    async def aclose(self) -> None:
+        """Detach; the run goes on. Reading is over."""
+        self.close()
+        await checkpoint()
+
+    def __del__(self) -> None:
+        # Any thread, at any time: nothing may be done here but to leave word for the loop.
+        if self._is_attached and self._hosted is not None and self._token is not None:
+            hosted, seat = self._hosted, self._seat
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(hosted.detach, seat)
+
+    async def _attach(self) -> None:
+        hosted = self._recorder.find(*self._key)
+        if hosted is not None:
+            await hosted.has_begun.wait()
+            if hosted.is_void:
+                hosted = None
+        await self._check(hosted)
+        if hosted is not None:
+            self._token = trio.lowlevel.current_trio_token()
+            hosted.attach(self._seat)
+        self._hosted = hosted
+        self._is_attached = True
+
+    async def _check(self, hosted: HostedRun | None) -> None:
+        """Find the run, and see that it can be read on from here."""
+        after = self._shown_after
+        if hosted is not None and hosted.take(self._seat) is not None and after <= hosted.last:
+            return await checkpoint()
+        tenant_id, run_id = self._key
+        store = self._recorder.store
+        self._header = await store.header(tenant_id, run_id)
+        if self._header is None:
+            raise LookupError(f"no run {run_id!r} is known")
+        await store.read(tenant_id, run_id, self._seat.seq, 1)
+        if after != self._seat.seq:
+            await store.read(tenant_id, run_id, after, 1)
+        return None
+
+    def _detach(self) -> None:
+        self._is_attached = False
+        if self._hosted is not None:
+            self._hosted.detach(self._seat)
+
+    # Reading
+
+    def __aiter__(self) -> Self:
+        """Iterate; outside a block the first step attaches."""
+        return self
+
+    async def __anext__(self) -> AgentEvent:
+        """Give the next event that the mode shows."""
+        if not self._ready:
+            try:
+                await self._fill()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+        else:
+            self._until_schedule -= 1
+            if self._until_schedule > 0:
+                await checkpoint_if_cancelled()
+            else:
+                self._until_schedule = SCHEDULE_EVERY
+                await checkpoint()
+        event = self._ready.popleft()
+        self.seq = self._seat.given = event.seq
+        if self._hosted is not None:
+            self._hosted.wake_recorder()
+        return event
+
+    async def receive_batch(self) -> list[AgentEvent]:
+        """Wait for an event, and give it with all that are ready after it.
+
+        Raises:
+          trio.EndOfChannel: DONE was given before.
+          LookupError: there is no such run, or it was deleted.
+          ReplayGap: the next events are not kept any more.
+
+        """
+        if not self._ready:
+            await self._fill()
+        else:
+            await checkpoint()
+        batch = list(self._ready)
+        self._ready.clear()
+        self.seq = self._seat.given = batch[-1].seq
+        if self._hosted is not None:
+            self._hosted.wake_recorder()
+        return batch
+
+    async def _fill(self) -> None:
+        """Have something ready, or say that all was given."""
+        if self._is_reading:
+            raise trio.BusyResourceError(f"another task is reading run {self.run_id!r} here")
+        if self._is_closed:
+            raise trio.ClosedResourceError("this follower was closed")
+        self._is_reading = True
+        try:
+            while not self._ready:
+                if self._is_over:
+                    await checkpoint()
+                    raise trio.EndOfChannel
+                self._show(await self._read())
+        finally:
+            self._is_reading = False
+
+    def _show(self, events: Sequence[AgentEvent]) -> None:
+        view = self._view
+        if view is None:
+            self._ready.extend(events)
+        else:
+            seen = [view.see(event) for event in events]
+            self._ready.extend(e for e in seen if e is not None and e.seq > self._shown_after)
+        if events[-1].type is EventType.DONE:
+            self._is_over = True
+            self._detach()
+
+    async def _read(self) -> Sequence[AgentEvent]:
+        """Give the log's next events, waiting for them; the cursor moves when they are given."""
+        if not self._is_attached:
+            await self._attach()
+        await checkpoint_if_cancelled()
+        hosted, seat = self._hosted, self._seat
+        if hosted is None:
+            events = await self._read_elsewhere()
+            seat.seq = events[-1].seq if events else seat.seq
+            return events
+        # Whoever was too slow lost his seat, and takes it again by reading on.
+        hosted.attach(seat)
+        hosted.note(seat)
+        while hosted.last == seat.seq:
+            if hosted.is_over:
+                raise trio.EndOfChannel
+            await hosted.news.park()
+        events = hosted.take(seat) or await self._read_store()
+        hosted.fetched(seat, events[-1].seq)
+        return events
+
+    async def _read_elsewhere(self) -> Sequence[AgentEvent]:
+        """Read a run that has ended, or goes on in another process."""
+        tenant_id, run_id = self._key
+        while True:
+            if events := await self._read_store():
+                return events
+            header = await self._recorder.store.header(tenant_id, run_id)
+            if header is None:
+                raise LookupError(f"no run {run_id!r} is known any more")
+            self._header = header
+            if header.ended_at is not None:
+                raise trio.EndOfChannel
+            if header.owner == self._recorder.owner:
+                # It was ours, is over, and the store has not got its end.
+                raise ReplayGap(
+                    f"the log of run {run_id!r} was cut short after seq {self._seat.seq}",
+                    run_id=run_id,
+                    after=self._seat.seq,
+                    oldest=None,
+                )
+            await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
+
+    async def _read_store(self) -> Sequence[AgentEvent]:
+        tenant_id, run_id = self._key
+        return await self._recorder.store.read(tenant_id, run_id, self._seat.seq, _READ_AT_ONCE)
+
+    # Controls
+
+    def _stream(self) -> EventStream | None:
+        hosted = self._hosted or self._recorder.runs.get(self._key)
+        return None if hosted is None else hosted.stream
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """See `EventStream.cancel`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel(reason)
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """See `EventStream.cancel_tool`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel_tool(call_id)
+
+    def approve(self, call_id: str) -> bool:
+        """See `EventStream.approve`."""
+        stream = self._stream()
+        return stream is not None and stream.approve(call_id)
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """See `EventStream.deny`."""
+        stream = self._stream()
+        return stream is not None and stream.deny(call_id, reason)
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """See `EventStream.answer`."""
+        stream = self._stream()
+        return stream is not None and stream.answer(request_id, text)

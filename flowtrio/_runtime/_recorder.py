@@ -1,0 +1,364 @@
+"""Hosted runs: their events go into a store, and everybody reads them there.
+
+The *recorder* is a run's one reader. It appends what it takes to the store and then tells the
+followers; so a follower sees only what is stored, and replaying, attaching late and following live
+are the same act: reading on from a place. The newest stored events are kept beside the store too,
+so that those who follow live need not ask it::
+
+    run ─ channel ─ recorder ─┬─ store ─────────────── followers that come late, or lag
+                              └─ the newest, in memory ─ followers that are up to date
+
+Four things that may happen to a run are kept apart. *Attaching* takes a seat at it. *Detaching*
+leaves the seat and does nothing to the run; only where a transport set a *resume window*, a run
+without any seat taken is cancelled when the window has passed, and not while it waits for a person.
+*Cancelling* ends it on purpose. A *deadline* ends it with an ERROR that names itself.
+
+The recorder waits for the slowest of those that are up to date, so that a slow follower slows the
+model; but only for its patience. Then that follower loses its seat, and takes one again when it
+reads on.
+
+A store that fails ends the run with ERROR ``store_failed``. What it did not take is kept in memory
+for the followers, and is offered to it once more at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import secrets
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot
+
+from flowtrio._core._events import AgentEvent, AgentStatus
+from flowtrio._core._exceptions import LimitExceeded
+from flowtrio.abc import RunHeader
+
+from ._frame import Alarm
+from ._stream import EventStream
+
+if TYPE_CHECKING:
+    from flowtrio.abc import EventStore
+
+logger = logging.getLogger("flowtrio")
+
+Key = tuple[str, str]
+"""A run's key: tenant and run id."""
+
+STORE_DEADLINE: Final = 10.0
+"""Seconds that one step of the store may take."""
+_MOST_RECENT: Final = 1024
+"""Events that are kept beside the store at most."""
+_MOST_CUT: Final = 100
+"""Runs whose log the store did not take that are remembered."""
+_WAITING: Final = frozenset({AgentStatus.WAITING_FOR_INPUT, AgentStatus.WAITING_FOR_APPROVAL})
+
+
+@attrs.define(eq=False)
+class Seat:
+    """A follower's place at a run that is hosted here."""
+
+    patience: float
+    """Seconds that the recorder waits for it at most."""
+    seq: int
+    """The last event it fetched."""
+    given: int = attrs.field(default=-1, init=False)
+    """The last event its reader took: what the recorder looks at."""
+    is_up_to_date: bool = False
+    """Whether it has come near the newest event: from then on the recorder waits for it."""
+
+
+@attrs.define(eq=False)
+class HostedRun:
+    """A run that is hosted here, until its last event is stored."""
+
+    stream: EventStream
+    header: RunHeader
+    resume_window: float
+    """Seconds that it goes on without a follower; ``math.inf`` for as long as it takes."""
+    lag: int
+    """Events that an up to date follower may fall back before the recorder waits."""
+    last: int = attrs.field(default=-1, init=False)
+    """The newest event that followers may see; -1 for none."""
+    stored: int = attrs.field(default=-1, init=False)
+    """The newest event that the store has taken."""
+    recent: deque[AgentEvent] = attrs.field(factory=deque, init=False)
+    """The newest events that followers may see."""
+    has_begun: trio.Event = attrs.field(factory=trio.Event, init=False)
+    """Set when it is known whether there will be a run."""
+    is_void: bool = attrs.field(default=False, init=False)
+    """Whether there is none: the store knows one of this key, or it was refused."""
+    is_over: bool = attrs.field(default=False, init=False)
+    """Whether no more events will come."""
+    failure: Exception | None = attrs.field(default=None, init=False)
+    """What the store raised, if it failed."""
+    news: ParkingLot = attrs.field(factory=ParkingLot, init=False)
+    """Where followers wait for events."""
+    _progress: ParkingLot = attrs.field(factory=ParkingLot, init=False)
+    """Where the recorder waits for followers."""
+    _seats: dict[Seat, None] = attrs.field(factory=dict, init=False)
+    _alarm: Alarm | None = attrs.field(default=None, init=False)
+
+    @property
+    def key(self) -> Key:
+        """Its key in the store."""
+        return self.header.tenant_id, self.header.run_id
+
+    @property
+    def seats(self) -> int:
+        """How many followers are attached."""
+        return len(self._seats)
+
+    # The followers' side
+
+    def attach(self, seat: Seat) -> None:
+        """Take a seat, or keep it."""
+        if self._alarm is not None:
+            self.stream._run.forget(self._alarm)
+            self._alarm = None
+        self._seats[seat] = None
+
+    def detach(self, seat: Seat) -> None:
+        """Leave a seat; the run goes on, for its resume window at least."""
+        self._seats.pop(seat, None)
+        self._progress.unpark_all()
+        self.watch()
+
+    def take(self, seat: Seat) -> list[AgentEvent] | None:
+        """The events behind the seat's place, if they are among the newest; None if not."""
+        missing = self.last - seat.seq
+        if missing > len(self.recent):
+            return None
+        recent = self.recent
+        if missing == len(recent):
+            return list(recent)
+        return [recent[place] for place in range(len(recent) - missing, len(recent))]
+
+    def note(self, seat: Seat) -> None:
+        """A follower's reader comes for more than it was given."""
+        seat.given = seat.seq
+        self.wake_recorder()
+
+    def fetched(self, seat: Seat, seq: int) -> None:
+        """A follower has fetched the events up to *seq*."""
+        seat.seq = seq
+        seat.is_up_to_date = seat.is_up_to_date or seq >= self.last - self.lag
+
+    # The resume window
+
+    def watch(self) -> None:
+        """Have the run cancelled after its resume window, if it has no follower."""
+        run = self.stream._run
+        is_watched = self.resume_window < math.inf and not run.is_closing
+        if is_watched and not self._seats and self._alarm is None:
+            self._alarm = run.call_at(trio.current_time() + self.resume_window, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        if self.stream.status in _WAITING:
+            # Whoever is asked may take his time. Look again later; at once would be for ever.
+            when = trio.current_time() + max(self.resume_window, 1)
+            self._alarm = self.stream._run.call_at(when, self._ring)
+        else:
+            self.stream.cancel(f"no reader came back within {self.resume_window:g} s")
+
+    # The recorder's side
+
+    def publish(self, batch: Sequence[AgentEvent]) -> None:
+        """Let followers see a batch."""
+        recent = self.recent
+        recent.extend(batch)
+        self.last = batch[-1].seq
+        while len(recent) > self.lag and recent[0].seq <= self.stored:
+            recent.popleft()
+        self.news.unpark_all()
+
+    async def wait_for_followers(self) -> None:
+        """Wait until nobody lags too far behind, or his patience is over."""
+        floor = self.last - self.lag
+        slow = [seat for seat in self._seats if seat.is_up_to_date and seat.given < floor]
+        now = trio.current_time() if slow else 0.0
+        for seat in slow:
+            with trio.CancelScope(deadline=now + seat.patience) as waiting:
+                while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
+                    await self._progress.park()
+            if waiting.cancelled_caught:
+                logger.info("run %s: a follower took nothing for %g s", *self._told(seat))
+                seat.is_up_to_date = False
+                self.detach(seat)
+
+    def _told(self, seat: Seat) -> tuple[str, float]:
+        return self.header.run_id, seat.patience
+
+    def wake_recorder(self) -> None:
+        """Have the recorder look again whom it waits for."""
+        if self._progress:
+            self._progress.unpark_all()
+
+    def end(self) -> None:
+        """No more events will come."""
+        self.is_over = True
+        self.has_begun.set()
+        self.news.unpark_all()
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """Hosts the runs of one orchestrator."""
+
+    store: EventStore
+    owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
+    """Who we are in the headers of our runs."""
+    runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
+    """The runs that are hosted here now."""
+    _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
+    """Runs that have ended and whose log the store did not take, for those who ask for it."""
+    _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
+
+    def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
+        """The run of this key, if it has to be read here."""
+        key = (tenant_id, run_id)
+        return self.runs.get(key) or self._cut.get(key)
+
+    async def start(
+        self, nursery: trio.Nursery, stream: EventStream, resume_window: float
+    ) -> HostedRun:
+        """Host a run, unless there is one of its key; then nothing happens.
+
+        Being cancelled here does not take the start back.
+        """
+        info = stream._run.info
+        hosted = self.find(info.tenant_id, info.run_id)
+        if hosted is None:
+            hosted = self._make(stream, resume_window)
+            self.runs[hosted.key] = hosted
+            nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
+        await hosted.has_begun.wait()
+        if hosted.is_over and hosted.last < 0 and not hosted.is_void:
+            raise trio.ClosedResourceError(
+                f"can't start run {info.run_id!r}: its host was cancelled"
+            )
+        if hosted.stream.refusal is not None and hosted.is_void:
+            refusal = hosted.stream.refusal
+            raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+        return hosted
+
+    def _make(self, stream: EventStream, resume_window: float) -> HostedRun:
+        info = stream._run.info
+        header = RunHeader(
+            tenant_id=info.tenant_id,
+            run_id=info.run_id,
+            session_id=info.session_id,
+            agent=info.agent_name,
+            message=info.message,
+            created_at=info.wall_clock(),
+            owner=self.owner,
+        )
+        return HostedRun(stream, header, resume_window, int(min(info.limits.buffer, _MOST_RECENT)))
+
+    def cancel_all(self, reason: str) -> None:
+        """Cancel the runs, those that have not begun too."""
+        for hosted in list(self.runs.values()):
+            hosted.stream.cancel(reason)
+
+    def fail_all(self, code: str, source: str, error: str) -> None:
+        """End the runs with an ERROR: for servers that are told to stop."""
+        for hosted in list(self.runs.values()):
+            hosted.stream._fail(code, source, error)
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is hosted here."""
+        while self.runs:
+            await self._idle.park()
+
+    # One hosted run, in the order of its life
+
+    async def _host(self, hosted: HostedRun) -> None:
+        try:
+            await self._create(hosted)
+            if not hosted.is_void:
+                async with hosted.stream as stream:
+                    if stream.refusal is not None:
+                        await self._withdraw(hosted)
+                    else:
+                        await self._record_to_the_end(hosted)
+        finally:
+            del self.runs[hosted.key]
+            if hosted.stored < hosted.last:
+                self._remember(hosted)
+            hosted.end()
+            if not self.runs:
+                self._idle.unpark_all()
+
+    async def _create(self, hosted: HostedRun) -> None:
+        try:
+            with trio.fail_after(STORE_DEADLINE):
+                hosted.is_void = not await self.store.create(hosted.header)
+        except Exception as exc:
+            self._fail(hosted, exc)
+
+    async def _withdraw(self, hosted: HostedRun) -> None:
+        """The run was not let in: leave no log, so that the same start may be tried again."""
+        hosted.is_void = True
+        tenant_id, run_id = hosted.key
+        try:
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await self.store.delete(tenant_id, run_id=run_id)
+        except Exception as exc:
+            self._fail(hosted, exc)
+
+    async def _record_to_the_end(self, hosted: HostedRun) -> None:
+        run = hosted.stream._run
+        run.when_done(hosted.wake_recorder)
+        hosted.watch()
+        hosted.has_begun.set()
+        try:
+            await self._record(hosted)
+        except trio.Cancelled:
+            # Who hosts us is cancelled, and so is the run. Its end is stored all the same.
+            hosted.stream.cancel("cancelled from outside")
+            within = trio.current_time() + run.limits.grace + STORE_DEADLINE
+            with trio.CancelScope(shield=True, deadline=within):
+                await self._record(hosted)
+            raise
+
+    async def _record(self, hosted: HostedRun) -> None:
+        while True:
+            try:
+                batch = await hosted.stream.receive_batch()
+            except trio.EndOfChannel:
+                break
+            if hosted.failure is None:
+                await self._append(hosted, batch)
+            hosted.publish(batch)
+            await hosted.wait_for_followers()
+        if hosted.failure is not None:
+            tail = [event for event in hosted.recent if event.seq > hosted.stored]
+            await self._append(hosted, tail)
+
+    async def _append(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        tenant_id, run_id = hosted.key
+        try:
+            # Shielded: an append of which nobody knows whether it happened would be a gap.
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await self.store.append(tenant_id, run_id, hosted.stored, batch)
+            hosted.stored = batch[-1].seq
+        except Exception as exc:
+            self._fail(hosted, exc)
+
+    def _fail(self, hosted: HostedRun, exc: Exception) -> None:
+        """The store failed: end the run, once."""
+        if hosted.failure is None:
+            hosted.failure = exc
+            logger.error("run %s: the store failed", hosted.header.run_id, exc_info=exc)
+            # Its text may name places and people of the operators'.
+            hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
+
+    def _remember(self, hosted: HostedRun) -> None:
+        self._cut[hosted.key] = hosted
+        if len(self._cut) > _MOST_CUT:
+            self._cut.popitem(last=False)

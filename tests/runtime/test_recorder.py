@@ -1,0 +1,471 @@
+"""Hosted runs: who follows them, who leaves, and what ends them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import (
+    AgentEvent,
+    LimitExceeded,
+    Limits,
+    MemoryStore,
+    Orchestrator,
+    ReplayGap,
+    RunContext,
+)
+from flowtrio.testing import check_events
+from tests.runtime._programs import done_of, error_of
+
+
+async def talks(ctx: RunContext, message: str) -> str:
+    """Say a word a second, as many as the message says."""
+    async with ctx.message() as out:
+        for number in range(int(message)):
+            await trio.sleep(1)
+            await out.write(f"{number} ")
+    return message
+
+
+async def gushes(ctx: RunContext, message: str) -> str:
+    """Say so many words at once, after a while."""
+    await trio.sleep(1)
+    async with ctx.message() as out:
+        for number in range(int(message)):
+            await out.write(f"{number} ")
+    return message
+
+
+async def asks(ctx: RunContext, message: str) -> str:
+    """Ask for approval, then talk on."""
+    if not await ctx.approve("book", {}):
+        return "denied"
+    await trio.sleep(1)
+    return "booked"
+
+
+async def read(orchestrator: Orchestrator, run_id: str, **options: Any) -> list[AgentEvent]:
+    async with orchestrator.attach(run_id, **options) as stream:
+        return [event async for event in stream]
+
+
+async def log_of(orchestrator: Orchestrator, run_id: str, tenant: str = "default") -> Any:
+    return await orchestrator.store.read(tenant, run_id, -1, 1_000_000)
+
+
+# Following
+
+
+async def test_a_hosted_run_can_be_followed_live_and_replayed(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("5")
+        live = await read(orchestrator, run_id)
+        again = await read(orchestrator, run_id)
+
+    check_events(live)
+    assert done_of(live)["result"] == "5"
+    assert again == live == await log_of(orchestrator, run_id)
+
+
+@pytest.mark.parametrize("limit", [1, 3, 64])
+async def test_from_every_place_the_rest_is_read_live_or_late(
+    limit: int, autojump_clock: Any
+) -> None:
+    logs: dict[tuple[int, float], list[AgentEvent]] = {}
+    orchestrator = Orchestrator(agents=[talks], limits=Limits(buffer=limit))
+
+    async def follow(after: int, delay: float) -> None:
+        await trio.sleep(delay)
+        logs[after, delay] = await read(orchestrator, run_id, after=after)
+
+    async with orchestrator, trio.open_nursery() as nursery:
+        run_id = await orchestrator.start("6")
+        for delay in (0, 3.5, 100):
+            for after in range(-1, {0: 0, 3.5: 5, 100: 11}[delay]):
+                nursery.start_soon(follow, after, delay)
+    log = await log_of(orchestrator, run_id)
+
+    assert len(log) == 11
+    for (after, _), events in logs.items():
+        assert events == log[after + 1 :]
+
+
+async def test_after_done_nothing_is_left_to_read(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("1")
+        events = await read(orchestrator, run_id)
+
+        assert await read(orchestrator, run_id, after=events[-1].seq) == []
+        follower = orchestrator.attach(run_id, after=events[-1].seq)
+        with pytest.raises(trio.EndOfChannel):
+            await follower.receive_batch()
+
+
+async def test_values_are_folded_from_the_beginning_wherever_one_attaches(
+    autojump_clock: Any,
+) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("3")
+        whole = await read(orchestrator, run_id, mode="values")
+        part = await read(orchestrator, run_id, mode="values", after=3)
+
+    assert part == [event for event in whole if event.seq > 3]
+    assert part[-1].data["state"]["status"] == "completed"
+
+
+async def test_a_read_that_is_cancelled_loses_nothing(autojump_clock: Any) -> None:
+    events: list[AgentEvent] = []
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("9")
+        async with orchestrator.attach(run_id) as stream:
+            while not events or events[-1].type != "done":
+                with trio.move_on_after(0.3):
+                    events += await stream.receive_batch()
+
+    assert events == await log_of(orchestrator, run_id)
+
+
+async def test_one_task_reads_at_a_time(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("9")
+        async with orchestrator.attach(run_id, after=1) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(stream.receive_batch)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(trio.BusyResourceError):
+                await stream.receive_batch()
+
+
+# Starting
+
+
+async def test_starting_twice_is_starting_once(autojump_clock: Any) -> None:
+    begun: list[str] = []
+
+    async def counted(ctx: RunContext, message: str) -> None:
+        begun.append(message)
+
+    async with Orchestrator(agents=[counted]) as orchestrator:
+        async with trio.open_nursery() as nursery:
+            for number in range(5):
+                nursery.start_soon(orchestrator.start, f"{number}", "default", None, "mine")
+        assert await orchestrator.start("late", run_id="mine") == "mine"
+        check_events(await read(orchestrator, "mine"))
+
+    assert len(begun) == 1
+
+
+async def test_a_start_that_was_cut_short_may_be_repeated(autojump_clock: Any) -> None:
+    """Cancelled at every checkpoint of starting, the run starts once."""
+    for ticks in range(6):
+        begun: list[str] = []
+
+        async def counted(ctx: RunContext, message: str, begun: list[str] = begun) -> None:
+            begun.append(message)
+
+        async with Orchestrator(agents=[counted]) as orchestrator:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(orchestrator.start, "a", "default", None, "mine")
+                for _ in range(ticks):
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            await orchestrator.start("b", run_id="mine")
+            await read(orchestrator, "mine")
+
+        assert len(begun) == 1
+
+
+async def test_each_tenant_has_its_own_runs(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        await orchestrator.start("1", "one", run_id="r")
+        await orchestrator.start("2", "two", run_id="r")
+
+        assert done_of(await read(orchestrator, "r", tenant_id="one"))["result"] == "1"
+        assert done_of(await read(orchestrator, "r", tenant_id="two"))["result"] == "2"
+        with pytest.raises(LookupError):
+            await read(orchestrator, "r", tenant_id="three")
+
+
+async def test_a_hosted_run_needs_an_open_orchestrator() -> None:
+    orchestrator = Orchestrator(agents=[talks])
+
+    with pytest.raises(RuntimeError, match="expected an open orchestrator"):
+        await orchestrator.start("1")
+
+
+async def test_a_start_that_is_refused_leaves_nothing(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks], on_busy="reject") as orchestrator:
+        first = await orchestrator.start("2", session_id="s")
+        with pytest.raises(LimitExceeded) as caught:
+            await orchestrator.start("2", session_id="s", run_id="again")
+        assert caught.value.code == "session_busy"
+        assert await orchestrator.store.header("default", "again") is None
+
+        await read(orchestrator, first)
+        await orchestrator.start("3", session_id="s", run_id="again")
+        assert done_of(await read(orchestrator, "again"))["result"] == "3"
+
+
+# Leaving, and the resume window
+
+
+async def test_leaving_does_not_end_a_run(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("20")
+        async with orchestrator.attach(run_id) as stream:
+            first = await stream.receive_batch()
+        await trio.sleep(100)
+        rest = await read(orchestrator, run_id, after=first[-1].seq)
+
+    assert done_of(rest)["status"] == "completed"
+    check_events([*first, *rest])
+
+
+@pytest.mark.parametrize("leaving", ["block", "aclose", "drop"])
+async def test_without_a_follower_a_run_is_cancelled_after_its_window(
+    leaving: str, autojump_clock: Any
+) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("1000", resume_window=30)
+        began = trio.current_time()
+        if leaving == "drop":
+            async for _ in orchestrator.attach(run_id):
+                break
+        else:
+            stream = orchestrator.attach(run_id)
+            async with stream:
+                await stream.receive_batch()
+                if leaving == "aclose":
+                    await stream.aclose()
+        await trio.sleep(29)
+        assert orchestrator.attach(run_id).is_live
+        events = await read_stored_end(orchestrator, run_id)
+
+    assert events[-1].data["status"] == "cancelled"
+    assert "30 s" in events[-1].data["reason"]
+    assert trio.current_time() - began == pytest.approx(30, abs=1.5)
+
+
+async def read_stored_end(orchestrator: Orchestrator, run_id: str) -> Sequence[AgentEvent]:
+    """Wait for a run's end without attaching to it."""
+    store = orchestrator.store
+    last = -1
+    while (header := await store.header("default", run_id)) and header.ended_at is None:
+        last = await store.wait_past("default", run_id, last)
+    return await store.read("default", run_id, -1, 1_000_000)
+
+
+async def test_whoever_comes_back_within_the_window_keeps_the_run(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("100", resume_window=30)
+        seen: list[AgentEvent] = []
+        while not seen or seen[-1].type != "done":
+            async with orchestrator.attach(run_id, len(seen) - 1) as stream:
+                seen += await stream.receive_batch()
+            await trio.sleep(25)
+
+    check_events(seen)
+    assert done_of(seen)["status"] == "completed"
+
+
+async def test_the_window_cancels_nothing_that_waits_for_a_person(autojump_clock: Any) -> None:
+    limits = Limits(approval=math.inf)
+    async with Orchestrator(agents=[asks], limits=limits) as orchestrator:
+        run_id = await orchestrator.start("hi", resume_window=30)
+        await trio.sleep(1000)
+        follower = orchestrator.attach(run_id)
+        async with follower:
+            asked = await follower.receive_batch()
+            assert follower.status == "waiting_for_approval"
+            assert follower.approve(asked[-2].data["call_id"])
+            rest = [event async for event in follower]
+
+    assert done_of(rest)["result"] == "booked"
+
+
+async def test_the_window_ends_what_goes_on_after_nobody_answered(autojump_clock: Any) -> None:
+    async def asks_then_talks(ctx: RunContext, message: str) -> str:
+        await ctx.approve("book", {})
+        return await talks(ctx, "1000")
+
+    async with Orchestrator(agents=[asks_then_talks]) as orchestrator:
+        run_id = await orchestrator.start("hi", resume_window=30)
+        events = await read_stored_end(orchestrator, run_id)
+
+    assert events[-1].data["status"] == "cancelled"
+    assert 300 <= trio.current_time() <= 361
+
+
+async def test_cancelling_and_leaving_are_two_things(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("100")
+        async with orchestrator.attach(run_id) as one, orchestrator.attach(run_id) as two:
+            assert two.cancel("enough")
+            events = [event async for event in one]
+            assert not two.cancel("again")
+        assert not orchestrator.attach("unknown").cancel()
+
+    assert done_of(events) == {**done_of(events), "status": "cancelled", "reason": "enough"}
+
+
+# Slow followers
+
+
+async def test_a_slow_follower_slows_the_run_for_its_patience_only(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[gushes], limits=Limits(buffer=10)) as orchestrator:
+        run_id = await orchestrator.start("1000")
+        async with orchestrator.attach(run_id, patience=7) as slow:
+            seen = await slow.receive_batch()
+            await trio.sleep(7.9)
+            assert orchestrator.attach(run_id).is_live
+            assert len(await log_of(orchestrator, run_id)) < 100
+            await trio.sleep(0.2)
+            ended = await read_stored_end(orchestrator, run_id)
+            assert trio.current_time() == pytest.approx(8.1)
+            seen += [event async for event in slow]
+
+    assert seen == ended
+
+
+async def test_a_follower_that_is_read_in_time_is_waited_for_every_time(
+    autojump_clock: Any,
+) -> None:
+    store = MemoryStore(max_events=50)
+    seen: list[AgentEvent] = []
+    orchestrator = Orchestrator(agents=[gushes], limits=Limits(buffer=10), store=store)
+    async with orchestrator:
+        run_id = await orchestrator.start("1000")
+        async with orchestrator.attach(run_id) as slow:
+            async for event in slow:
+                seen.append(event)
+                if len(seen) % 10 == 0:
+                    await trio.sleep(5)
+
+    check_events(seen)
+    assert len(seen) == 1005
+
+
+async def test_a_follower_that_fell_out_of_the_store_is_told(autojump_clock: Any) -> None:
+    store = MemoryStore(max_events=50)
+    async with Orchestrator(agents=[gushes], store=store) as orchestrator:
+        run_id = await orchestrator.start("1000")
+        async with orchestrator.attach(run_id) as slow:
+            await slow.receive_batch()
+            await trio.sleep(100)
+            with pytest.raises(ReplayGap) as caught:
+                while True:
+                    await slow.receive_batch()
+        with pytest.raises(ReplayGap):
+            await read(orchestrator, run_id)
+        with pytest.raises(ReplayGap):
+            await read(orchestrator, run_id, after=980, mode="values")
+
+    assert caught.value.oldest == 955
+
+
+# The store
+
+
+class Failing(MemoryStore):
+    """A store that takes so many events and then nothing."""
+
+    def __init__(self, takes: int, gives_up_at: int = 10**9) -> None:
+        super().__init__()
+        self.takes = takes
+        self.calls = 0
+
+    async def create(self, header: Any) -> bool:
+        if self.takes < 0:
+            raise OSError("disk at /secret/place is full")
+        return await super().create(header)
+
+    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+        if events[-1].seq >= self.takes:
+            raise OSError("disk at /secret/place is full")
+        await super().append(tenant_id, run_id, after, events)
+
+
+@pytest.mark.parametrize("takes", [-1, 0, 3, 6])
+async def test_a_store_that_fails_ends_the_run_and_its_followers_are_told(
+    takes: int, autojump_clock: Any
+) -> None:
+    async with Orchestrator(agents=[talks], store=Failing(takes)) as orchestrator:
+        run_id = await orchestrator.start("100")
+        live = await read(orchestrator, run_id)
+        late = await read(orchestrator, run_id)
+
+    check_events(live)
+    error = error_of(live)
+    assert (error["code"], error["source"]) == ("store_failed", "store")
+    assert "secret" not in str(live)
+    assert late == live
+
+
+async def test_what_a_store_did_not_take_is_offered_again_at_the_end(autojump_clock: Any) -> None:
+    class FailingOnce(MemoryStore):
+        has_failed = False
+
+        async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+            if after > 3 and not self.has_failed:
+                type(self).has_failed = True
+                raise OSError
+            await super().append(tenant_id, run_id, after, events)
+
+    async with Orchestrator(agents=[talks], store=FailingOnce()) as orchestrator:
+        run_id = await orchestrator.start("100")
+        live = await read(orchestrator, run_id)
+
+    assert error_of(live)["code"] == "store_failed"
+    assert await log_of(orchestrator, run_id) == live
+
+
+async def test_a_store_that_hangs_is_a_store_that_fails(autojump_clock: Any) -> None:
+    class Hanging(MemoryStore):
+        async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+            await trio.sleep_forever()
+
+    async with Orchestrator(agents=[talks], store=Hanging()) as orchestrator:
+        run_id = await orchestrator.start("100")
+        events = await read(orchestrator, run_id)
+
+    assert error_of(events)["code"] == "store_failed"
+
+
+# The end of the orchestrator
+
+
+async def test_closing_the_orchestrator_stores_the_end_of_its_runs(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("100")
+        await trio.sleep(5)
+    events = await log_of(orchestrator, run_id)
+
+    check_events(events)
+    assert done_of(events)["status"] == "cancelled"
+
+
+async def test_so_does_cancelling_it_from_outside(autojump_clock: Any) -> None:
+    with trio.move_on_after(5.5):
+        async with Orchestrator(agents=[talks]) as orchestrator:
+            run_id = await orchestrator.start("100")
+            await trio.sleep_forever()
+    events = await log_of(orchestrator, run_id)
+
+    check_events(events)
+    assert done_of(events)["status"] == "cancelled"
+    assert events[-3].data["content"] == "0 1 2 3 4 "
+
+
+async def test_one_that_is_closed_at_once_has_ended_what_it_started(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(orchestrator.start, "5", "default", None, "r")
+            await trio.lowlevel.checkpoint()
+            nursery.cancel_scope.cancel()
+    events = await log_of(orchestrator, "r")
+
+    check_events(events)
+    assert done_of(events)["status"] == "cancelled"
