@@ -43,10 +43,14 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Both type checkers, over the package, the examples and user-style code."""
+    """Both type checkers, over the package, the examples and user-style code.
+
+    Then whether all that users see has a type that every checker reads alike.
+    """
     session.install("-e", ".[all,dev]", "mypy", "pyright[nodejs]")
     session.run("mypy")
     session.run("pyright")
+    session.run("pyright", "--verifytypes", "flowtrio", "--ignoreexternal")
 
 
 @nox.session

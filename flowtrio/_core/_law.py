@@ -144,13 +144,13 @@ class Law:
     )
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         """How many events were accepted; the next one's sequence number."""
         self.status: AgentStatus | None = None
         """The run's status; None before RUN_START."""
         self.reason: str | None = None
         """The reason of the last STATE_CHANGE."""
-        self.is_done = False
+        self.is_done: bool = False
         """Whether DONE was accepted."""
         self._live = False
         self._failed = False

@@ -34,9 +34,9 @@ class EventChannel:
         self._reader: Task | None = None
         self.emitters: dict[Task, None] = {}
         """Who waits for a credit, in line; truthy while anybody does."""
-        self.credits = buffer
+        self.credits: float = buffer
         """Events that may be put now; below zero while closers are owed for."""
-        self.is_closed = False
+        self.is_closed: bool = False
         """Whether the last event was put."""
 
     # The writers' end

@@ -204,8 +204,8 @@ class Alarm:
     __slots__ = ("ring", "when")
 
     def __init__(self, when: float, ring: Callable[[], None]) -> None:
-        self.when = when
-        self.ring = ring
+        self.when: float = when
+        self.ring: Callable[[], None] = ring
 
 
 class FrameTimer(Alarm):

@@ -71,12 +71,12 @@ class EventLog:
     )
 
     def __init__(self, run_id: str, buffer: float, schedule_every: int) -> None:
-        self.run_id = run_id
-        self.law = Law()
-        self.channel = EventChannel(buffer)
-        self.is_closing = False
+        self.run_id: str = run_id
+        self.law: Law = Law()
+        self.channel: EventChannel = EventChannel(buffer)
+        self.is_closing: bool = False
         """Whether nobody but the run's closer may record any more."""
-        self.late_events = 0
+        self.late_events: int = 0
         """Events discarded because the run, or who emitted them, was ending."""
         self.transcripts: dict[str, Transcript] = {}
         """The conversations of the run's agents, by path."""

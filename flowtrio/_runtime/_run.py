@@ -151,14 +151,14 @@ class Run:
     )
 
     def __init__(self, info: RunInfo, agent: AgentLike, admission: Admission | None) -> None:
-        self.info = info
-        self.limits = info.limits
-        self.history = info.history
-        self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
+        self.info: RunInfo = info
+        self.limits: Limits = info.limits
+        self.history: Sequence[dict[str, Any]] = info.history
+        self.log: EventLog = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
         self.log.transcripts[ROOT] = Transcript(info.history, info.message)
-        self.is_unattended = False
+        self.is_unattended: bool = False
         """Whether there is nobody to ask: approvals are denied and questions time out at once."""
-        self.is_joined = False
+        self.is_joined: bool = False
         """Whether nothing of the run is alive any more."""
         self.interrupt: BaseException | None = None
         """A KeyboardInterrupt or SystemExit that the consumer has still to be told of."""
@@ -168,7 +168,7 @@ class Run:
         """Calls that `cancel_tool` may end."""
         self.pending: dict[str, Pending] = {}
         """What waits for a person."""
-        self.usage = NO_USAGE
+        self.usage: Usage = NO_USAGE
         self.refusal: LimitExceeded | None = None
         """Why the run was not let in, from its first event on."""
         self._agent = agent

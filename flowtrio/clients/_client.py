@@ -27,7 +27,7 @@ class HttpClient(abc.ABC):
             raise ValueError(f"{type(self).__name__}(model={model!r}): expected a model's name")
         self.model = model
         """The model's name."""
-        self.options = dict(options)
+        self.options: dict[str, Any] = dict(options)
         """Further keys of each request."""
         self._host = host
 

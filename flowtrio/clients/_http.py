@@ -106,7 +106,7 @@ class CompletionStream(AsyncIterator[Chunk]):
         self._exchange = exchange
         self._is_reading = False
         self._token: trio.lowlevel.TrioToken | None = None
-        self.limits = limits
+        self.limits: ModelLimits | None = limits
         """Bounds of each wait for the host; None where the caller watches, as a run does."""
 
     async def __aenter__(self) -> Self:

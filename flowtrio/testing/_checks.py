@@ -63,7 +63,7 @@ class LawBroken(AssertionError):
 
     def __init__(self, message: str, violations: Sequence[Violation]) -> None:
         super().__init__(message)
-        self.violations = list(violations)
+        self.violations: list[Violation] = list(violations)
         """The breaks, in the order of the log."""
 
 

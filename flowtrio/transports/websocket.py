@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from flowtrio._runtime._orchestrator import Orchestrator
     from flowtrio.abc import Authenticate
 
-logger = logging.getLogger("flowtrio")
+logger: logging.Logger = logging.getLogger("flowtrio")
 
 PATHS = ("/", "/chat", "/ws")
 """Where a WebSocket is served."""
