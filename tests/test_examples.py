@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,13 @@ COMMAND = [sys.executable, "-X", "dev", "-W", "error"]
 
 def test_each_example_is_run_here() -> None:
     assert {path.name for path in EXAMPLES.glob("*.py")} == {*PROGRAMS, *SERVERS}
+
+
+def test_each_example_stands_in_the_documents() -> None:
+    page = (EXAMPLES.parent / "docs" / "examples.md").read_text("utf-8")
+    shown = re.findall(r"^```\{literalinclude\} \.\./examples/(\S+)$", page, re.MULTILINE)
+
+    assert sorted(shown) == sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
 @pytest.mark.parametrize(("name", "expected"), PROGRAMS.items())

@@ -187,13 +187,59 @@ async def test_an_agent_that_is_not_async_is_told_so() -> None:
             await stream.result()
 
 
-async def test_a_stream_is_iterated_and_not_awaited() -> None:
-    stream = StreamEngine().stream(Agent(llm_client=DemoClient()), "hi")
+def _stream() -> Any:
+    return StreamEngine().stream(Agent(llm_client=DemoClient()), "hi")
 
+
+async def test_a_stream_is_iterated_and_not_awaited() -> None:
     with pytest.raises(TypeError, match="EventStream can't be used in 'await' expression"):
-        await stream  # type: ignore[misc]
-    with pytest.raises(TypeError, match="'EventStream' object is not iterable"):
-        list(stream)  # type: ignore[call-overload]
+        await _stream()
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (_stream, "a stream is entered with 'async with', not with 'with'"),
+        (StreamEngine, "an engine is opened with 'async with', not with 'with'"),
+        (
+            lambda: Orchestrator(llm_client=DemoClient()),
+            "an orchestrator is opened with 'async with', not with 'with'",
+        ),
+    ],
+)
+def test_a_forgotten_async_before_with_is_named(made: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        with made():
+            pass
+
+
+def test_a_forgotten_async_before_for_is_named() -> None:
+    with pytest.raises(TypeError, match="a stream is read with 'async for', not with 'for'"):
+        for _ in _stream():
+            pass
+
+
+async def test_a_forgotten_await_in_an_agent_is_named() -> None:
+    async def forgetful(ctx: RunContext, message: str) -> Any:
+        return ctx.ask("Whose name?")
+
+    async with StreamEngine().stream(forgetful, "hi") as stream:
+        with pytest.raises(RunFailed, match="got a coroutine that lacks its 'await'"):
+            await stream.result()
+
+
+async def test_a_forgotten_await_in_a_tool_is_named() -> None:
+    @tool
+    def late(ctx: RunContext) -> Any:
+        """Forget to wait."""
+        return trio.sleep(0)
+
+    async def calls(ctx: RunContext, message: str) -> None:
+        await ctx.call(late)
+
+    async with StreamEngine().stream(calls, "hi") as stream:
+        with pytest.raises(RunFailed, match="tool 'late' gave a coroutine: expected an async def"):
+            await stream.result()
 
 
 # The server and the command line

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -41,6 +42,9 @@ def check_json(value: Any, what: str) -> Any:
       TypeError: something in it has no JSON form.
 
     """
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(f"{what}: expected a JSON value, got a coroutine that lacks its 'await'")
     try:
         return _copy(msgspec.to_builtins(value, str_keys=True), what, 0)
     except RecursionError:

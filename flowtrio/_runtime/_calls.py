@@ -17,6 +17,7 @@ slowly, or never listens, holds up neither the reader nor its siblings' results.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 from collections.abc import Callable
@@ -184,13 +185,13 @@ class ActiveCall:
         if tool.context_parameter is None:
             if tool.is_async:
                 return await tool.fn(**keywords)
-            return await self._in_thread(tool, lambda: tool.fn(**keywords))
+            return await self._in_thread(tool, lambda: _call_plain(tool, keywords))
         from ._context import RunContext
 
         keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
         if tool.is_async:
             return await self.frame.run_body(lambda: tool.fn(**keywords))
-        return await self.frame.run_body(self._in_thread, tool, lambda: tool.fn(**keywords))
+        return await self.frame.run_body(self._in_thread, tool, lambda: _call_plain(tool, keywords))
 
     async def _in_thread(self, tool: Tool[..., Any], fn: Callable[[], Any]) -> Any:
         """Run a plain function in a worker thread.
@@ -363,6 +364,16 @@ class _Thread:
         if self._error is not None:
             raise self._error
         return self._value
+
+
+def _call_plain(tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+    value = tool.fn(**keywords)
+    if inspect.iscoroutine(value):
+        value.close()
+        raise TypeError(
+            f"tool {tool.name!r} gave a coroutine: expected an async def that awaits it"
+        )
+    return value
 
 
 def _thread_limiter() -> trio.CapacityLimiter:

@@ -131,6 +131,14 @@ class StreamEngine:
         """Whether it is inside its ``async with`` block."""
         return self._nursery is not None
 
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> None:
+            raise TypeError("an engine is opened with 'async with', not with 'with'")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("never entered")
+
     async def __aenter__(self) -> Self:
         """Open the engine: runs of bare streams are held, and joined at the block's end."""
         if not trio.lowlevel.in_trio_task():

@@ -237,6 +237,14 @@ class Orchestrator:
             patience,
         )
 
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> None:
+            raise TypeError("an orchestrator is opened with 'async with', not with 'with'")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("never entered")
+
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()

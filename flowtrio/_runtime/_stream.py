@@ -120,6 +120,17 @@ class EventStream(AsyncIterator[AgentEvent]):
 
     # The structured way in
 
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> None:
+            raise TypeError("a stream is entered with 'async with', not with 'with'")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("never entered")
+
+        def __iter__(self) -> None:
+            raise TypeError("a stream is read with 'async for', not with 'for'")
+
     async def __aenter__(self) -> Self:
         """Start the run in a nursery of the caller's task."""
         self._begin(_Form.BLOCK)

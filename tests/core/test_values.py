@@ -306,3 +306,10 @@ def test_a_value_that_holds_itself_is_nested_too_deeply() -> None:
 def test_a_number_too_long_to_be_written_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^result"):
         check_json(10**5000, "result")
+
+
+def test_a_coroutine_is_told_as_a_forgotten_await() -> None:
+    async def late() -> None: ...
+
+    with pytest.raises(TypeError, match="got a coroutine that lacks its 'await'"):
+        check_json(late(), "result")
