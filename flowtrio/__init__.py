@@ -44,6 +44,7 @@ from flowtrio.stores.memory import MemoryConversations as MemoryConversations
 from flowtrio.stores.memory import MemoryStore as MemoryStore
 
 if TYPE_CHECKING:
+    from flowtrio.clients._anthropic import AnthropicClient as AnthropicClient
     from flowtrio.clients._azure import AzureOpenAIClient as AzureOpenAIClient
     from flowtrio.clients._dashscope import DashScopeClient as DashScopeClient
     from flowtrio.clients._demo import DemoClient as DemoClient
@@ -57,6 +58,7 @@ __version__ = _version("flowtrio")
 _publish(__name__, [value for name, value in globals().items() if not name.startswith("_")])
 
 _LAZY = {
+    "AnthropicClient": "flowtrio.clients._anthropic",
     "AzureOpenAIClient": "flowtrio.clients._azure",
     "DashScopeClient": "flowtrio.clients._dashscope",
     "DemoClient": "flowtrio.clients._demo",

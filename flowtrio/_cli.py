@@ -23,6 +23,7 @@ from flowtrio._runtime._orchestrator import Orchestrator
 
 CLIENTS = {
     "openai": "OpenAIClient",
+    "anthropic": "AnthropicClient",
     "azure": "AzureOpenAIClient",
     "gemini": "GeminiClient",
     "ollama": "OllamaClient",

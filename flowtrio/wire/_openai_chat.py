@@ -40,6 +40,10 @@ _FAILED = frozenset({"error", "insufficient_system_resource"})
 """Finish reasons that compatible servers give when they failed."""
 
 
+_PASSING = ("overload", "rate_limit", "server_error", "api_error", "timeout_error")
+"""What stands in the names of errors that another attempt may not meet."""
+
+
 class _Function(msgspec.Struct):
     name: str | None = None
     arguments: Any = None
@@ -354,7 +358,7 @@ def stream_error(error: Any) -> ProviderError:
     words = clean_text(str(given.get("message") or ""))[:2000]
     hints = f"{code} {kind} {words}".lower()
     retryable = status in (408, 409, 429) or (status or 0) >= 500
-    retryable = retryable or any(w in hints for w in ("overload", "rate_limit", "server_error"))
+    retryable = retryable or any(w in hints for w in _PASSING)
     return ProviderError(
         "the provider told an error in the middle of its stream",
         status=None,

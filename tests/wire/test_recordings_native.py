@@ -1,8 +1,13 @@
-"""Recorded answers of Gemini and Ollama in their own protocols; see `tests.support.recordings`."""
+"""Recorded answers of Anthropic, Gemini and Ollama, each in the provider's own protocol.
+
+See `tests.support.recordings`.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,15 +15,21 @@ import pytest
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio.wire._anthropic import anthropic_decoder
 from flowtrio.wire._gemini import gemini_decoder
 from flowtrio.wire._ollama import ollama_decoder
 from tests.support.recordings import recordings_of
 
 DECODERS: Final[dict[str, Callable[[], Any]]] = {
+    "anthropic": anthropic_decoder,
     "gemini": gemini_decoder,
     "ollama_chat": ollama_decoder,
 }
-MARKS: Final = {"gemini": b'"finishReason"', "ollama_chat": b'"done":true'}
+MARKS: Final = {
+    "anthropic": b"event: message_delta",
+    "gemini": b'"finishReason"',
+    "ollama_chat": b'"done":true',
+}
 
 RECORDINGS: Final = [
     pytest.param(recording.provider, recording.data, recording.expected, id=recording.id)
@@ -53,18 +64,43 @@ def test_it_says_what_the_sdk_hears(
     if expected.get("ambiguous") or error is not None:
         return
     assert "".join(chunk.content for chunk in chunks) == expected["text"]
-    calls = [call for chunk in chunks for call in chunk.tool_calls if not _is_providers(call)]
-    told = [(call.name, call.arguments) for call in calls]
-    assert told == [_call(call) for call in expected.get("tool_calls", [])]
-
-
-def _is_providers(call: Any) -> bool:
-    return bool(getattr(call, "provider_executed", False))
+    final = chunks[-1]
+    assert [(call.name, call.arguments) for call in final.tool_calls] == [
+        _call(call) for call in expected["tool_calls"]
+    ]
+    assert final.raw_finish_reason == expected["finish_reason"]
+    if "reasoning" in expected:
+        assert "".join(chunk.reasoning for chunk in chunks) == expected["reasoning"]
+    if provider == "anthropic":
+        parts = [part for chunk in chunks for part in chunk.parts]
+        ours = [part for part in parts if part["type"] == "server_tool_call"]
+        theirs = expected.get("server_tool_calls", [])
+        assert [call["name"] for call in ours] == [call["name"] for call in theirs]
+        # The SDK keeps no arguments of calls to MCP servers.
+        assert all(
+            t["arguments"] in ({}, o["arguments"]) for o, t in zip(ours, theirs, strict=True)
+        )
 
 
 def _call(call: dict[str, Any]) -> tuple[str, Any]:
     arguments = call["arguments"]
     return call["name"], json.loads(arguments) if isinstance(arguments, str) else arguments
+
+
+@each
+def test_pieces_make_no_difference(provider: str, data: bytes, expected: dict[str, Any]) -> None:
+    whole = told(hear(provider, [data]))
+    moments = random.Random(5)
+    for _ in range(5):
+        cuts = sorted(moments.sample(range(len(data)), min(len(data) - 1, 40)))
+        pieces = [data[a:b] for a, b in itertools.pairwise([0, *cuts, len(data)])]
+        assert told(hear(provider, pieces)) == whole
+    assert told(hear(provider, data.splitlines(keepends=True))) == whole
+
+
+def told(heard: tuple[list[Chunk], Exception | None]) -> Any:
+    chunks, error = heard
+    return chunks, str(error), getattr(error, "detail", None)
 
 
 @each

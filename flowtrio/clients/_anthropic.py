@@ -1,0 +1,90 @@
+"""Anthropic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import ToolSpec
+from flowtrio.wire._anthropic import anthropic_decoder, decode_completion
+from flowtrio.wire._anthropic_requests import encode_request
+
+from ._client import HttpClient
+from ._host import HttpRequest, ModelHost
+from ._http import ModelRequest
+
+_BASE_URL = "https://api.anthropic.com"
+
+_VERSION = "2023-06-01"
+# The newer version takes away temperature, top_p and top_k, and adds nothing to what is said here.
+
+
+class AnthropicClient(HttpClient):
+    """A Claude model, by Anthropic's own protocol.
+
+    Args:
+      api_key: The key; by default ``ANTHROPIC_API_KEY`` from the environment. Not needed with a
+        *base_url* of one's own.
+      model: The model's name, such as ``claude-sonnet-4-5``.
+      base_url: The address, without the version; by default ``ANTHROPIC_BASE_URL`` from the
+        environment, else Anthropic's.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      api_version: The protocol's version, sent as ``anthropic-version``.
+      betas: Names of features to switch on, sent as ``anthropic-beta``.
+      options: Further keys of each request, such as ``thinking={"type": "adaptive"}``. The protocol
+        wants ``max_tokens``: 16384, where they do not say.
+
+    Raises:
+      ValueError: there is no key, or no model.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | None = None,
+        model: str,
+        base_url: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        api_version: str = _VERSION,
+        betas: tuple[str, ...] | list[str] = (),
+        **options: Any,
+    ) -> None:
+        given_url = base_url or os.environ.get("ANTHROPIC_BASE_URL")
+        key = api_key if api_key is not None else os.environ.get("ANTHROPIC_API_KEY")
+        if not key and not given_url:
+            raise ValueError(
+                "AnthropicClient(): expected api_key=... or ANTHROPIC_API_KEY in the environment"
+            )
+        headers = {"anthropic-version": api_version}
+        if betas:
+            headers["anthropic-beta"] = ",".join(betas)
+        if key:
+            headers["x-api-key"] = key
+        host = ModelHost.of(
+            given_url or _BASE_URL,
+            headers=headers,
+            key=key,
+            http_client=http_client,
+            limits=limits,
+        )
+        super().__init__(model, host, options)
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> ModelRequest:
+        url = f"{self._host.base_url}/v1/messages"
+
+        def ask(stream: bool) -> HttpRequest:
+            return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
+
+        return ModelRequest(ask=ask, decoder=anthropic_decoder, decode_whole=decode_completion)

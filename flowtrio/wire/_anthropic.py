@@ -1,0 +1,430 @@
+"""Anthropic's messages: a reply as named server-sent events, and what has to be sent back.
+
+A reply is a list of blocks. Each begins whole or empty, grows by deltas of its own kind, and stops;
+blocks may overlap, told apart by their index. A reply is finished when a ``message_delta`` told its
+``stop_reason``, or by ``message_stop``.
+
+Blocks other than plain text and plain calls belong to the provider: thoughts are signed, results of
+its own tools are encrypted in part, a compaction stands for the conversation before it. So a reply
+that has one is kept as it came, and goes back in the next request; see `_anthropic_requests`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import attrs
+import msgspec
+
+from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, ToolCall, Usage
+from flowtrio._core._exceptions import RemoteProtocolError
+
+from ._calls import CallWriter
+from ._json import decode_arguments
+from ._openai_chat import stream_error
+from ._reply import ReplyDecoder, read_payload
+from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+
+_FINISH_REASONS: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "tool_use": "tool_calls",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    # The answer is to be continued: as little a whole one as one that became too long.
+    "pause_turn": "length",
+    "compaction": "length",
+    "refusal": "content_filter",
+}
+
+_SERVER_CALLS = ("server_tool_use", "mcp_tool_use")
+
+_PLAIN_KEYS = {
+    "text": {"type", "text", "citations"},
+    "tool_use": {"type", "id", "name", "input"},
+}
+"""Blocks that the conversation says as well, if they have no other keys than these."""
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    citation: Any = None
+    content: str | None = None
+    encrypted_content: str | None = None
+    stop_reason: str | None = None
+    stop_details: Any = None
+    container: Any = None
+
+
+class _Message(msgspec.Struct):
+    content: list[dict[str, Any]] | None = None
+    model: str | None = None
+    usage: Any = None
+    stop_reason: str | None = None
+    stop_details: Any = None
+    container: Any = None
+    error: Any = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    index: int | None = None
+    message: _Message | None = None
+    content_block: dict[str, Any] | None = None
+    delta: _Delta | None = None
+    usage: Any = None
+    error: Any = None
+
+
+_decoder = msgspec.json.Decoder(_Event)
+_message_decoder = msgspec.json.Decoder(_Message)
+
+
+@attrs.define(eq=False)
+class _Block:
+    """A block on its way."""
+
+    given: dict[str, Any]
+    """As it began."""
+    texts: dict[str, StringIO] = attrs.Factory(dict)
+    """What its deltas added, by key; ``input`` is the text of JSON."""
+    citations: list[Any] = attrs.Factory(list)
+    call: int | None = None
+    """Its place in the reply's calls, if it is a call for us to run."""
+    is_told: bool = False
+
+    @property
+    def type(self) -> str:
+        """Its kind."""
+        return str(self.given.get("type"))
+
+    def add(self, key: str, text: str) -> None:
+        """Take a piece of one of its texts."""
+        if key not in self.texts:
+            self.texts[key] = StringIO()
+        self.texts[key].write(text)
+
+    def value(self) -> dict[str, Any]:
+        """The block as it is now."""
+        value = dict(self.given)
+        for key, written in self.texts.items():
+            text = written.getvalue()
+            if key == "input":
+                value[key] = decode_arguments(text) or {}
+            else:
+                begun = value.get(key)
+                value[key] = begun + text if isinstance(begun, str) else text
+        if self.citations:
+            value["citations"] = self.citations
+        return value
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it says what the conversation does not."""
+        return bool(self.citations or not _PLAIN_KEYS.get(self.type, set()) >= self.given.keys())
+
+
+def anthropic_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[ServerSentEvent]:
+    """A decoder of one streamed reply."""
+    return ReplyDecoder(SSEDecoder(max_event_bytes), AnthropicReply(), "a stop_reason")
+
+
+class AnthropicReply:
+    """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
+
+    def __init__(self) -> None:
+        self._blocks: list[_Block] = []
+        self._places: dict[int, _Block] = {}
+        self._calls = CallWriter()
+        self._usage: dict[str, Any] = {}
+        self._model: str | None = None
+        self._stop_reason: str | None = None
+        self._stop_details: Any = None
+        self._container: str | None = None
+        self._is_stopped = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        return self._is_stopped or self._stop_reason is not None
+
+    def read(self, frame: ServerSentEvent) -> list[Chunk]:
+        """Give what an event says. Pings, and kinds that are not known, say nothing.
+
+        Raises:
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no such event.
+
+        """
+        data = frame.data.strip()
+        if not data or data == b"[DONE]":
+            # Gateways that also speak OpenAI's protocol say so here too.
+            return []
+        event = read_payload(_decoder, data)
+        if event.error is not None or event.type == "error":
+            raise stream_error(event.error or {})
+        match event.type:
+            case "content_block_delta" if event.delta is not None:
+                return self._grow(event.index, event.delta)
+            case "content_block_start" if event.content_block is not None:
+                return self._begin(event.index, event.content_block)
+            case "content_block_stop":
+                block = self._block(event.index)
+                return [] if block is None else self._stop(block)
+            case "message_start" if event.message is not None:
+                return self.read_message(event.message)
+            case "message_delta":
+                self._end(event.delta or _Delta(), event.usage)
+            case "message_stop":
+                self._is_stopped = True
+                return [self.final()]
+        return []
+
+    def read_message(self, message: _Message) -> list[Chunk]:
+        """Give what a message says that came whole, or in part before its events."""
+        self._model = message.model or self._model
+        self._end(message, message.usage)
+        chunks = []
+        for block in message.content or ():
+            chunks += self._begin(None, block)
+            chunks += self._stop(self._blocks[-1])
+        return chunks
+
+    def _end(self, told: _Delta | _Message, usage: Any) -> None:
+        self._stop_reason = told.stop_reason or self._stop_reason
+        self._stop_details = told.stop_details or self._stop_details
+        if isinstance(told.container, dict) and isinstance(told.container.get("id"), str):
+            self._container = told.container["id"]
+        if isinstance(usage, dict):
+            # "The token counts shown in the usage field of the message_delta event are cumulative."
+            self._usage |= {key: value for key, value in usage.items() if value is not None}
+
+    # Blocks
+
+    def _begin(self, index: int | None, given: dict[str, Any]) -> list[Chunk]:
+        block = _Block(given)
+        self._blocks.append(block)
+        if index is not None:
+            self._places[index] = block
+        citations = given.get("citations")
+        if isinstance(citations, list):
+            block.citations = [item for item in citations if isinstance(item, dict)]
+        parts = [_citation(item) for item in block.citations]
+        parts += _parts_of_result(given)
+        match given:
+            case {"type": "tool_use"}:
+                block.call = len(self._calls)
+                id, name = str(given.get("id") or ""), str(given.get("name") or "")
+                return [Chunk(tool_args=[self._calls.add(block.call, id, name, None)])]
+            case {"type": "text", "text": str(text)} if text or parts:
+                return [Chunk(content=text, parts=parts)]
+            case {"type": "thinking", "thinking": str(text)} if text:
+                return [Chunk(reasoning=text)]
+            case _:
+                return [Chunk(parts=parts)] if parts else []
+
+    def _block(self, index: int | None) -> _Block | None:
+        """The block that an event speaks of: the last one where it does not say."""
+        if index is None:
+            return self._blocks[-1] if self._blocks else None
+        return self._places.get(index)
+
+    def _grow(self, index: int | None, delta: _Delta) -> list[Chunk]:
+        block = self._block(index)
+        if delta.type == "text_delta":
+            if block is None or block.type != "text":
+                self._begin(index, {"type": "text", "text": ""})
+                block = self._blocks[-1]
+            block.add("text", delta.text or "")
+            return [Chunk(content=delta.text)] if delta.text else []
+        if block is None:
+            return []
+        match delta.type:
+            case "input_json_delta" if delta.partial_json:
+                block.add("input", delta.partial_json)
+                if block.call is not None:
+                    args = self._calls.add(block.call, "", "", delta.partial_json)
+                    return [Chunk(tool_args=[args])]
+            case "thinking_delta" if delta.thinking:
+                block.add("thinking", delta.thinking)
+                return [Chunk(reasoning=delta.thinking)]
+            case "signature_delta" if delta.signature:
+                block.add("signature", delta.signature)
+            case "citations_delta" if isinstance(delta.citation, dict):
+                block.citations.append(delta.citation)
+                return [Chunk(parts=[_citation(delta.citation)])]
+            case "compaction_delta":
+                for key in ("content", "encrypted_content"):
+                    if (text := getattr(delta, key)) is not None:
+                        block.add(key, text)
+        return []
+
+    def _stop(self, block: _Block) -> list[Chunk]:
+        """Tell what can be told of a block only when it is whole."""
+        if block.is_told:
+            return []
+        block.is_told = True
+        if block.call is not None:
+            args = self._given_arguments(block)
+            return [] if args is None else [Chunk(tool_args=[args])]
+        if block.type in _SERVER_CALLS:
+            return [Chunk(parts=[_server_call(block.value())])]
+        if block.type == "compaction":
+            return [Chunk(parts=[{"type": "compaction", "text": block.value().get("content")}])]
+        return []
+
+    def _given_arguments(self, block: _Block) -> ToolArgs | None:
+        """Arguments that a call had from the start, where no text of them followed."""
+        given = block.given.get("input")
+        if not isinstance(given, dict) or not given or "input" in block.texts:
+            return None
+        return self._calls.add(block.call, "", "", given)
+
+    # The end
+
+    def final(self) -> Chunk:
+        """The final chunk."""
+        raw = self._stop_reason
+        # A call or a compaction that nobody stopped is told now.
+        told = [chunk for block in self._blocks for chunk in self._stop(block)]
+        parts = [part for chunk in told for part in chunk.parts]
+        if raw == "refusal":
+            details = self._stop_details if isinstance(self._stop_details, dict) else {}
+            words = details.get("explanation")
+            parts.append({"type": "refusal", "text": words if isinstance(words, str) else ""})
+        calls = self._finish_calls()
+        reason = _FINISH_REASONS.get(raw or "", "stop")
+        return Chunk(
+            parts=parts,
+            tool_args=[args for chunk in told for args in chunk.tool_args],
+            is_final=True,
+            tool_calls=calls,
+            finish_reason="tool_calls" if calls and reason == "stop" else reason,
+            raw_finish_reason=raw,
+            usage=_read_usage(self._usage),
+            model=self._model,
+            carry=None if raw == "refusal" else self._carry(),
+        )
+
+    def _finish_calls(self) -> list[ToolCall]:
+        calls = self._calls.finish()
+        last = self._blocks[-1] if self._blocks else None
+        if self._stop_reason == "max_tokens" and last is not None and last.call == len(calls) - 1:
+            # Cut before the first word of its arguments, a call is not one without arguments.
+            calls[-1] = calls[-1] if calls[-1].raw else attrs.evolve(calls[-1], arguments=None)
+        return calls
+
+    def _carry(self) -> dict[str, Any] | None:
+        carry: dict[str, Any] = {}
+        if any(block.is_private for block in self._blocks):
+            carry["content"] = [block.value() for block in self._blocks]
+        if self._container is not None:
+            carry["container"] = self._container
+        return {"anthropic": carry} if carry else None
+
+
+def decode_completion(body: bytes) -> list[Chunk]:
+    """Decode an answer that was not streamed, as chunks.
+
+    Raises:
+      ProviderError: it is an error.
+      RemoteProtocolError: it is not such an answer.
+
+    """
+    message = read_payload(_message_decoder, body)
+    if message.error is not None:
+        raise stream_error(message.error)
+    reply = AnthropicReply()
+    chunks = reply.read_message(message)
+    if not reply.is_finished:
+        raise RemoteProtocolError("the model's answer has no stop_reason", code="bad_answer")
+    return [*chunks, reply.final()]
+
+
+def _read_usage(usage: dict[str, Any]) -> Usage | None:
+    if not usage:
+        return None
+
+    def count(holder: Any, key: str) -> int:
+        value = holder.get(key) if isinstance(holder, dict) else None
+        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
+
+    cached = count(usage, "cache_read_input_tokens")
+    return Usage(
+        # "Total input tokens in a request is the summation of input_tokens,
+        # cache_creation_input_tokens, and cache_read_input_tokens."
+        prompt_tokens=count(usage, "input_tokens")
+        + count(usage, "cache_creation_input_tokens")
+        + cached,
+        completion_tokens=count(usage, "output_tokens"),
+        reasoning_tokens=count(usage.get("output_tokens_details"), "thinking_tokens"),
+        cached_tokens=cached,
+    )
+
+
+# Parts
+
+
+def _citation(given: dict[str, Any]) -> dict[str, Any]:
+    part = {key: value for key, value in _public(given).items() if key not in _CITATION_KEYS}
+    return {
+        "type": "citation",
+        "url": given.get("url"),
+        "title": given.get("title") or given.get("document_title"),
+        "text": given.get("cited_text"),
+        "kind": given.get("type"),
+        **part,
+    }
+
+
+_CITATION_KEYS = ("type", "url", "title", "document_title", "cited_text")
+
+
+def _server_call(block: dict[str, Any]) -> dict[str, Any]:
+    arguments = block.get("input")
+    return {
+        "type": "server_tool_call",
+        "id": str(block.get("id")),
+        "name": str(block.get("name")),
+        "arguments": arguments if isinstance(arguments, dict) else {},
+    }
+
+
+def _parts_of_result(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a result of one of the provider's own tools says; nothing for any other block."""
+    if block.get("type") == "container_upload":
+        return [{"type": "file", "file_id": block.get("file_id")}]
+    if not str(block.get("type")).endswith("_tool_result"):
+        return []
+    content = block.get("content")
+    part = {
+        "type": "server_tool_result",
+        "id": str(block.get("tool_use_id")),
+        "result": _public(content),
+    }
+    if isinstance(content, dict) and str(content.get("type")).endswith("_error"):
+        part["error"] = str(content.get("error_code") or "error")
+    elif block.get("is_error") is True:
+        part["error"] = "error"
+    return [part, *_files(content)]
+
+
+def _files(content: Any) -> Iterator[dict[str, Any]]:
+    """The files that a program has written."""
+    files = content.get("content") if isinstance(content, dict) else None
+    for file in files if isinstance(files, list) else ():
+        if isinstance(file, dict) and isinstance(file.get("file_id"), str):
+            yield {"type": "file", "file_id": file["file_id"]}
+
+
+def _public(value: Any) -> Any:
+    """A value without what only the provider can read; no deeper than JSON is decoded."""
+    if isinstance(value, dict):
+        return {k: _public(v) for k, v in value.items() if not k.startswith("encrypted_")}
+    return [_public(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,244 @@
+"""Requests to Anthropic's messages.
+
+A conversation alternates between a user and the assistant: instructions stand apart from it, and
+the results of a turn's calls are one message of the user. What a turn carried goes back in the
+place of what the conversation says of it, unchanged but for what the provider says and does not
+take: blocks of nothing but white space, the file behind a citation, why a program was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ._messages import data_url, parts_of
+
+MAX_TOKENS = 16_384
+"""Tokens of an answer at most, where nobody says: the provider wants a number."""
+
+_NATIVE = ("document", "image", "search_result")
+"""Parts that are handed on as they are."""
+
+
+def encode_request(
+    model: str,
+    messages: Sequence[Mapping[str, Any]],
+    tools: Sequence[Mapping[str, Any]] | None,
+    options: Mapping[str, Any],
+    *,
+    stream: bool,
+) -> dict[str, Any]:
+    """The body of a request.
+
+    Args:
+      model: The model's name.
+      messages: The conversation, in OpenAI's shape. Parts may have a ``cache_control``.
+      tools: Tools to offer, in OpenAI's shape.
+      options: ``output_schema``, ``stop``, ``tools`` (the provider's own, added to the others) and
+        further keys of the body; None takes a key out.
+      stream: Whether the answer is to be streamed.
+
+    Raises:
+      ValueError: a message has a part that Anthropic does not take.
+
+    """
+    body: dict[str, Any] = {"model": model, "max_tokens": MAX_TOKENS}
+    system = [
+        _encode_part(part)
+        for message in messages
+        if message["role"] in ("system", "developer")
+        for part in parts_of(message.get("content"))
+    ]
+    if system:
+        body["system"] = system
+    body["messages"] = _encode_messages(messages)
+    if tools:
+        body["tools"] = [_encode_tool(tool) for tool in tools]
+    if (container := _container(messages)) is not None:
+        body["container"] = container
+    if stream:
+        body["stream"] = True
+    _add_options(body, options)
+    return body
+
+
+def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:
+    for key, value in options.items():
+        if value is None:
+            if key != "max_tokens":
+                body.pop(key, None)
+        elif key == "output_schema":
+            format = {"type": "json_schema", "schema": strict_schema(value[1])}
+            body["output_config"] = {**body.get("output_config", {}), "format": format}
+        elif key == "output_config":
+            body[key] = {**body.get(key, {}), **value}
+        elif key == "tools":
+            body[key] = [*body.get(key, ()), *value]
+        elif key == "stop":
+            body["stop_sequences"] = [value] if isinstance(value, str) else list(value)
+        else:
+            body[key] = value
+
+
+def _encode_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool["function"]
+    encoded = {
+        "name": function["name"],
+        "description": function.get("description") or "",
+        "input_schema": function.get("parameters") or {"type": "object", "properties": {}},
+    }
+    if function.get("strict") is True:
+        encoded["strict"] = True
+    return encoded | _cache_control(tool)
+
+
+def _cache_control(holder: Mapping[str, Any]) -> dict[str, Any]:
+    kept = holder.get("cache_control")
+    return {} if kept is None else {"cache_control": kept}
+
+
+# Messages
+
+
+def _encode_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    encoded: list[dict[str, Any]] = []
+    for message in messages:
+        match message["role"]:
+            case "system" | "developer":
+                continue
+            case "assistant":
+                role, blocks = "assistant", list(_encode_reply(message))
+            case "tool":
+                role, blocks = "user", [_encode_result(message)]
+            case _:
+                parts = parts_of(message.get("content"))
+                role, blocks = "user", [_encode_part(part) for part in parts]
+        if encoded and encoded[-1]["role"] == role:
+            encoded[-1]["content"] += blocks
+        elif blocks:
+            encoded.append({"role": role, "content": blocks})
+    return encoded
+
+
+def _encode_reply(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    calls = message.get("tool_calls") or ()
+    carried = _carry(message).get("content")
+    if isinstance(carried, list):
+        yield from _send_back(carried, [_tool_id(call["id"]) for call in calls])
+        return
+    for part in parts_of(message.get("content")):
+        # "text content blocks must contain non-whitespace text"
+        if part.get("type") != "text" or str(part.get("text", "")).strip():
+            yield _encode_part(part)
+    for call in calls:
+        function = call["function"]
+        yield {
+            "type": "tool_use",
+            "id": _tool_id(call["id"]),
+            "name": function["name"],
+            "input": json.loads(function["arguments"] or "{}"),
+        }
+
+
+def _send_back(blocks: Sequence[Mapping[str, Any]], ids: list[str]) -> Iterator[dict[str, Any]]:
+    """A turn's blocks as they came; calls under the ids that the conversation gave them."""
+    remaining = iter(ids)
+    for block in blocks:
+        match block:
+            case {"type": "text", "text": str(text)}:
+                if text.strip():
+                    yield _without_files(block)
+            case {"type": "tool_use", "id": id}:
+                yield {**block, "id": next(remaining, id)}
+            case {"content": {"abort_reason": _, **content}}:
+                yield {**block, "content": content}
+            case _:
+                yield dict(block)
+
+
+def _without_files(block: Mapping[str, Any]) -> dict[str, Any]:
+    citations = block.get("citations")
+    if not citations:
+        return dict(block)
+    kept = [{k: v for k, v in citation.items() if k != "file_id"} for citation in citations]
+    return {**block, "citations": kept}
+
+
+def _encode_result(message: Mapping[str, Any]) -> dict[str, Any]:
+    content = message.get("content")
+    result = {"type": "tool_result", "tool_use_id": _tool_id(message["tool_call_id"])}
+    if isinstance(content, str):
+        return {**result, "content": content} | _cache_control(message)
+    return {**result, "content": [_encode_part(part) for part in parts_of(content)]}
+
+
+def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            block: dict[str, Any] = {"type": "text", "text": text}
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            block = {"type": "image", "source": _source(url)}
+        case {"type": type} if type in _NATIVE:
+            return dict(part)
+        case _:
+            raise ValueError(f"Anthropic takes no content part of type {part.get('type')!r}")
+    return block | _cache_control(part)
+
+
+def _source(url: str) -> dict[str, Any]:
+    data = data_url(url)
+    if data is None:
+        return {"type": "url", "url": url}
+    return {"type": "base64", "media_type": data[0], "data": data[1]}
+
+
+def _tool_id(id: str) -> str:
+    """A call's id, made of what Anthropic takes in ids."""
+    return re.sub(r"[^a-zA-Z0-9_-]", "_", id)
+
+
+def _carry(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    carry = (message.get("flowtrio") or {}).get("carry")
+    carried = carry.get("anthropic") if isinstance(carry, Mapping) else None
+    return carried if isinstance(carried, Mapping) else {}
+
+
+def _container(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """Where the program runs that waits for the results that end *messages*."""
+    for message in reversed(messages):
+        if message["role"] == "assistant":
+            return _carry(message).get("container")
+        if message["role"] != "tool":
+            break
+    return None
+
+
+# Structured output
+
+_KEPT = frozenset(
+    {
+        *("type", "enum", "const", "required", "title", "description", "default", "$ref"),
+    }
+)
+"""Keywords that an output's schema may have; an answer is held to the others by its reader."""
+
+
+def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as Anthropic takes it: objects are closed, and limits of values left out."""
+    strict: dict[str, Any] = {}
+    for key, value in schema.items():
+        match key:
+            case "properties" | "$defs":
+                strict[key] = {name: strict_schema(inner) for name, inner in value.items()}
+            case "anyOf" | "allOf" | "oneOf":
+                strict["allOf" if key == "allOf" else "anyOf"] = [strict_schema(s) for s in value]
+            case "items" if isinstance(value, Mapping):
+                strict[key] = strict_schema(value)
+            case _ if key in _KEPT:
+                strict[key] = value
+    if schema.get("type") == "object":
+        strict.setdefault("properties", {})
+        strict["additionalProperties"] = False
+    return strict
