@@ -1,0 +1,334 @@
+/**
+ * The page: a conversation with the agent, and the run behind each answer.
+ *
+ * What is kept is little: the conversation's id and its runs' ids, for as long as the tab is open.
+ * After a reload each run is replayed from its first event, and one that still runs goes on.
+ */
+
+import { Turn } from "./conversation.js";
+import { byId } from "./dom.js";
+import { Client, newId } from "./flowtrio.js";
+import { Lanes } from "./lanes.js";
+import { Log } from "./log.js";
+import { Timeline } from "./timeline.js";
+
+/** @typedef {import("./flowtrio.js").Run} Run */
+/** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
+
+/**
+ * What is remembered of a run.
+ *
+ * @typedef {object} Remembered
+ * @property {string} id
+ * @property {string} message
+ * @property {boolean} isStarted Whether the server is known to have it.
+ */
+
+const KEY = `flowtrio ${location.pathname}`;
+/** Runs of a conversation that are remembered. */
+const MOST_RUNS = 30;
+
+const CONNECTIONS = {
+  idle: "Not connected",
+  connecting: "Connecting",
+  open: "Connected",
+  waiting: "Reconnecting",
+  unauthorized: "Token needed",
+  closed: "Closed",
+};
+
+/** The tab's memory; where a browser allows none, it lasts as long as the page. */
+const memory = {
+  /** @type {{sessionId: string, token: string | null, runs: Remembered[]}} */
+  value: { sessionId: newId(), token: null, runs: [] },
+  load() {
+    try {
+      this.value = { ...this.value, ...JSON.parse(sessionStorage.getItem(KEY) ?? "{}") };
+    } catch {
+      // Then it is a new conversation.
+    }
+  },
+  save() {
+    try {
+      sessionStorage.setItem(KEY, JSON.stringify(this.value));
+    } catch {
+      // Then a reload forgets.
+    }
+  },
+};
+
+memory.load();
+const client = new Client({ token: memory.value.token });
+
+const page = {
+  turns: byId("turns", HTMLElement),
+  welcome: byId("welcome", HTMLElement),
+  composer: byId("composer", HTMLFormElement),
+  message: byId("message", HTMLTextAreaElement),
+  send: byId("send", HTMLButtonElement),
+  stop: byId("stop", HTMLButtonElement),
+  connection: byId("connection", HTMLElement),
+  notice: byId("notice", HTMLElement),
+  announcer: byId("announcer", HTMLElement),
+  dialog: byId("ask-token", HTMLDialogElement),
+  token: byId("token", HTMLInputElement),
+};
+
+// The run that is looked at
+
+/** One run on this page. */
+class Shown {
+  /** @type {AgentEvent[]} */ events = [];
+  lanes = new Lanes();
+
+  /** @param {Remembered} remembered */
+  constructor(remembered) {
+    this.remembered = remembered;
+    /** @type {Run | null} */
+    this.run = null;
+    const control = (/** @type {(run: Run) => Promise<void>} */ act) => {
+      if (this.run !== null) act(this.run).catch(notify);
+    };
+    this.turn = new Turn(remembered.message, {
+      approve: (callId) => control((run) => run.approve(callId)),
+      deny: (callId, reason) => control((run) => run.deny(callId, reason)),
+      cancelTool: (callId) => control((run) => run.cancelTool(callId)),
+      answer: (requestId, text) => control((run) => run.answer(requestId, text)),
+      inspect: () => inspect(this, true),
+      announce,
+    });
+  }
+
+  /** @param {AgentEvent} event */
+  add(event) {
+    this.events.push(event);
+    this.lanes.add(event);
+    this.turn.add(event);
+    if (this === inspected) {
+      timeline.changed();
+      log.changed();
+    }
+    scheduleFlush(this);
+  }
+}
+
+/** @type {Shown[]} */
+const shown = [];
+/** @type {Shown | null} */
+let inspected = null;
+
+const log = new Log(byId("events", HTMLElement));
+const timeline = new Timeline(byId("timeline", HTMLElement), (seq) => {
+  selectTab("events");
+  log.reveal(seq);
+});
+
+/** @param {Shown | null} one @param {boolean} [isAsked] Whether by a person. */
+function inspect(one, isAsked = false) {
+  if (one !== inspected) {
+    inspected?.turn.element.classList.remove("inspected");
+    one?.turn.element.classList.add("inspected");
+    inspected = one;
+    timeline.show(one?.lanes ?? null);
+    log.show(one?.events ?? []);
+  }
+  if (isAsked && document.body.dataset.tab === "chat") selectTab("timeline");
+}
+
+// Runs
+
+/** The run that goes on, if one does. */
+function current() {
+  const last = shown.at(-1);
+  return last !== undefined && !last.turn.isOver ? last : null;
+}
+
+/** @param {Remembered} remembered */
+function show(remembered) {
+  const one = new Shown(remembered);
+  shown.push(one);
+  page.welcome.hidden = true;
+  page.turns.append(one.turn.element);
+  inspect(one);
+  return one;
+}
+
+/** Follow a run to its end. @param {Shown} one */
+async function follow(one) {
+  const { remembered, turn } = one;
+  const { id, message } = remembered;
+  // One that the server may not have is started, which attaches where it has; any other is only
+  // followed, so that a server which forgot it does not run it again.
+  one.run = remembered.isStarted
+    ? client.resume(id)
+    : client.send(message, { runId: id, sessionId: memory.value.sessionId });
+  update();
+  try {
+    for await (const event of one.run) {
+      if (!remembered.isStarted) {
+        remembered.isStarted = true;
+        memory.save();
+      }
+      one.add(event);
+    }
+  } catch (error) {
+    const code = error instanceof Error && "code" in error ? String(error.code) : "failed";
+    turn.fail(code.replaceAll("_", " "), LOST[code] ?? (error instanceof Error ? error.message : ""));
+  }
+  update();
+}
+
+/** @type {Record<string, string>} What it means that a run cannot be followed. */
+const LOST = {
+  unknown_run: "The server does not keep this run any more.",
+  not_resumable: "The connection was lost, and this server does not keep the logs of its runs.",
+  replay_gap: "The server does not keep the beginning of this run any more.",
+};
+
+function submit() {
+  const message = page.message.value.trim();
+  if (message === "" || current() !== null) return;
+  page.message.value = "";
+  fitMessage();
+  const remembered = { id: newId(), message, isStarted: false };
+  memory.value.runs = [...memory.value.runs, remembered].slice(-MOST_RUNS);
+  memory.save();
+  const one = show(remembered);
+  page.turns.scrollTop = page.turns.scrollHeight;
+  follow(one);
+}
+
+function startAnew() {
+  current()?.run?.cancel("a new conversation was begun").catch(() => {});
+  memory.value = { ...memory.value, sessionId: newId(), runs: [] };
+  memory.save();
+  for (const one of shown.splice(0)) one.turn.element.remove();
+  inspect(null);
+  page.welcome.hidden = false;
+  update();
+  page.message.focus();
+}
+
+async function restore() {
+  const all = memory.value.runs.map(show);
+  page.turns.scrollTop = page.turns.scrollHeight;
+  // One after another: the server bounds how many a connection follows at once.
+  for (const one of all) await follow(one);
+}
+
+// What is seen of it
+
+/** @type {Set<Shown>} */
+const unflushed = new Set();
+
+/** @param {Shown} one */
+function scheduleFlush(one) {
+  if (unflushed.size === 0) requestAnimationFrame(flush);
+  unflushed.add(one);
+}
+
+function flush() {
+  const { turns } = page;
+  const isAtEnd = turns.scrollHeight - turns.scrollTop - turns.clientHeight < 80;
+  for (const one of unflushed) one.turn.flush();
+  unflushed.clear();
+  if (isAtEnd) turns.scrollTop = turns.scrollHeight;
+  update();
+}
+
+function update() {
+  const isBusy = current() !== null;
+  const hadFocus = document.activeElement === page.stop;
+  page.stop.hidden = !isBusy;
+  page.send.hidden = isBusy;
+  if (!isBusy) page.stop.disabled = false;
+  if (hadFocus && !isBusy) page.message.focus();
+  document.title = isBusy ? "● flowtrio" : "flowtrio";
+}
+
+function updateConnection() {
+  const { state, transport } = client;
+  page.connection.dataset.state = state;
+  page.connection.textContent = CONNECTIONS[state] + (state === "open" && transport === "sse" ? " · SSE" : "");
+  if (state === "unauthorized" && !page.dialog.open) page.dialog.showModal();
+}
+
+/** @param {string} text */
+function announce(text) {
+  page.announcer.textContent = text;
+}
+
+/** @param {Error} error */
+function notify(error) {
+  page.notice.textContent = error.message;
+  page.notice.hidden = false;
+  setTimeout(() => (page.notice.hidden = true), 6000);
+}
+
+function fitMessage() {
+  page.message.style.height = "auto";
+  page.message.style.height = `${page.message.scrollHeight + 2}px`;
+}
+
+// Tabs
+
+const TABS = ["chat", "timeline", "events"];
+const isWide = matchMedia("(min-width: 60rem)");
+
+/** @param {string} name */
+function selectTab(name) {
+  // Beside a wide conversation there is always one of the others.
+  const chosen = isWide.matches && name === "chat" ? "timeline" : name;
+  document.body.dataset.tab = chosen;
+  for (const tab of TABS) {
+    const node = byId(`tab-${tab}`, HTMLElement);
+    node.setAttribute("aria-selected", String(tab === chosen));
+    node.tabIndex = tab === chosen ? 0 : -1;
+  }
+  timeline.draw();
+}
+
+for (const name of TABS) {
+  const tab = byId(`tab-${name}`, HTMLElement);
+  tab.addEventListener("click", () => selectTab(name));
+  tab.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (step === undefined) return;
+    const those = isWide.matches ? TABS.slice(1) : TABS;
+    const next = those[(those.indexOf(name) + step + those.length) % those.length];
+    selectTab(next);
+    byId(`tab-${next}`, HTMLElement).focus();
+  });
+}
+isWide.addEventListener("change", () => selectTab("chat"));
+
+// What a person does
+
+page.composer.addEventListener("submit", (event) => {
+  event.preventDefault();
+  submit();
+});
+page.message.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  submit();
+});
+page.message.addEventListener("input", fitMessage);
+page.stop.addEventListener("click", () => {
+  page.stop.disabled = true;
+  current()?.run?.cancel("stopped on the page").catch(notify);
+});
+byId("new", HTMLButtonElement).addEventListener("click", startAnew);
+byId("token-form", HTMLFormElement).addEventListener("submit", (event) => {
+  event.preventDefault();
+  memory.value.token = page.token.value.trim();
+  memory.save();
+  page.dialog.close();
+  client.token = memory.value.token;
+});
+client.addEventListener("state", updateConnection);
+
+selectTab("chat");
+client.connect();
+updateConnection();
+restore();

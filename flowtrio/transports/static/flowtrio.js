@@ -1,0 +1,625 @@
+/**
+ * flowtrio.js: a client for flowtrio's servers, for browsers.
+ *
+ * A run is a log of events, numbered by `seq` from 0 without gaps, and ended by one `done`. The
+ * server keeps the log, so a connection is only a place from which it is read: whenever one is lost,
+ * the client connects again, tells the last `seq` that it saw, and drops what it knows already. It
+ * chooses the ids of its runs itself: a message that was sent twice, since nobody knows whether the
+ * first one arrived, starts one run.
+ *
+ *     const client = new Client();
+ *     for await (const event of client.send("Book a flight to Paris")) {
+ *       if (event.type === "message_chunk") show(event.data.chunk);
+ *     }
+ *
+ * It speaks WebSocket, all runs on one connection; where the way to the server does not let a
+ * WebSocket through, it reads Server-Sent Events instead.
+ *
+ * @module flowtrio
+ */
+
+/**
+ * A fact about a run.
+ *
+ * @typedef {object} AgentEvent
+ * @property {string} type What kind of fact: `message_chunk`, `tool_call_start`, `done`, …
+ * @property {Record<string, any>} data The fact itself; its keys depend on the type.
+ * @property {number} seq Its place in the run's log, from 0.
+ * @property {string} run_id The run.
+ * @property {string} agent Path of the agent that emitted it: `root`, `root/researcher`.
+ * @property {number} timestamp UTC, seconds; for people to read, never for order.
+ */
+
+/**
+ * Which events a reader sees.
+ *
+ * @typedef {"events" | "updates" | "messages" | "values"} Mode
+ */
+
+/**
+ * What a client's connection is doing. `waiting`: it was lost, and will be tried again;
+ * `unauthorized`: the server wants a (different) token, see {@link Client#token}.
+ *
+ * @typedef {"idle" | "connecting" | "open" | "waiting" | "unauthorized" | "closed"} State
+ */
+
+/**
+ * @typedef {object} RunOptions
+ * @property {string} [runId] The run's id, up to 64 URL-safe characters; a fresh one otherwise.
+ * @property {string | null} [sessionId] The conversation that the message belongs to.
+ * @property {Mode} [mode] Which events to see; `events` (all) otherwise.
+ */
+
+const SUBPROTOCOLS = ["flowtrio.batch.v1", "flowtrio.v1"];
+const TOKEN_PROTOCOL = "flowtrio.token.";
+/** What a subprotocol's name may hold (RFC 9110, section 5.6.2: a token). */
+const PROTOCOL_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
+
+/** Milliseconds before the first attempt to come back; doubled by each that fails. */
+const FIRST_PAUSE = 400;
+const LONGEST_PAUSE = 15_000;
+/** Milliseconds that a connection has to live to count as a good one. */
+const STEADY = 5_000;
+/** So many WebSockets in a row have to fail while plain HTTP works before SSE takes their place. */
+const FAILURES_BEFORE_SSE = 2;
+
+/** The server refused a command. */
+export class RejectedError extends Error {
+  /**
+   * @param {string} code What kind: `session_busy`, `unknown_run`, `replay_gap`, …
+   * @param {string} message The server's words.
+   */
+  constructor(code, message) {
+    super(message);
+    this.name = "RejectedError";
+    this.code = code;
+  }
+}
+
+/** An id for a run or a conversation that nobody else has: 32 hexadecimal digits. */
+export function newId() {
+  // crypto.randomUUID is missing on a page that came by plain HTTP from another machine.
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * One run: an async iterable of its events, in order, each once. It ends after `done`.
+ *
+ * Iterating throws {@link RejectedError} where the server refuses to start or to replay it. Leaving
+ * the loop early forgets the run on this side only; {@link Run#cancel} ends it.
+ *
+ * @implements {AsyncIterable<AgentEvent>}
+ */
+export class Run {
+  /** The newest `seq` that was received; -1 before the first. */
+  lastSeq = -1;
+  /** Whether nothing more will come. */
+  isOver = false;
+  /** @type {AgentEvent[]} */ #ready = [];
+  /** @type {Error | null} */ #error = null;
+  /** @type {(() => void) | null} */ #wake = null;
+  #client;
+
+  /**
+   * @param {Client} client
+   * @param {string} id
+   * @param {string | null} message Null to follow a run that was started before.
+   * @param {{sessionId: string | null, mode: Mode, after: number}} options
+   */
+  constructor(client, id, message, { sessionId, mode, after }) {
+    this.#client = client;
+    /** The run's id. */
+    this.id = id;
+    this.message = message;
+    this.sessionId = sessionId;
+    this.mode = mode;
+    this.lastSeq = after;
+  }
+
+  /** @returns {AsyncGenerator<AgentEvent, void, void>} */
+  async *[Symbol.asyncIterator]() {
+    try {
+      for (;;) {
+        while (this.#ready.length > 0) {
+          const batch = this.#ready;
+          this.#ready = [];
+          yield* batch;
+        }
+        if (this.#error !== null) throw this.#error;
+        if (this.isOver) return;
+        await new Promise((resolve) => (this.#wake = () => resolve(undefined)));
+      }
+    } finally {
+      this.#client._forget(this);
+    }
+  }
+
+  /** End the run. @param {string} [reason] Told in `done`. */
+  cancel(reason) {
+    return this.#client._control(this, { type: "cancel", reason });
+  }
+
+  /** End one call. @param {string} callId */
+  cancelTool(callId) {
+    return this.#client._control(this, { type: "cancel_tool", call_id: callId });
+  }
+
+  /** Let a call begin that waits for a person. @param {string} callId */
+  approve(callId) {
+    return this.#client._control(this, { type: "approve", call_id: callId });
+  }
+
+  /** Refuse a call that waits for a person. @param {string} callId @param {string} [reason] */
+  deny(callId, reason) {
+    return this.#client._control(this, { type: "deny", call_id: callId, reason });
+  }
+
+  /** Answer the agent's question. @param {string} requestId @param {string} text */
+  answer(requestId, text) {
+    return this.#client._control(this, { type: "answer", request_id: requestId, text });
+  }
+
+  /**
+   * Take an event, unless it was there before.
+   *
+   * @param {AgentEvent} event
+   * @returns {boolean} False where events before this one are missing: the log is to be asked again.
+   */
+  _take(event) {
+    if (this.isOver || event.seq <= this.lastSeq) return true;
+    if (this.mode === "events" && event.seq !== this.lastSeq + 1) return false;
+    this.lastSeq = event.seq;
+    this.#ready.push(event);
+    if (event.type === "done") this.isOver = true;
+    this.#wake?.();
+    return true;
+  }
+
+  /** Nothing more will come. @param {Error | null} [error] Why, if that is a failure. */
+  _end(error = null) {
+    if (this.isOver) return;
+    this.isOver = true;
+    this.#error = error;
+    this.#wake?.();
+  }
+}
+
+/**
+ * A connection to a server, kept up until {@link Client#close}.
+ *
+ * It dispatches `state` whenever {@link Client#state} changes.
+ */
+export class Client extends EventTarget {
+  /** @type {State} */ #state = "idle";
+  /** @type {string | null} */ #token;
+  /** @type {URL} */ #base;
+  /** @type {"websocket" | "sse"} */ #transport;
+  #isFixed;
+  /** @type {Map<string, Run>} Those that are followed. */ #runs = new Map();
+  /** @type {WebSocket | null} */ #socket = null;
+  #lastRef = 0;
+  /** @type {Map<number, string>} Ids of the runs that are asked for, by `ref`. */
+  #asked = new Map();
+  /** @type {Map<number, {frame: object, resolve: () => void, reject: (e: Error) => void}>} */
+  #controls = new Map();
+  /** @type {Set<Run>} Those that are being read as Server-Sent Events. */
+  #reading = new Set();
+  #attempts = 0;
+  #failures = 0;
+  /** @type {Set<() => void>} What ends the pauses that are being made. */ #pauses = new Set();
+  #aborter = new AbortController();
+  #hurry = () => this.#onOnline();
+
+  /**
+   * @param {object} [options]
+   * @param {string | URL} [options.url] The directory that the server's paths are below; this page's
+   *   own otherwise.
+   * @param {string | null} [options.token] Where the server wants one.
+   * @param {"auto" | "websocket" | "sse"} [options.transport]
+   */
+  constructor({ url, token = null, transport = "auto" } = {}) {
+    super();
+    this.#base = new URL(url ?? ".", globalThis.document?.baseURI);
+    this.#token = token;
+    this.#isFixed = transport !== "auto";
+    this.#transport = transport === "sse" ? "sse" : "websocket";
+    globalThis.addEventListener?.("online", this.#hurry);
+  }
+
+  /** What the connection is doing. @returns {State} */
+  get state() {
+    return this.#state;
+  }
+
+  /** What carries the events. @returns {"websocket" | "sse"} */
+  get transport() {
+    return this.#transport;
+  }
+
+  /** The token. Setting it while the server wants another one tries again. */
+  get token() {
+    return this.#token;
+  }
+
+  set token(token) {
+    this.#token = token;
+    if (this.#state === "unauthorized") this.#goOn();
+  }
+
+  /** Connect without waiting for the first message. */
+  connect() {
+    if (this.#state === "idle") this.#goOn();
+  }
+
+  /**
+   * Start a run.
+   *
+   * @param {string} message What to say to the agent.
+   * @param {RunOptions} [options]
+   * @returns {Run}
+   */
+  send(message, { runId = newId(), sessionId = null, mode = "events" } = {}) {
+    return this.#follow(new Run(this, runId, message, { sessionId, mode, after: -1 }));
+  }
+
+  /**
+   * Follow a run that was started before.
+   *
+   * @param {string} runId
+   * @param {object} [options]
+   * @param {number} [options.after] The last `seq` that is known; -1, the default, replays it all.
+   * @param {Mode} [options.mode]
+   * @returns {Run}
+   */
+  resume(runId, { after = -1, mode = "events" } = {}) {
+    return this.#follow(new Run(this, runId, null, { sessionId: null, mode, after }));
+  }
+
+  /** Leave the server. Runs are not cancelled: they may be resumed for a while. */
+  close() {
+    if (this.#state === "closed") return;
+    this.#setState("closed");
+    globalThis.removeEventListener?.("online", this.#hurry);
+    this.#aborter.abort();
+    this.#endPauses();
+    this.#socket?.close(1000);
+    for (const { reject } of this.#controls.values()) reject(new Error("the client was closed"));
+    this.#controls.clear();
+    for (const run of this.#runs.values()) run._end();
+    this.#runs.clear();
+  }
+
+  /** @param {Run} run */
+  #follow(run) {
+    if (this.#state === "closed") throw new Error("the client was closed");
+    if (this.#runs.has(run.id)) throw new Error(`run ${run.id} is being followed already`);
+    this.#runs.set(run.id, run);
+    if (this.#transport === "sse") this.#read(run);
+    else if (this.#state === "open") this.#ask(run);
+    else this.connect();
+    return run;
+  }
+
+  /** @param {Run} run */
+  _forget(run) {
+    if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
+    run._end();
+  }
+
+  /**
+   * Send a command about a run; what was sent in vain is sent again.
+   *
+   * @param {Run} run
+   * @param {{type: string, [key: string]: unknown}} command
+   * @returns {Promise<void>}
+   * @throws {RejectedError} The server refused it.
+   */
+  _control(run, command) {
+    if (this.#transport === "sse") return this.#post(run, command);
+    return new Promise((resolve, reject) => {
+      const ref = ++this.#lastRef;
+      const frame = { ...command, run_id: run.id, ref };
+      this.#controls.set(ref, { frame, resolve, reject });
+      if (this.#state === "open") this.#sendFrame(frame);
+      else this.connect();
+    });
+  }
+
+  // Connecting and coming back
+
+  #goOn() {
+    if (this.#transport === "sse") {
+      this.#setState("connecting");
+      for (const run of this.#runs.values()) this.#read(run);
+      this.#check();
+    } else {
+      this.#open();
+    }
+  }
+
+  #onOnline() {
+    // A network that went and came: what looks open may be dead, and would stay so for minutes.
+    if (this.#state === "open") this.#socket?.close();
+    this.#endPauses();
+  }
+
+  #open() {
+    const offered = [...SUBPROTOCOLS];
+    if (this.#token !== null) {
+      if (!PROTOCOL_NAME.test(this.#token) && !this.#isFixed) return this.#useSse();
+      offered.unshift(TOKEN_PROTOCOL + this.#token);
+    }
+    this.#setState("connecting");
+    const url = new URL("chat", this.#base);
+    url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
+    const socket = new WebSocket(url, offered);
+    let openedAt = 0;
+    socket.onopen = () => {
+      openedAt = Date.now();
+      this.#failures = 0;
+      this.#onOpen(socket);
+    };
+    socket.onmessage = (message) => {
+      this.#attempts = 0;
+      const value = JSON.parse(message.data);
+      for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
+    };
+    socket.onclose = () => {
+      this.#socket = null;
+      if (openedAt && Date.now() - openedAt > STEADY) this.#attempts = 0;
+      this.#onLost(openedAt > 0);
+    };
+  }
+
+  /** @param {WebSocket} socket */
+  #onOpen(socket) {
+    if (this.#state === "closed") return socket.close(1000);
+    this.#socket = socket;
+    this.#asked.clear();
+    this.#setState("open");
+    for (const run of this.#runs.values()) this.#ask(run);
+    for (const { frame } of this.#controls.values()) this.#sendFrame(frame);
+  }
+
+  /** @param {boolean} wasOpen */
+  async #onLost(wasOpen) {
+    if (this.#state === "closed") return;
+    this.#setState("waiting");
+    // A browser does not tell why a handshake failed; a plain request does.
+    const status = wasOpen ? 0 : await this.#probe();
+    if (status === 401) return this.#setState("unauthorized");
+    if (status > 0 && status < 500) this.#failures += 1;
+    if (this.#failures >= FAILURES_BEFORE_SSE && !this.#isFixed) return this.#useSse();
+    await this.#pause(this.#attempts++);
+    if (this.#state === "waiting") this.#open();
+  }
+
+  #useSse() {
+    this.#transport = "sse";
+    for (const { frame, resolve, reject } of this.#controls.values()) {
+      const { run_id, ref, ...command } = /** @type {any} */ (frame);
+      const run = this.#runs.get(run_id);
+      if (run) this.#post(run, command).then(resolve, reject);
+      else reject(new RejectedError("unknown_run", "the run has ended"));
+    }
+    this.#controls.clear();
+    this.#goOn();
+  }
+
+  /** The status of a plain request, or 0 where the server cannot be reached. */
+  async #probe() {
+    try {
+      const response = await this.#fetch("runs/-/events", {});
+      await response.body?.cancel();
+      return response.status;
+    } catch {
+      return 0;
+    }
+  }
+
+  /** @param {number} attempt */
+  #pause(attempt) {
+    const longest = Math.min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** attempt);
+    return new Promise((resolve) => {
+      const end = () => {
+        clearTimeout(timer);
+        this.#pauses.delete(end);
+        resolve(undefined);
+      };
+      // Not all at once: a server that starts again has many clients that come back.
+      const timer = setTimeout(end, longest * (0.5 + Math.random() / 2));
+      this.#pauses.add(end);
+    });
+  }
+
+  #endPauses() {
+    for (const end of [...this.#pauses]) end();
+  }
+
+  /** @param {State} state */
+  #setState(state) {
+    if (this.#state === state || this.#state === "closed") return;
+    this.#state = state;
+    this.dispatchEvent(new Event("state"));
+  }
+
+  // WebSocket
+
+  /** @param {object} frame */
+  #sendFrame(frame) {
+    this.#socket?.send(JSON.stringify(frame));
+  }
+
+  /** Have the server send a run's events. @param {Run} run */
+  #ask(run) {
+    const ref = ++this.#lastRef;
+    this.#asked.set(ref, run.id);
+    this.#sendFrame({ ...startOf(run), run_id: run.id, mode: run.mode, ref });
+  }
+
+  /** @param {any} frame */
+  #receive(frame) {
+    if (frame.type === "accepted" || frame.type === "rejected") return this.#onReply(frame);
+    const run = this.#runs.get(frame.run_id);
+    if (run === undefined) return;
+    const isAsked = [...this.#asked.values()].includes(run.id);
+    if (!run._take(frame) && !isAsked) this.#ask(run);
+    if (run.isOver) this.#runs.delete(run.id);
+  }
+
+  /** @param {any} frame */
+  #onReply(frame) {
+    const refused = frame.type === "rejected" ? new RejectedError(frame.code, frame.error) : null;
+    const run = this.#runs.get(this.#asked.get(frame.ref) ?? "");
+    this.#asked.delete(frame.ref);
+    if (run !== undefined && refused) {
+      run._end(refused);
+      this.#runs.delete(run.id);
+    }
+    const control = this.#controls.get(frame.ref);
+    this.#controls.delete(frame.ref);
+    if (refused) control?.reject(refused);
+    else control?.resolve();
+  }
+
+  // Server-Sent Events
+
+  /** Read a run to its end, however often that has to be begun anew. @param {Run} run */
+  async #read(run) {
+    if (this.#reading.has(run)) return;
+    this.#reading.add(run);
+    await this.#readOn(run);
+    this.#reading.delete(run);
+    if (run.isOver && this.#runs.get(run.id) === run) this.#runs.delete(run.id);
+  }
+
+  /** @param {Run} run */
+  async #readOn(run) {
+    for (let attempt = 0; !run.isOver && this.#transport === "sse"; attempt += 1) {
+      if (attempt > 0) await this.#pause(attempt - 1);
+      if (run.isOver) break;
+      try {
+        const response = await this.#request(run);
+        if (response.status === 401) return this.#setState("unauthorized");
+        if (response.status >= 500) throw new Error(`status ${response.status}`);
+        this.#setState("open");
+        if (response.status === 204) run._end();
+        else if (!response.ok) run._end(await refusal(response));
+        else if (response.body) {
+          for await (const data of readServerSentEvents(response.body)) {
+            attempt = 0;
+            if (!run._take(JSON.parse(data)) || run.isOver) break;
+          }
+        }
+      } catch {
+        // The connection was lost; what was not read is asked for below.
+      }
+      if (!run.isOver) this.#setState("waiting");
+    }
+  }
+
+  /** @param {Run} run */
+  #request(run) {
+    const start = startOf(run);
+    if (start.type === "resume") {
+      const seen = run.lastSeq < 0 ? {} : { "Last-Event-ID": `${run.id}:${run.lastSeq}` };
+      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}`, { headers: seen });
+    }
+    const { message, session_id } = start;
+    const body = JSON.stringify({ message, session_id, run_id: run.id, mode: run.mode });
+    const headers = { "Content-Type": "application/json" };
+    return this.#fetch("chat/stream", { method: "POST", headers, body });
+  }
+
+  /**
+   * @param {Run} run
+   * @param {{type: string, [key: string]: unknown}} command
+   */
+  async #post(run, { type, ...keys }) {
+    const headers = { "Content-Type": "application/json" };
+    const body = JSON.stringify(keys);
+    for (let attempt = 0; ; attempt += 1) {
+      let response;
+      try {
+        response = await this.#fetch(`runs/${run.id}/${type}`, { method: "POST", headers, body });
+      } catch (error) {
+        if (this.#state === "closed" || run.isOver) throw error;
+        await this.#pause(attempt);
+        continue;
+      }
+      if (!response.ok) throw await refusal(response);
+      return;
+    }
+  }
+
+  /** Tell whether the server is there and lets us in, where nothing else is read. */
+  async #check() {
+    const status = await this.#probe();
+    if (status === 401) this.#setState("unauthorized");
+    else if (status > 0 && status < 500) this.#setState("open");
+    else if (this.#runs.size === 0 && this.#state !== "closed") {
+      this.#setState("waiting");
+      await this.#pause(this.#attempts++);
+      this.#check();
+    }
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} options
+   */
+  #fetch(path, { headers, ...options }) {
+    const token = this.#token === null ? {} : { Authorization: `Bearer ${this.#token}` };
+    return fetch(new URL(path, this.#base), {
+      ...options,
+      headers: { ...headers, ...token },
+      cache: "no-store",
+      signal: this.#aborter.signal,
+    });
+  }
+}
+
+/** The command that brings a run's events from where we are. @param {Run} run */
+function startOf(run) {
+  if (run.message === null || run.lastSeq >= 0) return { type: "resume", after: run.lastSeq };
+  return { type: "message", message: run.message, session_id: run.sessionId };
+}
+
+/** What the server says in an answer that is not a good one. @param {Response} response */
+async function refusal(response) {
+  const said = await response.json().catch(() => ({}));
+  const error = said.error ?? said.detail ?? `the server answered ${response.status}`;
+  return new RejectedError(said.code ?? `http_${response.status}`, String(error));
+}
+
+/**
+ * The data of each event, by the HTML standard, section 9.2.
+ *
+ * @param {ReadableStream<Uint8Array>} body
+ * @returns {AsyncGenerator<string, void, void>}
+ */
+export async function* readServerSentEvents(body) {
+  const reader = body.getReader();
+  const decoder = new TextDecoder();
+  let rest = "";
+  /** @type {string[]} */
+  let data = [];
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      // A CR at the end may be half of a CRLF: it waits for what follows.
+      const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?!$)/);
+      rest = lines.pop() ?? "";
+      for (const line of lines) {
+        if (line.startsWith("data:")) data.push(line.slice(line[5] === " " ? 6 : 5));
+        if (line !== "") continue;
+        if (data.length > 0) yield data.join("\n");
+        data = [];
+      }
+    }
+  } finally {
+    await reader.cancel().catch(() => {});
+  }
+}

@@ -1,0 +1,277 @@
+"""Headless Chromium, driven over its DevTools protocol.
+
+A small client on the WebSocket library that the project has anyway: a test's server, its model and
+the browser then live in one nursery, so that a test can say what happens after what.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+import trio_websocket
+
+DEADLINE = 20.0
+"""Seconds until something on a page has to have happened: generous, since machines are shared."""
+
+FLAGS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    *("--disable-dev-shm-usage", "--mute-audio", "--hide-scrollbars", "--force-color-profile=srgb"),
+    "--remote-debugging-port=0",
+)
+
+
+def find_chromium() -> str:
+    """Chromium's path.
+
+    A test that needs one is skipped where there is none, with a word about it; in CI it fails, since
+    the project's own checks install it there.
+    """
+    path = shutil.which("chromium") or shutil.which("chromium-browser")
+    if path is not None:
+        return path
+    said = "no Chromium on this machine: apt-get install chromium (`nox -s browser` does it)"
+    if os.environ.get("CI"):
+        pytest.fail(said)
+    pytest.skip(said)
+
+
+class ScriptFailed(Exception):
+    """A script on a page threw."""
+
+
+@attrs.define(eq=False)
+class Chromium:
+    """The browser."""
+
+    _connection: trio_websocket.WebSocketConnection
+    _nursery: trio.Nursery
+    _last_id: int = 0
+    _replies: dict[int, trio.MemorySendChannel[dict[str, Any]]] = attrs.field(factory=dict)
+    _pages: dict[str, Page] = attrs.field(factory=dict)
+
+    async def call(self, method: str, session: str | None = None, /, **keys: Any) -> dict[str, Any]:
+        """Call a method of the protocol and give its result."""
+        self._last_id += 1
+        send, receive = trio.open_memory_channel[dict[str, Any]](1)
+        self._replies[self._last_id] = send
+        command = {"id": self._last_id, "method": method, "params": keys}
+        await self._connection.send_message(
+            json.dumps(command if session is None else {**command, "sessionId": session})
+        )
+        with trio.fail_after(DEADLINE):
+            reply = await receive.receive()
+        if "error" in reply:
+            raise RuntimeError(f"{method}: {reply['error']['message']}")
+        result: dict[str, Any] = reply["result"]
+        return result
+
+    async def _listen(self) -> None:
+        with contextlib.suppress(trio_websocket.ConnectionClosed):
+            while True:
+                self._take(json.loads(await self._connection.get_message()))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if "id" in message:
+            self._replies.pop(message["id"]).send_nowait(message)
+        elif message.get("sessionId") in self._pages:
+            self._pages[message["sessionId"]]._take(message["method"], message["params"])
+
+    @asynccontextmanager
+    async def open_page(self, url: str = "about:blank") -> AsyncIterator[Page]:
+        """A page with a memory of its own, as in a fresh private window."""
+        context = (await self.call("Target.createBrowserContext"))["browserContextId"]
+        target = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
+        attached = await self.call(
+            "Target.attachToTarget", targetId=target["targetId"], flatten=True
+        )
+        page = Page(self, attached["sessionId"])
+        self._pages[page.session] = page
+        try:
+            for domain in ("Page", "Runtime", "Log", "Network"):
+                await page.call(f"{domain}.enable")
+            if url != "about:blank":
+                await page.go(url)
+            yield page
+        finally:
+            with trio.move_on_after(5, shield=True):
+                await self.call("Target.disposeBrowserContext", browserContextId=context)
+
+
+@attrs.define(eq=False)
+class Page:
+    """One page."""
+
+    browser: Chromium
+    session: str
+    problems: list[str] = attrs.field(factory=list)
+    """What the browser complained about: errors of scripts, and what the policy refused."""
+    requests: list[str] = attrs.field(factory=list)
+    """Addresses that were asked for."""
+    dialogs: list[str] = attrs.field(factory=list)
+    """What scripts said with alert() and the like."""
+
+    async def call(self, method: str, /, **keys: Any) -> dict[str, Any]:
+        """Call a method of the protocol about this page."""
+        return await self.browser.call(method, self.session, **keys)
+
+    def _take(self, event: str, params: dict[str, Any]) -> None:
+        match event:
+            case "Runtime.exceptionThrown":
+                details = params["exceptionDetails"]
+                said = details.get("exception", {}).get("description") or details["text"]
+                self.problems.append(said)
+            case "Log.entryAdded" if params["entry"]["level"] == "error":
+                self.problems.append(f"{params['entry']['source']}: {params['entry']['text']}")
+            case "Network.requestWillBeSent":
+                self.requests.append(params["request"]["url"])
+            case "Page.javascriptDialogOpening":
+                self.dialogs.append(params["message"])
+                # From a task of its own: this one has to read the reply.
+                self.browser._nursery.start_soon(self._dismiss)
+
+    async def _dismiss(self) -> None:
+        await self.call("Page.handleJavaScriptDialog", accept=False)
+
+    async def go(self, url: str) -> None:
+        """Go to an address."""
+        await self.call("Page.navigate", url=url)
+        await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
+
+    async def reload(self) -> None:
+        """Load the page anew, as the browser's own button does."""
+        await self.run("window.beforeReload = true")
+        await self.call("Page.reload")
+        await self.until("window.beforeReload === undefined && document.readyState === 'complete'")
+
+    async def run(self, script: str, *values: Any) -> Any:
+        """Give the value of an expression, or of the promise that it gives.
+
+        *values* are known to it as ``values``.
+        """
+        reply = await self.call(
+            "Runtime.evaluate",
+            expression=f"(async (values) => ({script}))({json.dumps(values)})",
+            awaitPromise=True,
+            returnByValue=True,
+            userGesture=True,
+        )
+        if "exceptionDetails" in reply:
+            details = reply["exceptionDetails"]
+            raise ScriptFailed(details.get("exception", {}).get("description", details["text"]))
+        return reply["result"].get("value")
+
+    async def until(self, script: str, *values: Any) -> Any:
+        """Wait until an expression is true; give its value."""
+        with trio.move_on_after(DEADLINE):
+            while True:
+                with contextlib.suppress(ScriptFailed, RuntimeError):
+                    # An element has no value but itself: {}, which counts as true in a script.
+                    if (value := await self.run(f"({script}) || null", *values)) is not None:
+                        return value
+                await trio.sleep(0.03)
+        raise AssertionError(f"did not become true: {script}\n{await self._state()}")
+
+    async def _state(self) -> str:
+        text = await self.run("document.body.innerText")
+        return f"problems: {self.problems}\npage:\n{text}"
+
+    # What a person does
+
+    async def text(self, selector: str) -> str:
+        """The visible text of an element."""
+        text: str = await self.run("document.querySelector(values[0]).innerText", selector)
+        return text
+
+    async def click(self, selector: str) -> None:
+        """Click on an element, with the mouse, once it is there and can be used."""
+        x, y = await self.until(
+            """(() => {
+              const node = document.querySelector(values[0]);
+              if (!node || node.disabled || !node.checkVisibility()) return null;
+              node.scrollIntoView({block: "center", behavior: "instant"});
+              const box = node.getBoundingClientRect();
+              return [box.x + box.width / 2, box.y + box.height / 2];
+            })()""",
+            selector,
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call(
+                "Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1
+            )
+
+    async def type(self, selector: str, text: str) -> None:
+        """Type a text into a field."""
+        await self.until("document.querySelector(values[0])?.focus() ?? true", selector)
+        await self.call("Input.insertText", text=text)
+
+    async def press(self, key: str) -> None:
+        """Press a key."""
+        codes = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Escape": 27}
+        keys: dict[str, Any] = {
+            "key": key,
+            "code": key,
+            "windowsVirtualKeyCode": codes[key],
+            **({"text": "\r"} if key == "Enter" else {}),
+        }
+        await self.call("Input.dispatchKeyEvent", type="keyDown", **keys)
+        await self.call("Input.dispatchKeyEvent", type="keyUp", key=key, code=key)
+
+    async def screenshot(self, path: Path) -> None:
+        """Write what is seen as a PNG."""
+        import base64
+
+        shot = await self.call("Page.captureScreenshot", format="png", optimizeForSpeed=False)
+        await trio.Path(path).write_bytes(base64.b64decode(shot["data"]))
+
+
+@asynccontextmanager
+async def open_chromium() -> AsyncIterator[Chromium]:
+    """Start the browser, with an empty profile."""
+    path = find_chromium()
+    # By hand: the last of its processes may still write when the first has ended.
+    profile = tempfile.mkdtemp(prefix="flowtrio-chromium-")
+    command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    process = await trio.lowlevel.open_process(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        with trio.fail_after(DEADLINE):
+            port, url = await _address(Path(profile), process)
+        async with (
+            trio_websocket.open_websocket(
+                "127.0.0.1", port, url, use_ssl=False, max_message_size=1 << 26
+            ) as connection,
+            trio.open_nursery() as nursery,
+        ):
+            browser = Chromium(connection, nursery)
+            nursery.start_soon(browser._listen)
+            yield browser
+            nursery.cancel_scope.cancel()
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+        shutil.rmtree(profile, ignore_errors=True)
+
+
+async def _address(profile: Path, process: trio.Process) -> tuple[int, str]:
+    """Where it listens, as it writes into its profile."""
+    while process.poll() is None:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            port, path = (profile / "DevToolsActivePort").read_text().split()
+            return int(port), path
+        await trio.sleep(0.02)
+    raise RuntimeError(f"Chromium ended with status {process.returncode}")
