@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakSet
 
 import attrs
 import trio
@@ -54,7 +53,8 @@ class StreamEngine:
     """Events of a run between two schedule points; 1 where schedules are explored."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _manager: Any = attrs.field(default=None, init=False)
-    _runs: WeakSet[Run] = attrs.field(factory=WeakSet, init=False)
+    _runs: dict[Run, None] = attrs.field(factory=dict, init=False)
+    """Its runs that have begun and not yet been joined."""
 
     def stream(
         self,
@@ -123,8 +123,9 @@ class StreamEngine:
         run = Run(info, agent, admission)
         return EventStream(run, self.mode if mode is None else StreamMode(mode), self)
 
-    def _adopt(self, run: Run) -> None:
-        self._runs.add(run)
+    def _start(self, run: Run, spawn: Callable[..., Any]) -> None:
+        """Start *run*, and hold it until it is joined."""
+        run.start(spawn, self._runs)
 
     @property
     def is_open(self) -> bool:
@@ -166,8 +167,7 @@ class StreamEngine:
         try:
             await manager.__aexit__(None, None, None)
             for run in runs:
-                if run.token is not None:
-                    await run.wait_joined()
+                await run.wait_joined()
         except BaseException as error:
             cancelled = next(leaves(error))
         if exc is None and cancelled is not None:

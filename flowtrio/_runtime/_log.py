@@ -225,14 +225,20 @@ class EventLog:
     async def set_status(self, reason: str | None = None) -> None:
         """Emit the STATE_CHANGE that what is open, or a new reason, makes necessary, if any."""
         await checkpoint_if_cancelled()
-        if self._status_data(reason) is None:
+        data = self._status_data(reason)
+        if data is None:
             return
-        if not await self._wait_for_credit():
+        channel = self.channel
+        if channel.credits > 0 and not channel.emitters and not self.is_closing:
+            channel.credits -= 1
+        elif not await self._wait_for_credit():
             self.discard(EventType.STATE_CHANGE)
             return
-        # What is open may have changed while this waited, and the answer with it.
-        if (data := self._status_data(reason)) is None:
-            self.channel.give_back()
+        else:
+            # What is open may have changed while this waited, and the answer with it.
+            data = self._status_data(reason)
+        if data is None:
+            channel.give_back()
         else:
             self._record_or_give_back(EventType.STATE_CHANGE, data, ROOT)
 

@@ -127,6 +127,7 @@ class Run:
         "_asked_to_end",
         "_background",
         "_ending",
+        "_home",
         "_host",
         "_is_cut_off",
         "_sources",
@@ -185,6 +186,7 @@ class Run:
         self._time_left: float = info.limits.run
         self._alive = 0
         self._is_cut_off = False
+        self._home: dict[Run, None] = {}
         self._host: trio.lowlevel.Task | None = None
         self._waiters: trio.Event | None = None
         self._when_done: tuple[Callable[[], None], ...] = ()
@@ -201,8 +203,11 @@ class Run:
 
     # Beginning
 
-    def start(self, spawn: Callable[..., Any]) -> None:
-        """Record RUN_START and spawn the host: ``spawn(host, name=...)``."""
+    def start(self, spawn: Callable[..., Any], home: dict[Run, None]) -> None:
+        """Record RUN_START and spawn the host: ``spawn(host, name=...)``.
+
+        The run is in *home* from now on until it is joined.
+        """
         info, log = self.info, self.log
         self.token = trio.lowlevel.current_trio_token()
         self._started_at = trio.current_time()
@@ -227,6 +232,8 @@ class Run:
             except LimitExceeded as exc:
                 self.refusal = exc
         spawn(self.host, name=f"flowtrio run {info.run_id}")
+        self._home = home
+        home[self] = None
 
     @enable_ki_protection
     async def host(self) -> None:
@@ -253,6 +260,7 @@ class Run:
         finally:
             self._finish(leftover=[])
             self.is_joined = True
+            self._home.pop(self, None)
             self._wake_waiters()
         if cancelled is not None:
             raise cancelled

@@ -21,6 +21,7 @@ import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -136,7 +137,7 @@ class EventStream(AsyncIterator[AgentEvent]):
         self._begin(_Form.BLOCK)
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
-        self._run.start(nursery.start_soon)
+        self._engine._start(self._run, nursery.start_soon)
         return self
 
     @enable_ki_protection
@@ -235,20 +236,17 @@ class EventStream(AsyncIterator[AgentEvent]):
             ) from None
         self._form = form
         self._thread = threading.get_ident()
-        self._engine._adopt(self._run)
 
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)
         outer = current_run.get()
         if outer is not None and not outer.is_done and outer.nursery is not None:
-            self._run.start(outer.spawn)
+            spawn: Callable[..., Any] = outer.spawn
         elif self._engine._nursery is not None:
-            self._run.start(self._engine._nursery.start_soon)
+            spawn = self._engine._nursery.start_soon
         else:
-            context = contextvars.copy_context()
-            self._run.start(
-                lambda fn, name: trio.lowlevel.spawn_system_task(fn, name=name, context=context)
-            )
+            spawn = partial(trio.lowlevel.spawn_system_task, context=contextvars.copy_context())
+        self._engine._start(self._run, spawn)
 
     # Reading
 

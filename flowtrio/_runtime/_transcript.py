@@ -37,7 +37,10 @@ class Transcript:
         self._expected: dict[str, Reply] = {}
         self._open: dict[str, str] = {}
         """Calls without a result: our id to the conversation's."""
-        self._used = {call["id"] for message in history for call in message.get("tool_calls") or ()}
+        self._used: dict[str, None] = {
+            call["id"]: None for message in history for call in message.get("tool_calls") or ()
+        }
+        """The ids of all its calls."""
         self._results: dict[str, str] = {}
 
     def expect(self, reply: Reply) -> None:
@@ -47,7 +50,7 @@ class Transcript:
     def conversation_id(self, call: ToolCall, fallback: str) -> str:
         """The id of *call* in this conversation: the provider's, where it gave a new one."""
         chosen = call.id if call.id and call.id not in self._used else fallback
-        self._used.add(chosen)
+        self._used[chosen] = None
         return chosen
 
     def say(self, role: str, text: str) -> None:
