@@ -16,6 +16,8 @@ from sphinx.pycode import ModuleAnalyzer
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
+import _corridor  # noqa: E402
+import _run_picture  # noqa: E402
 import _state_diagram  # noqa: E402
 
 project = "flowtrio"
@@ -75,6 +77,8 @@ def _let_doors_tell_of_their_names() -> None:
 
 _let_doors_tell_of_their_names()
 _state_diagram.write()
+_corridor.write()
+_run_picture.write()
 
 
 def _read_sections(

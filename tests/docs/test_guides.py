@@ -10,6 +10,7 @@ import attrs
 import msgspec
 import pytest
 
+import flowtrio
 from flowtrio import EventType, Limits, ModelLimits, RunContext, ServerLimits, StreamMode, Tool
 from flowtrio._core._modes import VISIBLE
 from flowtrio.wire._frames import _COMMANDS, encode_accepted, encode_rejected
@@ -178,3 +179,20 @@ def test_the_verbs_of_a_context_are_those_of_the_code() -> None:
     }
 
     assert told == verbs - {"progress"}, "progress belongs to tools"
+
+
+# The tour
+
+
+def test_the_tour_of_the_modules_names_modules_that_exist() -> None:
+    text = (GUIDES.parent / "design.md").read_text("utf-8").partition("## A tour")[2]
+    told = [name for row in rows(text, "module")[1:] for name in names(row[0])]
+    package = Path(flowtrio.__file__).parent
+    folders = {
+        path.name
+        for path in package.iterdir()
+        if path.is_dir() and path.name not in ("__pycache__", "stores")
+    }
+
+    assert [name for name in told if not (package / name).is_file()] == []
+    assert {name.partition("/")[0] for name in told} == folders
