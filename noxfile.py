@@ -1,4 +1,4 @@
-"""Every check of the project is one command; `nox` runs all but the benches."""
+"""Every check of the project is one command; `nox` runs all but the benches and the soak."""
 
 import shutil
 import subprocess
@@ -71,6 +71,13 @@ def tests(session: nox.Session) -> None:
         *session.posargs,
         env={"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")},
     )
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """What takes too long for every day: a hundred killed servers."""
+    session.install("-e", ".[all,dev]")
+    session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
 
 
 @nox.session

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from flowtrio.clients._gemini import GeminiClient as GeminiClient
     from flowtrio.clients._ollama import OllamaClient as OllamaClient
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
+    from flowtrio.stores.sqlite import SQLiteConversations as SQLiteConversations
+    from flowtrio.stores.sqlite import SQLiteStore as SQLiteStore
     from flowtrio.transports.websocket import serve_websocket as serve_websocket
 
 __version__ = _version("flowtrio")
@@ -65,6 +67,8 @@ _LAZY = {
     "GeminiClient": "flowtrio.clients._gemini",
     "OllamaClient": "flowtrio.clients._ollama",
     "OpenAIClient": "flowtrio.clients._openai",
+    "SQLiteConversations": "flowtrio.stores.sqlite",
+    "SQLiteStore": "flowtrio.stores.sqlite",
     "serve_websocket": "flowtrio.transports.websocket",
 }
 """Names whose modules bring libraries of their own: imported when they are first asked for."""

@@ -22,6 +22,7 @@ DOORS = {
     "flowtrio.abc": "abc.py",
     "flowtrio.testing": "testing/__init__.py",
     "flowtrio.stores.memory": "stores/memory.py",
+    "flowtrio.stores.sqlite": "stores/sqlite.py",
 }
 """The modules that people import from."""
 

@@ -10,6 +10,7 @@ from flowtrio.testing._checks import LawBroken as LawBroken
 from flowtrio.testing._checks import Violation as Violation
 from flowtrio.testing._checks import check_events as check_events
 from flowtrio.testing._checks import find_violations as find_violations
+from flowtrio.testing._event_store import check_event_store as check_event_store
 from flowtrio.testing._requests import check_messages as check_messages
 from flowtrio.testing._scripted import CUT as CUT
 from flowtrio.testing._scripted import ScriptedModel as ScriptedModel

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtrio.stores.memory import MemoryConversations, whole_turns
+from flowtrio import AgentEvent, EventType, ReplayGap
+from flowtrio.abc import RunHeader
+from flowtrio.stores.memory import MemoryConversations, MemoryStore, whole_turns
 
 PROPERTY: Final = settings(
     max_examples=200, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
@@ -225,3 +227,81 @@ def test_as_much_is_kept_as_fits() -> None:
 def test_a_cut_through_a_turn_is_found_out(wrong: Any) -> None:
     with pytest.raises(AssertionError):
         check_turns(wrong)
+
+
+# Logs of hosted runs: `flowtrio.testing.check_event_store` asks the rest
+
+
+def note(seq: int, size: int = 1) -> AgentEvent:
+    data = {"name": "n", "value": "x" * size}
+    return AgentEvent(EventType.CUSTOM, data, seq, "r", "root", 1.0)
+
+
+def end(seq: int) -> AgentEvent:
+    return AgentEvent(EventType.DONE, {"status": "completed"}, seq, "r", "root", 1.0)
+
+
+async def store_run(store: MemoryStore, run_id: str, events: list[AgentEvent]) -> None:
+    await store.create(
+        RunHeader(
+            tenant_id="t", run_id=run_id, session_id=None, agent="a", message="m", created_at=0.0
+        )
+    )
+    for event in events:
+        await store.append("t", run_id, event.seq - 1, [event])
+
+
+async def test_a_log_is_a_ring_of_so_many_events() -> None:
+    store = MemoryStore(max_events=10)
+    await store_run(store, "r", [note(seq) for seq in range(25)])
+
+    assert [e.seq for e in await store.read("t", "r", 14, 100)] == list(range(15, 25))
+    for after in (-1, 0, 13):
+        with pytest.raises(ReplayGap) as caught:
+            await store.read("t", "r", after, 100)
+        assert (caught.value.oldest, caught.value.after) == (15, after)
+
+
+async def test_a_log_is_a_ring_of_so_many_bytes() -> None:
+    store = MemoryStore(max_bytes=10_000)
+    await store_run(store, "r", [note(seq, 1000) for seq in range(25)])
+
+    with pytest.raises(ReplayGap) as caught:
+        await store.read("t", "r", -1, 100)
+    assert caught.value.oldest is not None
+    assert 25 - caught.value.oldest in (8, 9)
+
+
+async def test_an_event_that_is_larger_than_all_is_not_kept() -> None:
+    store = MemoryStore(max_bytes=1000)
+    await store_run(store, "r", [note(0, 2000)])
+
+    with pytest.raises(ReplayGap) as caught:
+        await store.read("t", "r", -1, 100)
+    assert caught.value.oldest is None
+    assert list(await store.read("t", "r", 0, 100)) == []
+
+
+@pytest.mark.parametrize(
+    "limit", [{"max_total_events": 25}, {"max_total_bytes": 2500}, {"max_ended_runs": 2}]
+)
+async def test_where_all_is_too_much_the_longest_ended_are_forgotten(limit: Any) -> None:
+    store = MemoryStore(**limit)
+    await store_run(store, "on", [note(0)])
+    for number in range(6):
+        await store_run(store, f"r{number}", [*(note(seq) for seq in range(9)), end(9)])
+    kept = [header.run_id for header in await store.list("t")]
+
+    assert kept == ["on", "r4", "r5"]
+    assert len(store) == 3
+
+
+async def test_where_nothing_has_ended_the_one_that_appends_loses_its_oldest() -> None:
+    store = MemoryStore(max_total_events=25)
+    await store_run(store, "one", [note(seq) for seq in range(20)])
+    await store_run(store, "two", [note(seq) for seq in range(20)])
+
+    assert len(await store.read("t", "one", -1, 100)) == 20
+    assert [e.seq for e in await store.read("t", "two", 14, 100)] == list(range(15, 20))
+    with pytest.raises(ReplayGap):
+        await store.read("t", "two", 13, 100)

@@ -1,0 +1,130 @@
+"""The end of a log whose run was cut off: what a run would have recorded, had it had the time.
+
+Whoever recorded it is gone, killed or without power, and nobody knows what it did last. So what is
+open is closed as cancelled, and the run has failed with ERROR ``interrupted``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, assert_never
+
+from ._chunks import Usage
+from ._events import ROOT, AgentEvent, AgentStatus, EventType
+from ._failures import Failure
+from ._law import TERMINAL, Bracket, Law, OpenAgent, OpenCall, OpenMessage, OpenQuestion
+from ._snapshot import Snapshot
+
+_T = EventType
+
+INTERRUPTED: Final = Failure(
+    error="the process that ran it ended before the run did", code="interrupted", source="internal"
+)
+"""How such a run failed."""
+
+_CHARACTERS_A_TOKEN: Final = 4
+"""A cautious guess, for text whose usage was never told."""
+
+
+def missing_end(events: Iterable[AgentEvent], start: AgentEvent) -> list[AgentEvent]:
+    """Give the events that make a cut log whole; none where it is.
+
+    Args:
+      events: The log as far as it goes, from its first event and without gaps.
+      start: Its RUN_START, for a log that has nothing.
+
+    """
+    ending = _Ending(start)
+    for event in events:
+        ending.add(event)
+    return list(ending.finish())
+
+
+class _Ending:
+    """Walks a log, and then ends it."""
+
+    def __init__(self, start: AgentEvent) -> None:
+        self._law = Law()
+        self._snapshot = Snapshot()
+        self._start = start
+        self._first: AgentEvent | None = None
+        self._last = start
+        self._characters = 0
+
+    def add(self, event: AgentEvent) -> None:
+        """Take the log's next event."""
+        self._law.step(event.type, event.data, event.agent)
+        self._snapshot.add(event)
+        self._first = self._first or event
+        self._last = event
+        if event.type is _T.MESSAGE_CHUNK:
+            self._characters += len(event.data["chunk"])
+
+    def finish(self) -> Iterator[AgentEvent]:
+        """Give what is missing."""
+        law = self._law
+        if law.is_done:
+            return
+        if self._first is None:
+            yield self._record(_T.RUN_START, self._start.data, ROOT)
+        if law.status not in TERMINAL:
+            for bracket in law.open_brackets():
+                yield self._record(*_closer(bracket), bracket.agent)
+            change = {"old_status": str(law.status), "new_status": "error"}
+            yield self._record(_T.STATE_CHANGE, {**change, "reason": INTERRUPTED.code}, ROOT)
+        if law.status is AgentStatus.ERROR and self._last.type is not _T.ERROR:
+            yield self._record(_T.ERROR, INTERRUPTED.to_data([]), ROOT)
+        yield self._record(_T.DONE, self._done(), ROOT)
+
+    def _record(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
+        # The time is the last that is known: nobody can say when the run really stopped.
+        event = AgentEvent(
+            type, data, self._law.count, self._start.run_id, agent, self._last.timestamp
+        )
+        self.add(event)
+        return event
+
+    def _done(self) -> dict[str, Any]:
+        assert self._first is not None
+        return {
+            "status": str(self._law.status),
+            "reason": self._law.reason,
+            "result": None,
+            "usage": self._usage(),
+            "events": self._law.count + 1,
+            "duration": max(0.0, self._last.timestamp - self._first.timestamp),
+            "leftover": [],
+        }
+
+    def _usage(self) -> dict[str, Any]:
+        usage: dict[str, Any] = {**self._snapshot.state()["usage"], "quality": "lower_bound"}
+        if self._characters and not usage["completion_tokens"]:
+            usage["completion_tokens"] = -(-self._characters // _CHARACTERS_A_TOKEN)
+        return usage
+
+
+def _closer(bracket: Bracket) -> tuple[EventType, dict[str, Any]]:
+    match bracket:
+        case OpenCall():
+            call = {"call_id": bracket.key, "tool_name": bracket.tool_name}
+            return _T.TOOL_CALL_END, {**call, **_CANCELLED}
+        case OpenAgent():
+            usage = {**Usage().to_dict(), "quality": "lower_bound"}
+            nested = {"agent": bracket.key, "call_id": bracket.call_id, "usage": usage}
+            return _T.AGENT_END, {**nested, **_CANCELLED}
+        case OpenQuestion():
+            resolved = {"request_id": bracket.key, "outcome": "cancelled", "text": None}
+            return _T.INPUT_RESOLVED, resolved
+        case OpenMessage():
+            return _T.MESSAGE_COMPLETE, {
+                "message_id": bracket.key,
+                "content": bracket.text.getvalue(),
+                "finish_reason": "cancelled",
+                "usage": None,
+                "model": None,
+            }
+        case _ as never:
+            assert_never(never)
+
+
+_CANCELLED: Final = {"outcome": "cancelled", "result": None, "error": None, "duration": None}

@@ -1,0 +1,296 @@
+"""The stores in a file: what they keep, refuse, and make of what was cut off."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import Orchestrator, RunContext, SQLiteConversations, SQLiteStore
+from flowtrio._core._events import ROOT, AgentEvent, EventType
+from flowtrio.abc import RunHeader
+from flowtrio.stores import _database
+from flowtrio.testing import check_events
+from tests.runtime._programs import done_of, error_of
+
+T = EventType
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def echo(ctx: RunContext, message: str) -> str:
+    """Say what was said before, and what is said now."""
+    said = [m["content"] for m in ctx.history if m["role"] == "user"]
+    async with ctx.message() as out:
+        for word in [*said, message]:
+            await out.write(f"{word} ")
+    return " ".join([*said, message])
+
+
+async def read(orchestrator: Orchestrator, run_id: str, **options: Any) -> list[AgentEvent]:
+    async with orchestrator.attach(run_id, **options) as stream:
+        return [event async for event in stream]
+
+
+def header(run_id: str = "r", tenant_id: str = "t", **keys: Any) -> RunHeader:
+    given: dict[str, Any] = {"session_id": "s", "agent": "a", "message": "m", "created_at": 5.0}
+    return RunHeader(tenant_id=tenant_id, run_id=run_id, **{**given, **keys})
+
+
+def begun(run_id: str = "r") -> list[AgentEvent]:
+    start = {
+        "message": "m",
+        "session_id": "s",
+        "agent": "a",
+        "parent_run_id": None,
+        "schema": 1,
+    }
+    change = {"old_status": "initializing", "new_status": "running", "reason": None}
+    return [
+        AgentEvent(T.RUN_START, start, 0, run_id, ROOT, 5.0),
+        AgentEvent(T.STATE_CHANGE, change, 1, run_id, ROOT, 6.0),
+        AgentEvent(T.MESSAGE_CHUNK, {"chunk": "half a ", "message_id": "m1"}, 2, run_id, ROOT, 7.0),
+    ]
+
+
+# Runs and conversations outlast their process
+
+
+async def test_finished_runs_and_conversations_are_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with SQLiteStore(path) as store, SQLiteConversations(path) as conversations:
+        async with Orchestrator(
+            agents=[echo], store=store, conversations=conversations
+        ) as orchestrator:
+            run_id = await orchestrator.start("one", session_id="s")
+            before = await read(orchestrator, run_id)
+
+    async with SQLiteStore(path) as store, SQLiteConversations(path) as conversations:
+        async with Orchestrator(
+            agents=[echo], store=store, conversations=conversations
+        ) as orchestrator:
+            assert await read(orchestrator, run_id) == before
+            assert await read(orchestrator, run_id, after=2) == before[3:]
+            again = await orchestrator.start("other", session_id="s", run_id=run_id)
+            assert await read(orchestrator, again) == before
+            second = await orchestrator.start("two", session_id="s")
+            assert done_of(await read(orchestrator, second))["result"] == "one two"
+    check_events(before)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 3])
+async def test_a_run_that_was_cut_off_reads_as_ended(kept: int, tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    async with SQLiteStore(path) as store:
+        await store.create(header())
+        if kept:
+            await store.append("t", "r", -1, begun()[:kept])
+    async with SQLiteStore(path) as store, Orchestrator(agents=[echo], store=store) as orchestrator:
+        events = await read(orchestrator, "r", tenant_id="t")
+        found = await store.header("t", "r")
+
+    check_events(events)
+    assert events[:kept] == begun()[:kept]
+    assert error_of(events)["code"] == "interrupted"
+    assert found is not None
+    assert found.status == "error"
+    assert found.ended_at == events[-1].timestamp
+
+
+async def test_opening_leaves_what_ended_alone(tmp_path: Path) -> None:
+    path = tmp_path / "runs.db"
+    for _ in range(3):
+        async with SQLiteStore(path) as store:
+            await store.create(header())
+            log = await store.read("t", "r", -1, 100)
+    async with SQLiteStore(path) as store:
+        assert await store.read("t", "r", -1, 100) == log
+
+
+# Forgetting
+
+
+async def test_runs_are_forgotten_when_they_are_too_old(tmp_path: Path) -> None:
+    clock = Clock()
+    async with SQLiteStore(tmp_path / "a.db", keep=100, clock=clock) as store:
+        await _store_ended(store, "old", clock.now)
+        clock.now += 90
+        await _store_ended(store, "new", clock.now)
+        assert await store.header("t", "old") is not None
+        clock.now += 90
+        await store.create(header("another"))
+
+        assert await store.header("t", "old") is None
+        assert await store.header("t", "new") is not None
+
+
+async def _store_ended(store: SQLiteStore, run_id: str, when: float) -> None:
+    await store.create(header(run_id))
+    data = {"status": "completed"}
+    await store.append("t", run_id, -1, [AgentEvent(T.DONE, data, 0, run_id, ROOT, when)])
+
+
+async def test_a_conversation_is_kept_whole_bounded_and_for_its_time(tmp_path: Path) -> None:
+    clock = Clock()
+    path = tmp_path / "a.db"
+    async with SQLiteConversations(path, max_messages=4, keep=100, clock=clock) as store:
+        turns = [{"role": role, "content": f"é{n}"} for n in range(3) for role in ("user", "x")]
+        await store.save("t", "s", turns)
+        assert await store.load("t", "s") == turns[2:]
+        assert await store.load("u", "s") == await store.load("t", "z") == []
+        await store.save("t", "gone", turns[:2])
+        await store.delete("t", "gone")
+        assert await store.load("t", "gone") == []
+        clock.now += 101
+        assert await store.load("t", "s") == []
+        await store.save("t", "new", turns[:2])
+    with sqlite3.connect(path) as connection:
+        [count] = connection.execute("SELECT COUNT(*) FROM conversations").fetchone()
+    connection.close()
+
+    assert count == 1
+
+
+@pytest.mark.parametrize("kind", [SQLiteStore, SQLiteConversations])
+def test_keep_has_to_be_a_time(kind: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="keep=0"):
+        kind(tmp_path / "a.db", keep=0)
+
+
+# What goes wrong
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files that cannot grow beyond some 100 KB."""
+    connect = sqlite3.connect
+
+    def connect_small(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*args, **options)
+        connection.execute("PRAGMA max_page_count = 25")
+        return connection
+
+    monkeypatch.setattr(_database.sqlite3, "connect", connect_small)
+
+
+async def test_a_full_disk_ends_the_run_and_leaves_a_log_that_can_be_read(
+    small_disk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gushes(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            for number in range(100_000):
+                await out.write(f"{number} " * 10)
+
+    path = tmp_path / "runs.db"
+    async with (
+        SQLiteStore(path) as store,
+        Orchestrator(agents=[gushes], store=store) as orchestrator,
+    ):
+        run_id = await orchestrator.start("hi")
+        live = await read(orchestrator, run_id)
+        stored = await store.read("default", run_id, -1, 100_000)
+    monkeypatch.undo()
+    async with SQLiteStore(path) as store:
+        recovered = await store.read("default", run_id, -1, 100_000)
+
+    check_events(live)
+    assert error_of(live)["code"] == "store_failed"
+    assert 10 < len(stored) < len(live)
+    assert list(stored) == live[: len(stored)]
+    check_events(recovered)
+    assert list(stored) == list(recovered)[: len(stored)]
+
+
+async def test_one_bad_append_does_not_spoil_those_of_its_group(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "a.db") as store:
+        names = [f"r{number}" for number in range(20)]
+        for name in names:
+            await store.create(header(name))
+        refused: list[str] = []
+
+        async def append(name: str) -> None:
+            after = -1 if int(name[1:]) % 2 else 7
+            events = [AgentEvent(T.CUSTOM, {"a": 1}, after + 1, name, ROOT, 1.0)]
+            try:
+                await store.append("t", name, after, events)
+            except Exception:
+                refused.append(name)
+
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(append, name)
+        lengths = [len(await store.read("t", name, -1, 10)) for name in names]
+
+    assert sorted(refused) == sorted(names[::2])
+    assert lengths == [0, 1] * 10
+
+
+async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    async with SQLiteStore(path) as store:
+        for _ in range(2):
+            with pytest.raises(ValueError, match="version 99: expected 1"):
+                await store.create(header())
+
+
+async def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    path.write_text("no database, but a text that is long enough for one" * 100)
+    async with SQLiteStore(path) as store:
+        with pytest.raises(sqlite3.DatabaseError):
+            await store.create(header())
+
+
+async def test_a_file_that_another_process_uses_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fcntl
+
+    monkeypatch.setattr(_database, "_LOCK_SECONDS", 0.1)
+    path = tmp_path / "a.db"
+    with open(f"{path}.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        async with SQLiteStore(path) as store:
+            with pytest.raises(BlockingIOError):
+                await store.create(header())
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "a.db")
+    await store.create(header())
+    await store.aclose()
+
+    with pytest.raises(trio.ClosedResourceError):
+        await store.create(header())
+
+
+async def test_a_store_that_is_dropped_frees_its_file(tmp_path: Path) -> None:
+    store = SQLiteStore(tmp_path / "a.db")
+    await store.create(header())
+    del store
+    async with SQLiteStore(tmp_path / "a.db") as again:
+        assert await again.header("t", "r") is not None
+
+
+async def test_two_stores_of_one_file_wait_for_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    async with SQLiteStore(path) as one, SQLiteStore(path) as two:
+        await one.create(header())
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(two.wait_past, "t", "r", -1)
+                await one.append("t", "r", -1, begun())
