@@ -1,7 +1,7 @@
 """Draw a run as a timeline, from a log of a run that took place.
 
-``python docs/_run_picture.py`` plays the run below in virtual time and writes its log, ``run.jsonl``,
-and the picture, ``run.svg``. Building the documents draws the same log again.
+``python docs/_run_picture.py`` plays the run below in virtual time and writes its log,
+``run.jsonl``, and the picture, ``run.svg``. Building the documents draws the same log again.
 """
 
 from __future__ import annotations

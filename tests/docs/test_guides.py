@@ -9,9 +9,21 @@ from typing import Any
 import attrs
 import msgspec
 import pytest
+import trio
 
 import flowtrio
-from flowtrio import EventType, Limits, ModelLimits, RunContext, ServerLimits, StreamMode, Tool
+from flowtrio import (
+    DemoClient,
+    EventType,
+    Limits,
+    ModelLimits,
+    Orchestrator,
+    RunContext,
+    ServerLimits,
+    StreamMode,
+    Tool,
+    serve_websocket,
+)
 from flowtrio._core._modes import VISIBLE
 from flowtrio.wire._frames import _COMMANDS, encode_accepted, encode_rejected
 
@@ -120,6 +132,25 @@ def test_the_replies_are_those_of_the_code(reply: str, text: str) -> None:
     told = {names(row[0])[0]: names(row[1]) for row in rows(section, "type")[1:] if names(row[0])}
 
     assert ["type", *told[reply]] == list(msgspec.json.decode(text))
+
+
+async def test_the_client_in_the_guide_talks_to_a_server(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = guide("websocket")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    [source] = [block for block in blocks if "def talk" in block]
+    program: dict[str, Any] = {}
+    exec(source, program)
+    orchestrator = Orchestrator(llm_client=DemoClient(delay=0))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            [listener] = await nursery.start(serve_websocket, orchestrator, "127.0.0.1", 0)
+            url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/chat"
+            result = await program["talk"](url, "Hello")
+            nursery.cancel_scope.cancel()
+
+    assert capsys.readouterr().out == result
 
 
 # Limits
