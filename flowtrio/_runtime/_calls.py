@@ -183,15 +183,19 @@ class ActiveCall:
 
     async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
         if tool.context_parameter is None:
-            if tool.is_async:
-                return await tool.fn(**keywords)
-            return await self._in_thread(tool, lambda: _call_plain(tool, keywords))
+            return await self._run_function(tool, keywords)
         from ._context import RunContext
 
         keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
+        return await self.frame.run_body(self._run_function, tool, keywords)
+
+    async def _run_function(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+        simulation = self.run.info.simulation
+        if simulation is not None:
+            return await simulation.run_tool(self.call_id, tool, keywords)
         if tool.is_async:
-            return await self.frame.run_body(lambda: tool.fn(**keywords))
-        return await self.frame.run_body(self._in_thread, tool, lambda: _call_plain(tool, keywords))
+            return await tool.fn(**keywords)
+        return await self._in_thread(tool, lambda: _call_plain(tool, keywords))
 
     async def _in_thread(self, tool: Tool[..., Any], fn: Callable[[], Any]) -> Any:
         """Run a plain function in a worker thread.

@@ -25,6 +25,8 @@ from ._stream import EventStream
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, Message
 
+    from ._simulation import Simulation
+
 
 def make_run_id() -> str:
     """A new run id that nobody can guess."""
@@ -51,6 +53,8 @@ class StreamEngine:
     """Gives the id of a run that was not given one."""
     schedule_every: int = SCHEDULE_EVERY
     """Events of a run between two schedule points; 1 where schedules are explored."""
+    simulation: Simulation | None = None
+    """What its runs meet in the place of the world; see `flowtrio.testing.simulate`."""
     _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     _manager: Any = attrs.field(default=None, init=False)
     _runs: dict[Run, None] = attrs.field(factory=dict, init=False)
@@ -107,8 +111,13 @@ class StreamEngine:
         if run_id is not None and not re.fullmatch(RUN_ID, run_id):
             raise ValueError(f"run_id {run_id!r}: expected 1 to 64 of A-Z a-z 0-9 _ . ~ -")
         outer = current_run.get()
+        simulation = self.simulation
+        if simulation is None and outer is not None:
+            # What a simulated run starts is simulated too, whatever engine it takes for that.
+            simulation = outer.info.simulation
+        world = self if simulation is None else simulation
         info = RunInfo(
-            run_id=self.make_run_id() if run_id is None else run_id,
+            run_id=world.make_run_id() if run_id is None else run_id,
             message=clean_text(message),
             agent_name=agent_name(agent),
             limits=self.limits if limits is None else limits,
@@ -117,8 +126,9 @@ class StreamEngine:
             tenant_id=tenant_id,
             session_id=session_id,
             parent_run_id=None if outer is None else outer.info.run_id,
-            wall_clock=self.wall_clock,
-            schedule_every=self.schedule_every,
+            wall_clock=world.wall_clock,
+            schedule_every=world.schedule_every,
+            simulation=simulation,
         )
         run = Run(info, agent, admission)
         return EventStream(run, self.mode if mode is None else StreamMode(mode), self)

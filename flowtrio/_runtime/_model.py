@@ -56,7 +56,8 @@ class Turn:
     ) -> None:
         self.frame = frame
         self.run: Run = frame.run
-        self.client = client
+        simulation = self.run.info.simulation
+        self.client = client if simulation is None else simulation.client(client)
         self.reply = reply
         self.message_id = reply.message_id
         self.has_failed = False

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 
     from ._calls import ActiveCall
     from ._pending import Pending
+    from ._simulation import Simulation
 
 logger = logging.getLogger("flowtrio")
 
@@ -97,6 +98,7 @@ class RunInfo:
     parent_run_id: str | None
     wall_clock: Callable[[], float]
     schedule_every: int
+    simulation: Simulation | None
 
 
 @attrs.frozen

@@ -33,7 +33,7 @@ from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
-from ._log import SCHEDULE_EVERY, RunStatistics
+from ._log import RunStatistics
 from ._run import Run, current_run
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class EventStream(AsyncIterator[AgentEvent]):
         self._engine = engine
         self._form = _Form.NEW
         self._is_reading = False
-        self._until_schedule = SCHEDULE_EVERY
+        self._until_schedule = run.info.schedule_every
         self._thread: int | None = None
         self._manager: Any = None
 
