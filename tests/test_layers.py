@@ -51,7 +51,9 @@ LAYERS = {
         libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn"),
     ),
     "asgi": _layer("transports"),
-    "testing": _layer(*BELOW_TESTING, "_timeline", ROOT, libraries=("trio", "hypothesis")),
+    "testing": _layer(
+        *(*BELOW_TESTING, "_timeline", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
+    ),
     "_demo": _layer("_core", "abc", "_runtime", libraries=("trio",)),
     ROOT: _layer(*BELOW_TESTING),
     "_check": _layer("_core", "wire", "testing"),

@@ -195,7 +195,7 @@ class ActiveCall:
             return await simulation.run_tool(self.call_id, tool, keywords)
         if tool.is_async:
             return await tool.fn(**keywords)
-        return await self._in_thread(tool, lambda: _call_plain(tool, keywords))
+        return await self._in_thread(tool, lambda: call_plain(tool, keywords))
 
     async def _in_thread(self, tool: Tool[..., Any], fn: Callable[[], Any]) -> Any:
         """Run a plain function in a worker thread.
@@ -370,7 +370,7 @@ class _Thread:
         return self._value
 
 
-def _call_plain(tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+def call_plain(tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
     value = tool.fn(**keywords)
     if inspect.iscoroutine(value):
         value.close()

@@ -6,7 +6,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Final, Self, TypeAlias
+from typing import Any, Final, Protocol, Self, TypeAlias
 
 import attrs
 import trio
@@ -136,10 +136,16 @@ class ScriptedModel:
             self.check()
 
 
+class _Counts(Protocol):
+    """Whoever gives replies and wants to know how many are open."""
+
+    open_replies: int
+
+
 class ScriptedReply(AsyncIterator[Chunk]):
     """One turn on its way."""
 
-    def __init__(self, model: ScriptedModel, steps: list[Step]) -> None:
+    def __init__(self, model: _Counts, steps: Sequence[Step]) -> None:
         self._model = model
         self._steps = deque(_expand(steps))
         self._is_open = False
@@ -200,7 +206,7 @@ class ScriptedReply(AsyncIterator[Chunk]):
         await self.aclose()
 
 
-def _expand(steps: list[Step]) -> list[float | BaseException | Chunk]:
+def _expand(steps: Sequence[Step]) -> list[float | BaseException | Chunk]:
     """Write the steps out as what happens: silence, failures and chunks."""
     played: list[float | BaseException | Chunk] = []
     calls: list[ToolCall] = []

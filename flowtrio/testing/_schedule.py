@@ -1,0 +1,178 @@
+"""Schedules: who goes next, decided beforehand by a list of small numbers.
+
+In each step Trio takes all tasks that can run, and runs them in an order that it promises nothing
+about. Here that order is drawn up front. Each number decides one place of one such batch: 0 takes
+the task that was spawned first of those that are left, 1 the one after it, and so on; a list that
+is used up goes on with zeros. So the empty list is spawn order, and what a property test shrinks a
+list to are the few choices that matter.
+
+Trio keeps its scheduler's random numbers and the switch for a fixed order under private names, and
+those are replaced here. `check_scheduler` makes sure, once in a process, that they still do what
+they did, and fails loudly if not.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
+
+import attrs
+import trio
+from trio.lowlevel import Task
+
+_SEEDED_CHOICES = 400
+"""Choices of a schedule that is made from a seed: more than most runs take."""
+
+
+def virtual_clock() -> trio.abc.Clock:
+    """Time that jumps to the next deadline as soon as nobody can go on."""
+    # Imported here: it brings pytest along, where that is installed.
+    from trio.testing import MockClock
+
+    return MockClock(autojump_threshold=0)
+
+
+def _as_choices(given: Iterable[int]) -> tuple[int, ...]:
+    choices = tuple(given)
+    for choice in choices:
+        if not isinstance(choice, int) or choice < 0:
+            raise ValueError(f"a schedule's choice {choice!r}: expected a whole number from 0")
+    return choices
+
+
+@attrs.frozen
+class Schedule:
+    """Who goes next where several tasks could: 0 is the one spawned first. Empty: spawn order."""
+
+    choices: tuple[int, ...] = attrs.field(default=(), converter=_as_choices)
+    """One number for each choice of the scheduler, modulo the tasks that it chooses from."""
+
+    @classmethod
+    def from_seed(cls, seed: int) -> Self:
+        """Make one up: the same for the same *seed*.
+
+        Every second seed leaves spawn order in a few places only, the others everywhere: some
+        races need one task to be late, others need many.
+        """
+        source = random.Random(seed)
+        share = 1.0 if seed % 2 else 0.1
+        return cls(
+            source.randrange(4) if source.random() < share else 0 for _ in range(_SEEDED_CHOICES)
+        )
+
+
+@attrs.frozen
+class Deviation:
+    """A choice that was not spawn order."""
+
+    choice: int
+    """Its place in the schedule."""
+    ran: str
+    """The task that went first."""
+    before: tuple[str, ...]
+    """The tasks that were spawned earlier and had to wait for it."""
+
+    def __str__(self) -> str:
+        return f"choice {self.choice}: {self.ran} ran before {', '.join(self.before)}"
+
+
+class Chooser:
+    """Stands where Trio's scheduler has its random numbers, and keeps what it chose."""
+
+    def __init__(self, choices: Sequence[int], usual: random.Random) -> None:
+        self._choices = choices
+        self._usual = usual
+        self._thread = threading.get_ident()
+        self.taken: list[int] = []
+        self.deviations: list[Deviation] = []
+
+    def shuffle(self, batch: list[Task]) -> None:
+        """Put a batch into the order in which it is taken, from its end; it is in spawn order."""
+        if threading.get_ident() != self._thread:
+            # Another Trio loop of the process.
+            self._usual.shuffle(batch)
+        elif len(batch) > 1 and len(self.taken) < len(self._choices):
+            batch[:] = self._order(batch)
+        else:
+            batch.reverse()
+
+    def _order(self, left: list[Task]) -> list[Task]:
+        order = []
+        while len(left) > 1:
+            at = len(self.taken)
+            place = self._choices[at] % len(left) if at < len(self._choices) else 0
+            self.taken.append(place)
+            if place:
+                late = tuple(task.name for task in left[:place])
+                self.deviations.append(Deviation(at, left[place].name, late))
+            order.append(left.pop(place))
+        return [*left, *reversed(order)]
+
+    def random(self) -> float:
+        """See `random.random`; for the scheduler of other threads' loops."""
+        return self._usual.random()
+
+    def uniform(self, low: float, high: float) -> float:
+        """See `random.uniform`; Trio's own clock asks for it."""
+        return self._usual.uniform(low, high)
+
+    @property
+    def played(self) -> Schedule:
+        """The schedule as it was used: without what made no difference."""
+        last = self.deviations[-1].choice + 1 if self.deviations else 0
+        return Schedule(self.taken[:last])
+
+
+@contextmanager
+def exploring(schedule: Schedule) -> Iterator[Chooser]:
+    """Have Trio loops of this thread follow *schedule* inside the block."""
+    core = trio._core._run
+    usual, switch = core._r, core._ALLOW_DETERMINISTIC_SCHEDULING
+    chooser = Chooser(schedule.choices, usual)
+    names: dict[str, Any] = vars(core)
+    names.update(_r=chooser, _ALLOW_DETERMINISTIC_SCHEDULING=True)
+    try:
+        yield chooser
+    finally:
+        names.update(_r=usual, _ALLOW_DETERMINISTIC_SCHEDULING=switch)
+
+
+@functools.cache
+def check_scheduler() -> None:
+    """Make sure that the schedule really decides who goes next.
+
+    Raises:
+      RuntimeError: it does not: this release of Trio keeps its scheduler in another way.
+
+    """
+    for choices, expected in (((), "abc"), ((1,), "bac"), ((2, 1), "cba"), ((0, 1), "acb")):
+        try:
+            # One choice comes before: between two tasks of Trio's own.
+            found = _order_of_three((0, *choices))
+        except Exception as exc:
+            found = type(exc).__name__
+        if found != expected:
+            raise RuntimeError(
+                f"can't explore schedules with trio {trio.__version__}: schedule {list(choices)} "
+                f"gave {found!r}, expected {expected!r}. Its scheduler has changed; please report"
+            )
+
+
+def _order_of_three(choices: tuple[int, ...]) -> str:
+    order: list[str] = []
+
+    async def note(name: str) -> None:
+        order.append(name)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(note, name)
+
+    with exploring(Schedule(choices)):
+        trio.run(main, clock=virtual_clock())
+    return "".join(order)

@@ -1,0 +1,309 @@
+"""`simulate`: one run of an agent, alone in a Trio loop of its own, on a schedule that was drawn.
+
+Nothing in it depends on the machine: time is virtual and jumps to the next deadline as soon as
+nobody can go on, ids and the clock are made up, tools that are plain functions run in the task of
+their call, and whoever asks for a thread or a socket is refused. So a run is a function of what
+`simulate` is given, and a run that was found once is found again.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import attrs
+import trio
+
+from flowtrio._core._events import AgentEvent
+from flowtrio._core._exceptions import RunCancelled, RunFailed
+from flowtrio._core._limits import Limits
+from flowtrio._runtime._calls import call_plain
+from flowtrio._runtime._engine import StreamEngine
+from flowtrio._runtime._stream import EventStream
+from flowtrio._runtime._tools import Tool
+
+from ._faults import Fault, Striker, ToolFaults
+from ._models import SimulatedModel
+from ._readers import Reader, ReaderLeft
+from ._replay import Case, Played, forced, recent
+from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_clock
+from ._simulated import SimulatedRun
+
+if TYPE_CHECKING:
+    from flowtrio.abc import AgentLike, LLMClient, Message
+
+LONGEST = 30 * 24 * 3600.0
+"""Seconds of virtual time after which a run counts as one that has no end."""
+MOST_STEPS = 1_000_000
+"""Steps of the scheduler after which it does."""
+
+
+class RealWorld(RuntimeError):
+    """A simulated run asked for a thread or a socket."""
+
+
+def simulate(
+    agent: AgentLike,
+    message: str,
+    *,
+    model: LLMClient | None = None,
+    reader: Reader | None = None,
+    faults: Iterable[Fault] | None = None,
+    schedule: Schedule | Iterable[int] | int | None = None,
+    app: Any = None,
+    limits: Limits | None = None,
+    history: Sequence[Message] = (),
+) -> SimulatedRun:
+    """Run an agent to its end, alone, under virtual time, on a given schedule.
+
+    The same arguments give the same run. Runs that the agent starts itself are simulated too. Plain
+    tools run in the task; `flowtrio`'s logger is silent meanwhile.
+
+    Args:
+      agent: An `Agent`, or any ``async def agent(ctx, message)``.
+      message: What the user says.
+      model: Asked by every agent of the run instead of its own model; None leaves each its own.
+      reader: Who reads and answers; at once, to the end, and saying yes by default.
+      faults: What strikes the run, and when; nothing by default.
+      schedule: Who goes next: a `Schedule`, its choices, or a seed to make one from; spawn order by
+        default.
+      app: The agent and its tools find it as ``ctx.app``.
+      limits: Limits of the run.
+      history: The conversation so far.
+
+    Raises:
+      RuntimeError: called inside a Trio loop, or this release of Trio cannot be simulated.
+      RealWorld: the run asked for a thread or a socket.
+      AssertionError: the run has no end.
+
+    """
+    if trio.lowlevel.in_trio_run():
+        raise RuntimeError("simulate runs a Trio loop of its own: call it from a plain def")
+    check_scheduler()
+    case = Case(
+        reader=Reader() if reader is None else reader,
+        faults=tuple(faults or ()),
+        schedule=_as_schedule(schedule),
+        model=model if isinstance(model, SimulatedModel) else _model_of(agent),
+    )
+    if forced:
+        case = forced[0]
+        if case.model is not None:
+            model = case.model
+    world = _World(case, model)
+    recent.append(world.played)
+    with exploring(case.schedule) as chooser, _silence(), _no_threads(world):
+        main = _Main(world, agent, message, {"limits": limits, "history": history, "app": app})
+        trio.run(main.run, clock=virtual_clock(), instruments=[world.striker])
+    return main.give(chooser)
+
+
+def _as_schedule(given: Schedule | Iterable[int] | int | None) -> Schedule:
+    if isinstance(given, int):
+        return Schedule.from_seed(given)
+    return given if isinstance(given, Schedule) else Schedule(given or ())
+
+
+def _model_of(agent: object) -> SimulatedModel | None:
+    client = getattr(agent, "llm_client", None)
+    return client if isinstance(client, SimulatedModel) else None
+
+
+class _World:
+    """What the run meets in the place of the world; see `flowtrio._runtime._simulation`."""
+
+    schedule_every = 1
+
+    def __init__(self, case: Case, model: LLMClient | None) -> None:
+        self.case = case
+        self.striker = Striker(MOST_STEPS)
+        self.played = Played([], case)
+        self.stream: EventStream | None = None
+        self.refused: list[str] = []
+        """What of the real world was asked for."""
+        self._model = model
+        self._tool_faults = ToolFaults(case.faults)
+        self._numbers = itertools.count()
+
+    def wall_clock(self) -> float:
+        return trio.current_time()
+
+    def make_run_id(self) -> str:
+        return f"run{next(self._numbers)}"
+
+    def client(self, client: LLMClient) -> LLMClient:
+        return client if self._model is None else self._model
+
+    async def run_tool(self, call_id: str, tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
+        async def function() -> Any:
+            if tool.is_async:
+                return await tool.fn(**arguments)
+            await trio.lowlevel.checkpoint()
+            return call_plain(tool, arguments)
+
+        assert self.stream is not None
+        stream = self.stream
+        return await self._tool_faults.run(function, lambda: stream.cancel_tool(call_id))
+
+    def refuse(self, what: str) -> NoReturn:
+        self.refused.append(what)
+        raise RealWorld(_refusal(what))
+
+
+def _refusal(what: str) -> str:
+    return (
+        f"a simulated run asked for {what}, whose time nobody can foresee. Give the simulation "
+        "something else in its place: a model with model=, what the tools use with app="
+    )
+
+
+@attrs.define(eq=False)
+class _Main:
+    """The simulation's one loop."""
+
+    world: _World
+    agent: AgentLike
+    message: str
+    options: dict[str, Any]
+    stream: EventStream | None = None
+    result: Any = None
+    error: RunFailed | RunCancelled | None = None
+    left_alive: list[str] = attrs.Factory(list)
+    is_over: bool = False
+
+    async def run(self) -> None:
+        world = self.world
+        trio.lowlevel.current_task().name = "the reader"
+        trio.socket.set_custom_socket_factory(_NoSockets(world))
+        trio.socket.set_custom_hostname_resolver(_NoNames(world))
+        root = trio.lowlevel.current_root_task()
+        before = set(_below(root))
+        with world.striker.scope:
+            with trio.move_on_after(LONGEST):
+                await self._play()
+                self.is_over = True
+        self.left_alive = sorted(task.name for task in set(_below(root)) - before)
+
+    async def _play(self) -> None:
+        world = self.world
+        events, reader = world.played.events, world.case.reader
+        async with StreamEngine(simulation=world) as engine:
+            self.stream = world.stream = stream = engine.stream(
+                self.agent, self.message, **self.options
+            )
+            timeout = LONGEST if reader.times_out is None else reader.times_out
+            # The run's first event is recorded before anything can strike: there is no checkpoint
+            # between here and there.
+            with trio.move_on_after(timeout) as scope:
+                self._arm(stream, scope)
+                with suppress(ReaderLeft):
+                    await reader.read(stream, events)
+            await stream.aclose()
+            await _read_rest(stream, events)
+        try:
+            self.result = await stream.result()
+        except (RunFailed, RunCancelled) as exc:
+            self.error = exc
+
+    def _arm(self, stream: EventStream, scope: trio.CancelScope) -> None:
+        striker = self.world.striker
+        actions: dict[str, Callable[[], object]] = {
+            "cancel": lambda: stream.cancel("a drawn fault"),
+            "cut_off": scope.cancel,
+        }
+        for fault in self.world.case.faults:
+            if fault.kind in actions:
+                striker.strike_at(striker.steps + fault.at, actions[fault.kind])
+
+    def give(self, chooser: Chooser) -> SimulatedRun:
+        if self.world.refused:
+            raise RealWorld(_refusal(self.world.refused[0]))
+        if not self.is_over:
+            raise AssertionError(
+                f"the run has no end: {self.world.striker.steps} steps, "
+                f"{len(self.world.played.events)} events read"
+            )
+        assert self.stream is not None
+        run = SimulatedRun(
+            events=self.world.played.events,
+            result=self.result,
+            error=self.error,
+            messages=self.stream.messages,
+            schedule=chooser.played,
+            deviations=chooser.deviations,
+            left_alive=self.left_alive,
+        )
+        self.world.played.notes += [str(deviation) for deviation in chooser.deviations]
+        return run
+
+
+async def _read_rest(stream: EventStream, events: list[AgentEvent]) -> None:
+    with suppress(trio.EndOfChannel):
+        while True:
+            events += await stream.receive_batch()
+
+
+def _below(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
+    if task is not None:
+        yield task
+        for nursery in task.child_nurseries:
+            for child in nursery.child_tasks:
+                yield from _below(child)
+
+
+# The real world is refused
+
+
+class _NoSockets(trio.abc.SocketFactory):
+    def __init__(self, world: _World) -> None:
+        self._world = world
+
+    def socket(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._world.refuse("a socket")
+
+
+class _NoNames(trio.abc.HostnameResolver):
+    def __init__(self, world: _World) -> None:
+        self._world = world
+
+    async def getaddrinfo(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._world.refuse("a host's address")
+
+    async def getnameinfo(self, *args: Any, **kwargs: Any) -> NoReturn:
+        self._world.refuse("a host's name")
+
+
+@contextmanager
+def _no_threads(world: _World) -> Iterator[None]:
+    """Refuse worker threads to this thread's Trio loops.
+
+    Trio's functions for it are often imported by name; all of them take their threads from one
+    place.
+    """
+    names = trio.to_thread.run_sync.__globals__
+    usual = names["start_thread_soon"]
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        if not trio.lowlevel.in_trio_run():
+            usual(*args, **kwargs)
+        world.refuse("a worker thread")
+
+    names["start_thread_soon"] = refuse
+    try:
+        yield
+    finally:
+        names["start_thread_soon"] = usual
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the run's own log lines to itself: a thousand examples would bury what a test says."""
+    logger = logging.getLogger("flowtrio")
+    was, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = was

@@ -1,0 +1,96 @@
+"""Schedules decide who goes next, and a Trio that would not listen to them is noticed."""
+
+from __future__ import annotations
+
+import random
+import threading
+from itertools import permutations
+
+import pytest
+import trio
+
+from flowtrio.testing import Schedule
+from flowtrio.testing import _schedule as module
+from flowtrio.testing._schedule import Chooser, _order_of_three, check_scheduler, exploring
+
+
+def test_the_empty_schedule_is_spawn_order_and_each_other_order_has_one() -> None:
+    found = {_order_of_three((0, first, second)) for first in range(3) for second in range(2)}
+
+    assert _order_of_three(()) == "abc"
+    assert found == {"".join(order) for order in permutations("abc")}
+
+
+@pytest.mark.parametrize("choices", [(-1,), (0, 1.5), ("1",)])
+def test_what_is_no_choice_is_refused(choices: tuple[object, ...]) -> None:
+    with pytest.raises(ValueError, match="expected a whole number from 0"):
+        Schedule(choices)  # type: ignore[arg-type]
+
+
+def test_a_seed_gives_the_same_schedule_always_and_seeds_differ() -> None:
+    assert Schedule.from_seed(7) == Schedule.from_seed(7)
+    assert len({Schedule.from_seed(seed) for seed in range(100)}) == 100
+
+
+def test_what_was_played_is_told_without_what_made_no_difference() -> None:
+    names: list[str] = []
+
+    async def note(name: str) -> None:
+        names.append(name)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(note, name, name=name)
+
+    with exploring(Schedule((0, 5, 0, 0, 0, 7))) as chooser:
+        trio.run(main)
+
+    assert names == ["c", "a", "b"]
+    assert chooser.played == Schedule((0, 2))
+    assert [str(deviation) for deviation in chooser.deviations] == ["choice 1: c ran before a, b"]
+
+
+def test_the_loops_of_other_threads_keep_their_own_order() -> None:
+    usual = random.Random(1)
+    chooser = Chooser([1, 1, 1], usual)
+    batch = list(range(9))
+
+    thread = threading.Thread(target=chooser.shuffle, args=(batch,))
+    thread.start()
+    thread.join()
+
+    assert (sorted(batch), chooser.taken) == (list(range(9)), [])
+    assert 0 <= chooser.random() < 1
+    assert 3 <= chooser.uniform(3, 4) <= 4
+
+
+def test_outside_the_block_trio_is_as_it_was() -> None:
+    core = trio._core._run
+    before = (core._r, core._ALLOW_DETERMINISTIC_SCHEDULING)
+    with pytest.raises(ZeroDivisionError), exploring(Schedule()):
+        raise ZeroDivisionError
+
+    assert (core._r, core._ALLOW_DETERMINISTIC_SCHEDULING) == before
+
+
+# A Trio that keeps its scheduler elsewhere
+
+
+def test_this_trio_can_be_explored() -> None:
+    check_scheduler.__wrapped__()
+
+
+@pytest.mark.parametrize("name", ["_r", "_ALLOW_DETERMINISTIC_SCHEDULING"])
+def test_a_trio_without_the_private_names_is_noticed_loudly(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(trio._core._run, name)
+    with pytest.raises(RuntimeError, match=r"can't explore schedules with trio .*AttributeError"):
+        check_scheduler.__wrapped__()
+
+
+def test_a_trio_that_does_not_ask_is_noticed_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.Chooser, "shuffle", lambda self, batch: batch.reverse())
+    with pytest.raises(RuntimeError, match=r"schedule \[1\] gave 'abc', expected 'bac'"):
+        check_scheduler.__wrapped__()
