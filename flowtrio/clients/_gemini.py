@@ -26,7 +26,8 @@ class GeminiClient(HttpClient):
       api_key: The key; by default ``GOOGLE_API_KEY``, else ``GEMINI_API_KEY`` from the environment.
         Not needed with a *base_url* of one's own.
       model: The model's name, such as ``gemini-2.5-flash``.
-      base_url: The address, without the version; by default Google's.
+      base_url: The address, without the version; by default ``GOOGLE_GEMINI_BASE_URL`` from the
+        environment, else Google's.
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
@@ -50,12 +51,13 @@ class GeminiClient(HttpClient):
     ) -> None:
         # The SDK reads both, and takes Google's where both are set.
         key = api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
-        if not key and not base_url:
+        given_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL")
+        if not key and not given_url:
             raise ValueError(
                 "GeminiClient(): expected api_key=... or GEMINI_API_KEY in the environment"
             )
         host = ModelHost.of(
-            base_url or _BASE_URL,
+            given_url or _BASE_URL,
             headers={"x-goog-api-key": key} if key else {},
             key=key,
             http_client=http_client,

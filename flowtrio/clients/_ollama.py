@@ -22,7 +22,8 @@ class OllamaClient(HttpClient):
     """A model behind Ollama's own protocol.
 
     Args:
-      api_key: A key, where the server stands behind something that wants one.
+      api_key: A key, where the server wants one; by default ``OLLAMA_API_KEY`` from the
+        environment.
       model: The model's name, such as ``llama3.2``.
       base_url: The address; by default ``OLLAMA_HOST`` from the environment, else port 11434 of
         this machine.
@@ -47,10 +48,11 @@ class OllamaClient(HttpClient):
         limits: ModelLimits | None = None,
         **options: Any,
     ) -> None:
+        key = api_key if api_key is not None else os.environ.get("OLLAMA_API_KEY")
         host = ModelHost.of(
             base_url or read_host(os.environ.get("OLLAMA_HOST", "")),
-            headers={"authorization": f"Bearer {api_key}"} if api_key else {},
-            key=api_key,
+            headers={"authorization": f"Bearer {key}"} if key else {},
+            key=key,
             http_client=http_client,
             limits=limits,
         )

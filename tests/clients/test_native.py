@@ -194,9 +194,9 @@ async def test_the_socket_is_closed_when_a_reply_is_left(protocol: Protocol) -> 
 
 @pytest.fixture(autouse=True)
 def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "GOOGLE_API_KEY", "GEMINI_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("OLLAMA_HOST", raising=False)
+    for provider in ("ANTHROPIC", "GOOGLE", "GEMINI", "GOOGLE_GEMINI", "OLLAMA"):
+        for what in ("API_KEY", "BASE_URL", "HOST"):
+            monkeypatch.delenv(f"{provider}_{what}", raising=False)
 
 
 def test_anthropics_key_and_address_come_from_the_environment(
@@ -227,6 +227,9 @@ def test_geminis_key_comes_from_the_environment(
     assert client._host.headers == {"x-goog-api-key": f"{KEY}-{names[0]}"}
     assert client._host.base_url == "https://generativelanguage.googleapis.com"
     assert KEY not in repr(client)
+
+    monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://models.example/")
+    assert GeminiClient(model="m")._host.base_url == "http://models.example"
 
 
 @pytest.mark.parametrize(
@@ -261,3 +264,11 @@ def test_ollamas_host_is_read_as_its_own_programs_read_it(
 
     assert read_host(text) == client._host.base_url == url
     assert client._host.headers == {}
+
+
+def test_ollamas_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OLLAMA_API_KEY", KEY)
+    client = OllamaClient(model="m")
+
+    assert client._host.headers == {"authorization": f"Bearer {KEY}"}
+    assert KEY not in repr(client)

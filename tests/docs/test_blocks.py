@@ -135,7 +135,11 @@ FOUND = [block for path in documents() for block in blocks_in(path, path.read_te
 PYTHON = [block for block in FOUND if block.kind == "python"]
 
 
-@pytest.mark.parametrize("block", PYTHON, ids=str)
+OFFLINE = [b for b in PYTHON if b.path.parent.name != "providers" or b.path.name == "index.md"]
+"""Those that ask no model's host; see `tests.docs.test_providers` for the others."""
+
+
+@pytest.mark.parametrize("block", OFFLINE, ids=str)
 def test_a_block_of_the_documents_runs(block: Block, capsys: pytest.CaptureFixture[str]) -> None:
     run(block)
     if block.output is not None:
