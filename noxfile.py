@@ -1,5 +1,6 @@
 """Every check of the project is one command; `nox` runs all but the benches and the soak."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -30,7 +31,7 @@ def _works(python: str) -> bool:
 FOUND = [python for python in PYTHONS if _works(python)]
 """Those to test with; where none has its name on the path, the one that runs nox."""
 
-nox.options.sessions = ["lint", "types", "docs", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "browser"]
 
 
 @nox.session
@@ -68,6 +69,7 @@ def tests(session: nox.Session) -> None:
     session.run(
         *("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q"),
         *("--cov", "--cov-branch", "--cov-report=term-missing:skip-covered"),
+        "--ignore=tests/browser",
         *session.posargs,
         env={"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")},
     )
@@ -78,6 +80,23 @@ def soak(session: nox.Session) -> None:
     """What takes too long for every day: a hundred killed servers."""
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """The page in headless Chromium, and its modules in Node; both are installed if we may."""
+    missing = [name for name in ("chromium", "nodejs") if not _is_there(name)]
+    if missing and os.geteuid() == 0 and shutil.which("apt-get"):
+        session.run("apt-get", "-qq", "update", external=True)
+        session.run("apt-get", "-qq", "install", "-y", *missing, external=True)
+    session.install("-e", ".[all,dev]")
+    command = ("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q", "tests/browser")
+    session.run(*command, *session.posargs)
+
+
+def _is_there(package: str) -> bool:
+    names = {"chromium": ("chromium", "chromium-browser"), "nodejs": ("node", "nodejs")}
+    return any(shutil.which(name) for name in names[package])
 
 
 @nox.session

@@ -78,6 +78,6 @@ def page_headers(sockets: Iterable[str] = ()) -> dict[str, str]:
         "referrer-policy": "no-referrer",
         "cross-origin-opener-policy": "same-origin",
         "cross-origin-resource-policy": "same-origin",
-        # The browser asks each time, and is told that nothing changed: a new release is seen at once.
+        # Asked for each time, and mostly not sent again: a new release is seen at once.
         "cache-control": "no-cache",
     }

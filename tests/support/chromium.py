@@ -36,7 +36,7 @@ FLAGS = (
 def find_chromium() -> str:
     """Chromium's path.
 
-    A test that needs one is skipped where there is none, with a word about it; in CI it fails, since
+    A test that needs one is skipped where there is none, and says so; in CI it fails, since
     the project's own checks install it there.
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -102,6 +102,8 @@ class Chromium:
         try:
             for domain in ("Page", "Runtime", "Log", "Network"):
                 await page.call(f"{domain}.enable")
+            # As if its window were the one in front, which several pages at once cannot be.
+            await page.call("Emulation.setFocusEmulationEnabled", enabled=True)
             if url != "about:blank":
                 await page.go(url)
             yield page
@@ -191,9 +193,9 @@ class Page:
     # What a person does
 
     async def text(self, selector: str) -> str:
-        """The visible text of an element."""
+        """The visible text of an element, without empty lines."""
         text: str = await self.run("document.querySelector(values[0]).innerText", selector)
-        return text
+        return "\n".join(line for line in text.splitlines() if line.strip())
 
     async def click(self, selector: str) -> None:
         """Click on an element, with the mouse, once it is there and can be used."""
@@ -214,7 +216,8 @@ class Page:
 
     async def type(self, selector: str, text: str) -> None:
         """Type a text into a field."""
-        await self.until("document.querySelector(values[0])?.focus() ?? true", selector)
+        await self.until("document.querySelector(values[0])", selector)
+        await self.run("document.querySelector(values[0]).focus()", selector)
         await self.call("Input.insertText", text=text)
 
     async def press(self, key: str) -> None:

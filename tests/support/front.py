@@ -21,6 +21,8 @@ class Front:
     port: int = 0
     is_down: bool = False
     """Whether connections are refused, as by a network that is gone."""
+    token: str | None = None
+    """What plain requests have to bring."""
     _scopes: set[trio.CancelScope] = attrs.field(factory=set)
 
     @property
@@ -55,6 +57,11 @@ class Front:
         path = target.split(b"?")[0].removeprefix(b"/").decode()
         if method == b"GET" and path in PAGE:
             await stream.send_all(_answer(path))
+            return
+        if path.startswith("runs/"):
+            is_known = self.token is None or f"Bearer {self.token}".encode() in head
+            status = b"404 Not Found" if is_known else b"401 Unauthorized"
+            await stream.send_all(b"HTTP/1.1 %b\r\ncontent-length: 0\r\n\r\n" % status)
             return
         upstream = await trio.open_tcp_stream("127.0.0.1", self.behind)
         try:

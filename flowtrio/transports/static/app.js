@@ -241,7 +241,7 @@ function update() {
   const hadFocus = document.activeElement === page.stop;
   page.stop.hidden = !isBusy;
   page.send.hidden = isBusy;
-  if (!isBusy) page.stop.disabled = false;
+  if (!isBusy) page.stop.textContent = "Stop";
   if (hadFocus && !isBusy) page.message.focus();
   document.title = isBusy ? "● flowtrio" : "flowtrio";
 }
@@ -315,7 +315,8 @@ page.message.addEventListener("keydown", (event) => {
 });
 page.message.addEventListener("input", fitMessage);
 page.stop.addEventListener("click", () => {
-  page.stop.disabled = true;
+  // Not disabled, which would take the keyboard's place away.
+  page.stop.textContent = "Stopping";
   current()?.run?.cancel("stopped on the page").catch(notify);
 });
 byId("new", HTMLButtonElement).addEventListener("click", startAnew);

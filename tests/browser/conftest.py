@@ -1,0 +1,60 @@
+"""A browser for each test, and what it is pointed at."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, TypeAlias
+
+import attrs
+import pytest
+
+from flowtrio import Agent, Tool
+from tests.browser._model import Puppet
+from tests.support.chromium import Page, find_chromium, open_chromium
+from tests.support.front import Front, open_front
+from tests.support.ws_peer import Served, open_server
+
+
+@attrs.frozen
+class Stage:
+    """A page in a browser, the server behind it, and the model behind that."""
+
+    page: Page
+    front: Front
+    served: Served
+    model: Puppet
+
+    async def ask(self, text: str) -> None:
+        """Type a message and send it by the keyboard."""
+        await self.page.type("#message", text)
+        await self.page.press("Enter")
+
+
+OpenStage: TypeAlias = Callable[..., AbstractAsyncContextManager[Stage]]
+
+
+@pytest.fixture
+def open_stage() -> OpenStage:
+    """Open a page on a server with an agent of these tools."""
+    find_chromium()
+
+    @asynccontextmanager
+    async def opened(
+        *tools: Tool[..., Any], agent: Any = None, **options: Any
+    ) -> AsyncIterator[Stage]:
+        model = Puppet()
+        agent = agent or Agent(llm_client=model, tools=list(tools))
+        async with (
+            open_server(agent, **options) as served,
+            open_front(served.port) as front,
+            open_chromium() as browser,
+            browser.open_page() as page,
+        ):
+            front.token = options.get("token")
+            await page.go(front.url)
+            if "token" not in options:
+                await page.until("document.querySelector('#connection').dataset.state === 'open'")
+            yield Stage(page, front, served, model)
+
+    return opened

@@ -1,0 +1,332 @@
+/** The client library against a server that the test plays. */
+
+import assert from "node:assert/strict";
+import { afterEach, beforeEach, mock, test } from "node:test";
+
+import { Client, newId, readServerSentEvents, RejectedError } from "../../../flowtrio/transports/static/flowtrio.js";
+
+const URL_BASE = "http://127.0.0.1:1/below/";
+
+/** @type {FakeSocket[]} */
+let sockets = [];
+
+class FakeSocket {
+  sent = [];
+  isClosed = false;
+
+  constructor(url, protocols) {
+    this.url = String(url);
+    this.protocols = protocols;
+    sockets.push(this);
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.drop();
+  }
+
+  // What the server and the network do
+
+  open() {
+    this.onopen();
+  }
+
+  give(...frames) {
+    for (const frame of frames) this.onmessage({ data: JSON.stringify(frame) });
+  }
+
+  drop() {
+    if (this.isClosed) return;
+    this.isClosed = true;
+    this.onclose();
+  }
+}
+
+beforeEach(() => {
+  sockets = [];
+  globalThis.WebSocket = FakeSocket;
+  globalThis.fetch = async () => {
+    throw new TypeError("no network");
+  };
+  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+});
+afterEach(() => mock.timers.reset());
+
+const event = (runId, seq, type = "message_chunk", data = {}) => ({
+  type, data, seq, run_id: runId, agent: "root", timestamp: 0,
+});
+
+/** Let everything happen that waits for nothing but its turn. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
+
+/** Let time pass until the client has connected again. */
+async function comeBack() {
+  await settle();
+  mock.timers.tick(20_000);
+  await settle();
+}
+
+async function seqsOf(run) {
+  const seqs = [];
+  for await (const event of run) seqs.push(event.seq);
+  return seqs;
+}
+
+test("a run is started under an id of our own, and read to its end", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello", { sessionId: "s" });
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  const [{ ref, ...start }] = sockets[0].sent;
+  sockets[0].give({ type: "accepted", ref, run_id: run.id });
+  sockets[0].give([event(run.id, 0), event(run.id, 1)], event(run.id, 2, "done"));
+
+  assert.equal(sockets[0].url, "ws://127.0.0.1:1/below/chat");
+  assert.deepEqual(sockets[0].protocols, ["flowtrio.batch.v1", "flowtrio.v1"]);
+  assert.deepEqual(start, { type: "message", message: "hello", session_id: "s", run_id: run.id, mode: "events" });
+  assert.deepEqual(await seqs, [0, 1, 2]);
+  client.close();
+});
+
+test("the token goes into a subprotocol", () => {
+  const client = new Client({ url: URL_BASE, token: "abc" });
+  client.connect();
+
+  assert.equal(sockets[0].protocols[0], "flowtrio.token.abc");
+  assert.ok(!sockets[0].url.includes("abc"));
+  client.close();
+});
+
+test("a start that got no answer is sent again under the same id", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  sockets[0].open();
+  sockets[0].drop();
+  await comeBack();
+  sockets[1].open();
+
+  assert.equal(sockets[1].sent[0].type, "message");
+  assert.equal(sockets[1].sent[0].run_id, run.id);
+  client.close();
+});
+
+test("a lost connection goes on behind the last event, and nothing comes twice", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give(event(run.id, 0), event(run.id, 1));
+  sockets[0].drop();
+  assert.equal(client.state, "waiting");
+  await comeBack();
+  sockets[1].open();
+  const { ref, ...resume } = sockets[1].sent[0];
+  sockets[1].give(event(run.id, 1), event(run.id, 2), event(run.id, 2), event(run.id, 3, "done"));
+
+  assert.deepEqual(resume, { type: "resume", after: 1, run_id: run.id, mode: "events" });
+  assert.deepEqual(await seqs, [0, 1, 2, 3]);
+  client.close();
+});
+
+test("a gap is not passed on: the log is asked again, once", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give({ type: "accepted", ref: sockets[0].sent[0].ref, run_id: run.id });
+  sockets[0].give(event(run.id, 0), event(run.id, 2), event(run.id, 3));
+  const asked = sockets[0].sent.slice(1);
+  sockets[0].give(event(run.id, 1), event(run.id, 2), event(run.id, 3, "done"));
+
+  assert.deepEqual(asked.map(({ type, after }) => [type, after]), [["resume", 0]]);
+  assert.deepEqual(await seqs, [0, 1, 2, 3]);
+  client.close();
+});
+
+test("the holes of another mode than events are no gaps", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello", { mode: "messages" });
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give(event(run.id, 2), event(run.id, 7), event(run.id, 9, "done"));
+
+  assert.deepEqual(await seqs, [2, 7, 9]);
+  client.close();
+});
+
+test("attempts to come back are made ever more slowly", async () => {
+  const client = new Client({ url: URL_BASE });
+  client.connect();
+  const times = [];
+  for (let attempt = 0; attempt < 8; attempt += 1) {
+    const before = Date.now();
+    sockets.at(-1).drop();
+    await settle();
+    const count = sockets.length;
+    while (sockets.length === count) {
+      mock.timers.tick(50);
+      await settle();
+    }
+    times.push(Date.now() - before);
+  }
+
+  assert.ok(times[0] <= 400, String(times));
+  assert.ok(times[3] > times[0] && times[5] > times[3], String(times));
+  assert.ok(Math.max(...times) <= 15_050, String(times));
+  client.close();
+});
+
+test("a refused start is thrown where its events are read", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give({ type: "rejected", ref: sockets[0].sent[0].ref, code: "session_busy", error: "busy" });
+
+  await assert.rejects(seqs, (error) => error instanceof RejectedError && error.code === "session_busy");
+  client.close();
+});
+
+test("a command that was sent in vain is sent again", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  sockets[0].open();
+  sockets[0].give(event(run.id, 0));
+  const denied = run.deny("c1", "no");
+  sockets[0].drop();
+  await comeBack();
+  sockets[1].open();
+  const { ref, ...frame } = sockets[1].sent.at(-1);
+  sockets[1].give({ type: "accepted", ref, run_id: run.id });
+  await denied;
+
+  assert.deepEqual(frame, { type: "deny", call_id: "c1", reason: "no", run_id: run.id });
+
+  const cancelled = run.cancel();
+  sockets[1].give({ type: "rejected", ref: sockets[1].sent.at(-1).ref, code: "unknown_run", error: "" });
+
+  await assert.rejects(cancelled, RejectedError);
+  client.close();
+});
+
+test("several runs share one connection", async () => {
+  const client = new Client({ url: URL_BASE });
+  const [one, two] = [client.send("a"), client.send("b")];
+  const both = Promise.all([seqsOf(one), seqsOf(two)]);
+  sockets[0].open();
+  sockets[0].give([event(one.id, 0), event(two.id, 0, "done"), event(one.id, 1, "done")]);
+
+  assert.deepEqual(await both, [[0, 1], [0]]);
+  assert.equal(sockets.length, 1);
+  client.close();
+});
+
+test("where the server wants another token, it waits for one", async () => {
+  globalThis.fetch = async () => new Response(null, { status: 401 });
+  const client = new Client({ url: URL_BASE });
+  client.connect();
+  sockets[0].drop();
+  await comeBack();
+
+  assert.equal(client.state, "unauthorized");
+  assert.equal(sockets.length, 1);
+
+  client.token = "right";
+
+  assert.equal(sockets[1].protocols[0], "flowtrio.token.right");
+  client.close();
+});
+
+test("where no WebSocket comes through, events are read as SSE, resumed too", async () => {
+  const asked = [];
+  const bodies = [];
+  globalThis.fetch = async (url, { method = "GET", headers, body }) => {
+    const path = String(url).slice(URL_BASE.length);
+    asked.push([method, path, headers["Last-Event-ID"], body]);
+    if (path === "runs/-/events") return new Response("{}", { status: 404 });
+    if (method === "POST" && path.endsWith("approve")) return new Response("{}");
+    return new Response(bodies.shift(), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const sse = (...events) => events.map((e) => `id: ${run.id}:${e.seq}\ndata: ${JSON.stringify(e)}\n\n`).join("");
+  bodies.push(`retry: 1000\n\n: hi\n\n${sse(event(run.id, 0), event(run.id, 1))}data: {"cu`);
+  bodies.push(sse(event(run.id, 1), event(run.id, 2), event(run.id, 3, "done")));
+  const seqs = seqsOf(run);
+  sockets[0].drop();
+  await comeBack();
+  sockets[1].drop();
+  await comeBack();
+
+  assert.equal(client.transport, "sse");
+
+  await run.approve("c1");
+  await comeBack();
+
+  assert.deepEqual(await seqs, [0, 1, 2, 3]);
+  const requests = asked.filter(([, path]) => !/-\/events|approve/.test(path));
+  assert.ok(asked.some(([method, path]) => method === "POST" && path === `runs/${run.id}/approve`));
+  assert.deepEqual(requests.map(([method, path, id]) => [method, path, id]), [
+    ["POST", "chat/stream", undefined],
+    ["GET", `runs/${run.id}/events?mode=events`, `${run.id}:1`],
+  ]);
+  assert.equal(JSON.parse(requests[0][3]).run_id, run.id);
+  client.close();
+});
+
+test("leaving the loop forgets the run on this side only", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  sockets[0].open();
+  sockets[0].give(event(run.id, 0), event(run.id, 1));
+  for await (const first of run) {
+    assert.equal(first.seq, 0);
+    break;
+  }
+
+  assert.deepEqual(sockets[0].sent.map(({ type }) => type), ["message"]);
+  client.close();
+});
+
+test("closing ends what is read, and what waits for an answer", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  const cancelled = run.cancel();
+  client.close();
+
+  assert.deepEqual(await seqs, []);
+  await assert.rejects(cancelled);
+  assert.equal(client.state, "closed");
+  assert.throws(() => client.send("again"));
+});
+
+test("ids are URL-safe and never the same", () => {
+  const ids = new Set(Array.from({ length: 100 }, newId));
+
+  assert.equal(ids.size, 100);
+  assert.ok([...ids].every((id) => /^[0-9a-f]{32}$/.test(id)));
+});
+
+test("server-sent events are the same however their bytes come", async () => {
+  const text = "\uFEFFretry: 1\r\n\r\n: beat\n\nid: r:0\ndata: {\"a\": \"ä\u2028\"}\r\n\r\ndata:x\rdata: y\r\rdata: cut";
+  const bytes = new TextEncoder().encode(text);
+  const read = async (size) => {
+    const body = new ReadableStream({
+      start(controller) {
+        for (let at = 0; at < bytes.length; at += size) controller.enqueue(bytes.slice(at, at + size));
+        controller.close();
+      },
+    });
+    const found = [];
+    for await (const data of readServerSentEvents(body)) found.push(data);
+    return found;
+  };
+  for (const size of [1, 2, 3, 7, bytes.length]) {
+    assert.deepEqual(await read(size), ['{"a": "ä\u2028"}', "x\ny"], `pieces of ${size}`);
+  }
+});
