@@ -23,6 +23,8 @@ class Exchange:
     left_at: float | None = None
     """When the client closed the connection before the answer was whole."""
     is_head_sent: bool = False
+    sent: int = 0
+    """Tokens that the network took, where the answer counts them."""
 
     async def send_head(self, status: int = 200, **headers: str) -> None:
         lines = [f"HTTP/1.1 {status} Whatever", "transfer-encoding: chunked"]
@@ -155,6 +157,43 @@ def sends(*pieces: bytes, content_type: str = "text/event-stream", cut: bool = F
     return answer
 
 
+def counts(total: int, size: int = 0) -> Answer:
+    """Answer with the numbers from 0, each a token of at least *size* characters."""
+
+    async def answer(exchange: Exchange) -> None:
+        for first in range(0, total, 100):
+            events = b""
+            for number in range(first, min(first + 100, total)):
+                delta = {"content": f"{number:<{size}} "}
+                choice = {"index": 0, "delta": delta, "finish_reason": None}
+                events += b"data: " + json.dumps({"choices": [choice]}).encode() + b"\n\n"
+            await exchange.send(events)
+            exchange.sent = min(first + 100, total)
+        await exchange.finish()
+
+    return answer
+
+
+def breaks_after(*words: str) -> Answer:
+    """Answer with text, then break the connection."""
+
+    async def answer(exchange: Exchange) -> None:
+        for word in words:
+            await exchange.send_delta({"content": word})
+        await resets(exchange)
+
+    return answer
+
+
+def chooses(choose: Callable[[Any], Answer]) -> Answer:
+    """Answer as the request's body asks for."""
+
+    async def answer(exchange: Exchange) -> None:
+        await choose(exchange.body)(exchange)
+
+    return answer
+
+
 def answers_whole(text: str) -> Answer:
     """Answer as one JSON object, as hosts do that cannot stream."""
     message = {"role": "assistant", "content": text}
@@ -185,9 +224,18 @@ class ModelServer:
     answers: deque[Answer] = attrs.Factory(deque)
     exchanges: list[Exchange] = attrs.Factory(list)
     connections: int = 0
+    open_connections: int = 0
+    _left: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    async def wait_left(self) -> None:
+        """Wait until no client holds a connection any more."""
+        while self.open_connections:
+            self._left = trio.Event()
+            await self._left.wait()
 
     async def serve(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.open_connections += 1
         try:
             async with stream:
                 while (exchange := await _read_request(stream)) is not None:
@@ -198,6 +246,9 @@ class ModelServer:
                         return
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             self.exchanges[-1].left_at = trio.current_time()
+        finally:
+            self.open_connections -= 1
+            self._left.set()
 
 
 @asynccontextmanager
