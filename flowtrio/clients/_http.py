@@ -140,7 +140,13 @@ class CompletionStream(AsyncIterator[Chunk]):
         if self._token is None:
             check_trio()
             self._token = trio.lowlevel.current_trio_token()
-        await checkpoint_if_cancelled()
+        try:
+            await checkpoint_if_cancelled()
+        except BaseException:
+            # A cancellation may well strike between two reads: it ends the reply all the same.
+            if not self._is_reading:
+                await exchange.close()
+            raise
         if exchange.chunks:
             return exchange.chunks.popleft()
         if self._is_reading:

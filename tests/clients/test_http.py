@@ -697,6 +697,10 @@ async def test_a_reply_has_one_reader_at_a_time(autojump_clock: MockClock, make:
         await trio.testing.wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
             await anext(stream)
+        # Nor does a second one that is cancelled close it under the first.
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await anext(stream)
 
     setting.check_left()
 

@@ -306,7 +306,7 @@ async def left(server: ModelServer, since: float) -> float:
 
 
 @pytest.mark.parametrize("answer", [talks_for_ever(), hangs("word ")], ids=["talks", "hangs"])
-@pytest.mark.parametrize("way", ["aclose", "with", "cancel", "drop"])
+@pytest.mark.parametrize("way", ["aclose", "with", "cancel", "cancelled before", "drop"])
 async def test_the_socket_is_closed_when_a_reply_is_left(
     way: str, answer: Callable[[Exchange], Awaitable[None]], library: ModuleType | None
 ) -> None:
@@ -325,6 +325,10 @@ async def test_the_socket_is_closed_when_a_reply_is_left(
                     async for _ in stream:
                         pass
                 begun += 0.1
+            case "cancelled before":
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await anext(stream)
             case _:
                 del stream
                 begun = collected()
