@@ -80,6 +80,7 @@ class _Payload(msgspec.Struct):
     model: str | None = None
     error: Any = None
     x_groq: Any = None
+    citations: Any = None
 
 
 _decoder = msgspec.json.Decoder(_Payload)
@@ -97,6 +98,7 @@ class ChatDecoder:
         self._model: str | None = None
         self._details: list[Any] = []
         self._thoughts: list[str] = []
+        self._cited: set[str] = set()
         self._error: ProviderError | RemoteProtocolError | None = None
         self.is_complete = False
         """Whether the final chunk was given."""
@@ -186,7 +188,10 @@ class ChatDecoder:
                 return []
             raise
         chunk = self._payload(payload)
-        return [] if chunk is None else [chunk]
+        chunks = [] if chunk is None else [chunk]
+        if payload.citations is not None:
+            chunks += self._citations(payload.citations)
+        return chunks
 
     def _check_error(self, payload: _Payload, event: ServerSentEvent) -> None:
         error = payload.error
@@ -233,6 +238,13 @@ class ChatDecoder:
         if not (content or reasoning or parts or args):
             return None
         return Chunk(content=content, reasoning=reasoning, tool_args=args, parts=parts)
+
+    def _citations(self, citations: Any) -> list[Chunk]:
+        """Addresses beside the choices; some servers repeat them with every token."""
+        urls = citations if isinstance(citations, list) else ()
+        new = [url for url in dict.fromkeys(filter(_is_text, urls)) if url not in self._cited]
+        self._cited.update(new)
+        return [Chunk(parts=[{"type": "citation", "url": url} for url in new])] if new else []
 
     def _reasoning(self, delta: _Delta) -> str:
         details = delta.reasoning_details
@@ -321,6 +333,10 @@ def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
     return arguments if isinstance(arguments, str | dict) else None
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def _annotation(item: dict[str, Any]) -> dict[str, Any]:
     citation = item.get("url_citation")
     if item.get("type") == "url_citation" and isinstance(citation, dict):
@@ -390,7 +406,7 @@ def encode_request(
       messages: The conversation; the private key ``flowtrio`` is taken out.
       tools: Tools to offer.
       options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
-        becomes the ``response_format``.
+        becomes the ``response_format``, and ``tools`` join the others.
       stream: Whether the answer is to be streamed.
 
     """
@@ -409,6 +425,8 @@ def encode_request(
                 "type": "json_schema",
                 "json_schema": {"name": name, "schema": schema},
             }
+        elif key == "tools" and value is not None:
+            body["tools"] = [*(body.get("tools") or ()), *map(dict, value)]
         else:
             body[key] = value
     if not stream:

@@ -301,8 +301,9 @@ class ResponsesReply:
         for place, part in enumerate(_dicts(item.value.get("summary"))):
             if isinstance(part.get("text"), str):
                 chunks += self._summary(item, place, part["text"])
-        for part in _dicts(item.value.get("content")):
+        for place, part in enumerate(_dicts(item.value.get("content"))):
             if isinstance(part.get("text"), str):
+                item.said.add(("reasoning", place))
                 chunks.append(Chunk(reasoning=part["text"]))
         return chunks
 

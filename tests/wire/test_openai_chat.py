@@ -1175,3 +1175,25 @@ def test_what_a_reply_gives_to_carry_goes_back_in_the_next_request() -> None:
     message = {"role": "assistant", "content": "", "flowtrio": {"carry": reply.carry}}
 
     assert encode_message(message)["reasoning_content"] == reply.reasoning
+
+
+def test_addresses_beside_the_choices_are_citations_once() -> None:
+    """xAI gives them at the end, others with every token."""
+    choices = [{"delta": {"content": "a"}}]
+    told = [
+        {"choices": choices, "citations": ["u", 1, "u"]},
+        {"choices": choices, "citations": ["u", "v"]},
+        {"choices": [{"finish_reason": "stop"}], "citations": "none"},
+    ]
+    heard = hear([b"data: " + json.dumps(event).encode() + b"\n\n" for event in told])
+    parts = [part for chunk in heard.chunks for part in chunk.parts]
+
+    assert parts == [{"type": "citation", "url": "u"}, {"type": "citation", "url": "v"}]
+
+
+def test_tools_among_the_options_join_the_others() -> None:
+    tool = {"type": "function", "function": {"name": "f"}}
+    own = {"type": "custom", "custom": {"name": "g"}}
+
+    assert encode_request("m", [], [tool], {"tools": [own]}, stream=True)["tools"] == [tool, own]
+    assert "tools" not in encode_request("m", [], [tool], {"tools": None}, stream=True)
