@@ -104,6 +104,7 @@ def draw_timeline(events: Iterable[AgentEvent | dict[str, Any]]) -> str:
 
     """
     layout = lay_out(events)
+    picture = ""
     for detail in _DETAILS:
         picture = _Picture(layout, detail).draw()
         if len(picture.encode()) <= LARGEST:

@@ -42,10 +42,21 @@ class LLMClient(Protocol):
         ...
 
 
-class AgentLike(Protocol):
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Only type checkers know defaults before Python 3.13.
+    _ResultT = TypeVar("_ResultT", covariant=True, default=Any)
+else:
+    from typing import TypeVar
+
+    _ResultT = TypeVar("_ResultT", covariant=True)
+
+
+class AgentLike(Protocol[_ResultT]):
     """Anything that can be run: `flowtrio.Agent`, or any ``async def agent(ctx, message)``."""
 
-    def __call__(self, ctx: RunContext, message: str, /) -> Awaitable[Any]:
+    def __call__(self, ctx: RunContext, message: str, /) -> Awaitable[_ResultT]:
         """Do the job; what it returns is the run's result."""
         ...
 

@@ -84,9 +84,10 @@ class Agent(Generic[T]):
         """The same agent with some attributes changed."""
         return attrs.evolve(self, **changes)
 
-    async def __call__(self, ctx: RunContext, message: str) -> Any:
+    async def __call__(self, ctx: RunContext, message: str) -> T:
         """Run the turn loop; see `flowtrio.abc.AgentLike`."""
-        return await _Loop(self, ctx._frame, message).run()
+        value: T = await _Loop(self, ctx._frame, message).run()
+        return value
 
 
 class _Loop:

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 import trio
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, Message
 
     from ._simulation import Simulation
+
+
+R = TypeVar("R")
 
 
 def make_run_id() -> str:
@@ -62,7 +65,7 @@ class StreamEngine:
 
     def stream(
         self,
-        agent: AgentLike,
+        agent: AgentLike[R],
         message: str,
         *,
         mode: StreamMode | str | None = None,
@@ -70,7 +73,7 @@ class StreamEngine:
         run_id: str | None = None,
         history: Sequence[Message] = (),
         app: Any = None,
-    ) -> EventStream:
+    ) -> EventStream[R]:
         """Make the stream of one run; nothing happens until it is entered or iterated.
 
         Args:
@@ -93,7 +96,7 @@ class StreamEngine:
 
     def _stream(
         self,
-        agent: AgentLike,
+        agent: AgentLike[R],
         message: str,
         *,
         mode: StreamMode | str | None = None,
@@ -104,7 +107,7 @@ class StreamEngine:
         tenant_id: str = "default",
         session_id: str | None = None,
         admission: Admission | None = None,
-    ) -> EventStream:
+    ) -> EventStream[R]:
         check_agent(agent)
         if not isinstance(message, str):
             raise TypeError(f"message: expected a str, got {type(message).__name__}")

@@ -83,7 +83,7 @@ class Follower(AsyncIterator[AgentEvent]):
         self._is_over = False
         self._is_reading = False
         self._until_schedule = SCHEDULE_EVERY
-        self.seq = after
+        self.seq: int = after
         """The last event that was given, by its number; ``after`` before the first."""
 
     def __repr__(self) -> str:

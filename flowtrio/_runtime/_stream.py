@@ -23,7 +23,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
@@ -40,13 +40,24 @@ if TYPE_CHECKING:
     from ._engine import StreamEngine
 
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Only type checkers know defaults before Python 3.13.
+    R = TypeVar("R", default=Any)
+else:
+    from typing import TypeVar
+
+    R = TypeVar("R")
+
+
 class _Form(enum.Enum):
     NEW = enum.auto()
     BLOCK = enum.auto()
     BARE = enum.auto()
 
 
-class EventStream(AsyncIterator[AgentEvent]):
+class EventStream(AsyncIterator[AgentEvent], Generic[R]):
     """One run's events in their one order, and the run's controls. Made by `StreamEngine.stream`.
 
     Does nothing until it is entered or iterated, and can be either, once. One task may read at a
@@ -303,7 +314,7 @@ class EventStream(AsyncIterator[AgentEvent]):
 
     # The result
 
-    async def result(self) -> Any:
+    async def result(self) -> R:
         """Wait for the end of the run and give what the agent returned.
 
         Where nobody is reading, this reads the events away, and nobody can be asked any more:
@@ -321,7 +332,8 @@ class EventStream(AsyncIterator[AgentEvent]):
                 while True:
                     await self._receive()
         await self._run.wait_done()
-        return self._run.result()
+        value: R = self._run.result()
+        return value
 
     # Controls
 

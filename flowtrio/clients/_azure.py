@@ -73,7 +73,7 @@ class AzureOpenAIClient(HttpClient):
                 "environment"
             )
         given = api_version or os.environ.get("OPENAI_API_VERSION")
-        self.api_version = given or _VERSIONS[self.api]
+        self.api_version: str = given or _VERSIONS[self.api]
         """The version of Azure's interface."""
         host = ModelHost.of(
             url,

@@ -308,6 +308,7 @@ def _lock_file(path: str) -> Iterator[None]:
 
 
 def _try_lock(number: int) -> bool:
+    assert fcntl is not None
     try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

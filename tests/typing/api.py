@@ -177,7 +177,6 @@ def not_async(ctx: RunContext, message: str) -> str:
 
 
 agents: list[AgentLike] = [talker, planner, concierge]
-no_agent: AgentLike = not_async  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
 # Runs
 
@@ -211,7 +210,7 @@ async def structured() -> None:
     async with engine.stream(
         talker, "Hello", mode="values", run_id="mine", history=history, app={"db": None}
     ) as stream:
-        assert_type(stream, EventStream)
+        assert_type(stream, EventStream[str])
         async for event in stream:
             assert_type(event, AgentEvent)
             print(describe(event))
@@ -231,8 +230,11 @@ async def bare() -> None:
 
 async def result() -> None:
     stream = StreamEngine().stream(planner, "Plan a trip")
+    assert_type(stream, EventStream[Trip])
+    assert_type(await StreamEngine().stream(talker, "Hello").result(), str)
+    assert_type(await StreamEngine().stream(concierge, "Paris").result(), dict[str, bool])
     try:
-        print(await stream.result())
+        assert_type(await stream.result(), Trip)
     except RunFailed as failed:
         assert_type(failed.error, dict[str, Any])
         print(failed.messages, failed.usage)
@@ -256,6 +258,7 @@ def controls(stream: EventStream) -> list[bool]:
 def wrong_use() -> None:
     engine = StreamEngine(mode=StreamMode.EVENTS)
     engine.stream(talker)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    engine.stream(not_async, "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     engine.stream("Hello", "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Agent(Echo())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     Limits(runs=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
