@@ -6,14 +6,17 @@
                       ◄─ cancel, approve, deny, answer ─ keyboard
 
 Ctrl-C cancels the run, and its end is shown like any other; a second one leaves at once. Where the
-output is no terminal it is plain text: what the model says, and nothing else.
+output is no terminal it is plain text: what the model says, and nothing else. Whatever others wrote
+(a model, a tool, a server) reaches the terminal without control characters.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import termios
 from collections.abc import AsyncIterable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -24,7 +27,7 @@ import trio
 
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._runtime._orchestrator import Orchestrator
-from flowtrio._screen import PlainScreen, Screen
+from flowtrio._screen import PlainScreen, Screen, printable
 
 COMPLETED, FAILED, CANCELLED = 0, 1, 130
 """Exit statuses by outcome; 130 is a shell's for what Ctrl-C ended."""
@@ -73,30 +76,47 @@ class LocalSource:
 
 @attrs.define(eq=False)
 class Keyboard:
-    """Lines that a person types. A line that nobody waits for any more goes to who asks next."""
+    """Lines that a person types, or that a pipe brings."""
 
-    read: Callable[[], str] = sys.stdin.readline
-    """Reads a line in a thread; an empty text at the end of the input."""
-    _typed: trio.Event | None = None
-    _line: str = ""
+    fd: int = 0
+    """Standard input. It is read here and nowhere else, as its lines come: a thread that waited for
+    one could not be woken when the chat ends."""
+    _typed: bytes = b""
     _lock: trio.Lock = attrs.Factory(trio.Lock)
 
-    async def ask(self, prompt: str, nursery: trio.Nursery) -> str | None:
-        """Ask on standard error, so that a redirected output stays clean; None at the end."""
+    async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
+        """Ask on standard error, so that a redirected output stays clean; None at the end.
+
+        Args:
+          prompt: What is asked.
+          is_fresh: Whether a line that was typed before the prompt is no answer to it.
+
+        """
         async with self._lock:
+            if is_fresh and os.isatty(self.fd):
+                termios.tcflush(self.fd, termios.TCIFLUSH)
+                self._typed = b""
             sys.stderr.write(prompt)
             sys.stderr.flush()
-            if self._typed is None:
-                self._typed = trio.Event()
-                nursery.start_soon(self._read_line, self._typed)
-            await self._typed.wait()
-            self._typed = None
-            return self._line.rstrip("\n") if self._line else None
+            try:
+                return await self._read_line()
+            except trio.Cancelled:
+                # Nobody answers any more: what is shown next begins on a line of its own.
+                sys.stderr.write("\n")
+                sys.stderr.flush()
+                raise
 
-    async def _read_line(self, typed: trio.Event) -> None:
-        # The thread cannot be woken: at the end it is left to its waiting.
-        self._line = await trio.to_thread.run_sync(self.read, abandon_on_cancel=True)
-        typed.set()
+    async def _read_line(self) -> str | None:
+        while b"\n" not in self._typed:
+            # Files are always readable, and refuse to be waited for.
+            with contextlib.suppress(PermissionError):
+                await trio.lowlevel.wait_readable(self.fd)
+            if not (data := os.read(self.fd, 1 << 16)):
+                line, self._typed = self._typed, b""
+                return line.decode("utf-8", "replace") if line else None
+            self._typed += data
+        line, _, self._typed = self._typed.partition(b"\n")
+        return line.decode("utf-8", "replace")
 
 
 @attrs.define(eq=False)
@@ -106,6 +126,8 @@ class Chat:
     source: Source
     screen: Screen
     keyboard: Keyboard = attrs.Factory(Keyboard)
+    leave: Callable[[int], object] = os._exit
+    """Ends the process at once: for whoever asks twice and does not want to wait for cleanup."""
     _run: Run | None = None
     _nursery: trio.Nursery = attrs.field(init=False)
     _prompts: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
@@ -115,20 +137,21 @@ class Chat:
         """Answer *text*, or what is typed until the input ends; give the exit status."""
         status = CANCELLED
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._watch_signals)
-            if text is not None:
-                status = await self._answer(text)
-            else:
-                status = COMPLETED
-                while (line := await self.keyboard.ask("> ", self._nursery)) is not None:
-                    status = await self._answer(line) if line.strip() else status
+            await self._nursery.start(self._watch_signals)
+            status = await (self._converse() if text is None else self._answer(text))
             self._nursery.cancel_scope.cancel()
+        return status
+
+    async def _converse(self) -> int:
+        status = COMPLETED
+        while (line := await self.keyboard.ask("> ")) is not None:
+            status = await self._answer(line) if line.strip() else status
         return status
 
     async def _answer(self, text: str) -> int:
         status = FAILED
-        async with self.source.start(text) as self._run:
-            run = self._run
+        async with self.source.start(text) as run:
+            self._run = run
             with self.screen:
                 async for event in run:
                     self.screen.show(event)
@@ -148,11 +171,12 @@ class Chat:
         data = event.data
         with scope:
             if event.type is EventType.INPUT_REQUIRED:
-                text = await self._ask(f"{data['prompt']} ")
+                text = await self._ask(f"{printable(data['prompt'])} ")
                 run.answer(data["request_id"], text or "")
                 return
             arguments = msgspec.json.encode(data["arguments"]).decode()
-            text = await self._ask(f"Let {data['tool_name']} run with {arguments}? [y/N] ")
+            question = f"Let {data['tool_name']} run with {arguments}? [y/N] "
+            text = await self._ask(printable(question))
             if text is not None and text.strip().lower() in ("y", "yes"):
                 run.approve(data["call_id"])
             else:
@@ -160,7 +184,7 @@ class Chat:
 
     async def _ask(self, prompt: str) -> str | None:
         with self.screen.paused():
-            return await self.keyboard.ask(prompt, self._nursery)
+            return await self.keyboard.ask(prompt, is_fresh=True)
 
     def _withdraw(self, event: AgentEvent) -> None:
         """Close the prompt whose question has been settled, by whomever."""
@@ -168,11 +192,23 @@ class Chat:
         if scope is not None:
             scope.cancel(reason="settled")
 
-    async def _watch_signals(self) -> None:
+    async def _watch_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         with trio.open_signal_receiver(signal.SIGINT) as signals:
+            task_status.started()
             async for _ in signals:
-                if self._run is None or not self._run.cancel("interrupted at the terminal"):
-                    self._nursery.cancel_scope.cancel(reason="interrupted at the terminal")
+                self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self._run is None:
+            self._nursery.cancel_scope.cancel(reason=_INTERRUPTED)
+        elif not self._run.cancel(_INTERRUPTED):
+            self.screen.__exit__(None, None, None)
+            self.leave(CANCELLED)
+
+
+_INTERRUPTED = "interrupted at the terminal"
 
 
 def _subject(event: AgentEvent) -> str:
@@ -191,5 +227,4 @@ class EventScreen(PlainScreen):
 
     def show(self, event: AgentEvent) -> None:
         """See `Screen`."""
-        with contextlib.suppress(BrokenPipeError):
-            self.write(msgspec.json.encode(event).decode() + "\n")
+        self.write(msgspec.json.encode(event).decode() + "\n")

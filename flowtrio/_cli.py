@@ -11,7 +11,8 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import trio
 
@@ -20,6 +21,9 @@ from flowtrio._core._failures import leaves
 from flowtrio._demo import demo_agent
 from flowtrio._runtime._agent import Agent
 from flowtrio._runtime._orchestrator import Orchestrator
+
+if TYPE_CHECKING:
+    from flowtrio._screen import Screen
 
 CLIENTS = {
     "openai": "OpenAIClient",
@@ -47,6 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except* _Usage as group:
         # In groups, since nurseries wrap what leaves them.
         print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
+    except* BrokenPipeError:
+        # Whoever read has gone, as `head` does. Python would still want to flush at the end.
+        status = 1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return status
 
 
@@ -93,6 +101,8 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("text", metavar="TEXT", nargs="?", help="a message (default: ask for one after another)")
     option("--events", action="store_true", help="write the run's events as JSON lines")
+    option("--url", metavar="ws://…", type=_url, help="talk to a server instead")
+    option("--token", help="for the server (default: FLOWTRIO_TOKEN from the environment)")
 
 
 def _add_timeline(parser: argparse.ArgumentParser) -> None:
@@ -116,10 +126,16 @@ def _add_agent(parser: argparse.ArgumentParser) -> None:
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise ValueError(text)
-    return port
+    if not (text.isdecimal() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"expected a port from 0 to 65535, got {text!r}")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
+    return text
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -155,22 +171,51 @@ def _write(name: str, text: str) -> None:
 
 
 async def _chat(options: argparse.Namespace) -> int:
-    from flowtrio._chat import Chat, EventScreen, LocalSource
-    from flowtrio._screen import PlainScreen, RichScreen, Screen
+    from flowtrio._chat import Chat, LocalSource
+
+    if options.url is not None:
+        return await _chat_with_server(options)
+    if options.token is not None:
+        raise _Usage("--token is for a server: it needs --url")
 
     orchestrator = make_orchestrator(options.model, options.agent)
-    screen: Screen
-    if options.events:
-        screen = EventScreen()
-    elif not sys.stdout.isatty():
-        screen = PlainScreen()
-    else:
-        try:
-            screen = RichScreen()
-        except ModuleNotFoundError as exc:
-            raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+    screen = _make_screen(options)
     async with orchestrator:
         return await Chat(LocalSource(orchestrator), screen).talk(options.text)
+
+
+async def _chat_with_server(options: argparse.Namespace) -> int:
+    from flowtrio._chat import FAILED, Chat
+    from flowtrio._remote import RemoteError, RemoteSource
+
+    if options.model is not None or options.agent is not None:
+        raise _Usage("--url: the server has chosen the agent, --model and --agent do not apply")
+    token = options.token or os.environ.get("FLOWTRIO_TOKEN")
+    status = FAILED
+    try:
+        status = await Chat(RemoteSource(options.url, token), _make_screen(options)).talk(
+            options.text
+        )
+    except* RemoteError as group:
+        error = next(leaves(group))
+        if not getattr(error, "has_begun", False):
+            raise _Usage(str(error)) from None
+        print(f"flowtrio: {error}", file=sys.stderr)
+    return status
+
+
+def _make_screen(options: argparse.Namespace) -> Screen:
+    from flowtrio._chat import EventScreen
+    from flowtrio._screen import PlainScreen, RichScreen
+
+    if options.events:
+        return EventScreen()
+    if not sys.stdout.isatty():
+        return PlainScreen()
+    try:
+        return RichScreen()
+    except ModuleNotFoundError as exc:
+        raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
 
 
 async def _serve(options: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import attrs
 
-from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._events import ROOT, AgentEvent, EventType
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
+    from rich.spinner import Spinner
 
 
 class Screen(Protocol):
@@ -44,10 +46,20 @@ class Screen(Protocol):
 
 
 class PlainScreen:
-    """Text alone: what the model says on standard output, what went wrong on standard error."""
+    """Text alone: what the models say on standard output, what went wrong on standard error.
+
+    The run's own agent is written as it streams. Where two messages stream at once, the second one
+    waits until it is whole, and so do those of nested agents, which are indented.
+    """
 
     def __init__(self) -> None:
+        self._streaming: str | None = None
+        """The message that is written as it comes."""
         self._is_in_line = False
+        self._late: set[str] = set()
+        """Messages that are to be written when they are whole."""
+        self._whole: list[str] = []
+        """Such as are, and wait for the one that streams."""
 
     def __enter__(self) -> Self:
         """See `Screen`."""
@@ -60,7 +72,9 @@ class PlainScreen:
         traceback: TracebackType | None,
     ) -> None:
         """See `Screen`."""
-        sys.stdout.flush()
+        if self._is_in_line:
+            self.write("\n")
+        self.__init__()  # type: ignore[misc]
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,26 +91,68 @@ class PlainScreen:
         data = event.data
         match event.type:
             case EventType.MESSAGE_CHUNK:
-                self.write(data["chunk"])
-                self._is_in_line = not data["chunk"].endswith("\n")
-            case EventType.MESSAGE_COMPLETE if self._is_in_line:
-                self.write("\n")
-                self._is_in_line = False
+                self._chunk(data, is_nested=event.agent != ROOT)
+            case EventType.MESSAGE_RESET if data["message_id"] == self._streaming:
+                self._end_line()
+                self._tell("the answer is begun anew")
+            case EventType.MESSAGE_COMPLETE:
+                self._complete(data, event.agent.count("/"))
             case EventType.ERROR:
-                print(f"error ({data['code']}): {data['error']}", file=sys.stderr)
+                self._tell(f"error ({data['code']}): {data['error']}")
             case EventType.DONE if data["status"] == "cancelled":
-                print(f"cancelled: {data['reason'] or 'no reason given'}", file=sys.stderr)
+                self._tell(f"cancelled: {data['reason'] or 'no reason given'}")
             case _:
                 pass
+
+    def _chunk(self, data: dict[str, Any], *, is_nested: bool) -> None:
+        message_id = data["message_id"]
+        if is_nested or message_id in self._late or self._streaming not in (None, message_id):
+            self._late.add(message_id)
+        elif text := printable(data["chunk"]):
+            self._streaming = message_id
+            self.write(text)
+            self._is_in_line = not text.endswith("\n")
+
+    def _complete(self, data: dict[str, Any], depth: int) -> None:
+        if data["message_id"] in self._late:
+            self._late.discard(data["message_id"])
+            lines = printable(data["content"]).rstrip("\n").split("\n")
+            self._whole += [f"{'  ' * depth}{line}\n" for line in lines]
+        elif data["message_id"] == self._streaming:
+            self._end_line()
+            self._streaming = None
+        if self._streaming is None:
+            self.write("".join(self._whole))
+            self._whole.clear()
+
+    def _end_line(self) -> None:
+        if self._is_in_line:
+            self.write("\n")
+            self._is_in_line = False
+
+    def _tell(self, text: str) -> None:
+        print(printable(text), file=sys.stderr, flush=True)
 
 
 @attrs.define(eq=False)
 class _Work:
-    """A tool or nested agent that runs."""
+    """A tool or nested agent that runs, or the waiting for something to show."""
 
     name: str
     depth: int
     note: str = ""
+    spinner: Spinner | None = None
+    """Kept from one drawing to the next: it knows how far it has turned."""
+
+    def draw(self) -> RenderableType:
+        from rich.padding import Padding
+        from rich.spinner import Spinner
+        from rich.text import Text
+
+        if self.spinner is None:
+            self.spinner = Spinner("dots")
+        self.spinner.update(text=Text(f"{self.name}  {self.note}".rstrip()))
+        return Padding(self.spinner, (0, 0, 0, 2 * self.depth))
 
 
 _MARKS = {"ok": "[green]✓[/]", "cancelled": "[yellow]■[/]", "denied": "[yellow]✗[/]"}
@@ -112,10 +168,15 @@ class RichScreen:
         self._live: Live | None = None
         self._texts: dict[str, tuple[int, StringIO]] = {}
         self._work: dict[str, _Work] = {}
-        self._status = ""
+        self._waiting = _Work("starting", 0)
+        self._is_entered = False
+        self._pauses = 0
+        self._held: list[RenderableType] = []
+        """What is to stay, and came while somebody was asked."""
 
     def __enter__(self) -> Self:
         """See `Screen`."""
+        self._is_entered = True
         self._start()
         return self
 
@@ -126,20 +187,25 @@ class RichScreen:
         traceback: TracebackType | None,
     ) -> None:
         """See `Screen`."""
+        self._is_entered = False
         self._stop()
         self._texts.clear()
         self._work.clear()
+        self._release()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
         """See `Screen`."""
-        was_live = self._live is not None
+        self._pauses += 1
         self._stop()
         try:
             yield
         finally:
-            if was_live:
-                self._start()
+            self._pauses -= 1
+            if not self._pauses:
+                self._release()
+                if self._is_entered:
+                    self._start()
 
     def _start(self) -> None:
         from rich.live import Live
@@ -175,14 +241,14 @@ class RichScreen:
             case EventType.TOOL_CALL_END:
                 self._print_end(data["call_id"], data["tool_name"], data, depth)
             case EventType.AGENT_START:
-                self._work[event.agent] = _Work(event.agent.rpartition("/")[2], depth - 1)
+                self._work[event.agent] = _Work(_agent_name(event), depth - 1)
             case EventType.AGENT_END:
-                name = event.agent.rpartition("/")[2]
-                self._print_end(event.agent, name, data, depth - 1)
+                self._print_end(event.agent, _agent_name(event), data, depth - 1)
             case EventType.STATE_CHANGE:
-                self._status = data["reason"] or data["new_status"].replace("_", " ")
+                self._waiting.name = _short(data["reason"] or data["new_status"].replace("_", " "))
             case EventType.ERROR:
-                self._print(f"[bold red]error[/] ({data['code']}): {_escape(data['error'])}", 0)
+                what = f"({data['code']}): {data['error']}"
+                self._print(f"[bold red]error[/] {_escape(what)}", 0)
             case EventType.DONE:
                 self._print_done(data)
             case _:
@@ -198,13 +264,20 @@ class RichScreen:
     def _print(self, renderable: RenderableType, depth: int) -> None:
         from rich.padding import Padding
 
-        self._console.print(Padding(renderable, (0, 0, 0, 2 * depth)))
+        padded = Padding(renderable, (0, 0, 0, 2 * depth))
+        if self._pauses:
+            self._held.append(padded)
+        else:
+            self._console.print(padded)
+
+    def _release(self) -> None:
+        for renderable in self._held:
+            self._console.print(renderable)
+        self._held.clear()
 
     def _print_message(self, data: dict[str, Any], depth: int) -> None:
-        from rich.markdown import Markdown
-
         if data["content"].strip():
-            self._print(Markdown(_printable(data["content"])), depth)
+            self._print(_markdown(data["content"]), depth)
         if data["finish_reason"] in ("length", "content_filter"):
             self._print(f"[yellow]the answer ends here: {data['finish_reason']}[/]", depth)
 
@@ -212,7 +285,7 @@ class RichScreen:
         work = self._work.pop(key, None)
         mark = _MARKS.get(data["outcome"], "[red]✗[/]")
         took = "" if data["duration"] is None else f" {data['duration']:.1f} s"
-        what = "" if data["outcome"] == "ok" else f" {data['outcome']}"
+        what = "" if data["outcome"] == "ok" else f" {_escape(data['outcome'])}"
         error = f": {_escape(data['error'])}" if data["error"] else ""
         text = _escape(name if work is None else work.name)
         self._print(f"{mark} {text}[dim]{took}{what}{error}[/]", depth)
@@ -221,7 +294,7 @@ class RichScreen:
         usage = data["usage"]
         bound = "at least " if usage["quality"] == "lower_bound" else ""
         tokens = f"{bound}{usage['prompt_tokens']} + {usage['completion_tokens']} tokens"
-        cost = f", {usage['cost']}" if usage["cost"] else ""
+        cost = f", {_escape(usage['cost'])}" if usage["cost"] else ""
         if data["status"] == "cancelled":
             self._print(f"[bold yellow]cancelled[/]: {_escape(data['reason'] or '')}", 0)
         self._print(f"[dim]{tokens}{cost}, {data['duration']:.1f} s[/]", 0)
@@ -231,20 +304,16 @@ class RichScreen:
     def _draw(self) -> RenderableType:
         from rich.console import Group
         from rich.padding import Padding
-        from rich.spinner import Spinner
         from rich.text import Text
 
         lines: list[RenderableType] = []
         for depth, text in list(self._texts.values()):
             # The end of a long text alone: a display that is higher than the terminal flickers.
-            shown = _printable(text.getvalue())[-self._room() :]
+            shown = printable(text.getvalue())[-self._room() :]
             lines.append(Padding(Text(shown), (0, 0, 0, 2 * depth)))
-        for work in list(self._work.values()):
-            label = Text(f"{work.name}  {work.note}".rstrip())
-            lines.append(Padding(Spinner("dots", text=label), (0, 0, 0, 2 * work.depth)))
-        if not lines:
-            lines.append(Spinner("dots", text=Text(self._status or "starting", style="dim")))
-        return Group(*lines)
+        lines += [work.draw() for work in list(self._work.values())]
+        # The last line is empty, for the ^C that a terminal writes where the cursor stands.
+        return Group(*(lines or [self._waiting.draw()]), Text(""))
 
     def _room(self) -> int:
         width, height = self._console.size
@@ -253,20 +322,49 @@ class RichScreen:
 
 def _call_text(data: dict[str, Any]) -> str:
     arguments = ", ".join(f"{name}={_short(value)}" for name, value in data["arguments"].items())
-    return f"{data['tool_name']}({arguments})"
+    return f"{_short(data['tool_name'])}({printable(arguments)})"
 
 
 def _short(value: Any) -> str:
-    text = " ".join(_printable(value if isinstance(value, str) else repr(value)).split())
+    text = " ".join(printable(value if isinstance(value, str) else repr(value)).split())
     return text if len(text) <= 60 else f"{text[:59]}…"
 
 
 def _escape(text: str) -> str:
     from rich.markup import escape
 
-    return escape(_printable(text))
+    return escape(printable(text))
 
 
-def _printable(text: str) -> str:
-    """Without control characters: what a model says is not to move the cursor or ring the bell."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in text)
+def _markdown(text: str) -> RenderableType:
+    from rich.markdown import Markdown
+
+    # Addresses are written out: a link may say one place and lead to another.
+    markdown = Markdown(printable(text), hyperlinks=False)
+    tokens = list(markdown.parsed)
+    for token in tokens:
+        # Once more, since entities like &#x202e; have become what they stand for.
+        token.content = printable(token.content)
+        tokens += token.children or ()
+    return markdown
+
+
+def printable(text: str) -> str:
+    """Without control characters: what others wrote is not to move the cursor or ring the bell.
+
+    Nor to turn the direction of what is read. Line ends, tabs, and what joins letters and emoji
+    stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _is_harmless(c) else "�" for c in text.replace("\r", ""))
+
+
+def _is_harmless(character: str) -> bool:
+    if character in "\n\t\u200c\u200d":
+        return True
+    return character.isprintable() or unicodedata.category(character) == "Zs"
+
+
+def _agent_name(event: AgentEvent) -> str:
+    return _short(event.agent.rpartition("/")[2])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
+import re
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,8 +143,12 @@ def test_serve_tells_that_its_port_is_in_use() -> None:
         (("serve", "--agent", "nowhere:x"), "there is no module 'nowhere'"),
         (("serve", "--agent", "json:x"), "'json' has no 'x'"),
         (("chat", "hi", "--agent", "json:decoder"), "--agent json:decoder"),
-        (("serve", "--ws-port", "99999"), "invalid"),
+        (("serve", "--ws-port", "99999"), "expected a port from 0 to 65535, got '99999'"),
         ((), "COMMAND"),
+        (("chat", "hi", "--url", "http://x/"), "expected ws://host:port/path"),
+        (("chat", "hi", "--url", "ws://x/", "--model", "demo"), "--model and --agent do not apply"),
+        (("chat", "hi", "--token", "good"), "--token is for a server: it needs --url"),
+        (("chat", "hi", "--url", "ws://127.0.0.1:1/"), "can't reach ws://127.0.0.1:1/: "),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_message(arguments: Any, words: str) -> None:
@@ -214,6 +224,181 @@ def test_a_chat_that_is_interrupted_says_so() -> None:
     assert events[-1]["data"]["status"] == "cancelled"
     assert chat.returncode == 130
     assert "Traceback" not in errors
+
+
+# chat, in a terminal and with a server
+
+
+@contextmanager
+def terminal(*arguments: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A chat in a terminal of its own, and the terminal's other side."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    chat = subprocess.Popen(
+        [*FLOWTRIO, "chat", *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        preexec_fn=take_terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+    )
+    os.close(slave)
+    try:
+        yield chat, master
+    finally:
+        chat.kill()
+        chat.wait()
+        os.close(master)
+
+
+def see(master: int, mark: str | None = None) -> str:
+    """What the terminal shows up to a mark, or to the end; a minute is too long for anything."""
+    seen = b""
+    while mark is None or mark.encode() not in seen:
+        assert select.select([master], [], [], 60)[0], seen
+        try:
+            data = os.read(master, 1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            assert mark is None, f"ended before {mark!r}: {seen!r}"
+            break
+        seen += data
+    return seen.decode("utf-8", "replace")
+
+
+def test_a_terminal_shows_text_two_spinners_and_the_usage() -> None:
+    with terminal("Book a flight to Paris") as (chat, master):
+        shown = see(master)
+
+        assert chat.wait(20) == 0
+    frames = shown.split("\r\x1b[2K")
+    assert any("You asked" in f and "search" not in f for f in frames), "no streaming text"
+    both = [f for f in frames if "search_flights(" in f and "search_hotels(" in f]
+    assert any(re.search("[⠀-⣿]", frame) for frame in both), "no two spinners at once"
+    assert "airlines asked" in shown
+    assert "tokens, " in re.sub(r"\x1b\[[0-9;]*m", "", shown)
+
+
+def test_ctrl_c_in_a_terminal_ends_with_what_was_said_and_the_word_cancelled() -> None:
+    with terminal("Book a flight to Paris") as (chat, master):
+        see(master, "demonstration")
+        os.write(master, b"\x03")
+        rest = see(master)
+
+        assert chat.wait(20) == 130
+    assert "I am a demonstration" in rest
+    assert "cancelled" in rest
+    assert "Traceback" not in rest
+    assert rest.rfind("\x1b[?25h") > rest.rfind("\x1b[?25l"), "the cursor stays hidden"
+
+
+STUBBORN = """
+import trio
+
+async def stubborn(ctx, message):
+    try:
+        await ctx.status("begun")
+        await trio.sleep_forever()
+    finally:
+        print("CLEANING", flush=True)
+        with trio.CancelScope(shield=True):
+            await trio.sleep_forever()
+"""
+
+
+def test_a_second_ctrl_c_in_a_terminal_leaves_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "stubborn.py").write_text(STUBBORN)
+    monkeypatch.chdir(tmp_path)
+    with terminal("hello", "--agent", "stubborn:stubborn") as (chat, master):
+        see(master, "begun")
+        os.write(master, b"\x03")
+        shown = see(master, "CLEANING")
+        os.write(master, b"\x03")
+        shown += see(master)
+
+        assert chat.wait(20) == 130
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l"), "the cursor stays hidden"
+
+
+def test_an_approval_is_asked_in_place_and_ctrl_c_at_the_prompt_leaves() -> None:
+    with terminal() as (chat, master):
+        see(master, "> ")
+        os.write(master, b"I approve of Rome\n")
+        see(master, "[y/N] ")
+        os.write(master, b"y\n")
+        see(master, "tokens")
+        see(master, "> ")
+        os.write(master, b"\x03")
+        rest = see(master)
+
+        assert chat.wait(20) == 130
+    assert "Traceback" not in rest
+
+
+def test_chat_with_a_server_is_like_one_without() -> None:
+    with serving("--token", "good") as (_, url):
+        server = ("--url", url, "--token", "good")
+        ended = run("chat", "Hello there", *server)
+        log = run("chat", "A flight to Paris", "--events", *server).stdout
+        refused = run("chat", "hi", "--url", url, "--token", "bad")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == run("chat", "Hello there").stdout
+    check_events([json.loads(line) for line in log.splitlines()])
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"flowtrio: can't reach {url}: the server answers 401 (a token is needed: --token)\n"
+    )
+
+
+def test_chat_tells_that_a_server_went_away_in_mid_run() -> None:
+    with serving() as (server, url):
+        chat = subprocess.Popen(
+            [*FLOWTRIO, "chat", "A flight to Paris", "--url", url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert chat.stdout is not None
+        begun = chat.stdout.read(5)
+        server.kill()
+        server.wait()
+        with socket.create_server(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) as taken:
+            # Somebody else answers there now, who refuses what a chat asks for.
+            peer, _ = taken.accept()
+            peer.recv(4096)
+            peer.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            peer.close()
+            rest, errors = chat.communicate(timeout=60)
+
+    assert chat.returncode == 1
+    assert (begun + rest).endswith("\n")
+    assert errors == f"flowtrio: lost {url}: the server answers 404\n"
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    chat = subprocess.Popen(
+        [*FLOWTRIO, "chat", "A flight to Paris"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert chat.stdout is not None
+    chat.stdout.read(1)
+    chat.stdout.close()
+    assert chat.stderr is not None
+    errors = chat.stderr.read()
+    chat.stderr.close()
+
+    assert (chat.wait(20), errors) == (1, "")
 
 
 # timeline

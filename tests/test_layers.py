@@ -61,9 +61,10 @@ LAYERS = {
     "_timeline": _layer("_core", "_lanes"),
     "_screen": _layer("_core", libraries=("rich",)),
     "_chat": _layer("_core", "_runtime", "_screen", libraries=("trio",)),
+    "_remote": _layer("_core", libraries=("trio", "trio_websocket", "wsproto", "h11")),
     "_cli": _layer(
         *BELOW_TESTING,
-        *(ROOT, "_demo", "_check", "_timeline", "_chat", "_screen", "asgi", "testing"),
+        *(ROOT, "_demo", "_check", "_timeline", "_chat", "_remote", "_screen", "asgi", "testing"),
         libraries=("trio", "rich"),
     ),
     "__main__": _layer("_cli"),
