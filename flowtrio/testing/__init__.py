@@ -20,6 +20,7 @@ from flowtrio.testing._faults import Fault as Fault
 from flowtrio.testing._models import SimulatedFailure as SimulatedFailure
 from flowtrio.testing._models import SimulatedModel as SimulatedModel
 from flowtrio.testing._readers import Reader as Reader
+from flowtrio.testing._recorder import RunRecorder as RunRecorder
 from flowtrio.testing._requests import check_messages as check_messages
 from flowtrio.testing._schedule import Deviation as Deviation
 from flowtrio.testing._schedule import Schedule as Schedule

@@ -125,7 +125,8 @@ def _virtual_time(monkeypatch: pytest.MonkeyPatch) -> None:
     original = trio.run
 
     def run_quickly(*args: Any, **kwargs: Any) -> Any:
-        return original(*args, clock=MockClock(autojump_threshold=0), **kwargs)
+        kwargs.setdefault("clock", MockClock(autojump_threshold=0))
+        return original(*args, **kwargs)
 
     monkeypatch.setattr(trio, "run", functools.wraps(original)(run_quickly))
     monkeypatch.setenv("OPENAI_API_KEY", "no-key")
