@@ -196,8 +196,21 @@ class Orchestrator:
           RuntimeError: the orchestrator is not open.
 
         """
-        nursery = self._engine._nursery
-        if nursery is None:
+        return await self._start_in(
+            self._engine._nursery, message, tenant_id, session_id, run_id, app, resume_window
+        )
+
+    async def _start_in(
+        self,
+        nursery: trio.Nursery | None,
+        message: str,
+        tenant_id: str,
+        session_id: str | None,
+        run_id: str | None,
+        app: Any,
+        resume_window: float,
+    ) -> str:
+        if nursery is None or not self.is_open:
             raise RuntimeError(
                 "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
             )

@@ -2,24 +2,28 @@
 
 ::
 
-    texts ─ receive ─ command ─┬─ message: a run of its own, its events ──┐
+    texts ─ receive ─ command ─┬─ message, resume: a run's events ────────┐
                                ├─ cancel, approve, answer, …: controls    ├─ outgoing ─ texts
                                └─ accepted or rejected, one a command ────┘
 
 The one who writes to the client takes from ``outgoing`` when there is room; until then runs wait
 with their next events, and so do their models.
+
+A client that named a subprotocol, or chose the id of its run, may come back: such a run is hosted,
+and its events come from the store by a cursor. The runs of other clients live with their
+connection, and are cancelled when it ends.
 """
 
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._limits import ServerLimits
+from flowtrio._core._exceptions import LimitExceeded, ReplayGap
 from flowtrio._core._modes import View
 from flowtrio.wire._frames import (
     AnswerCommand,
@@ -39,11 +43,15 @@ from flowtrio.wire._frames import (
 )
 
 from ._conceal import conceal
+from ._hosting import Hosting as Hosting
 
 if TYPE_CHECKING:
     from flowtrio._core._events import AgentEvent
-    from flowtrio._runtime._orchestrator import Orchestrator
+    from flowtrio._runtime._follower import Follower
     from flowtrio._runtime._stream import EventStream
+
+
+_NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
 
 
 class TooManyBadMessages(Exception):
@@ -59,41 +67,6 @@ class Goodbye:
     reason: str
 
 
-@attrs.define(eq=False)
-class Hosting:
-    """What the sessions of one server share."""
-
-    orchestrator: Orchestrator
-    limits: ServerLimits
-    debug: bool = False
-    is_draining: bool = False
-    """Whether the server is stopping, and starts no more runs."""
-    runs: dict[tuple[str, str], EventStream] = attrs.field(factory=dict, init=False)
-    """The runs that live, by tenant and run id."""
-    _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    async def drain(self, seconds: float) -> None:
-        """Give the runs *seconds* to end, then end them with ERROR ``shutdown``."""
-        self.is_draining = True
-        with trio.move_on_after(seconds):
-            await self._wait_idle()
-        for stream in list(self.runs.values()):
-            stream._fail("shutdown", "internal", "the server is shutting down")
-        # Each has its grace to clean up, and its reader the time to take the end.
-        with trio.move_on_after(self.orchestrator.limits.grace + self.limits.send):
-            await self._wait_idle()
-
-    async def _wait_idle(self) -> None:
-        while self.runs:
-            self._idle = trio.Event()
-            await self._idle.wait()
-
-    def forget(self, key: tuple[str, str]) -> None:
-        """A run has ended."""
-        del self.runs[key]
-        self._idle.set()
-
-
 @attrs.define(eq=False, kw_only=True)
 class Session:
     """One client's session."""
@@ -104,12 +77,16 @@ class Session:
     """Where its runs live: they end with it."""
     is_batch: bool = False
     """Whether all events that are ready go into one frame."""
+    may_come_back: bool = False
+    """Whether its runs are hosted, so that it may leave and resume."""
     outgoing: trio.MemoryReceiveChannel[list[str] | Goodbye] = attrs.field(init=False)
     """What is to be sent, in order; nobody else sends."""
     _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
     _run_ids: set[str] = attrs.field(factory=set, init=False)
-    """Ids of the runs that this session started, those that ended included."""
+    """Ids of the runs that this session had events of, those that ended included."""
+    _following: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    """The hosted runs whose events are handed over now."""
     _live: int = attrs.field(default=0, init=False)
     _bad: int = attrs.field(default=0, init=False)
 
@@ -136,7 +113,7 @@ class Session:
         if isinstance(command, MessageCommand):
             await self._start(command)
         elif isinstance(command, ResumeCommand):
-            await self._reject(command.ref, "not_resumable", "this server keeps no logs of runs")
+            await self._resume(command)
         else:
             await self._control(command)
 
@@ -144,39 +121,102 @@ class Session:
         """Close the connection, behind all that was handed over before."""
         await self._send.send(Goodbye(code, reason))
 
-    # Starting
+    # Starting and following
 
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
-        if run_id is not None and run_id in self._run_ids:
-            # Starting twice is starting once: its events come, or came, on this very connection.
-            return await self._accept(ref, run_id)
-        if run_id is not None and (self.tenant_id, run_id) in hosting.runs:
-            return await self._reject(
-                ref, "not_resumable", "this run has another connection, and its log is not kept"
-            )
-        if hosting.is_draining:
-            return await self._reject(ref, "shutting_down", "the server is shutting down")
+        if run_id is not None:
+            if run_id in self._run_ids:
+                # Starting twice is starting once: its events come, or came, on this connection.
+                return await self._accept(ref, run_id)
+            if (self.tenant_id, run_id) in hosting.runs:
+                return await self._reject(ref, "not_resumable", _NOT_KEPT)
         if self._live >= hosting.limits.runs_per_connection:
-            return await self._reject(
-                ref, "too_many_runs", f"{self._live} runs of this connection are under way"
+            return await self._reject_too_many(ref)
+        if hosting.is_draining and not (
+            run_id is not None and await hosting.is_known(self.tenant_id, run_id)
+        ):
+            return await self._reject(ref, "shutting_down", "the server is shutting down")
+        if run_id is None and not self.may_come_back:
+            return await self._start_own(command)
+        try:
+            run_id = await hosting.start(
+                self.tenant_id, command.message, command.session_id or self._session_id, run_id
             )
-        stream = hosting.orchestrator.process_stream(
+        except LimitExceeded as exc:
+            return await self._reject(ref, exc.code, str(exc))
+        return await self._begin_to_follow(ref, run_id, -1, command.mode)
+
+    async def _resume(self, command: ResumeCommand) -> None:
+        ref, run_id = command.ref, command.run_id
+        if (self.tenant_id, run_id) in self.hosting.runs:
+            return await self._reject(ref, "not_resumable", _NOT_KEPT)
+        if following := self._following.get(run_id):
+            # Whoever resumes what he follows here has lost his place, and begins anew.
+            following.cancel(reason="the client resumed elsewhere in the log")
+        elif self._live >= self.hosting.limits.runs_per_connection:
+            return await self._reject_too_many(ref)
+        return await self._begin_to_follow(ref, run_id, command.after, command.mode)
+
+    async def _begin_to_follow(
+        self, ref: Ref, run_id: str, after: int, mode: StreamMode | None
+    ) -> None:
+        mode = self.hosting.orchestrator.mode if mode is None else mode
+        # States are folded from what remote readers may see, so they are folded here.
+        start = -1 if mode is StreamMode.VALUES else after
+        follower = self.hosting.orchestrator.attach(
+            run_id, start, self.tenant_id, StreamMode.EVENTS, patience=self.hosting.limits.send
+        )
+        try:
+            await follower.__aenter__()
+        except LookupError:
+            return await self._reject(ref, "unknown_run", "no run of this id is known")
+        except ReplayGap as exc:
+            return await self._reject(ref, "replay_gap", str(exc))
+        self._run_ids.add(run_id)
+        self._live += 1
+        following = self._following[run_id] = trio.CancelScope()
+        await self._accept(ref, run_id)
+        self.nursery.start_soon(
+            self._follow, follower, View(mode), after, following, name=f"follow {run_id}"
+        )
+        return None
+
+    async def _follow(
+        self, follower: Follower, view: View, after: int, following: trio.CancelScope
+    ) -> None:
+        """Hand a hosted run's events over until DONE; leaving ends nothing but this."""
+        try:
+            with following, self.hosting.reading():
+                async with follower:
+                    await self._hand_over(follower, view, after)
+        except ReplayGap as exc:
+            await self._reject(None, "replay_gap", str(exc))
+        except LookupError:
+            error = f"run {follower.run_id!r} was deleted"
+            await self._reject(None, "unknown_run", error)
+        finally:
+            self._live -= 1
+            if self._following.get(follower.run_id) is following:
+                del self._following[follower.run_id]
+
+    # A run that ends with its connection
+
+    async def _start_own(self, command: MessageCommand) -> None:
+        orchestrator = self.hosting.orchestrator
+        stream = orchestrator.process_stream(
             command.message,
             tenant_id=self.tenant_id,
             session_id=command.session_id or self._session_id,
             mode=StreamMode.EVENTS,
-            run_id=run_id,
         )
-        mode = hosting.orchestrator.mode if command.mode is None else command.mode
+        mode = orchestrator.mode if command.mode is None else command.mode
         self._live += 1
         self._run_ids.add(stream.run_id)
-        hosting.runs[self.tenant_id, stream.run_id] = stream
         name = f"follow {stream.run_id}"
-        await self.nursery.start(self._follow, stream, View(mode), ref, name=name)
-        return None
+        await self.nursery.start(self._run, stream, View(mode), command.ref, name=name)
 
-    async def _follow(
+    async def _run(
         self,
         stream: EventStream,
         view: View,
@@ -185,25 +225,26 @@ class Session:
     ) -> None:
         """Run a run: reply to its command, then hand its events over until DONE."""
         try:
-            async with stream:
-                if stream.refusal is not None:
-                    self._run_ids.discard(stream.run_id)
-                    await self._reject(ref, stream.refusal.code, str(stream.refusal))
-                    return task_status.started()
-                await self._accept(ref, stream.run_id)
-                task_status.started()
-                await self._hand_over(stream, view)
+            with self.hosting.holding(self.tenant_id, stream):
+                async with stream:
+                    if stream.refusal is not None:
+                        self._run_ids.discard(stream.run_id)
+                        await self._reject(ref, stream.refusal.code, str(stream.refusal))
+                        return task_status.started()
+                    await self._accept(ref, stream.run_id)
+                    task_status.started()
+                    await self._hand_over(stream, view, -1)
         finally:
             self._live -= 1
-            self.hosting.forget((self.tenant_id, stream.run_id))
 
-    async def _hand_over(self, stream: EventStream, view: View) -> None:
+    async def _hand_over(self, stream: EventStream | Follower, view: View, after: int) -> None:
         while True:
             try:
                 batch = await stream.receive_batch()
             except trio.EndOfChannel:
                 return
-            if texts := encode_events(self._show(batch, view), is_batch=self.is_batch):
+            shown = [event for event in self._show(batch, view) if event.seq > after]
+            if texts := encode_events(shown, is_batch=self.is_batch):
                 await self._send.send(texts)
 
     def _show(self, batch: list[AgentEvent], view: View) -> list[AgentEvent]:
@@ -213,7 +254,7 @@ class Session:
     # Controlling
 
     async def _control(self, command: Command) -> None:
-        stream = self.hosting.runs.get((self.tenant_id, command.run_id or ""))
+        stream = self.hosting.find(self.tenant_id, command.run_id or "")
         if stream is None:
             error = "no run of this id is under way"
             return await self._reject(command.ref, "unknown_run", error)
@@ -221,7 +262,7 @@ class Session:
         return await self._accept(command.ref, stream.run_id)
 
     @staticmethod
-    def _apply(stream: EventStream, command: Command) -> None:
+    def _apply(stream: EventStream | Follower, command: Command) -> None:
         """Do what is asked; whether it took effect is seen in the events."""
         match command:
             case CancelCommand():
@@ -243,6 +284,10 @@ class Session:
 
     async def _accept(self, ref: Ref, run_id: str) -> None:
         await self._send.send([encode_accepted(ref, run_id)])
+
+    async def _reject_too_many(self, ref: Ref) -> None:
+        error = f"{self._live} runs of this connection are under way"
+        await self._reject(ref, "too_many_runs", error)
 
     async def _reject(self, ref: Ref, code: str, error: str) -> None:
         await self._send.send([encode_rejected(ref, code, error)])

@@ -7,7 +7,8 @@ One connection::
                                       └─ pings
 
 The accept loop is ours, and nothing that a connection does can leave it. A send that was cut short
-leaves half a frame behind, so it ends its connection; and a connection that ends cancels its runs.
+leaves half a frame behind, so it ends its connection. A connection that ends cancels its runs, or
+detaches from those that may be resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,9 @@ PATHS = ("/", "/chat", "/ws")
 
 SUBPROTOCOL = "flowtrio.v1"
 BATCH_SUBPROTOCOL = "flowtrio.batch.v1"
+
+_PIECE = 64 * 1024
+"""Characters that are written to a connection at once, or one text."""
 
 _MOST_REFUSALS = 100
 """Connections over the limit that are told so at once; more are dropped without a word."""
@@ -77,7 +81,9 @@ async def serve_websocket(
       origins: Origins of web pages that may connect, beside the same host and port.
       authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
       limits: Limits of the connections.
-      resume_window: Seconds in which a client that was cut off may come back.
+      resume_window: Seconds in which a client that was cut off may come back, if it named a
+        subprotocol or chose its ``run_id``; then its runs are cancelled, unless they wait for a
+        person. The runs of other clients are cancelled at once.
       drain: Seconds that running runs get when the server stops.
       insecure: Whether to listen to everybody on an address that others can reach.
       debug: Whether clients see the text of the application's exceptions.
@@ -95,10 +101,13 @@ async def serve_websocket(
     limits = ServerLimits() if limits is None else limits
     listeners = await trio.open_tcp_listeners(port, host=host)
     server = _Server(
-        hosting=Hosting(orchestrator, limits, debug), access=access, ssl_context=ssl_context
+        hosting=Hosting(orchestrator, limits, debug, resume_window),
+        access=access,
+        ssl_context=ssl_context,
     )
     async with _opened(orchestrator), trio.open_nursery() as nursery:
         connections = await nursery.start(_hold_connections)
+        server.hosting.nursery = connections
         try:
             task_status.started(listeners)
             await trio.serve_listeners(server.handle, listeners, handler_nursery=connections)
@@ -119,7 +128,7 @@ async def _opened(orchestrator: Orchestrator) -> AsyncIterator[None]:
 
 
 async def _hold_connections(task_status: trio.TaskStatus[trio.Nursery]) -> None:
-    """Shielded, so that the connections outlive the accept loop and can be ended in good order."""
+    """Shielded, so that connections and runs outlive the accept loop and end in good order."""
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.shield = True
         task_status.started(nursery)
@@ -229,6 +238,7 @@ class _Server:
                 tenant_id=tenant_id,
                 nursery=nursery,
                 is_batch=subprotocol == BATCH_SUBPROTOCOL,
+                may_come_back=subprotocol is not None,
             )
             nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, framing)
@@ -266,9 +276,9 @@ class _Server:
                 if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
                     return await framing.close(item.code, item.reason)
-                for text in item:
+                for texts in _pieces(item):
                     with trio.move_on_after(self.limits.send) as sending:
-                        await framing.send_message(text)
+                        await framing.send_texts(texts)
                     if sending.cancelled_caught:
                         logger.info("a client took nothing for %s s", self.limits.send)
                         return
@@ -295,6 +305,20 @@ class _Server:
 async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:
     headers = {401: {"www_authenticate": "Bearer"}, 426: {"upgrade": "websocket"}}.get(status, {})
     await stream.send_all(encode_response(status, body, **headers))
+
+
+def _pieces(texts: list[str]) -> Iterator[list[str]]:
+    """Texts to be written together: each piece has the send deadline for itself."""
+    piece: list[str] = []
+    size = 0
+    for text in texts:
+        piece.append(text)
+        size += len(text)
+        if size >= _PIECE:
+            yield piece
+            piece, size = [], 0
+    if piece:
+        yield piece
 
 
 def _choose_subprotocol(head: Head) -> str | None:

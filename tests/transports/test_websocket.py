@@ -280,18 +280,6 @@ async def test_starting_twice_is_starting_once() -> None:
     check_events(events_of(frames))
 
 
-async def test_a_run_of_another_connection_cannot_be_followed_yet() -> None:
-    async with open_server(waits) as served, connect(served) as one, connect(served) as two:
-        await one.send(type="message", message="a", run_id="r")
-        await one.until("message_chunk")
-        await two.send(type="message", message="a", run_id="r", ref=5)
-        assert (await two.receive())["code"] == "not_resumable"
-        await two.send(type="resume", run_id="r", after=-1, ref=6)
-        reply = await two.receive()
-
-    assert (reply["type"], reply["ref"], reply["code"]) == ("rejected", 6, "not_resumable")
-
-
 async def test_a_connection_has_so_many_runs() -> None:
     limits = ServerLimits(runs_per_connection=2)
     async with open_server(waits, limits=limits) as served, connect(served) as peer:

@@ -1,0 +1,124 @@
+"""What the clients of one server share: its runs, and how they end when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeAlias
+
+import attrs
+import trio
+
+from flowtrio._core._limits import ServerLimits
+
+if TYPE_CHECKING:
+    from flowtrio._runtime._follower import Follower
+    from flowtrio._runtime._orchestrator import Orchestrator
+    from flowtrio._runtime._stream import EventStream
+
+Key: TypeAlias = tuple[str, str]
+"""A run's key: tenant and run id."""
+
+
+@attrs.define(eq=False)
+class Hosting:
+    """What the sessions of one server share."""
+
+    orchestrator: Orchestrator
+    limits: ServerLimits
+    debug: bool = False
+    resume_window: float = 60
+    """Seconds that a hosted run goes on without a reader."""
+    is_draining: bool = False
+    """Whether the server is stopping, and starts no more runs."""
+    nursery: trio.Nursery | None = None
+    """Where hosted runs live, so that they outlast a server's cancellation by its drain; None for
+    the orchestrator's own."""
+    runs: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
+    """The runs that live with their connection, by tenant and run id."""
+    _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
+    """The hosted runs that were started here and have not ended."""
+    _readers: int = attrs.field(default=0, init=False)
+    _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    # Runs that live with their connection
+
+    @contextmanager
+    def holding(self, tenant_id: str, stream: EventStream) -> Iterator[None]:
+        """A run that ends with its connection."""
+        key = (tenant_id, stream.run_id)
+        self.runs[key] = stream
+        try:
+            yield
+        finally:
+            del self.runs[key]
+            self._idle.set()
+
+    # Hosted runs
+
+    async def start(
+        self, tenant_id: str, message: str, session_id: str | None, run_id: str | None
+    ) -> str:
+        """Start a hosted run, unless there is one of this id; gives its id.
+
+        Raises:
+          LimitExceeded: the conversation or the tenant is busy.
+
+        """
+        orchestrator = self.orchestrator
+        known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
+        nursery = self.nursery or orchestrator._engine._nursery
+        run_id = await orchestrator._start_in(
+            nursery, message, tenant_id, session_id, run_id, None, self.resume_window
+        )
+        hosted = orchestrator._recorder.runs.get((tenant_id, run_id))
+        if hosted is not None and not known:
+            self._hosted[hosted.key] = hosted.stream
+            hosted.stream._run.when_done(lambda: self._forget(hosted.key))
+        return run_id
+
+    def _forget(self, key: Key) -> None:
+        self._hosted.pop(key, None)
+        self._idle.set()
+
+    async def is_known(self, tenant_id: str, run_id: str) -> bool:
+        """Whether there is a hosted run of this key, live or ended."""
+        orchestrator = self.orchestrator
+        if orchestrator.attach(run_id, tenant_id=tenant_id).is_live:
+            return True
+        return await orchestrator.store.header(tenant_id, run_id) is not None
+
+    def find(self, tenant_id: str, run_id: str) -> EventStream | Follower | None:
+        """The controls of a run that goes on, whoever started it; None if there is none."""
+        if stream := self.runs.get((tenant_id, run_id)):
+            return stream
+        follower = self.orchestrator.attach(run_id, tenant_id=tenant_id)
+        return follower if follower.is_live else None
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Somebody reads a hosted run: a server that stops lets him read to the end."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            self._idle.set()
+
+    # The end
+
+    async def drain(self, seconds: float) -> None:
+        """Give the runs *seconds* to end, then end them with ERROR ``shutdown``."""
+        self.is_draining = True
+        with trio.move_on_after(seconds):
+            await self._wait_idle()
+        for stream in [*self.runs.values(), *self._hosted.values()]:
+            stream._fail("shutdown", "internal", "the server is shutting down")
+        # Each has its grace to clean up, and its reader the time to take the end.
+        with trio.move_on_after(self.orchestrator.limits.grace + self.limits.send):
+            await self._wait_idle()
+
+    async def _wait_idle(self) -> None:
+        while self.runs or self._hosted or self._readers:
+            self._idle = trio.Event()
+            await self._idle.wait()
