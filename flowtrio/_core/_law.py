@@ -381,7 +381,7 @@ class Law:
                     _T.TOOL_CALL_START, f"{call_id} belongs to message {call.message_id}", "L3"
                 )
         if data["provider_executed"]:
-            self._must_be_inside(message_id, agent)
+            self._must_be_inside(call_id, message_id, agent)
         elif message_id is not None:
             self._must_be_ready(message_id, agent)
         if call is None:
@@ -391,11 +391,11 @@ class Law:
             call.phase = CallPhase.STARTED
             call.message_id = message_id
 
-    def _must_be_inside(self, message_id: str | None, agent: str) -> None:
-        """The provider's own tools run while their message is written."""
-        message = None if message_id is None else self._messages.get(message_id)
-        if message is None or message.agent != agent:
-            self._refuse(_T.TOOL_CALL_START, f"{agent} has no open message {message_id}", "L3")
+    def _must_be_inside(self, call_id: str, message_id: str | None, agent: str) -> None:
+        """The provider's own tools run while their message is written; it may begin with one."""
+        if message_id is None or call_id == message_id:
+            self._refuse(_T.TOOL_CALL_START, f"{call_id} is inside no message", "L3")
+        self._message(_T.TOOL_CALL_START, message_id, agent)
 
     def _must_be_ready(self, message_id: str, agent: str) -> None:
         """Our tools start after the finish mark of the message that asked for them."""

@@ -258,6 +258,12 @@ WALKS: Final[dict[str, list[Event]]] = {
         end("c1"),
         whole("m1", "a"),
     ],
+    "a message that begins with a provider's call": [
+        *LIVE,
+        start("c1", "m1", by_provider=True),
+        end("c1"),
+        whole("m1"),
+    ],
     "a provider's call that ends after its message": [
         *LIVE,
         chunk("m1", ""),
@@ -597,6 +603,7 @@ def test_a_message_is_begun_once_in_a_live_run_by_an_agent_that_runs(
     ("before", "event"),
     [
         pytest.param(LIVE, start("c1", by_provider=True), id="provider call without a message"),
+        pytest.param(LIVE, start("x", "x", by_provider=True), id="a provider call as a message"),
         pytest.param(
             [*NESTED, whole("m1")], start("c2", "m1", "root/a"), id="call of another's message"
         ),
@@ -650,7 +657,12 @@ class Model:
         return [e for e in self.log if e[0] in kinds and e[1][key] == name]
 
     def message(self, name: str | None) -> list[Event]:
-        return self.of(_MESSAGE, "message_id", name)
+        events = self.of(_MESSAGE | {T.TOOL_CALL_START}, "message_id", name)
+        return [
+            event
+            for event in events
+            if event[0] is not T.TOOL_CALL_START or event[1]["provider_executed"]
+        ]
 
     def call(self, name: str | None) -> list[Event]:
         return self.of(_CALL, "call_id", name)
@@ -839,7 +851,7 @@ class Model:
         if said and said[0][2] != agent:
             return False
         if data["provider_executed"]:
-            return self.is_open(said)
+            return not said or self.is_open(said)
         finished = bool(said) and said[-1][0] is T.MESSAGE_COMPLETE
         return finished and said[-1][1]["finish_reason"] == "stop"
 

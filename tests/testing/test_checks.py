@@ -473,6 +473,7 @@ STILL_LAWFUL: Final[dict[str, set[str]]] = {
         "retries_its_model: swap 2 message_chunk tool_call_args",
         "retries_its_model: swap 5 message_reset message_part",
         "retries_its_model: swap 6 message_part message_chunk",
+        "lets_the_provider_search: swap 2 message_chunk tool_call_start",
         "lets_the_provider_search: swap 4 tool_call_end message_chunk",
         "is_cancelled_in_the_midst: swap 5 message_chunk tool_call_args",
     },

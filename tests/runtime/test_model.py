@@ -1,0 +1,314 @@
+"""Turns: how what a model says becomes a message, whatever it says and however it stops."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import (
+    Chunk,
+    Completion,
+    EventStream,
+    EventType,
+    RunContext,
+    ToolCall,
+    Usage,
+    tool,
+)
+from flowtrio._core._chunks import ToolArgs
+from flowtrio._core._exceptions import LocalProtocolError, RemoteProtocolError
+from flowtrio.testing import CUT, ScriptedModel
+from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
+
+T = EventType
+
+
+@tool
+async def look() -> str:
+    """Look."""
+    return "seen"
+
+
+def args(index: int, name: str, text: str, id: str = "") -> Chunk:
+    return Chunk(tool_args=[ToolArgs(index, id, name, text)])
+
+
+async def test_reasoning_and_text_of_all_alphabets() -> None:
+    model = ScriptedModel([Chunk(reasoning="Hm"), Chunk(content="Gr"), Chunk(content="üße\ud800")])
+
+    played = await play(runner(model))
+
+    assert [data["chunk"] for data in only(played.log, T.REASONING_CHUNK)] == ["Hm"]
+    assert await played.stream.result() == "Grüße\ufffd"
+
+
+async def test_parts_are_told_as_they_are() -> None:
+    cited = {"type": "citation", "url": "https://example.org"}
+    strange = {"type": "server_tool_result", "id": "never called", "result": 1}
+    model = ScriptedModel([Chunk(content="x", parts=[cited]), Chunk(parts=[strange])])
+
+    played = await play(runner(model))
+
+    assert [data["part"] for data in only(played.log, T.MESSAGE_PART)] == [cited, strange]
+
+
+async def test_a_refusal_is_what_the_conversation_keeps() -> None:
+    model = ScriptedModel([Chunk(parts=[{"type": "refusal", "text": "I will not."}])])
+
+    played = await play(runner(model))
+
+    assert played.stream.messages[-1]["content"] == "I will not."
+
+
+@pytest.mark.parametrize(
+    ("result", "outcome", "error"),
+    [
+        ({"result": [1]}, "ok", None),
+        ({"error": "too many"}, "error", "too many"),
+        ({"error": ""}, "error", "failed"),
+    ],
+)
+async def test_calls_that_the_provider_runs_are_brackets_in_the_message(
+    result: dict[str, Any], outcome: str, error: str | None
+) -> None:
+    call = {"type": "server_tool_call", "id": "s1", "name": "search", "arguments": {"q": "x"}}
+    ended = {"type": "server_tool_result", "id": "s1", **result}
+    model = ScriptedModel([Chunk(parts=[call]), Chunk(parts=[ended]), "found"])
+
+    played = await play(runner(model))
+
+    [start] = only(played.log, T.TOOL_CALL_START)
+    [end] = only(played.log, T.TOOL_CALL_END)
+    assert (start["provider_executed"], start["arguments"]) == (True, {"q": "x"})
+    assert (end["outcome"], end["error"], end["result"]) == (outcome, error, result.get("result"))
+
+
+async def test_a_reset_takes_back_all_that_the_message_had() -> None:
+    call = {"type": "server_tool_call", "id": "s1", "name": "search"}
+    model = ScriptedModel(
+        [
+            Chunk(content="wrong", reasoning="so", parts=[{"type": "refusal", "text": "no"}, call]),
+            args(0, "look", "{", "p1"),
+            Chunk(reset="another host"),
+            "right",
+        ]
+    )
+
+    played = await play(runner(model, look))
+
+    assert outcomes(played.log) == {"search": "cancelled", "look": "cancelled"}
+    types = [event.type for event in played.log]
+    reset = types.index(T.MESSAGE_RESET)
+    assert types[reset - 2 : reset] == [T.TOOL_CALL_END] * 2
+    assert await played.stream.result() == "right"
+    assert played.stream.messages[-1]["content"] == "right"
+
+
+async def test_a_reset_may_come_first() -> None:
+    played = await play(runner(ScriptedModel([Chunk(reset="again"), "right"])))
+
+    assert await played.stream.result() == "right"
+
+
+async def test_a_call_that_the_model_takes_back_is_closed() -> None:
+    final = Chunk(is_final=True, finish_reason="stop", raw_finish_reason="stop")
+    model = ScriptedModel([args(0, "look", "{}", "p1"), "never mind", final])
+
+    played = await play(runner(model, look))
+
+    assert outcomes(played.log) == {"look": "cancelled"}
+    assert await played.stream.result() == "never mind"
+
+
+async def test_arguments_may_come_before_their_name_and_without_an_id() -> None:
+    call = ToolCall("", "look", {})
+    final = Chunk(
+        is_final=True, tool_calls=[call], finish_reason="tool_calls", raw_finish_reason="x"
+    )
+    model = ScriptedModel([args(0, "", "{"), args(0, "look", ""), args(0, "", "}"), final], "fine")
+
+    played = await play(runner(model, look))
+
+    assert "".join(data["delta"] for data in only(played.log, T.TOOL_CALL_ARGS)) == "{}"
+    assert outcomes(played.log) == {"look": "ok"}
+    assert model.requests[1].messages[-1]["tool_call_id"]
+
+
+async def test_calls_that_were_never_written_are_run_all_the_same() -> None:
+    wanted = [ToolCall("a", "look", {}), ToolCall("b", "look", {})]
+    final = Chunk(is_final=True, tool_calls=wanted, finish_reason=None, raw_finish_reason="odd")
+    model = ScriptedModel([args(0, "other", "{}", "zz"), final], "fine")
+
+    played = await play(runner(model, look))
+
+    assert len(only(played.log, T.TOOL_CALL_START)) == 2
+    assert only(played.log, T.MESSAGE_COMPLETE)[0]["finish_reason"] == "tool_calls"
+    assert outcomes(played.log)["other"] == "cancelled"
+
+
+async def test_what_a_model_does_not_tell_is_counted_from_below() -> None:
+    final = Chunk(is_final=True, finish_reason=None, raw_finish_reason="odd")
+    played = await play(runner(ScriptedModel(["word " * 20, Chunk(reasoning="x" * 80), final])))
+
+    [complete] = only(played.log, T.MESSAGE_COMPLETE)
+    usage = only(played.log, T.DONE)[0]["usage"]
+    assert (complete["finish_reason"], complete["usage"]) == ("stop", None)
+    assert usage["quality"] == "lower_bound"
+    assert usage["completion_tokens"] >= 20
+    assert usage["reasoning_tokens"] >= 10
+
+
+class Plain:
+    """A foreign client: a coroutine that gives an iterator which cannot be closed."""
+
+    def __init__(self, *chunks: Chunk) -> None:
+        self.chunks = list(chunks)
+
+    async def stream_completion(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
+        return self
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        await trio.lowlevel.checkpoint()
+        if not self.chunks:
+            raise StopAsyncIteration
+        return self.chunks.pop(0)
+
+
+async def test_a_client_may_be_a_coroutine_that_gives_a_plain_iterator() -> None:
+    final = Chunk(content="!", is_final=True, finish_reason="stop", raw_finish_reason="stop")
+
+    played = await play(runner(Plain(Chunk(content="hi"), final)))
+
+    assert await played.stream.result() == "hi!"
+
+
+# Asked by an agent
+
+
+async def test_an_agent_asks_a_model_of_its_own() -> None:
+    model = ScriptedModel([Chunk(reasoning="hm"), "hello", ToolCall("p", "look", {})])
+    spec = {"type": "function", "function": {"name": "ready", "parameters": {}}}
+
+    async def body(ctx: RunContext) -> Any:
+        completion = await ctx.model(
+            [{"role": "user", "content": "hi"}], model, tools=[look, spec], temperature=0
+        )
+        assert isinstance(completion, Completion)
+        return [completion.reasoning, completion.content, completion.tool_calls[0].name]
+
+    played = await play(agent_of(body))
+
+    assert await played.stream.result() == ["hm", "hello", "look"]
+    [request] = model.requests
+    assert [given["function"]["name"] for given in request.tools] == ["look", "ready"]
+    assert request.options == {"temperature": 0}
+    # Running the calls is up to the agent, so they are none of the run's.
+    assert only(played.log, T.TOOL_CALL_ARGS) == []
+
+
+async def test_an_agent_without_a_model_is_told() -> None:
+    async def body(ctx: RunContext) -> None:
+        await ctx.model([{"role": "user", "content": "hi"}])
+
+    with pytest.raises(BaseException, match="no model of its own"):
+        await (await play(agent_of(body))).stream.result()
+
+
+async def test_an_agent_may_go_on_when_its_model_is_cut() -> None:
+    call = {"type": "server_tool_call", "id": "s1", "name": "search"}
+    model = ScriptedModel(["half", Chunk(parts=[call]), args(0, "look", "{"), CUT])
+
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(RemoteProtocolError):
+            await ctx.model([{"role": "user", "content": "hi"}], model)
+        return "without"
+
+    played = await play(agent_of(body))
+
+    assert await played.stream.result() == "without"
+    assert only(played.log, T.MESSAGE_COMPLETE)[0]["finish_reason"] == "error"
+    assert outcomes(played.log) == {"search": "cancelled"}
+
+
+async def test_a_call_that_has_ended_asks_no_model(autojump_clock: Any) -> None:
+    model = ScriptedModel()
+    refused: list[BaseException] = []
+
+    @tool(timeout=1)
+    async def late(ctx: RunContext) -> None:
+        """Ask in its cleanup."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                try:
+                    await ctx.model([{"role": "user", "content": "hi"}], model)
+                except trio.ClosedResourceError as exc:
+                    refused.append(exc)
+                # What it still says is discarded.
+                async with ctx.message() as out:
+                    await out.write("late")
+
+    played = await play(runner(calling("late"), late))
+
+    assert outcomes(played.log) == {"late": "timeout"}
+    assert len(refused) == 1
+    assert model.requests == []
+    assert played.stream.statistics().late_events >= 2
+
+
+async def test_a_slow_model_is_seen_by_the_watch_once_and_again(autojump_clock: Any) -> None:
+    # Each gap is within its limit, and together they are longer.
+    model = ScriptedModel([20, "a", 20, "b", Chunk(reasoning="c"), 20, "d"])
+
+    played = await play(runner(model))
+
+    assert await played.stream.result() == "abd"
+
+
+async def test_what_a_nested_agent_costs_is_counted_in_all_around_it() -> None:
+    nested = runner(ScriptedModel(["x", Usage(prompt_tokens=3, completion_tokens=4)]), name="n")
+
+    async def body(ctx: RunContext) -> str:
+        return str(await ctx.delegate(nested, "go"))
+
+    played = await play(agent_of(body))
+
+    assert only(played.log, T.AGENT_END)[0]["usage"]["completion_tokens"] == 4
+    assert only(played.log, T.DONE)[0]["usage"]["prompt_tokens"] == 3
+
+
+def test_local_errors_are_ours() -> None:
+    assert not issubclass(LocalProtocolError, RemoteProtocolError)
+
+
+async def test_reading_while_leaving(autojump_clock: Any) -> None:
+    """A model whose iterator is slow to close gets the grace, and no more."""
+    closed: list[float] = []
+
+    class Slow:
+        async def stream_completion(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
+            try:
+                yield Chunk(content="x")
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(1)
+                closed.append(trio.current_time())
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.MESSAGE_CHUNK:
+                stream.cancel()
+
+    played = await play(runner(Slow()), reader=reader)
+
+    assert played.status == "cancelled"
+    assert len(closed) == 1
