@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 import msgspec
@@ -69,7 +70,7 @@ class GeminiReply:
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._model: str | None = None
-        self._kept: list[dict[str, Any]] = []
+        self._kept: list[tuple[dict[str, Any], StringIO]] = []
         self._is_signed = False
         self._cited: set[tuple[Any, ...]] = set()
         self._executions = 0
@@ -177,12 +178,24 @@ class GeminiReply:
     def _keep(self, part: dict[str, Any]) -> None:
         """Keep a part for the next request; text that came in pieces becomes one."""
         self._is_signed = self._is_signed or part.keys() - {"text", "thought"} != set()
-        last = self._kept[-1] if self._kept else {}
+        last, words = self._kept[-1] if self._kept else ({}, StringIO())
         is_text = {"text", "thought"} >= part.keys() | last.keys()
+        text = part.get("text")
         if is_text and last.get("text") and part.get("thought") == last.get("thought"):
-            self._kept[-1] = {**last, "text": f"{last['text']}{part.get('text') or ''}"}
+            words.write(text if isinstance(text, str) else "")
             return
-        self._kept.append(part)
+        words = StringIO()
+        words.write(text if isinstance(text, str) else "")
+        self._kept.append((part, words))
+
+    def _carry(self) -> dict[str, Any] | None:
+        if not self._is_signed:
+            return None
+        parts = [
+            {**part, "text": words.getvalue()} if isinstance(part.get("text"), str) else part
+            for part, words in self._kept
+        ]
+        return {"gemini": {"parts": parts}}
 
     def _is_new(self, part: dict[str, Any]) -> bool:
         key = (part.get("url"), part.get("title"), part.get("text"))
@@ -205,7 +218,7 @@ class GeminiReply:
             raw_finish_reason=raw,
             usage=self._usage,
             model=self._model,
-            carry={"gemini": {"parts": self._kept}} if self._is_signed else None,
+            carry=self._carry(),
         )
 
 
@@ -293,12 +306,12 @@ def encode_request(
     """
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
-    names: dict[str, str] = {}
+    called: dict[str, dict[str, Any]] = {}
     for message in messages:
         if message["role"] in ("system", "developer"):
             system.append({"text": text_of(message.get("content"))})
             continue
-        role, parts = _encode_message(message, names)
+        role, parts = _encode_message(message, called)
         if contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
         elif parts:
@@ -340,24 +353,32 @@ def _encode_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _encode_message(
-    message: Mapping[str, Any], names: dict[str, str]
+    message: Mapping[str, Any], called: dict[str, dict[str, Any]]
 ) -> tuple[str, list[dict[str, Any]]]:
     match message["role"]:
         case "assistant":
-            return "model", _encode_reply(message, names)
+            return "model", _encode_reply(message, called)
         case "tool":
-            return "user", [_encode_result(message, names)]
+            return "user", [_encode_result(message, called)]
         case _:
             return "user", [_encode_part(part) for part in parts_of(message.get("content"))]
 
 
-def _encode_reply(message: Mapping[str, Any], names: dict[str, str]) -> list[dict[str, Any]]:
+def _encode_reply(
+    message: Mapping[str, Any], called: dict[str, dict[str, Any]]
+) -> list[dict[str, Any]]:
     calls = message.get("tool_calls") or ()
     for call in calls:
-        names[call["id"]] = call["function"]["name"]
+        called[call["id"]] = {"name": call["function"]["name"]}
     carry = (message.get("flowtrio") or {}).get("carry")
     if isinstance(carry, Mapping) and isinstance(carry.get("gemini"), Mapping):
-        return [dict(part) for part in carry["gemini"]["parts"]]
+        carried = [dict(part) for part in carry["gemini"]["parts"]]
+        written = [part["functionCall"] for part in carried if "functionCall" in part]
+        for call, own in zip(calls, written, strict=False):
+            if own.get("id"):
+                # Results are told apart by these, where the provider gives them.
+                called[call["id"]]["id"] = own["id"]
+        return carried
     parts = [_encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:
         arguments = json.loads(call["function"]["arguments"] or "{}")
@@ -369,15 +390,15 @@ def _encode_reply(message: Mapping[str, Any], names: dict[str, str]) -> list[dic
     return parts
 
 
-def _encode_result(message: Mapping[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _encode_result(message: Mapping[str, Any], called: dict[str, dict[str, Any]]) -> dict[str, Any]:
     text = text_of(message.get("content"))
     try:
         value = decode_json(text)
     except ValueError:
         value = text
     response = value if isinstance(value, dict) else {"result": value}
-    name = names.get(message["tool_call_id"], message["tool_call_id"])
-    return {"functionResponse": {"name": name, "response": response}}
+    call = called.get(message["tool_call_id"], {"name": message["tool_call_id"]})
+    return {"functionResponse": {**call, "response": response}}
 
 
 def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
