@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flowtrio._screen import printable
 from flowtrio.testing._checks import LawBroken, check_events
 from flowtrio.wire._json import decode_json
 
@@ -27,9 +28,10 @@ def _check_run(run_id: str, events: list[dict[str, Any]]) -> int:
     try:
         check_events(events)
     except LawBroken as exc:
-        print(f"run {run_id}: {len(events)} events, not lawful\n{exc}")
+        # A log may come from anywhere, and its names are told in what is wrong with it.
+        print(printable(f"run {run_id}: {len(events)} events, not lawful\n{exc}"))
         return BROKEN
-    print(f"run {run_id}: {len(events)} events, lawful")
+    print(printable(f"run {run_id}: {len(events)} events, lawful"))
     return LAWFUL
 
 

@@ -56,7 +56,7 @@ LAYERS = {
     ),
     "_demo": _layer("_core", "abc", "_runtime", libraries=("trio",)),
     ROOT: _layer(*BELOW_TESTING),
-    "_check": _layer("_core", "wire", "testing"),
+    "_check": _layer("_core", "wire", "testing", "_screen"),
     "_lanes": _layer("_core"),
     "_timeline": _layer("_core", "_lanes"),
     "_screen": _layer("_core", libraries=("rich",)),
