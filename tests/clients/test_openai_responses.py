@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from openai.types.responses.response_create_params import ResponseCreateParamsStreaming
 
 from flowtrio import Agent, EventType, OpenAIClient, ProviderError, StreamEngine, tool
 from flowtrio.testing import check_events
 from tests.support.model_server import open_model_server, refuses, sends
 from tests.support.responses import answers, call, events, message, reasoning, response, sse
+from tests.support.sdk_types import check_typed
 
 KEY = "sk-canary-4712"
 HELLO = [{"role": "user", "content": "hello"}]
@@ -84,6 +86,8 @@ async def test_a_conversation_with_tools_sends_back_what_the_model_thought() -> 
     check_events(told)
     assert told[-1].data["result"] == "Sunny in both."
     assert "gAAA-sealed" not in repr(told)
+    for exchange in server.exchanges:
+        check_typed(ResponseCreateParamsStreaming, exchange.body)
     outputs = [
         {"type": "function_call_output", "call_id": "call_1", "output": "sunny in Paris"},
         {"type": "function_call_output", "call_id": "call_2", "output": "sunny in Rome"},

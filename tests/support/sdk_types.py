@@ -38,7 +38,10 @@ def _errors(type_: Any, value: Any, path: str) -> Iterator[str]:
         if value not in arguments:
             yield f"{path}: {value!r} is none of {arguments}"
     elif origin is dict:
-        for key, item in _expect(dict, value).items():
+        if not isinstance(value, dict):
+            yield f"{path}: {type(value).__name__} is no object"
+            return
+        for key, item in value.items():
             yield from _errors(arguments[1], item, f"{path}.{key}")
     elif arguments:
         # Lists of all kinds.
@@ -51,10 +54,6 @@ def _errors(type_: Any, value: Any, path: str) -> Iterator[str]:
         kind = types.NoneType if type_ is None else (int, float) if type_ is float else type_
         if not isinstance(value, kind) or (kind is not bool and isinstance(value, bool)):
             yield f"{path}: {type(value).__name__} is no {type_}"
-
-
-def _expect(kind: type[Any], value: Any) -> Any:
-    return value if isinstance(value, kind) else {}
 
 
 def _errors_of_dict(type_: Any, value: Any, path: str) -> Iterator[str]:
