@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from flowtrio.clients._azure import AzureOpenAIClient as AzureOpenAIClient
     from flowtrio.clients._dashscope import DashScopeClient as DashScopeClient
     from flowtrio.clients._demo import DemoClient as DemoClient
+    from flowtrio.clients._fallback import FallbackClient as FallbackClient
     from flowtrio.clients._gemini import GeminiClient as GeminiClient
     from flowtrio.clients._ollama import OllamaClient as OllamaClient
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
@@ -64,6 +65,7 @@ _LAZY = {
     "AzureOpenAIClient": "flowtrio.clients._azure",
     "DashScopeClient": "flowtrio.clients._dashscope",
     "DemoClient": "flowtrio.clients._demo",
+    "FallbackClient": "flowtrio.clients._fallback",
     "GeminiClient": "flowtrio.clients._gemini",
     "OllamaClient": "flowtrio.clients._ollama",
     "OpenAIClient": "flowtrio.clients._openai",

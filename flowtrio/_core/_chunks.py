@@ -8,6 +8,7 @@ at the end. Chunks are made for every token, so they are msgspec Structs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from decimal import Decimal
 from io import StringIO
 from typing import Any, Literal, TypeAlias
 
@@ -35,7 +36,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """Price as a decimal text in the price table's currency, or None without a table."""
 
     def __add__(self, other: Usage) -> Usage:
-        """Sum of both; a lower bound if either is one."""
+        """Sum of both; a lower bound if either is one, and without a cost if either has none.
+
+        What spent no tokens counts for nothing.
+        """
         bound = "lower_bound" in (self.quality, other.quality)
         return Usage(
             prompt_tokens=self.prompt_tokens + other.prompt_tokens,
@@ -43,6 +47,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cached_tokens=self.cached_tokens + other.cached_tokens,
             quality="lower_bound" if bound else "measured",
+            cost=_add_costs(self, other),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,6 +60,23 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             "quality": self.quality,
             "cost": self.cost,
         }
+
+
+def _add_costs(one: Usage, other: Usage) -> str | None:
+    costs = [
+        usage.cost
+        for usage in (one, other)
+        if usage.cost is not None or usage.prompt_tokens or usage.completion_tokens
+    ]
+    if not costs or None in costs:
+        return None
+    return decimal_text(sum((Decimal(cost) for cost in costs if cost), Decimal(0)))
+
+
+def decimal_text(value: Decimal) -> str:
+    """A decimal as plain text, without an exponent or trailing zeros."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 @attrs.frozen

@@ -15,6 +15,7 @@ import trio
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import Limits
+from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._core._values import clean_text
 
 from ._agent import agent_name, check_agent
@@ -48,8 +49,10 @@ class StreamEngine:
     """Which events its streams give, unless a stream says otherwise."""
     limits: Limits = attrs.Factory(Limits)
     """Limits of its runs, unless a stream says otherwise."""
-    prices: Any = None
-    """Price table for ``usage.cost``; None for no costs."""
+    prices: PriceTable | None = attrs.field(default=None, converter=read_prices)
+    """Prices for ``usage.cost``, by model: a mapping such as
+    ``{"model": {"prompt": "0.15", "completion": "0.60", "cached": "0.075"}}``, each for a million
+    tokens (``cached`` may be left out). None for no costs."""
     wall_clock: Callable[[], float] = time.time
     """UTC in seconds; read once per run."""
     make_run_id: Callable[[], str] = make_run_id
@@ -132,6 +135,7 @@ class StreamEngine:
             wall_clock=world.wall_clock,
             schedule_every=world.schedule_every,
             simulation=simulation,
+            prices=self.prices,
         )
         run = Run(info, agent, admission)
         return EventStream(run, self.mode if mode is None else StreamMode(mode), self)

@@ -294,7 +294,7 @@ class Turn:
         calls = self._match_calls(final.tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
-        told = final.usage if isinstance(final.usage, Usage) else None
+        told = self._priced(final.usage, final.model) if isinstance(final.usage, Usage) else None
         usage = self._lower_bound(len(content)) if told is None else told
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
@@ -361,11 +361,20 @@ class Turn:
     def _lower_bound(self, characters: int) -> Usage:
         reasoning = self._reasoning.tell()
         seen = characters + self._hidden
-        return Usage(
+        usage = Usage(
             completion_tokens=math.ceil(seen / _CHARACTERS_A_TOKEN),
             reasoning_tokens=math.ceil(reasoning / _CHARACTERS_A_TOKEN),
             quality="lower_bound",
         )
+        return self._priced(usage, None)
+
+    def _priced(self, usage: Usage, answered: str | None) -> Usage:
+        """*usage* with its cost, by the model that answered, else by the one that was asked."""
+        prices = self.run.info.prices
+        if prices is None:
+            return usage
+        asked = getattr(self.client, "model", None)
+        return prices.priced(usage, (answered, asked if isinstance(asked, str) else None))
 
     # The watch
 

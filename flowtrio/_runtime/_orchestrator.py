@@ -15,6 +15,7 @@ import trio
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._limits import Limits
+from flowtrio._core._prices import PriceTable, read_prices
 
 from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
@@ -77,8 +78,8 @@ class Orchestrator:
     """Where conversations are kept; in memory by default."""
     runs_per_tenant: int | None = None
     """Runs of one tenant at once, those in line included; None for no limit."""
-    prices: Any = None
-    """Price table for ``usage.cost``; None for no costs."""
+    prices: PriceTable | None = attrs.field(default=None, converter=read_prices)
+    """Prices for ``usage.cost``; see `StreamEngine`."""
     on_busy: OnBusy = "queue"
     """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
     queue_length: int = 16

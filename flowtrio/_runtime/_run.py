@@ -59,6 +59,7 @@ from ._transcript import Transcript
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
+    from flowtrio._core._prices import PriceTable
     from flowtrio.abc import AgentLike
 
     from ._calls import ActiveCall
@@ -99,6 +100,7 @@ class RunInfo:
     wall_clock: Callable[[], float]
     schedule_every: int
     simulation: Simulation | None
+    prices: PriceTable | None
 
 
 @attrs.frozen

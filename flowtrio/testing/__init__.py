@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from flowtrio._core._util import publish as _publish
+from flowtrio.testing._check_client import MakeClient as MakeClient
+from flowtrio.testing._check_client import check_llm_client as check_llm_client
 from flowtrio.testing._checks import LawBroken as LawBroken
 from flowtrio.testing._checks import Violation as Violation
 from flowtrio.testing._checks import check_events as check_events
@@ -21,6 +23,8 @@ from flowtrio.testing._models import SimulatedFailure as SimulatedFailure
 from flowtrio.testing._models import SimulatedModel as SimulatedModel
 from flowtrio.testing._readers import Reader as Reader
 from flowtrio.testing._recorder import RunRecorder as RunRecorder
+from flowtrio.testing._recording import RecordingClient as RecordingClient
+from flowtrio.testing._recording import ReplayClient as ReplayClient
 from flowtrio.testing._requests import check_messages as check_messages
 from flowtrio.testing._schedule import Deviation as Deviation
 from flowtrio.testing._schedule import Schedule as Schedule

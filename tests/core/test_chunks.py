@@ -88,6 +88,7 @@ USAGES: Final = st.fixed_dictionaries(
     {
         **dict.fromkeys(COUNTS, st.integers(0, 10**9)),
         "quality": st.sampled_from(["measured", "lower_bound"]),
+        "cost": st.sampled_from([None, "0", "0.1", "12.0000001"]),
     }
 ).map(lambda fields: Usage(**fields))
 
@@ -116,8 +117,12 @@ def test_a_sum_is_measured_only_if_both_were(one: Any, other: Any, sum: str) -> 
     assert (Usage(quality=one) + Usage(quality=other)).quality == sum
 
 
-def test_a_price_is_not_added_as_if_it_were_known() -> None:
-    assert (Usage(cost="0.1") + Usage(cost="0.2")).cost is None
+def test_costs_add_up_as_decimals_and_are_unknown_if_one_is() -> None:
+    assert (Usage(cost="0.1") + Usage(cost="0.2")).cost == "0.3"
+    assert (Usage(cost="0.10") + Usage(cost="2")).cost == "2.1"
+    assert (Usage(cost="100") + Usage(cost="0")).cost == "100"
+    assert (Usage(cost="0.1") + Usage()).cost == "0.1"
+    assert (Usage(cost="0.1") + Usage(prompt_tokens=1)).cost is None
 
 
 def test_events_carry_all_six_keys_of_usage() -> None:

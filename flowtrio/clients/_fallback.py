@@ -1,0 +1,231 @@
+"""`FallbackClient`: several models in line, each for when those before it fail."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import AsyncIterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import attrs
+import trio
+
+from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder
+from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
+from flowtrio._core._limits import ModelLimits
+from flowtrio.abc import LLMClient, Message, ToolSpec
+
+_NO_LIMITS: Final = ModelLimits(connect=math.inf, first_token=math.inf, gap=math.inf)
+
+
+@attrs.frozen(kw_only=True)
+class FallbackStatistics:
+    """A snapshot for debugging; never used for logic."""
+
+    replies: tuple[int, ...]
+    """Replies that were asked of each client, in their order."""
+    failures: tuple[int, ...]
+    """How many of those failed."""
+
+
+class FallbackClient:
+    """Asks the first of several clients, and the next one where that fails.
+
+    A reply that fails in the middle begins anew with the next client: the run tells it by a
+    MESSAGE_RESET. What makes a client fail is the model's doing: its host refuses or cannot be
+    reached, its stream is malformed, cut or stalls. Each client's own limits and retries hold;
+    errors of other kinds, such as a bug in a client, are not hidden.
+
+    Args:
+      clients: At least one, in the order in which they are asked.
+
+    Raises:
+      TypeError: one of them has no ``stream_completion``.
+      ValueError: there is none.
+
+    """
+
+    limits = _NO_LIMITS
+    """None of its own, so that a run's limit does not end a reply that the next client can give."""
+
+    def __init__(self, clients: Sequence[LLMClient]) -> None:
+        self._clients = tuple(clients)
+        if not self._clients:
+            raise ValueError("FallbackClient([]): expected at least one client")
+        for client in self._clients:
+            if not callable(getattr(client, "stream_completion", None)):
+                raise TypeError(
+                    f"FallbackClient: {type(client).__name__} has no stream_completion method"
+                )
+        self._replies = [0] * len(self._clients)
+        self._failures = [0] * len(self._clients)
+
+    def __repr__(self) -> str:
+        return f"<FallbackClient {list(self._clients)!r}>"
+
+    def stream_completion(
+        self,
+        messages: Sequence[Mapping[str, Any] | Message],
+        tools: Sequence[ToolSpec] | None = None,
+        **options: Any,
+    ) -> FallbackReply:
+        """Ask for one reply; see `flowtrio.abc.LLMClient`. The options go to every client."""
+        if tools:
+            options["tools"] = tools
+        return FallbackReply(self, [dict(message) for message in messages], options)
+
+    async def complete(
+        self,
+        messages: Sequence[Mapping[str, Any] | Message],
+        tools: Sequence[ToolSpec] | None = None,
+        **options: Any,
+    ) -> Completion:
+        """Ask for one reply and give it whole."""
+        builder = CompletionBuilder()
+        async with self.stream_completion(messages, tools, **options) as reply:
+            async for chunk in reply:
+                if (completion := builder.add(chunk)) is not None:
+                    return completion
+        raise AssertionError("a reply ends with its final chunk or an error")
+
+    def statistics(self) -> FallbackStatistics:
+        """A snapshot for debugging; never to be used for logic."""
+        return FallbackStatistics(replies=tuple(self._replies), failures=tuple(self._failures))
+
+    async def aclose(self) -> None:
+        """Close the clients that can be closed."""
+        for client in self._clients:
+            if (aclose := getattr(client, "aclose", None)) is not None:
+                await aclose()
+
+    async def __aenter__(self) -> Self:
+        """Give the client itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.aclose()
+
+
+class FallbackReply(AsyncIterator[Chunk]):
+    """One reply on its way, from whichever client gives it."""
+
+    def __init__(
+        self,
+        fallback: FallbackClient,
+        messages: list[Message],
+        options: dict[str, Any],
+    ) -> None:
+        self._fallback = fallback
+        self._messages = messages
+        self._options = options
+        self._place = -1
+        self._reply: Any = None
+        self._limits = _NO_LIMITS
+        self._has_spoken = False
+        self._is_over = False
+        self._errors: list[Exception] = []
+
+    async def __anext__(self) -> Chunk:
+        """Give the next chunk; one with ``reset`` where another client begins anew.
+
+        Raises:
+          ProviderError: every client failed; the causes are what they failed of.
+
+        """
+        while not self._is_over:
+            if self._reply is None:
+                await self._ask_next()
+            try:
+                chunk = await self._read()
+            except (ProviderError, RemoteProtocolError, DeadlineExceeded) as exc:
+                reset = await self._give_up(exc)
+                if reset is not None:
+                    return reset
+                continue
+            self._has_spoken = True
+            if chunk.is_final:
+                self._is_over = True
+                await self._close()
+            return chunk
+        raise StopAsyncIteration
+
+    async def _ask_next(self) -> None:
+        self._place += 1
+        client = self._fallback._clients[self._place]
+        self._fallback._replies[self._place] += 1
+        reply: Any = client.stream_completion(self._messages, **self._options)
+        if inspect.isawaitable(reply):
+            reply = await reply
+        self._reply = reply
+        # Our own replies keep to their client's limits by themselves.
+        is_limited = isinstance(getattr(reply, "limits", None), ModelLimits)
+        limits = getattr(client, "limits", None)
+        limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
+        self._limits = _NO_LIMITS if is_limited else limits
+
+    async def _read(self) -> Chunk:
+        name = "gap" if self._has_spoken else "first_token"
+        seconds = getattr(self._limits, name)
+        with trio.move_on_after(seconds):
+            try:
+                return await anext(self._reply)
+            except StopAsyncIteration:
+                raise RemoteProtocolError(
+                    "the model's stream ended without its finish mark",
+                    code="stream_cut",
+                    retryable=True,
+                ) from None
+        raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+
+    async def _give_up(self, exc: Exception) -> Chunk | None:
+        """Leave the client that failed; gives the reset, where there is something to discard."""
+        await self._close()
+        self._fallback._failures[self._place] += 1
+        self._errors.append(exc)
+        clients = self._fallback._clients
+        if self._place == len(clients) - 1:
+            self._is_over = True
+            if len(clients) == 1:
+                raise exc
+            raise ProviderError(
+                f"all {len(clients)} models failed, the last one: {exc}",
+                code=getattr(exc, "code", "deadline_exceeded"),
+                retryable=any(getattr(e, "retryable", True) for e in self._errors),
+                detail=getattr(exc, "detail", None),
+            ) from ExceptionGroup("the models' failures", self._errors)
+        has_spoken, self._has_spoken = self._has_spoken, False
+        if not has_spoken:
+            return None
+        code = getattr(exc, "code", None) or getattr(exc, "deadline", None) or type(exc).__name__
+        return Chunk(reset=f"model {self._place + 1} of {len(clients)} failed: {code}")
+
+    async def _close(self) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None and (aclose := getattr(reply, "aclose", None)) is not None:
+            await aclose()
+
+    async def aclose(self) -> None:
+        """Leave the rest unsaid."""
+        self._is_over = True
+        await self._close()
+        await trio.lowlevel.checkpoint()
+
+    async def __aenter__(self) -> Self:
+        """Give the reply itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the rest unsaid."""
+        await self.aclose()
