@@ -252,6 +252,17 @@ async def test_a_server_for_everybody_has_to_be_meant() -> None:
         await serve_websocket(orchestrator, "0.0.0.0", 0)
 
 
+async def test_a_server_says_which_port_it_cannot_have() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match="in use") as caught:
+            await serve_websocket(Orchestrator(llm_client=DemoClient()), "127.0.0.1", port)
+
+    assert caught.value.__notes__ == [f"flowtrio can't listen on 127.0.0.1, port {port}"]
+
+
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """The exit status and what was said of it."""
     return main(arguments), capsys.readouterr().err

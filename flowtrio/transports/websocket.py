@@ -99,7 +99,11 @@ async def serve_websocket(
         host=host, token=token, origins=origins, authenticate=authenticate, insecure=insecure
     )
     limits = ServerLimits() if limits is None else limits
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host)
+    except OSError as exc:
+        exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
+        raise
     server = _Server(
         hosting=Hosting(orchestrator, limits, debug, resume_window),
         access=access,
