@@ -111,3 +111,63 @@ async def test_a_failure_in_mid_stream_is_told_with_the_providers_words() -> Non
     assert caught.value.retryable
     assert caught.value.detail is not None
     assert caught.value.detail["words"] == "sorry, ***"
+
+
+async def test_what_a_model_says_beside_text_is_in_the_log() -> None:
+    search = {"type": "web_search_call", "status": "completed", "action": {"query": "sun"}}
+    image = {"type": "image_generation_call", "status": "completed", "result": "AAAA"}
+    cited = [{"type": "url_citation", "url": "https://a.example", "title": "A"}]
+    text = {"type": "output_text", "text": "Sunny.", "annotations": cited}
+    answer = answers(reasoning("Hm."), search, image, message("Sunny.", content=[text]))
+    async with open_model_server([answer]) as server, client_of(server) as client:
+        agent = Agent(llm_client=client)
+        async with StreamEngine().stream(agent, "hello") as stream:
+            told = [event async for event in stream]
+        async with StreamEngine().stream(agent, "again", history=stream.messages) as second:
+            await second.result()
+
+    check_events(told)
+    starts = [event.data for event in told if event.type is EventType.TOOL_CALL_START]
+    ends = [event.data for event in told if event.type is EventType.TOOL_CALL_END]
+    assert [(start["tool_name"], start["arguments"]) for start in starts] == [
+        ("web_search", {"query": "sun"}),
+        ("image_generation", {}),
+    ]
+    assert all(start["provider_executed"] for start in starts)
+    assert [end["outcome"] for end in ends] == ["ok", "ok"]
+    parts = [event.data["part"] for event in told if event.type is EventType.MESSAGE_PART]
+    assert parts == [
+        {"type": "file", "mime_type": "image/png", "data": "AAAA"},
+        {"type": "citation", "url": "https://a.example", "title": "A"},
+    ]
+    # All of it goes back as it came.
+    assert (
+        server.exchanges[1].body["input"][1:5]
+        == response(reasoning("Hm."), search, image, message("Sunny.", content=[text]))["output"]
+    )
+
+
+async def test_a_refusal_is_the_reply_in_the_conversation() -> None:
+    refusal = {"type": "message", "content": [{"type": "refusal", "refusal": "I won't."}]}
+    async with open_model_server([answers(refusal)]) as server, client_of(server) as client:
+        async with StreamEngine().stream(Agent(llm_client=client), "hello") as stream:
+            told = [event async for event in stream]
+
+    check_events(told)
+    parts = [event.data["part"] for event in told if event.type is EventType.MESSAGE_PART]
+    assert parts == [{"type": "refusal", "text": "I won't."}]
+    assert stream.messages[-1]["content"] == "I won't."
+
+
+async def test_an_answer_of_a_type_is_asked_for_by_its_schema_and_once_again() -> None:
+    turns = [answers(message('{"result": "many"}')), answers(message('{"result": 3}'))]
+    async with open_model_server(turns) as server, client_of(server) as client:
+        async with StreamEngine().stream(Agent(llm_client=client, output=int), "hello") as stream:
+            assert await stream.result() == 3
+
+    form = server.exchanges[0].body["text"]["format"]
+    assert (form["type"], form["name"]) == ("json_schema", "int")
+    assert form["schema"]["properties"] == {"result": {"type": "integer"}}
+    assert len(server.exchanges) == 2
+    for exchange in server.exchanges:
+        check_typed(ResponseCreateParamsStreaming, exchange.body)
