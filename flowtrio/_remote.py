@@ -273,7 +273,13 @@ async def _open_stream(
 ) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
     host = url.hostname or ""
     if url.scheme == "wss":
-        return await trio.open_ssl_over_tcp_stream(host, url.port or 443, https_compatible=True)
+        stream = await trio.open_ssl_over_tcp_stream(host, url.port or 443, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        return stream
     return await trio.open_tcp_stream(host, url.port or 80)
 
 
@@ -285,7 +291,7 @@ def _words(exc: BaseException) -> str:
             return f"the server answers {exc.status_code}"
         case trio.TooSlowError():
             return f"no answer within {_CONNECT} s"
-        case OSError():
+        case OSError() | trio.BrokenResourceError():
             return str(exc.__cause__ or exc)
         case _:
             return "it does not answer as a WebSocket server"

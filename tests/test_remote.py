@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -254,14 +256,21 @@ async def test_a_server_that_does_not_answer_is_given_up_in_time(
     assert str(error).endswith("no answer within 0.2 s")
 
 
-async def test_wss_asks_for_a_certificate_that_can_be_trusted() -> None:
+async def test_wss_asks_for_a_certificate_that_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     agent = Agent(llm_client=DemoClient(delay=0))
     async with open_server(agent, ssl_context=context) as served:
-        error = await refused(RemoteSource(served.url.replace("ws:", "wss:")))
+        source = RemoteSource(served.url.replace("ws:", "wss:"))
+        error = await refused(source)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        check_events(await read(source))
 
+    assert "certificate" in str(error)
     assert not error.has_begun
 
 
@@ -275,3 +284,46 @@ async def test_what_cannot_be_sent_any_more_is_the_readers_business() -> None:
     await run._write(Closed())
 
     assert run._pending, "it is to be sent again"
+
+
+@asynccontextmanager
+async def open_dropping_proxy(port: int, *allowed: int) -> AsyncIterator[int]:
+    """A proxy that drops its connections, each after so many bytes from the server."""
+    left = list(allowed)
+
+    async def forward(source: trio.SocketStream, sink: trio.SocketStream, most: float) -> None:
+        async for data in source:
+            most -= len(data)
+            if most < 0:
+                break
+            await sink.send_all(data)
+
+    async def handle(client: trio.SocketStream) -> None:
+        most = left.pop(0) if left else float("inf")
+        server = await trio.open_tcp_stream("127.0.0.1", port)
+        async with server, trio.open_nursery() as nursery:
+
+            async def one_way(*arguments: Any) -> None:
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    await forward(*arguments)
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(one_way, client, server, float("inf"))
+            nursery.start_soon(one_way, server, client, most)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, handle, 0)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+        assert not left, "the connection was dropped less often than planned"
+
+
+async def test_a_run_on_a_real_server_goes_on_through_dropped_connections() -> None:
+    agent = Agent(llm_client=DemoClient(delay=0.005), tools=[])
+    async with open_server(agent) as served:
+        async with open_dropping_proxy(served.port, 1500, 2500) as port:
+            source = RemoteSource(f"ws://127.0.0.1:{port}/chat", delays=(0.0, 0.05, 0.2, 1.0))
+            events = await read(source)
+
+    check_events(events)
+    assert events[-1].data["status"] == "completed"

@@ -250,6 +250,16 @@ def test_a_picture_of_ten_thousand_events_has_less_than_a_megabyte(make: Callabl
     ElementTree.fromstring(picture)
 
 
+def test_a_log_too_long_for_a_small_picture_is_drawn_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_timeline, "LARGEST", 100)
+    picture = draw_timeline(delegates())
+
+    assert "DONE completed" not in texts(picture)
+    assert "lawyer#2" in texts(picture)
+
+
 def test_long_streams_are_as_readable_as_short_ones() -> None:
     """Two streams of thousands of chunks take the room of a few events."""
     assert len(draw_timeline(two_streams())) < 2 * len(draw_timeline(ten_events()))
