@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from typing import Annotated, Any, Literal, Optional
 
 import attrs
 import jsonschema
 import pytest
+import trio
 
 from flowtrio import EventType, RunContext, ToolCall, tool
 from flowtrio.testing import ScriptedModel
@@ -161,3 +163,145 @@ def test_a_tool_is_still_a_function() -> None:
         return 2 * size
 
     assert double(4) == 8
+
+
+# What is no tool
+
+
+def _yields() -> Any:
+    yield 1
+
+
+async def _yields_later() -> Any:
+    yield 1
+
+
+def _any(*args: int) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("fn", "words"),
+    [
+        (7, "expected a function"),
+        (Point, "expected a function"),
+        (_yields, "yields"),
+        (_yields_later, "yields"),
+        (_any, "named parameters"),
+    ],
+)
+def test_what_cannot_be_called_by_a_model_is_refused(fn: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        tool(fn)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"colour": 1}, "unknown options colour"),
+        ({"timeout": "long"}, "no number"),
+        ({"timeout": True}, "no number"),
+        ({"timeout": 0}, "too small"),
+        ({"retries": -1}, "too small"),
+        ({"retries": 0.5}, "no whole number"),
+        ({"concurrency": 0}, "too small"),
+        ({"name": "two words"}, "expected 1 to 64"),
+    ],
+)
+def test_options_are_checked_where_they_are_given(options: dict[str, Any], words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=words):
+        tool(**options)(_any)
+
+
+def test_an_annotation_that_means_nothing_is_told() -> None:
+    def odd(size: "Nowhere") -> None:  # type: ignore[name-defined] # noqa: F821, UP037
+        """Do something."""
+
+    def unfit(size: trio.Event) -> None:
+        """Do something."""
+
+    for fn in (odd, unfit):
+        with pytest.raises(TypeError, match=f"tool '{fn.__name__}'"):
+            tool(fn)
+
+
+def test_partials_methods_and_callable_objects_are_tools_too() -> None:
+    def scale(factor: int, size: int) -> int:
+        """Scale."""
+        return factor * size
+
+    class Shop:
+        def buy(self, count: int) -> int:
+            """Buy."""
+            return count
+
+        def __call__(self, count: int) -> int:
+            """Sell."""
+            return -count
+
+    doubled = tool(name="double")(functools.partial(scale, 2))
+    assert set(doubled.parameters["properties"]) >= {"size"}
+    assert doubled(size=4) == 8
+    assert tool(Shop().buy).parameters["required"] == ["count"]
+    assert tool(name="sell")(Shop())(count=1) == -1
+
+
+async def test_defaults_that_can_change_are_fresh_for_each_call() -> None:
+    @tool
+    async def collect(item: str, into: list[str] = []) -> list[str]:  # noqa: B006
+        """Collect."""
+        into.append(item)
+        return into
+
+    wanted = [ToolCall(id, "collect", {"item": id}) for id in ("a", "b")]
+    played = await play(runner(ScriptedModel(wanted, "fine"), collect))
+
+    assert [end["result"] for end in only(played.log, T.TOOL_CALL_END)] in (
+        [["a"], ["b"]],
+        [["b"], ["a"]],
+    )
+
+
+@attrs.define
+class Node:
+    """Refers to itself, and to what does not."""
+
+    at: Point
+    next: Optional[Node] = None  # noqa: UP045 - people write it
+    kinds: list[Colour] = attrs.Factory(list)
+
+
+def test_only_what_refers_to_itself_stays_a_reference() -> None:
+    @tool
+    async def walk(start: Node, other: Node | None = None) -> None:
+        """Walk."""
+
+    schema = walk.parameters
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert set(schema["$defs"]) == {"Node"}
+    jsonschema.validate({"start": {"at": {"x": 1}, "next": {"at": {"x": 2}}}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"start": {"at": {"x": 1}, "next": {"at": {"x": "2"}}}}, schema)
+
+
+def test_tools_of_one_agent_are_a_list_with_names_of_their_own() -> None:
+    with pytest.raises(TypeError, match="expected a list"):
+        runner_of(paint)
+    with pytest.raises(ValueError, match="names of their own: paint"):
+        runner_of([paint, paint])
+
+
+def runner_of(tools: Any) -> Any:
+    from flowtrio import Agent
+
+    return Agent(llm_client=ScriptedModel(), tools=tools)
+
+
+def test_a_function_becomes_the_same_tool_each_time() -> None:
+    def plain(size: int) -> int:
+        """Do something."""
+        return size
+
+    first, second = runner_of([plain]).tools, runner_of([plain]).tools
+    assert first == second
+    assert first[0] is second[0]
+    assert runner_of([functools.partial(plain, size=1)]).tools[0].name == "plain"

@@ -1,0 +1,250 @@
+"""`RunContext`: what an agent knows of its run, and what each verb does when things go wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from flowtrio import EventStream, EventType, Limits, RunContext, ToolFailed, tool
+from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError
+from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
+
+T = EventType
+
+
+async def test_an_agent_knows_its_run() -> None:
+    history = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "yes"}]
+    app = {"db": object()}
+
+    async def body(ctx: RunContext) -> list[Any]:
+        assert ctx.app is app
+        assert list(ctx.history) == history
+        assert repr(ctx) == f"<RunContext run={ctx.run_id!r} agent='root'>"
+        return [ctx.run_id, ctx.agent, ctx.tenant_id, ctx.session_id]
+
+    played = await play(agent_of(body), history=history, app=app, run_id="r7")
+
+    assert await played.stream.result() == ["r7", "root", "default", None]
+    assert repr(played.stream) == "<EventStream run='r7' status='completed'>"
+
+
+async def test_progress_belongs_to_a_tool_call() -> None:
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(LocalProtocolError, match="expected a tool call's context"):
+            await ctx.progress(1)
+        return "told"
+
+    played = await play(agent_of(body))
+
+    assert await played.stream.result() == "told"
+
+
+async def test_the_same_status_twice_is_told_once() -> None:
+    async def body(ctx: RunContext) -> None:
+        for text in ("packing", "packing", "sending"):
+            await ctx.status(text)
+
+    played = await play(agent_of(body))
+
+    reasons = [data["reason"] for data in only(played.log, T.STATE_CHANGE)]
+    assert reasons.count("packing") == 1
+    assert "sending" in reasons
+
+
+async def test_a_message_that_fails_is_kept_as_far_as_it_came() -> None:
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(ValueError, match="planted"):
+            async with ctx.message() as out:
+                await out.write("half")
+                raise ValueError("planted")
+        return "went on"
+
+    played = await play(agent_of(body))
+
+    [complete] = only(played.log, T.MESSAGE_COMPLETE)
+    assert (complete["content"], complete["finish_reason"]) == ("half", "error")
+    assert await played.stream.result() == "went on"
+
+
+async def test_a_message_that_a_scope_cuts_off_is_cancelled(autojump_clock: Any) -> None:
+    async def body(ctx: RunContext) -> str:
+        with trio.move_on_after(1):
+            async with ctx.message() as out:
+                await out.write("half")
+                await trio.sleep_forever()
+        return "went on"
+
+    played = await play(agent_of(body))
+
+    [complete] = only(played.log, T.MESSAGE_COMPLETE)
+    assert (complete["content"], complete["finish_reason"]) == ("half", "cancelled")
+
+
+async def test_a_call_that_fails_raises_with_its_cause() -> None:
+    cause = ValueError("planted")
+
+    @tool
+    async def fails() -> None:
+        """Fail."""
+        raise cause
+
+    failures: list[ToolFailed] = []
+
+    async def body(ctx: RunContext) -> None:
+        try:
+            await ctx.call(fails)
+        except ToolFailed as exc:
+            failures.append(exc)
+
+    await play(agent_of(body))
+
+    [failed] = failures
+    assert (failed.outcome, failed.tool_name, failed.call_id) == ("error", "fails", "c1")
+    assert failed.__cause__ is cause
+
+
+async def test_a_call_that_is_cancelled_raises_without_an_error(autojump_clock: Any) -> None:
+    async def stuck() -> None:
+        """Never end."""
+        await trio.sleep_forever()
+
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(ToolFailed, match="ended cancelled"):
+            await ctx.call(stuck)
+        return "went on"
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.TOOL_CALL_START:
+                assert stream.cancel_tool(event.data["call_id"])
+
+    played = await play(agent_of(body), reader=reader)
+
+    assert await played.stream.result() == "went on"
+
+
+async def test_a_call_that_a_scope_cuts_off_is_cancelled(autojump_clock: Any) -> None:
+    async def stuck() -> None:
+        """Never end."""
+        await trio.sleep_forever()
+
+    async def body(ctx: RunContext) -> str:
+        with trio.move_on_after(1):
+            await ctx.call(stuck)
+        return "went on"
+
+    played = await play(agent_of(body))
+
+    assert outcomes(played.log) == {"stuck": "cancelled"}
+    assert await played.stream.result() == "went on"
+
+
+async def test_a_question_that_nobody_answers_times_out(autojump_clock: Any) -> None:
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await ctx.ask("Anybody?")
+        assert isinstance(caught.value, TimeoutError)
+        return caught.value.deadline
+
+    played = await play(agent_of(body), limits=Limits(input=3))
+
+    assert await played.stream.result() == "input"
+    assert only(played.log, T.INPUT_RESOLVED)[0]["outcome"] == "timeout"
+
+
+async def test_a_question_that_a_scope_cuts_off_leaves_no_status_behind(
+    autojump_clock: Any,
+) -> None:
+    async def body(ctx: RunContext) -> str:
+        with trio.move_on_after(1):
+            await ctx.ask("Anybody?")
+        return "went on"
+
+    played = await play(agent_of(body))
+
+    assert only(played.log, T.INPUT_RESOLVED)[0]["outcome"] == "cancelled"
+    assert [data["new_status"] for data in only(played.log, T.STATE_CHANGE)] == [
+        "running",
+        "waiting_for_input",
+        "running",
+        "completed",
+    ]
+
+
+async def test_questions_where_nobody_reads_time_out_at_once(autojump_clock: Any) -> None:
+    from flowtrio import StreamEngine
+
+    asked = trio.Event()
+
+    async def body(ctx: RunContext, message: str) -> str:
+        outcomes = []
+        for number in range(2):
+            try:
+                asked.set()
+                await ctx.ask(f"{number}?")
+            except TimeoutError:
+                outcomes.append("timeout")
+        outcomes.append(str(await ctx.approve("launch")))
+        return " ".join(outcomes)
+
+    async with StreamEngine().stream(body, "go") as stream:
+        # The first question is open already when the reader gives up.
+        while str(stream.status) != "waiting_for_input":
+            await anext(stream)
+        begun = trio.current_time()
+        assert await stream.result() == "timeout timeout False"
+        assert trio.current_time() == begun
+
+
+@pytest.mark.parametrize("verb", ["status", "custom", "ask", "approve"])
+async def test_what_is_no_text_is_refused(verb: str) -> None:
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(TypeError, match="expected a str, got int"):
+            await getattr(ctx, verb)(7)
+        return "told"
+
+    assert (await play(agent_of(body))).status == "completed"
+
+
+async def test_what_a_nested_agent_raises_is_raised_after_its_end() -> None:
+    async def nested(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            await out.write("half")
+            raise LookupError("planted")
+
+    async def body(ctx: RunContext) -> str:
+        with pytest.raises(LookupError, match="planted"):
+            await ctx.delegate(nested, "go")
+        return "went on"
+
+    played = await play(agent_of(body))
+
+    [end] = only(played.log, T.AGENT_END)
+    assert (end["outcome"], end["error"]) == ("error", "LookupError: planted")
+    assert await played.stream.result() == "went on"
+
+
+async def test_names_of_nested_agents_make_paths_of_their_own() -> None:
+    async def nested(ctx: RunContext, message: str) -> str:
+        return ctx.agent
+
+    nested.__name__ = "a/b#c"
+
+    async def body(ctx: RunContext) -> list[str]:
+        return [await ctx.delegate(nested, "go"), await ctx.delegate(nested, "go")]
+
+    played = await play(agent_of(body))
+
+    assert await played.stream.result() == ["root/a_b_c", "root/a_b_c#2"]
+
+
+async def test_an_unknown_tool_of_an_agent_without_tools_is_told() -> None:
+    model = calling("ghost")
+
+    played = await play(runner(model))
+
+    assert outcomes(played.log) == {"ghost": "error"}
+    assert "there are: none" in model.requests[1].messages[-1]["content"]
