@@ -27,6 +27,7 @@ PROGRAMS = {
     "progress.py": ["{'bytes': 400000}", "ok: 400000 bytes"],
     "stop_button.py": ["cancelled: stop button", "{'partial': True}"],
     "custom_agent.py": ["root/visa agent_start", "{'booked': True}"],
+    "property.py": [" charges, none of them too early"],
     "embedded.py": ["['a loom', 'punched cards']", "completed, ", "the database is closed"],
 }
 SERVERS = {"websocket_server.py", "tenants.py", "fastapi_app.py"}

@@ -133,7 +133,7 @@ def exploring(schedule: Schedule) -> Iterator[Chooser]:
     core = trio._core._run
     usual, switch = core._r, core._ALLOW_DETERMINISTIC_SCHEDULING
     chooser = Chooser(schedule.choices, usual)
-    names: dict[str, Any] = vars(core)
+    names: Any = vars(core)
     names.update(_r=chooser, _ALLOW_DETERMINISTIC_SCHEDULING=True)
     try:
         yield chooser
