@@ -31,7 +31,7 @@ def _works(python: str) -> bool:
 FOUND = [python for python in PYTHONS if _works(python)]
 """Those to test with; where none has its name on the path, the one that runs nox."""
 
-nox.options.sessions = ["lint", "types", "docs", "tests", "browser"]
+nox.options.sessions = ["lint", "types", "docs", "tests", "browser", "proof"]
 
 
 @nox.session
@@ -97,6 +97,13 @@ def browser(session: nox.Session) -> None:
 def _is_there(package: str) -> bool:
     names = {"chromium": ("chromium", "chromium-browser"), "nodejs": ("node", "nodejs")}
     return any(shutil.which(name) for name in names[package])
+
+
+@nox.session
+def proof(session: nox.Session) -> None:
+    """10,000 runs made from seeds, judged by every law; more with ``-- --runs 100000``."""
+    session.install("-e", ".[all,dev]")
+    session.run("python", "-m", "tests.proof", *(session.posargs or ("--runs", "10000")))
 
 
 @nox.session

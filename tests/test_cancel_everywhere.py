@@ -1,35 +1,31 @@
-"""Whatever moment a cancellation comes at, the log is lawful and whole, and nothing lives on."""
+"""Whatever moment a cancellation or a failure comes at, the log is lawful, and nothing lives on.
+
+Five reference programs. Each is cancelled before every step of Trio's scheduler, each of its tools
+fails at every place where it waits, and each reply of its model breaks off after every chunk.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
-from flowtrio import Agent, EventStream, EventType, RunContext, StreamEngine, ToolCall, tool
-from flowtrio.testing import ScriptedModel, check_events, check_messages
-from tests.runtime._programs import nothing_left_behind, read_rest
+from flowtrio import Agent, Chunk, EventType, RunContext, StreamEngine, ToolCall, tool
+from flowtrio.testing import (
+    CUT,
+    Fault,
+    Reader,
+    SimulatedFailure,
+    SimulatedModel,
+    SimulatedRun,
+    check_events,
+    simulate,
+)
+from flowtrio.testing import _simulate as module
 
-
-class AtStep(trio.abc.Instrument):
-    """Does something before the n-th step of Trio's scheduler after it was armed."""
-
-    def __init__(self, number: int, action: Callable[[], object]) -> None:
-        self.number = number
-        self.action = action
-        self.steps = 0
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """Count."""
-        self.steps += 1
-        if self.steps == self.number:
-            self.action()
-
-
-# Reference programs: each makes a stream of its own
+# Reference programs
 
 
 @tool
@@ -46,17 +42,14 @@ async def broken() -> str:
     raise ValueError("planted")
 
 
+@tool(needs_approval=True)
+async def risky(ctx: RunContext) -> str:
+    """Ask first, and in the midst."""
+    return await ctx.ask("Sure?")
+
+
 def _calls(*names: str) -> list[Any]:
     return [ToolCall(f"p{place}", name, {}) for place, name in enumerate(names)]
-
-
-def talk() -> EventStream:
-    return StreamEngine().stream(Agent(llm_client=ScriptedModel(["one ", 0.5, "two"])), "go")
-
-
-def tools() -> EventStream:
-    model = ScriptedModel(["let me see", *_calls("slow", "broken", "slow")], "fine")
-    return StreamEngine().stream(Agent(llm_client=model, tools=[slow, broken]), "go")
 
 
 async def helper(ctx: RunContext, message: str) -> str:
@@ -77,118 +70,119 @@ async def everything(ctx: RunContext, message: str) -> str:
     return str(await ctx.delegate(helper, message))
 
 
-def verbs() -> EventStream:
-    return StreamEngine().stream(everything, "go")
+TALKS = [["one ", 0.5, Chunk(reasoning="hm"), "two", Chunk(reset="again"), "three"]]
+CALLS = [["let me see", *_calls("slow", "broken", "slow")], "fine"]
+ASKS = [["well", *_calls("risky", "slow")], "fine"]
 
 
-def nested() -> EventStream:
-    async def outer(ctx: RunContext, message: str) -> None:
-        async for _ in talk():
-            pass
-
-    return StreamEngine().stream(outer, "go")
+async def nests(ctx: RunContext, message: str) -> None:
+    agent = Agent(llm_client=SimulatedModel(CALLS), tools=[slow, broken])
+    async for _ in StreamEngine().stream(agent, "go"):
+        pass
 
 
-PROGRAMS = [talk, tools, verbs, nested]
+def of_model(turns: list[Any], *tools: Any) -> Agent[str]:
+    """An agent of a model."""
+    return Agent(llm_client=SimulatedModel(turns), tools=tools)
 
 
-async def _count(program: Callable[[], EventStream]) -> int:
-    counter = AtStep(0, lambda: None)
-    trio.lowlevel.add_instrument(counter)
-    async with program() as stream:
-        async for _ in stream:
-            pass
-    trio.lowlevel.remove_instrument(counter)
-    return counter.steps
+PROGRAMS: dict[str, Any] = {
+    "talks": of_model(TALKS),
+    "calls tools": of_model(CALLS, slow, broken),
+    "asks people": of_model(ASKS, risky, slow),
+    "uses every verb": everything,
+    "runs another": nests,
+}
 
 
-def _under_virtual_time(main: Callable[..., Any], *args: Any) -> Any:
-    return trio.run(main, *args, clock=trio.testing.MockClock(autojump_threshold=0))
+def steps_of(agent: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    """The steps of Trio's scheduler that a program takes."""
+    strikers = []
+    usual = module.Striker
+
+    def make(limit: int) -> Any:
+        strikers.append(usual(limit))
+        return strikers[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Striker", make)
+        simulate(agent, "go").check()
+    return int(strikers[-1].steps)
 
 
-def _check(stream: EventStream, log: list[Any]) -> None:
-    if not log:
-        assert stream.status in ("initializing", "cancelled")
-        return
-    check_events(log)
-    check_messages(stream.messages)
-    assert sum(event.type is EventType.DONE for event in log) == 1
+def test_the_programs_succeed_when_nothing_strikes() -> None:
+    assert {
+        name: simulate(agent, "go").status for name, agent in PROGRAMS.items()
+    } == dict.fromkeys(PROGRAMS, "completed")
 
 
-def _planted(stream: EventStream, number: int, how: str) -> tuple[trio.CancelScope, AtStep]:
-    """What cancels *stream* before the n-th step, to be entered around its reader."""
-    scope = trio.CancelScope()
-    action = scope.cancel if how == "from outside" else lambda: stream.cancel("planted")
-    return scope, AtStep(number, action)
-
-
-async def _structured(stream: EventStream, number: int, how: str) -> list[Any]:
-    log: list[Any] = []
-    scope, hook = _planted(stream, number, how)
-    with nothing_left_behind():
-        trio.lowlevel.add_instrument(hook)
-        with scope:
-            async with stream:
-                async for event in stream:
-                    log.append(event)
-        trio.lowlevel.remove_instrument(hook)
-    return log
-
-
-async def _bare(stream: EventStream, number: int, how: str) -> list[Any]:
-    log: list[Any] = []
-    scope, hook = _planted(stream, number, how)
-    trio.lowlevel.add_instrument(hook)
-    with scope:
-        async for event in stream:
-            log.append(event)
-    trio.lowlevel.remove_instrument(hook)
-    return log
-
-
-async def _cancelled(
-    form: Callable[..., Any], program: Callable[[], EventStream], number: int, how: str
-) -> None:
-    stream = program()
-    log = await form(stream, number, how)
-    if stream.status != "initializing":
-        await read_rest(stream, log)
-    _check(stream, log)
-
-
-@pytest.mark.parametrize("how", ["from outside", "by its own control"])
-@pytest.mark.parametrize("form", [_structured, _bare])
+@pytest.mark.parametrize("kind", ["cut_off", "cancel"])
+@pytest.mark.parametrize("is_bare", [False, True])
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_run_cancelled_at_any_step_ends_lawfully(
-    program: Callable[[], EventStream], form: Callable[..., Any], how: str
+    program: str, is_bare: bool, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = _under_virtual_time(_count, program)
-    assert steps > 10
+    agent = PROGRAMS[program]
+    steps = steps_of(agent, monkeypatch)
+    assert steps > 30
 
-    for number in range(1, steps + 1):
-        _under_virtual_time(_cancelled, form, program, number, how)
+    statuses = set()
+    for step in range(steps):
+        run = simulate(agent, "go", faults=[Fault(kind, step)], reader=Reader(is_bare=is_bare))
+        run.check()
+        statuses.add(run.status)
+        assert run.closing_seconds == 0
+    assert "cancelled" in statuses
 
 
-def test_the_steps_are_really_hit() -> None:
-    """A program that loses its end when it is cancelled is caught."""
+@pytest.mark.parametrize("program", [name for name in PROGRAMS if name != "talks"])
+def test_a_tool_that_fails_wherever_it_waits_has_its_end(program: str) -> None:
+    agent, failed = PROGRAMS[program], 0
+    for call in range(4):
+        for wait in range(20):
+            run = simulate(agent, "go", faults=[Fault("fail", wait, call)])
+            run.check()
+            failed += "SimulatedFailure: drawn" in str([e.data for e in run.events])
+    assert failed >= 1 or program == "runs another"
 
-    async def forgetful(events: list[Any], number: int) -> None:
-        hook = AtStep(number, trio.current_effective_deadline)
-        with trio.CancelScope() as scope:
-            hook.action = scope.cancel
-            trio.lowlevel.add_instrument(hook)
-            async with talk() as stream:
-                async for event in stream:
-                    events.append(event)
-        trio.lowlevel.remove_instrument(hook)
 
-    steps = _under_virtual_time(_count, talk)
+def broken_off(turns: list[Any]) -> Iterator[list[Any]]:
+    """A model's turns, broken off at every place in every way."""
+    for number, turn in enumerate(turns):
+        steps = [turn] if isinstance(turn, str) else turn
+        for place in range(len(steps) + 1):
+            for end in (CUT, SimulatedFailure("drawn")):
+                yield [*turns[:number], [*steps[:place], end]]
+
+
+@pytest.mark.parametrize("turns", [TALKS, CALLS, ASKS])
+def test_a_reply_that_breaks_off_anywhere_is_an_error(turns: list[Any]) -> None:
+    for broken_turns in broken_off(turns):
+        run = simulate(of_model(broken_turns, slow, broken, risky), "go")
+        run.check()
+        assert run.status == "error"
+        assert run.events[-2].data["source"] == "model"
+
+
+# The steps are really hit
+
+
+def forgetful(run: SimulatedRun) -> list[Any]:
+    """The log as a reader has it who leaves when he is cancelled, and reads no rest."""
+    ends = (EventType.STATE_CHANGE, EventType.DONE)
+    return [event for event in run.events if not (event.type in ends and event.seq > 1)]
+
+
+def test_a_log_without_its_end_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = PROGRAMS["talks"]
+    check: Callable[[list[Any]], None] = check_events
     caught = 0
-    for number in range(1, steps):
-        events: list[Any] = []
-        _under_virtual_time(forgetful, events, number)
+    steps = steps_of(agent, monkeypatch)
+    for step in range(steps):
+        run = simulate(agent, "go", faults=[Fault("cancel", step)])
         try:
-            check_events(events)
+            check(forgetful(run))
         except AssertionError:
             caught += 1
-    assert caught > steps // 3
+
+    assert caught == steps

@@ -63,6 +63,8 @@ class Striker(trio.abc.Instrument):
         self.is_endless = False
         self.scope = trio.CancelScope()
         """Around the whole simulation."""
+        self.watch: Callable[[], object] = lambda: None
+        """Called before each step."""
         self._limit = limit
         self._due: dict[int, list[Callable[[], object]]] = {}
 
@@ -73,6 +75,7 @@ class Striker(trio.abc.Instrument):
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """See `trio.abc.Instrument`."""
         self.steps += 1
+        self.watch()
         for action in self._due.pop(self.steps, ()):
             action()
         if self.steps == self._limit:

@@ -122,6 +122,8 @@ class _World:
         self.striker = Striker(MOST_STEPS)
         self.played = Played([], case)
         self.stream: EventStream | None = None
+        self.most_undelivered = 0
+        self.closed_at: float | None = None
         self.refused: list[str] = []
         """What of the real world was asked for."""
         self._model = model
@@ -147,6 +149,14 @@ class _World:
         assert self.stream is not None
         stream = self.stream
         return await self._tool_faults.run(function, lambda: stream.cancel_tool(call_id))
+
+    def watch(self) -> None:
+        """Look at the run between two steps of the scheduler."""
+        if self.stream is not None:
+            log = self.stream._run.log
+            self.most_undelivered = max(self.most_undelivered, len(log.channel.queue))
+            if log.is_closing and self.closed_at is None:
+                self.closed_at = trio.current_time()
 
     def refuse(self, what: str) -> NoReturn:
         self.refused.append(what)
@@ -194,6 +204,7 @@ class _Main:
             self.stream = world.stream = stream = engine.stream(
                 self.agent, self.message, **self.options
             )
+            world.striker.watch = world.watch
             timeout = LONGEST if reader.times_out is None else reader.times_out
             # The run's first event is recorded before anything can strike: there is no checkpoint
             # between here and there.
@@ -235,6 +246,8 @@ class _Main:
             schedule=chooser.played,
             deviations=chooser.deviations,
             left_alive=self.left_alive,
+            most_undelivered=self.world.most_undelivered,
+            closing_seconds=self.world.played.events[-1].timestamp - (self.world.closed_at or 0.0),
         )
         self.world.played.notes += [str(deviation) for deviation in chooser.deviations]
         return run

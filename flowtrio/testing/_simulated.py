@@ -77,6 +77,10 @@ class SimulatedRun:
     """Where that was not spawn order."""
     left_alive: list[str]
     """Names of the tasks that outlived the run: has to be empty (L5)."""
+    most_undelivered: int
+    """Events that were recorded and not yet read, at most (L6)."""
+    closing_seconds: float
+    """From the moment at which the run began to end to its DONE (L7)."""
 
     def __repr__(self) -> str:
         return f"<SimulatedRun {self.status} events={len(self.events)}>"

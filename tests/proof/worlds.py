@@ -1,0 +1,224 @@
+"""Worlds: all that can happen in one run, drawn from a source of random numbers.
+
+The source is Python's, for runs that are counted, or Hypothesis's, for those that are shrunk.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import attrs
+import trio
+
+from flowtrio import Agent, Chunk, Limits, RunContext, ToolCall, tool
+from flowtrio.testing import (
+    CUT,
+    Fault,
+    Reader,
+    Schedule,
+    SimulatedFailure,
+    SimulatedModel,
+    SimulatedRun,
+    simulate,
+)
+
+NAMES = ("a", "b", "c", "d")
+SECONDS = (0.0, 0.0, 0.1, 0.5, 1.0, 3.0)
+KINDS = (
+    *("returns", "raises", "tidies", "progresses", "delegates", "asks", "speaks", "is fatal"),
+    *("starts tasks", "asks a model"),
+)
+
+
+@attrs.frozen
+class World:
+    """What happens in one run. Its simplest form is a model that says nothing and stops."""
+
+    turns: tuple[tuple[Any, ...], ...] = ()
+    tools: dict[str, tuple[str, float]] = attrs.Factory(dict)
+    """How each tool behaves, and a time that it takes."""
+    approved: tuple[str, ...] = ()
+    """Tools that need approval."""
+    reader: Reader = attrs.Factory(Reader)
+    faults: tuple[Fault, ...] = ()
+    schedule: Schedule = attrs.Factory(Schedule)
+    limits: Limits = attrs.Factory(Limits)
+
+
+@attrs.define
+class Witness:
+    """What the world itself saw, to be held against the log."""
+
+    cuts: int = 0
+    """Replies of the agent's model that ended without a finish mark, or failed."""
+    strange: list[object] = attrs.Factory(list)
+    """Arguments that reached a tool and are none."""
+    left: dict[str, float] = attrs.Factory(dict)
+    """When the function of each call was left, by call; seconds of Trio's clock."""
+
+
+def draw_world(source: Random) -> World:
+    """Make up a world."""
+    return World(
+        turns=tuple(_draw_turn(source) for _ in range(source.randrange(4))),
+        tools={name: (source.choice(KINDS), source.choice(SECONDS)) for name in NAMES},
+        approved=tuple(name for name in NAMES if source.randrange(5) == 4),
+        reader=_draw_reader(source),
+        faults=tuple(_draw_fault(source) for _ in range(source.choice((0, 0, 1, 2)))),
+        schedule=Schedule(_draw_choices(source)),
+        limits=Limits(
+            run=source.choice((100.0, 100.0, 2.0)),
+            tool=source.choice((60.0, 60.0, 0.7)),
+            approval=1.0,
+            input=1.0,
+            grace=source.choice((5.0, 0.2)),
+            parallel_tools=source.choice((8, 2, 1)),
+            buffer=source.choice((64, 2, 1)),
+            turns=4,
+        ),
+    )
+
+
+def _draw_choices(source: Random) -> list[int]:
+    often = source.choice((1, 2, 10))
+    size = source.choice((0, 20, 60, 120))
+    return [source.randrange(4) if source.randrange(often) == often - 1 else 0 for _ in range(size)]
+
+
+def _draw_turn(source: Random) -> tuple[Any, ...]:
+    steps: list[Any] = []
+    for _ in range(source.randrange(5)):
+        what = source.randrange(6)
+        if what < 3:
+            steps.append(source.choice(("la", "b ", "c")))
+        elif what == 3:
+            steps.append(source.choice((0.1, 0.5, 1.0, 3.0)))
+        else:
+            steps.append(source.choice((Chunk(reasoning="hm"), Chunk(reset="again"))))
+    for number in range(source.choice((0, 1, 2, 4))):
+        name = source.choice(NAMES)
+        arguments = source.choice(({"n": 1}, {"n": 2}, {"n": 3}, {"n": "x"}, None))
+        steps.append(ToolCall(f"p{number}", name, arguments, "{" if arguments is None else ""))
+    if source.randrange(6) == 5:
+        end = source.choice((CUT, SimulatedFailure("drawn")))
+        steps = [*steps[: source.randrange(len(steps) + 1)], end]
+    return tuple(steps)
+
+
+def _draw_reader(source: Random) -> Reader:
+    leaves = source.choice((None, None, "breaks", "raises", "cancels", "cancels_tool", "times_out"))
+    when: dict[str, Any] = {}
+    if leaves == "times_out":
+        when = {leaves: source.choice(SECONDS)}
+    elif leaves is not None:
+        when = {leaves: 1 + source.randrange(4 if leaves == "cancels_tool" else 25)}
+    return Reader(
+        pause=source.choice((0.0, 0.0, 0.3)),
+        polls=source.choice((None, None, 0.2)),
+        approves=source.choice((True, False, None)),
+        answers=source.choice(("yes", None)),
+        is_bare=source.choice((False, True)),
+        **when,
+    )
+
+
+def _draw_fault(source: Random) -> Fault:
+    kind = source.choice(("cancel", "cut_off", "fail", "cancel_tool", "delay"))
+    if kind in ("cancel", "cut_off"):
+        return Fault(kind, source.randrange(150))
+    if kind == "delay":
+        return Fault(kind, call=source.randrange(4), seconds=source.choice(SECONDS))
+    return Fault(kind, source.randrange(5), source.randrange(4))
+
+
+# Playing one
+
+
+def play(world: World) -> tuple[SimulatedRun, Witness]:
+    """Simulate a world; give the run, and what the world saw of it."""
+    witness = Witness()
+    tools = [_make_tool(world, witness, name, *how) for name, how in world.tools.items()]
+    agent = Agent(llm_client=_Model(world.turns, witness), tools=tools)
+    run = simulate(
+        agent,
+        "go",
+        reader=world.reader,
+        faults=world.faults,
+        schedule=world.schedule,
+        limits=world.limits,
+    )
+    return run, witness
+
+
+class _Model(SimulatedModel):
+    """Tells the witness how its replies ended."""
+
+    def __init__(self, turns: Any, witness: Witness) -> None:
+        super().__init__(turns)
+        self.witness = witness
+
+    async def stream_completion(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+        """See `SimulatedModel`."""
+        reply = super().stream_completion(messages, tools, **options)
+        is_final = False
+        async with reply:
+            try:
+                async for chunk in reply:
+                    is_final = chunk.is_final
+                    yield chunk
+            except SimulatedFailure:
+                self.witness.cuts += 1
+                raise
+        self.witness.cuts += not is_final
+
+
+def _make_tool(world: World, witness: Witness, name: str, kind: str, seconds: float) -> Any:
+    async def helper(ctx: RunContext, message: str) -> str:
+        async with ctx.message() as out:
+            await out.write(message)
+            await trio.sleep(seconds)
+        return message
+
+    async def body(ctx: RunContext, n: int) -> str:
+        if not isinstance(n, int):
+            witness.strange.append(n)
+        try:
+            return await _behave(ctx, kind, name, seconds, helper)
+        finally:
+            witness.left[str(ctx._frame.call_id)] = trio.current_time()
+
+    return tool(name=name, fatal=kind == "is fatal", needs_approval=name in world.approved)(body)
+
+
+async def _behave(ctx: RunContext, kind: str, name: str, seconds: float, helper: Any) -> str:
+    match kind:
+        case "raises" | "is fatal":
+            await trio.sleep(seconds)
+            raise ValueError(name)
+        case "tidies":
+            try:
+                await trio.sleep(100)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(seconds)
+        case "progresses":
+            for part in range(3):
+                await ctx.progress(part)
+                await trio.sleep(seconds)
+        case "delegates":
+            return str(await ctx.delegate(helper, name))
+        case "asks":
+            return await ctx.ask(name)
+        case "asks a model":
+            client = SimulatedModel([["well", seconds]])
+            return (await ctx.model([{"role": "user", "content": name}], client=client)).content
+        case "starts tasks":
+            ctx.start_soon(trio.sleep, seconds)
+            ctx.start_soon(ctx.custom, name)
+        case "speaks":
+            async with ctx.message() as out:
+                await out.write(name)
+                await trio.sleep(seconds)
+    await trio.sleep(seconds)
+    return name
