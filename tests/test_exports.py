@@ -21,10 +21,15 @@ import pytest
 
 import flowtrio
 import flowtrio.abc
+import flowtrio.asgi
 import flowtrio.testing
 
 PACKAGE = Path(flowtrio.__file__).parent
-DOORS = {"flowtrio": flowtrio, "flowtrio.testing": flowtrio.testing}
+DOORS = {
+    "flowtrio": flowtrio,
+    "flowtrio.asgi": flowtrio.asgi,
+    "flowtrio.testing": flowtrio.testing,
+}
 """Modules that only hand on what others define."""
 
 PROMISED = frozenset(

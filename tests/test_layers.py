@@ -50,7 +50,7 @@ LAYERS = {
         *("_core", "wire", "abc", "_runtime"),
         libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn"),
     ),
-    "asgi": _layer("transports"),
+    "asgi": _layer("_core", "transports"),
     "testing": _layer(
         *(*BELOW_TESTING, "_timeline", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
     ),

@@ -20,6 +20,7 @@ from flowtrio._core._prices import PriceTable, read_prices
 from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
 from ._follower import Follower
+from ._meter import Meter
 from ._recorder import Recorder
 from ._routing import choose_agent
 from ._run import Run
@@ -89,6 +90,7 @@ class Orchestrator:
     _engine: StreamEngine = attrs.field(init=False)
     _sessions: Sessions = attrs.field(init=False)
     _agent: AgentLike = attrs.field(init=False)
+    _meter: Meter = attrs.field(init=False)
     _recorder: Recorder = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -102,7 +104,8 @@ class Orchestrator:
             runs_per_tenant=self.runs_per_tenant,
         )
         self._agent = self._make_agent()
-        self._recorder = Recorder(self.store)
+        self._meter = Meter()
+        self._recorder = Recorder(self.store, self._meter)
 
     def process_stream(
         self,
@@ -314,6 +317,7 @@ class _Admission:
     def reserve(self, run: Run) -> None:
         """Count the run, and put it in its conversation's line."""
         sessions = self.orchestrator._sessions
+        self.orchestrator._meter.watch(run)
         sessions.count(run)
         if self.is_remembered:
             sessions.line_up(run)

@@ -39,6 +39,7 @@ from flowtrio._core._exceptions import LimitExceeded
 from flowtrio.abc import RunHeader
 
 from ._frame import Alarm
+from ._meter import Meter
 from ._stream import EventStream
 
 if TYPE_CHECKING:
@@ -88,6 +89,8 @@ class HostedRun:
     """The newest event that the store has taken."""
     recent: deque[AgentEvent] = attrs.field(factory=deque, init=False)
     """The newest events that followers may see."""
+    chunk_at: float | None = attrs.field(default=None, init=False)
+    """When its last chunk came; UTC, seconds; None before the first."""
     has_begun: trio.Event = attrs.field(factory=trio.Event, init=False)
     """Set when it is known whether there will be a run."""
     is_void: bool = attrs.field(default=False, init=False)
@@ -211,6 +214,7 @@ class Recorder:
     """Hosts the runs of one orchestrator."""
 
     store: EventStore
+    meter: Meter = attrs.Factory(Meter)
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
@@ -335,10 +339,16 @@ class Recorder:
             if hosted.failure is None:
                 await self._append(hosted, batch)
             hosted.publish(batch)
+            self._measure(hosted, batch)
             await hosted.wait_for_followers()
         if hosted.failure is not None:
             tail = [event for event in hosted.recent if event.seq > hosted.stored]
             await self._append(hosted, tail)
+
+    def _measure(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        began, last = hosted.header.created_at, hosted.chunk_at
+        at = self.meter.note(began if last is None else last, last is not None, batch)
+        hosted.chunk_at = at if at != began or last is not None else None
 
     async def _append(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
         tenant_id, run_id = hosted.key
@@ -354,6 +364,7 @@ class Recorder:
         """The store failed: end the run, once."""
         if hosted.failure is None:
             hosted.failure = exc
+            self.meter.store_failures += 1
             logger.error("run %s: the store failed", hosted.header.run_id, exc_info=exc)
             # Its text may name places and people of the operators'.
             hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")

@@ -100,8 +100,13 @@ class Access:
         return DEFAULT_TENANT
 
     def _check_host(self, request: Request) -> None:
-        if self.is_loopback and not is_loopback_host(_host_name(request.headers.get("host", ""))):
+        host = _host_name(request.headers.get("host", ""))
+        if self.is_loopback and not is_loopback_host(host) and host not in self._hosts():
             raise Refused(403, "the Host is not this server's")
+
+    def _hosts(self) -> set[str | None]:
+        """Hosts of the allowed origins: what a proxy before a loopback address is reached by."""
+        return {urlsplit(origin).hostname for origin in self.origins}
 
     def _check_origin(self, request: Request, scheme: str) -> None:
         origin = request.headers.get("origin")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -11,7 +11,11 @@ import trio
 
 from flowtrio._core._limits import ServerLimits
 
+from ._conceal import conceal
+
 if TYPE_CHECKING:
+    from flowtrio._core._events import AgentEvent
+    from flowtrio._core._modes import View
     from flowtrio._runtime._follower import Follower
     from flowtrio._runtime._orchestrator import Orchestrator
     from flowtrio._runtime._stream import EventStream
@@ -104,6 +108,15 @@ class Hosting:
         finally:
             self._readers -= 1
             self._idle.set()
+
+    def show(self, batch: Sequence[AgentEvent], view: View, after: int) -> list[AgentEvent]:
+        """What a remote reader of *view*, who has seen the events up to *after*, gets of a batch.
+
+        The view is fed all the same: states are folded from the first event on.
+        """
+        shown = batch if self.debug else [conceal(event) for event in batch]
+        seen = [view.see(event) for event in shown]
+        return [event for event in seen if event is not None and event.seq > after]
 
     # The end
 

@@ -42,11 +42,9 @@ from flowtrio.wire._frames import (
     encode_rejected,
 )
 
-from ._conceal import conceal
 from ._hosting import Hosting as Hosting
 
 if TYPE_CHECKING:
-    from flowtrio._core._events import AgentEvent
     from flowtrio._runtime._follower import Follower
     from flowtrio._runtime._stream import EventStream
 
@@ -243,13 +241,9 @@ class Session:
                 batch = await stream.receive_batch()
             except trio.EndOfChannel:
                 return
-            shown = [event for event in self._show(batch, view) if event.seq > after]
+            shown = self.hosting.show(batch, view, after)
             if texts := encode_events(shown, is_batch=self.is_batch):
                 await self._send.send(texts)
-
-    def _show(self, batch: list[AgentEvent], view: View) -> list[AgentEvent]:
-        shown = batch if self.hosting.debug else [conceal(event) for event in batch]
-        return [seen for event in shown if (seen := view.see(event)) is not None]
 
     # Controlling
 
@@ -258,27 +252,8 @@ class Session:
         if stream is None:
             error = "no run of this id is under way"
             return await self._reject(command.ref, "unknown_run", error)
-        self._apply(stream, command)
+        apply(stream, command)
         return await self._accept(command.ref, stream.run_id)
-
-    @staticmethod
-    def _apply(stream: EventStream | Follower, command: Command) -> None:
-        """Do what is asked; whether it took effect is seen in the events."""
-        match command:
-            case CancelCommand():
-                stream.cancel(command.reason or "the client cancelled")
-            case CancelToolCommand():
-                stream.cancel_tool(command.call_id)
-            case ApproveCommand():
-                stream.approve(command.call_id)
-            case DenyCommand():
-                stream.deny(command.call_id, command.reason)
-            case AnswerCommand():
-                stream.answer(command.request_id, command.text)
-            case MessageCommand() | ResumeCommand():
-                raise AssertionError("not a control")
-            case _:
-                assert_never(command)
 
     # Replying
 
@@ -291,3 +266,22 @@ class Session:
 
     async def _reject(self, ref: Ref, code: str, error: str) -> None:
         await self._send.send([encode_rejected(ref, code, error)])
+
+
+def apply(stream: EventStream | Follower, command: Command) -> None:
+    """Do to a run what a control asks; whether it took effect is seen in the events."""
+    match command:
+        case CancelCommand():
+            stream.cancel(command.reason or "the client cancelled")
+        case CancelToolCommand():
+            stream.cancel_tool(command.call_id)
+        case ApproveCommand():
+            stream.approve(command.call_id)
+        case DenyCommand():
+            stream.deny(command.call_id, command.reason)
+        case AnswerCommand():
+            stream.answer(command.request_id, command.text)
+        case MessageCommand() | ResumeCommand():
+            raise AssertionError("not a control")
+        case _:
+            assert_never(command)

@@ -140,6 +140,35 @@ def decode_command(text: str, max_depth: int) -> Command:
         if not text.strip():
             raise BadFrame("bad_frame", "expected a text that is not empty")
         return MessageCommand(type="message", message=text)
+    return _convert(value)
+
+
+def decode_request(type: str, body: bytes | dict[str, Any], max_depth: int, **keys: str) -> Command:
+    """Read a command that came as a request of its own.
+
+    Args:
+      type: Its type, from the address.
+      body: A JSON object with its other keys, encoded or not; empty for none.
+      max_depth: Nesting of JSON that is accepted.
+      keys: Keys from the address too, which the body cannot have.
+
+    Raises:
+      BadFrame: it is no such object, of an unknown type, or has wrong keys.
+
+    """
+    try:
+        value = body if isinstance(body, dict) else decode_json(body or b"{}")
+        check_depth(value, max_depth)
+    except ValueError:
+        raise BadFrame("bad_frame", "expected a JSON object in the request's body") from None
+    if not isinstance(value, dict):
+        raise BadFrame("bad_frame", "expected a JSON object in the request's body")
+    if both := sorted({"type", *keys} & value.keys()):
+        raise BadFrame("bad_frame", f"the address has {', '.join(both)}, the body may not")
+    return _convert({**value, **keys, "type": type})
+
+
+def _convert(value: dict[str, Any]) -> Command:
     ref = value.get("ref")
     ref = ref if isinstance(ref, str | int) and not isinstance(ref, bool) else None
     kind = _COMMANDS.get(value["type"])

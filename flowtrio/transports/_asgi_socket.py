@@ -1,0 +1,96 @@
+"""One WebSocket under ASGI: thin pumps around a `Session`."""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from ._exchange import Receive, Scope, Send
+from ._hosting import Hosting
+from ._session import Goodbye, Session, TooManyBadMessages
+
+logger: logging.Logger = logging.getLogger("flowtrio")
+
+SUBPROTOCOL = "flowtrio.v1"
+BATCH_SUBPROTOCOL = "flowtrio.batch.v1"
+
+
+async def serve_socket(
+    hosting: Hosting,
+    tenant_id: str,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    sessions: dict[Session, trio.Event],
+) -> None:
+    """Accept a handshake and serve until one of both closes.
+
+    Args:
+      hosting: What the sessions of one application share.
+      tenant_id: Whose connection it is.
+      scope: Of the connection, as the next two by ASGI's rules.
+      receive: Gives what the client sends.
+      send: Takes what it gets.
+      sessions: Where the session is to be found while it lives.
+
+    """
+    ours = (SUBPROTOCOL, BATCH_SUBPROTOCOL)
+    subprotocol = next((name for name in scope.get("subprotocols", ()) if name in ours), None)
+    await send({"type": "websocket.accept", "subprotocol": subprotocol})
+    async with trio.open_nursery() as nursery:
+        session = Session(
+            hosting=hosting,
+            tenant_id=tenant_id,
+            nursery=nursery,
+            is_batch=subprotocol == BATCH_SUBPROTOCOL,
+            may_come_back=subprotocol is not None,
+        )
+        nursery.start_soon(_write, session, send, hosting.limits.send, nursery.cancel_scope)
+        sessions[session] = closed = trio.Event()
+        try:
+            await _read(session, receive, hosting.limits.message)
+        finally:
+            del sessions[session]
+            closed.set()
+        nursery.cancel_scope.cancel(reason="the client left")
+
+
+async def _read(session: Session, receive: Receive, most: int) -> None:
+    """Take what the client says until it leaves."""
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        text = message.get("text")
+        if text is None:
+            return await _refuse(session, 1003, "expected text")
+        if len(text.encode("utf-8", "surrogatepass")) > most:
+            return await _refuse(session, 1009, "the message is too large")
+        try:
+            await session.receive(text)
+        except TooManyBadMessages:
+            return await _refuse(session, 1008, "too many bad messages")
+
+
+async def _refuse(session: Session, code: int, reason: str) -> None:
+    """Have the writer say goodbye, which ends this task too."""
+    await session.say_goodbye(code, reason)
+    await trio.sleep_forever()
+
+
+async def _write(session: Session, send: Send, seconds: float, scope: trio.CancelScope) -> None:
+    """Send what the session says; the only task that does."""
+    try:
+        async for item in session.outgoing:
+            if isinstance(item, Goodbye):
+                await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
+                return
+            for text in item:
+                with trio.move_on_after(seconds) as sending:
+                    await send({"type": "websocket.send", "text": text})
+                if sending.cancelled_caught:
+                    logger.info("a client took nothing for %s s", seconds)
+                    return
+    finally:
+        scope.cancel(reason="the client takes nothing more")

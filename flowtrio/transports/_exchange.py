@@ -1,0 +1,125 @@
+"""One HTTP request under ASGI, and its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
+
+import attrs
+
+from flowtrio.abc import Request
+
+from ._access import Refused
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class Left(Exception):
+    """The client has gone."""
+
+
+def read_request(scope: Scope, path: str) -> Request:
+    """What `authenticate` and the access rules see of a request."""
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in scope["headers"]:
+        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    try:
+        cookies = {k: m.value for k, m in SimpleCookie(headers.get("cookie", "")).items()}
+    except CookieError:
+        cookies = {}
+    query = scope.get("query_string", b"").decode("latin-1")
+    client = scope.get("client")
+    return Request(
+        path=path,
+        headers=headers,
+        cookies=cookies,
+        query=dict(parse_qsl(query, keep_blank_values=True)),
+        client=str(client[0]) if client else None,
+    )
+
+
+def path_below(scope: Scope) -> str:
+    """The request's path below the place where the application is mounted."""
+    path, root = str(scope["path"]), str(scope.get("root_path", "")).rstrip("/")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :]
+    return path
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """A request that is being answered."""
+
+    request: Request
+    method: str
+    receive: Receive
+    _send: Send
+    cors: dict[str, str] = attrs.Factory(dict)
+    """Headers that let a page of an allowed origin read the answer."""
+
+    async def read_body(self, limit: int) -> bytes:
+        """Read the request's body.
+
+        Raises:
+          Refused: it is larger than *limit* bytes.
+          Left: the client has gone.
+
+        """
+        body = b""
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise Left
+            body += bytes(message.get("body", b""))
+            if len(body) > limit:
+                raise Refused(413, f"the request's body is larger than {limit} bytes")
+            if not message.get("more_body", False):
+                return body
+
+    async def wait_left(self) -> None:
+        """Wait until the client has gone."""
+        while (await self.receive())["type"] != "http.disconnect":
+            pass
+
+    async def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Send an answer's head."""
+        named = {**_COMMON, **self.cors, **headers}
+        await self._send(
+            {
+                "type": "http.response.start",
+                "status": status,
+                "headers": [(k.encode("latin-1"), v.encode("latin-1")) for k, v in named.items()],
+            }
+        )
+
+    async def send(self, body: bytes, *, more: bool = True) -> None:
+        """Send a piece of an answer's body."""
+        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def answer(
+        self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole answer."""
+        length = {} if status == 204 else {"content-length": str(len(body))}
+        await self.begin(status, {**length, **(headers or {})})
+        await self.send(b"" if self.method == "HEAD" else body, more=False)
+
+    async def answer_json(
+        self, status: int, body: Any, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Send a whole answer in JSON."""
+        kind = {"content-type": "application/json"}
+        await self.answer(status, json.dumps(body).encode(), {**kind, **(headers or {})})
+
+    async def refuse(self, status: int, code: str, error: str) -> None:
+        """Say why not."""
+        asks = {"www-authenticate": "Bearer"} if status == 401 else {}
+        await self.answer_json(status, {"code": code, "error": error}, asks)

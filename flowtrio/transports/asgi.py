@@ -1,0 +1,562 @@
+"""The same server as an ASGI application: SSE, WebSocket and the page, alone or mounted.
+
+::
+
+    GET  /                        the page, and its files
+    GET  /chat/stream?message=…   start a run, or go on with one (Last-Event-ID), as SSE
+    POST /chat/stream             the same, in JSON: message, session_id, run_id, mode
+    WS   /chat                    the frames of the WebSocket server
+    GET  /runs/{id}/events        follow a run from any place, as SSE or JSON lines
+    POST /runs/{id}/{command}     cancel, cancel_tool, approve, deny, answer
+    GET, DELETE /sessions/{id}    a conversation
+    GET  /health /ready /metrics
+
+All runs of SSE readers are hosted: their ids name the run, so such a reader may always come back.
+An ASGI application that only sends never learns that its client has gone, so beside each sender
+stands a task that listens for just that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import trio
+
+from flowtrio._core._events import AgentEvent, StreamMode
+from flowtrio._core._exceptions import LimitExceeded, ReplayGap
+from flowtrio._core._limits import ServerLimits
+from flowtrio._core._modes import View
+from flowtrio.wire._frames import (
+    BadFrame,
+    MessageCommand,
+    decode_request,
+    encode_accepted,
+    encode_events,
+)
+from flowtrio.wire._sse import encode_comment, encode_event
+
+from ._access import Access, Refused, is_loopback_host
+from ._asgi_socket import serve_socket
+from ._exchange import Exchange, Left, Receive, Scope, Send, path_below, read_request
+from ._hosting import Hosting
+from ._metrics import MEDIA_TYPE, encode_metrics
+from ._page import page_headers, read_page
+from ._session import Session, apply
+
+if TYPE_CHECKING:
+    from flowtrio._runtime._follower import Follower
+    from flowtrio._runtime._orchestrator import Orchestrator
+    from flowtrio.abc import Authenticate, Request
+
+logger: logging.Logger = logging.getLogger("flowtrio")
+
+CONTROLS: Final = ("cancel", "cancel_tool", "approve", "deny", "answer")
+"""Commands that can be posted to a run."""
+
+_RETRY: Final = 1000
+"""Milliseconds after which an EventSource comes back."""
+
+_SSE: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
+_LINES: Final = {"content-type": "application/x-ndjson", "x-accel-buffering": "no"}
+
+
+def create_app(
+    orchestrator: Orchestrator,
+    *,
+    token: str | Iterable[str] | None = None,
+    origins: Iterable[str] = (),
+    authenticate: Authenticate | None = None,
+    limits: ServerLimits | None = None,
+    resume_window: float = 60,
+    drain: float = 5,
+    insecure: bool = False,
+    debug: bool = False,
+    sockets: Iterable[str] = (),
+) -> App:
+    """Make an ASGI application that serves an orchestrator's agents.
+
+    For Hypercorn's trio worker, alone or mounted in another application; all its addresses are
+    relative. An orchestrator that is not open is opened for as long as the application runs; where
+    a framework does not run the lifespan of what it mounts, chain `App.lifespan` into its own.
+
+    Args:
+      orchestrator: Who answers.
+      token: One or several tokens, of which a client has to bring one: as ``Authorization:
+        Bearer``, as subprotocol ``flowtrio.token.<token>``, or as query ``token``. The page,
+        ``/health`` and ``/ready`` need none.
+      origins: Origins of web pages that may connect and read, beside the same host and port.
+      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
+      limits: Limits of the connections.
+      resume_window: Seconds in which a reader that was cut off may come back; then its run is
+        cancelled, unless it waits for a person.
+      drain: Seconds that running runs get when the application stops.
+      insecure: Whether to answer everybody on an address that others can reach.
+      debug: Whether clients see the text of the application's exceptions.
+      sockets: Origins of WebSocket servers at other addresses that the page may connect to.
+
+    Raises:
+      ValueError: both a token and *authenticate* are given, or a token or origin cannot be one.
+
+    """
+    access = Access.of(
+        host=None, token=token, origins=origins, authenticate=authenticate, insecure=True
+    )
+    limits = ServerLimits() if limits is None else limits
+    hosting = Hosting(orchestrator, limits, debug, resume_window)
+    return App(hosting, access, drain, insecure, page_headers(sockets))
+
+
+@attrs.define(eq=False)
+class App:
+    """An ASGI application. Made by `create_app`."""
+
+    _hosting: Hosting
+    _access: Access
+    _drain: float
+    _is_insecure: bool
+    _page_headers: dict[str, str]
+    _page: Any = attrs.field(factory=read_page, init=False)
+    _connections: int = attrs.field(default=0, init=False)
+    _sessions: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
+    _opened: trio.Event | None = attrs.field(default=None, init=False)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection; see the ASGI specification."""
+        match scope["type"]:
+            case "lifespan":
+                await self._serve_lifespan(receive, send)
+            case "http":
+                await self._ensure_open()
+                await self._serve_http(scope, receive, send)
+            case "websocket":
+                await self._ensure_open()
+                await self._serve_websocket(scope, receive, send)
+            case kind:
+                raise RuntimeError(f"ASGI scope {kind!r}: expected http, websocket or lifespan")
+
+    # Living
+
+    @asynccontextmanager
+    async def lifespan(self, app: object = None) -> AsyncIterator[None]:
+        """Hold the orchestrator open, and end the runs in good order.
+
+        For frameworks: ``FastAPI(lifespan=...)`` whose function enters this.
+        """
+        orchestrator = self._hosting.orchestrator
+        async with contextlib.AsyncExitStack() as stack:
+            if not orchestrator.is_open:
+                await stack.enter_async_context(orchestrator)
+            try:
+                yield
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self.drain()
+
+    async def drain(self) -> None:
+        """Start no more runs, give those under way their time, then end them and say goodbye."""
+        hosting = self._hosting
+        if hosting.is_draining:
+            return
+        await hosting.drain(self._drain)
+        async with trio.open_nursery() as nursery:
+            for session, closed in list(self._sessions.items()):
+                nursery.start_soon(self._dismiss, session, closed)
+
+    async def _dismiss(self, session: Session, closed: trio.Event) -> None:
+        with trio.move_on_after(self._hosting.limits.send + self._hosting.limits.close):
+            await session.say_goodbye(1012, "the server is shutting down")
+            await closed.wait()
+
+    async def _ensure_open(self) -> None:
+        """Have the orchestrator open, also where nobody runs our lifespan."""
+        if self._hosting.orchestrator.is_open:
+            return
+        if self._opened is None:
+            self._opened = trio.Event()
+            trio.lowlevel.spawn_system_task(self._hold_open, name="flowtrio application")
+        await self._opened.wait()
+
+    async def _hold_open(self) -> None:
+        try:
+            async with self.lifespan():
+                assert self._opened is not None
+                self._opened.set()
+                await trio.sleep_forever()
+        except Exception:
+            logger.exception("the application ended by an error of ours")
+
+    async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self.lifespan():
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    # Who may come in
+
+    async def _admit(self, scope: Scope, request: Request) -> str:
+        """Give the request's tenant.
+
+        Raises:
+          Refused: it is not let in.
+
+        """
+        server = scope.get("server")
+        is_loopback = server is None or is_loopback_host(server[0])
+        has_keys = bool(self._access.tokens or self._access.authenticate)
+        if not (is_loopback or has_keys or self._is_insecure):
+            raise Refused(403, "this address is open to others: expected token=... or authenticate")
+        access = attrs.evolve(self._access, is_loopback=server is not None and is_loopback)
+        try:
+            return await access.admit(request, is_tls=scope.get("scheme") in ("https", "wss"))
+        except Refused:
+            raise
+        except Exception:
+            logger.exception("authenticate failed")
+            raise Refused(500, "the server could not tell who you are") from None
+
+    def _check_site(self, request: Request) -> None:
+        """Refuse what another site's page makes a browser send: an image's address starts no run.
+
+        Raises:
+          Refused: it does.
+
+        """
+        site = request.headers.get("sec-fetch-site")
+        if site == "cross-site" and request.headers.get("origin") not in self._access.origins:
+            raise Refused(403, "requests from other sites are not allowed")
+
+    @contextlib.contextmanager
+    def _connected(self) -> Any:
+        """One of the connections that are limited."""
+        if self._connections >= self._hosting.limits.connections:
+            raise Refused(503, "no more connections at the moment")
+        self._connections += 1
+        try:
+            yield
+        finally:
+            self._connections -= 1
+
+    # WebSocket
+
+    async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = read_request(scope, path_below(scope))
+        await receive()  # websocket.connect
+        try:
+            if request.path not in ("/", "/chat", "/ws"):
+                raise Refused(404, "expected /chat")
+            if self._hosting.is_draining:
+                raise Refused(503, "the server is shutting down")
+            tenant_id = await self._admit(scope, request)
+            with self._connected():
+                await serve_socket(self._hosting, tenant_id, scope, receive, send, self._sessions)
+        except Refused as exc:
+            await _deny(scope, send, exc)
+
+    # HTTP
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = path_below(scope)
+        request = read_request(scope, path)
+        exchange = Exchange(request, scope["method"], receive, send, self._cors(request))
+        try:
+            if exchange.method == "OPTIONS":
+                await self._answer_preflight(exchange)
+            elif not await self._answer_anybody(scope, exchange):
+                tenant_id = await self._admit(scope, request)
+                await self._answer(exchange, tenant_id)
+        except Left:
+            pass
+        except Refused as exc:
+            await exchange.refuse(exc.status, f"http_{exc.status}", exc.error)
+        except BadFrame as exc:
+            await exchange.refuse(400, exc.code, exc.error)
+
+    def _cors(self, request: Request) -> dict[str, str]:
+        origin = request.headers.get("origin")
+        if origin is None or origin not in self._access.origins:
+            return {}
+        return {
+            "access-control-allow-origin": origin,
+            "access-control-allow-credentials": "true",
+            "vary": "origin",
+        }
+
+    async def _answer_preflight(self, exchange: Exchange) -> None:
+        if not exchange.cors:
+            raise Refused(403, "the Origin is not allowed")
+        allowed = {
+            "access-control-allow-methods": "GET, POST, DELETE",
+            "access-control-allow-headers": "authorization, content-type, last-event-id",
+            "access-control-max-age": "600",
+        }
+        await exchange.answer(204, headers=allowed)
+
+    async def _answer_anybody(self, scope: Scope, exchange: Exchange) -> bool:
+        """Answer what needs no token; False if it is none of that."""
+        path = exchange.request.path
+        if exchange.method not in ("GET", "HEAD"):
+            return False
+        if path == "/health":
+            await exchange.answer_json(200, {"status": "ok"})
+        elif path == "/ready":
+            is_ready = not self._hosting.is_draining
+            status = "ready" if is_ready else "draining"
+            await exchange.answer_json(200 if is_ready else 503, {"status": status})
+        elif path == "":
+            # The page's addresses are relative to its own, which therefore ends in a slash.
+            place = str(scope["path"]).rpartition("/")[2]
+            await exchange.answer(307, headers={"location": f"{place}/"})
+        elif (file := self._page.get(path.removeprefix("/"))) is not None:
+            headers = {**self._page_headers, "content-type": file.media_type, "etag": file.etag}
+            if exchange.request.headers.get("if-none-match") == file.etag:
+                await exchange.answer(304, headers=headers)
+            else:
+                await exchange.answer(200, file.body, headers)
+        else:
+            return False
+        return True
+
+    async def _answer(self, exchange: Exchange, tenant_id: str) -> None:
+        match exchange.request.path.split("/")[1:], exchange.method:
+            case ["chat", "stream"], "GET" | "POST":
+                await self._chat(exchange, tenant_id)
+            case ["runs", run_id, "events"], "GET":
+                await self._events(exchange, tenant_id, run_id)
+            case ["runs", run_id, control], "POST" if control in CONTROLS:
+                await self._control(exchange, tenant_id, run_id, control)
+            case ["sessions", session_id], "GET" | "DELETE":
+                await self._session(exchange, tenant_id, session_id)
+            case ["metrics"], "GET":
+                await self._metrics(exchange)
+            case (
+                (
+                    ["chat", "stream"]
+                    | ["runs", _, "events"]
+                    | ["sessions", _]
+                    | ["metrics"]
+                    | ["health"]
+                    | ["ready"]
+                ),
+                _,
+            ):
+                raise Refused(405, f"{exchange.method} is not possible here")
+            case _:
+                raise Refused(404, "there is nothing at this address")
+
+    async def _metrics(self, exchange: Exchange) -> None:
+        has_keys = bool(self._access.tokens or self._access.authenticate)
+        if not has_keys and not is_loopback_host(exchange.request.client):
+            raise Refused(403, "metrics are for loopback, or with a token")
+        body = encode_metrics(self._hosting.orchestrator, self._connections)
+        await exchange.answer(200, body, {"content-type": MEDIA_TYPE})
+
+    # Runs
+
+    async def _chat(self, exchange: Exchange, tenant_id: str) -> None:
+        """Start a run and follow it; or go on with the one that an EventSource was reading."""
+        self._check_site(exchange.request)
+        place = _last_event_id(exchange.request)
+        if place is not None:
+            mode = _mode(exchange.request.query.get("mode"))
+            return await self._follow(exchange, tenant_id, *place, mode)
+        command = await self._read_message(exchange)
+        try:
+            run_id = await self._start(tenant_id, command)
+        except LimitExceeded as exc:
+            return await exchange.refuse(429, exc.code, str(exc))
+        return await self._follow(exchange, tenant_id, run_id, -1, command.mode)
+
+    async def _read_message(self, exchange: Exchange) -> MessageCommand:
+        limits = self._hosting.limits
+        if exchange.method == "GET":
+            keys = ("message", "session_id", "run_id", "mode")
+            query = exchange.request.query
+            body: Any = {key: query[key] for key in keys if key in query}
+        else:
+            kind = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
+            if kind != "application/json":
+                raise Refused(415, "expected a request in application/json")
+            body = await exchange.read_body(limits.message)
+        command = decode_request("message", body, limits.json_depth)
+        assert isinstance(command, MessageCommand)
+        return command
+
+    async def _start(self, tenant_id: str, command: MessageCommand) -> str:
+        hosting, run_id = self._hosting, command.run_id
+        if hosting.is_draining and not (run_id and await hosting.is_known(tenant_id, run_id)):
+            raise Refused(503, "the server is shutting down")
+        return await hosting.start(tenant_id, command.message, command.session_id, run_id)
+
+    async def _events(self, exchange: Exchange, tenant_id: str, run_id: str) -> None:
+        query = exchange.request.query
+        place = _last_event_id(exchange.request)
+        after = place[1] if place is not None else _whole(query.get("after", "-1"))
+        await self._follow(exchange, tenant_id, run_id, after, _mode(query.get("mode")))
+
+    async def _control(self, exchange: Exchange, tenant_id: str, run_id: str, control: str) -> None:
+        self._check_site(exchange.request)
+        limits = self._hosting.limits
+        body = await exchange.read_body(limits.message)
+        command = decode_request(control, body, limits.json_depth, run_id=run_id)
+        stream = self._hosting.find(tenant_id, run_id)
+        if stream is None:
+            return await exchange.refuse(404, "unknown_run", "no run of this id is under way")
+        apply(stream, command)
+        accepted = encode_accepted(command.ref, run_id).encode()
+        return await exchange.answer(200, accepted, {"content-type": "application/json"})
+
+    async def _session(self, exchange: Exchange, tenant_id: str, session_id: str) -> None:
+        orchestrator = self._hosting.orchestrator
+        if exchange.method == "DELETE":
+            self._check_site(exchange.request)
+            await orchestrator.conversations.delete(tenant_id, session_id)
+            await orchestrator.store.delete(tenant_id, session_id=session_id)
+            return await exchange.answer(204)
+        messages = await orchestrator.conversations.load(tenant_id, session_id)
+        shown = [{k: v for k, v in m.items() if k != "flowtrio"} for m in messages]
+        for message in shown:
+            if calls := message.get("tool_calls"):
+                message["tool_calls"] = [
+                    {k: v for k, v in call.items() if k != "flowtrio"} for call in calls
+                ]
+        runs = [
+            {"run_id": h.run_id, "created_at": h.created_at, "status": h.status and str(h.status)}
+            for h in await orchestrator.store.list(tenant_id, session_id)
+        ]
+        body = {"session_id": session_id, "messages": shown, "runs": runs}
+        return await exchange.answer_json(200, body)
+
+    # Following
+
+    async def _follow(
+        self,
+        exchange: Exchange,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        mode: StreamMode | None,
+    ) -> None:
+        orchestrator = self._hosting.orchestrator
+        mode = orchestrator.mode if mode is None else mode
+        # States are folded from what remote readers may see, so they are folded here.
+        start = -1 if mode is StreamMode.VALUES else after
+        patience = self._hosting.limits.send
+        follower = orchestrator.attach(
+            run_id, start, tenant_id, StreamMode.EVENTS, patience=patience
+        )
+        try:
+            with self._connected(), self._hosting.reading():
+                async with follower:
+                    await self._stream(exchange, follower, View(mode), after)
+        except LookupError:
+            await exchange.refuse(404, "unknown_run", "no run of this id is known")
+        except ReplayGap as exc:
+            await exchange.refuse(410, "replay_gap", str(exc))
+
+    async def _stream(self, exchange: Exchange, follower: Follower, view: View, after: int) -> None:
+        first: list[AgentEvent] | None = None
+        if not follower.is_live:
+            # The run has ended: what is left is there at once, and nothing left is told as such.
+            try:
+                first = await follower.receive_batch()
+            except trio.EndOfChannel:
+                return await exchange.answer(204)
+        wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
+        encode = _encode_lines if wants_lines else _encode_sse
+        limits = self._hosting.limits
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_run_until, exchange.wait_left, nursery.cancel_scope)
+            sender = _Sender(exchange, limits.send, nursery.cancel_scope)
+            await exchange.begin(200, _LINES if wants_lines else _SSE)
+            if not wants_lines:
+                await sender.send(f"retry: {_RETRY}\n\n".encode())
+            while True:
+                if first is None:
+                    with trio.move_on_after(limits.ping_interval):
+                        try:
+                            first = await follower.receive_batch()
+                        except trio.EndOfChannel:
+                            break
+                if first is None:
+                    await sender.send(b"\n" if wants_lines else encode_comment("still here"))
+                    continue
+                batch, first = first, None
+                if body := encode(self._hosting.show(batch, view, after)):
+                    await sender.send(body)
+            await exchange.send(b"", more=False)
+            nursery.cancel_scope.cancel(reason="the log has ended")
+        return None
+
+
+@attrs.define(eq=False)
+class _Sender:
+    """Sends, each piece within its deadline."""
+
+    exchange: Exchange
+    seconds: float
+    scope: trio.CancelScope
+
+    async def send(self, body: bytes) -> None:
+        with trio.move_on_after(self.seconds) as sending:
+            await self.exchange.send(body)
+        if sending.cancelled_caught:
+            # Half a piece may be on the wire. Without its end, the answer is known to be cut.
+            logger.info("a client took nothing for %s s", self.seconds)
+            self.scope.cancel(reason="the client takes nothing")
+            await trio.lowlevel.checkpoint()
+
+
+async def _run_until(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
+    await wait()
+    scope.cancel(reason="the client left")
+
+
+def _encode_sse(events: list[AgentEvent]) -> bytes:
+    texts = encode_events(events, is_batch=False)
+    return b"".join(
+        encode_event(text, id=f"{event.run_id}:{event.seq}")
+        for event, text in zip(events, texts, strict=True)
+    )
+
+
+def _encode_lines(events: list[AgentEvent]) -> bytes:
+    return "".join(f"{text}\n" for text in encode_events(events, is_batch=False)).encode()
+
+
+def _last_event_id(request: Request) -> tuple[str, int] | None:
+    """The run and the place in it that an EventSource has seen; None where it is no such id."""
+    run_id, colon, seq = request.headers.get("last-event-id", "").rpartition(":")
+    return (run_id, int(seq)) if colon and run_id and seq.isdecimal() and len(seq) < 16 else None
+
+
+def _whole(text: str) -> int:
+    digits = text.removeprefix("-")
+    if not digits.isdecimal() or len(digits) > 15 or int(text) < -1:
+        raise Refused(400, "after: expected the last seq that was seen, or -1")
+    return int(text)
+
+
+def _mode(text: str | None) -> StreamMode | None:
+    try:
+        return None if text is None else StreamMode(text)
+    except ValueError:
+        raise Refused(400, f"mode: expected one of {', '.join(StreamMode)}") from None
+
+
+async def _deny(scope: Scope, send: Send, refused: Refused) -> None:
+    """Answer a WebSocket's handshake with a status, where the server can; else refuse it."""
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        return await send({"type": "websocket.close", "code": 1008, "reason": refused.error})
+    body = refused.error.encode()
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send(
+        {"type": "websocket.http.response.start", "status": refused.status, "headers": headers}
+    )
+    await send({"type": "websocket.http.response.body", "body": body})
+    return None

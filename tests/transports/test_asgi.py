@@ -1,0 +1,623 @@
+"""The ASGI application on Hypercorn's trio worker, with real clients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import attrs
+import httpx
+import hypercorn
+import hypercorn.trio
+import pytest
+import trio
+import trio_websocket
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from flowtrio import Agent, AgentEvent, EventType, Orchestrator, RunContext, ServerLimits, project
+from flowtrio.asgi import create_app
+from flowtrio.testing import ScriptedModel, check_events
+from flowtrio.wire._sse import SSEDecoder
+
+TOKEN = "canary-token"
+
+
+@attrs.define
+class Site:
+    """A served application."""
+
+    url: str
+    orchestrator: Orchestrator
+    app: Any
+    http: httpx.AsyncClient
+
+    async def follow(
+        self, method: str, path: str, **options: Any
+    ) -> tuple[list[dict[str, Any]], list[str]]:
+        """Events and ids of an answer in SSE, read to its end."""
+        events, ids = [], []
+        async with self.http.stream(method, path, **options) as response:
+            assert response.status_code == 200, await response.aread()
+            assert response.headers["content-type"] == "text/event-stream"
+            assert response.headers["x-accel-buffering"] == "no"
+            decoder = SSEDecoder()
+            async for piece in response.aiter_bytes():
+                for event in decoder.receive_data(piece):
+                    if event.data:
+                        events.append(json.loads(event.data))
+                        ids.append(event.id)
+        return events, ids
+
+
+async def talk(ctx: RunContext, message: str) -> str:
+    async with ctx.message() as out:
+        for word in ("hello", " ", "world"):
+            await out.write(word)
+    return message
+
+
+class Talker:
+    """An agent that goes on until it is told to stop, and notes how it ended."""
+
+    name = "talker"
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.begun = 0
+
+    async def __call__(self, ctx: RunContext, message: str) -> str:
+        self.begun += 1
+        try:
+            async with ctx.message() as out:
+                await out.write("one")
+                await trio.sleep_forever()
+        finally:
+            self.ended.set()
+        return ""
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    config = hypercorn.Config()
+    config.bind = ["127.0.0.1:0"]
+    config.graceful_timeout = 1
+    config.errorlog = config.accesslog = None
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        serve = partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop.wait)
+        [url] = await nursery.start(serve)
+        try:
+            yield str(url)
+        finally:
+            stop.set()
+
+
+@asynccontextmanager
+async def site(agent: Any = talk, orchestrator: Any = None, **options: Any) -> AsyncIterator[Site]:
+    orchestrator = orchestrator or Orchestrator(agents=[agent])
+    app = create_app(orchestrator, **options)
+    async with serving(app) as url, httpx.AsyncClient(base_url=url, timeout=20) as http:
+        yield Site(url, orchestrator, app, http)
+
+
+def as_events(frames: list[dict[str, Any]]) -> list[AgentEvent]:
+    return [AgentEvent(**{**frame, "type": EventType(frame["type"])}) for frame in frames]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_message_is_answered_by_the_runs_whole_log(method: str) -> None:
+    asked = {"message": "hi", "run_id": "r-1", "session_id": "s"}
+    options: dict[str, Any] = {"params": asked} if method == "GET" else {"json": asked}
+    async with site() as s:
+        events, ids = await s.follow(method, "/chat/stream", **options)
+
+    check_events(as_events(events))
+    assert ids == [f"r-1:{seq}" for seq in range(len(events))]
+    assert events[0]["data"]["message"] == "hi"
+    assert events[-1]["data"]["result"] == "hi"
+
+
+async def test_an_event_source_goes_on_where_it_was_and_is_told_when_all_is_over() -> None:
+    async with site() as s:
+        events, ids = await s.follow("GET", "/chat/stream", params={"message": "hi"})
+        for place in range(len(events) - 1):
+            again, _ = await s.follow(
+                "GET",
+                "/chat/stream",
+                params={"message": "hi"},
+                headers={"last-event-id": ids[place]},
+            )
+            assert again == events[place + 1 :]
+        over = await s.http.get("/chat/stream?message=hi", headers={"last-event-id": ids[-1]})
+        gone = await s.http.get("/chat/stream?message=hi", headers={"last-event-id": "other:3"})
+
+    assert (over.status_code, over.content) == (204, b"")
+    assert (gone.status_code, gone.json()["code"]) == (404, "unknown_run")
+
+
+async def test_starting_twice_runs_once() -> None:
+    agent = Talker()
+    async with site(agent) as s:
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(
+                    partial(s.follow, "POST", "/chat/stream", json={"message": "a", "run_id": "x"})
+                )
+            while not agent.begun:
+                await trio.sleep(0.01)
+            await s.http.post("/runs/x/cancel")
+
+    assert agent.begun == 1
+
+
+async def test_a_run_can_be_followed_from_any_place_in_lines_or_modes() -> None:
+    async with site() as s:
+        events, _ = await s.follow("GET", "/chat/stream", params={"message": "a", "run_id": "x"})
+        later, _ = await s.follow("GET", "/runs/x/events", params={"after": "3"})
+        lines = await s.http.get("/runs/x/events", headers={"accept": "application/x-ndjson"})
+        values, _ = await s.follow("GET", "/runs/x/events", params={"mode": "values"})
+        tail, _ = await s.follow("GET", "/runs/x/events", params={"mode": "values", "after": "3"})
+        bad = [
+            await s.http.get(f"/runs/x/events?{q}") for q in ("mode=loud", "after=x", "after=-2")
+        ]
+        ahead = await s.http.get("/runs/x/events?after=1000")
+
+    assert later == events[4:]
+    assert lines.headers["content-type"] == "application/x-ndjson"
+    assert [json.loads(line) for line in lines.text.splitlines() if line] == events
+    expected = [event.data for event in project("values", as_events(events))]
+    assert [event["data"] for event in values] == expected
+    assert tail == [event for event in values if event["seq"] > 3]
+    assert [response.status_code for response in bad] == [400, 400, 400]
+    assert (ahead.status_code, ahead.json()["code"]) == (410, "replay_gap")
+
+
+async def test_a_client_that_leaves_has_its_window_and_then_its_run_is_cancelled() -> None:
+    agent = Talker()
+    async with site(agent, resume_window=0.1) as s:
+        # Left by cancellation: httpx leaves its own generators behind on a break.
+        with trio.CancelScope() as leaving:
+            async with s.http.stream("GET", "/chat/stream?message=a&run_id=x") as response:
+                async for _ in response.aiter_bytes():
+                    if agent.begun:
+                        leaving.cancel()
+        with trio.fail_after(5):
+            await agent.ended.wait()
+        events, _ = await s.follow("GET", "/runs/x/events")
+
+    check_events(as_events(events))
+    assert events[-1]["data"]["status"] == "cancelled"
+    assert "no reader came back within 0.1 s" in events[-1]["data"]["reason"]
+
+
+async def test_controls_reach_the_run_and_unknown_runs_are_told() -> None:
+    async def asks(ctx: RunContext, message: str) -> Any:
+        return [await ctx.approve("pay", {"euros": 3}), await ctx.ask("How many?")]
+
+    async with site(asks) as s, trio.open_nursery() as nursery:
+        seen: list[Any] = []
+
+        async def follow() -> None:
+            events, _ = await s.follow("GET", "/chat/stream?message=a&run_id=x")
+            seen.extend(events)
+
+        nursery.start_soon(follow)
+        for control, keys, needed in (
+            ("approve", {"call_id": "c1"}, "waiting_for_approval"),
+            ("answer", {"request_id": "q1", "text": "two"}, "waiting_for_input"),
+        ):
+            with trio.fail_after(10):
+                while True:
+                    hosted = s.orchestrator._recorder.find("default", "x")
+                    if hosted is not None and hosted.stream.status == needed:
+                        break
+                    await trio.sleep(0.01)
+            taken = await s.http.post(f"/runs/x/{control}", json=keys)
+            assert taken.json() == {"type": "accepted", "ref": None, "run_id": "x"}
+        while not seen:
+            await trio.sleep(0.01)
+        late = await s.http.post("/runs/x/cancel")
+        wrong = [
+            await s.http.post("/runs/x/approve", json={"call": 1}),
+            await s.http.post("/runs/x/approve", content=b"[1]"),
+            await s.http.post("/runs/x/approve", content=b"{"),
+            await s.http.post("/runs/x/approve", json={"run_id": "y", "call_id": "c"}),
+        ]
+
+    assert seen[-1]["data"]["result"] == [True, "two"]
+    assert (late.status_code, late.json()["code"]) == (404, "unknown_run")
+    assert [(r.status_code, r.json()["code"]) for r in wrong] == [(400, "bad_frame")] * 4
+
+
+async def test_conversations_can_be_read_and_forgotten() -> None:
+    model = ScriptedModel("first", "second")
+    async with site(Agent(llm_client=model)) as s:
+        for text in ("one", "two"):
+            await s.follow("POST", "/chat/stream", json={"message": text, "session_id": "s 1"})
+        said = (await s.http.get("/sessions/s%201")).json()
+        gone = await s.http.delete("/sessions/s%201")
+        after = (await s.http.get("/sessions/s%201")).json()
+
+    assert [m["content"] for m in said["messages"]] == ["one", "first", "two", "second"]
+    assert [run["status"] for run in said["runs"]] == ["completed", "completed"]
+    assert gone.status_code == 204
+    assert after == {"session_id": "s 1", "messages": [], "runs": []}
+
+
+async def test_busy_tenants_are_429() -> None:
+    agent = Talker()
+    orchestrator = Orchestrator(agents=[agent], runs_per_tenant=1)
+    async with site(orchestrator=orchestrator, resume_window=0.01) as s:
+        async with s.http.stream("GET", "/chat/stream?message=a"):
+            busy = await s.http.get("/chat/stream?message=b")
+
+    assert (busy.status_code, busy.json()["code"]) == (429, "tenant_busy")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "/chat/stream", {}, 400),
+        ("GET", "/chat/stream?message=", {}, 400),
+        ("GET", "/chat/stream?message=a&mode=loud", {}, 400),
+        ("GET", "/chat/stream?message=a&run_id=a%0Ab", {}, 400),
+        ("POST", "/chat/stream", {"content": b"message=a"}, 415),
+        ("POST", "/chat/stream", {"json": {"message": "a", "x": 1}}, 400),
+        ("POST", "/chat/stream", {"json": {"message": "a" * 3000}}, 413),
+        ("POST", "/chat/stream", {"json": {"message": [[[[[[]]]]]]}}, 400),
+        ("PUT", "/chat/stream", {}, 405),
+        ("POST", "/runs/x/events", {}, 405),
+        ("POST", "/runs/x/explode", {}, 404),
+        ("GET", "/nothing", {}, 404),
+        ("GET", "/../flowtrio.js/..%2fx", {}, 404),
+        ("POST", "/metrics", {}, 405),
+    ],
+)
+async def test_nonsense_is_refused_and_starts_nothing(
+    method: str, path: str, options: Any, status: int
+) -> None:
+    agent = Talker()
+    async with site(agent, limits=ServerLimits(message=2048, json_depth=4)) as s:
+        response = await s.http.request(method, path, **options)
+
+    assert response.status_code == status
+    assert set(response.json()) == {"code", "error"}
+    assert agent.begun == 0
+
+
+async def test_another_site_starts_nothing() -> None:
+    agent = Talker()
+    async with site(agent, origins=["https://friend.example"]) as s:
+        image = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
+        evil = {"origin": "https://evil.example"}
+        rebound = {"host": "evil.example"}
+        for headers in (image, evil, rebound, {**image, **evil}):
+            for method in ("GET", "POST"):
+                response = await s.http.request(
+                    method, "/chat/stream?message=a", headers=headers, json={"message": "a"}
+                )
+                assert response.status_code == 403, headers
+        posted = await s.http.post("/runs/x/cancel", headers=image)
+        erased = await s.http.delete("/sessions/x", headers=image)
+
+    assert (posted.status_code, erased.status_code) == (403, 403)
+    assert agent.begun == 0
+
+
+async def test_allowed_origins_may_read_and_others_get_no_such_headers() -> None:
+    friend = {"origin": "https://friend.example", "sec-fetch-site": "cross-site"}
+    async with site(origins=["https://friend.example"]) as s:
+        asked = await s.http.options("/chat/stream", headers=friend)
+        other = await s.http.options("/chat/stream", headers={"origin": "https://evil.example"})
+        answer = await s.http.get("/chat/stream?message=a", headers=friend)
+        own = await s.http.get("/health")
+
+    assert asked.status_code == 204
+    assert asked.headers["access-control-allow-origin"] == "https://friend.example"
+    assert "last-event-id" in asked.headers["access-control-allow-headers"]
+    assert other.status_code == 403
+    assert "access-control-allow-origin" not in other.headers
+    assert answer.status_code == 200
+    assert answer.headers["vary"] == "origin"
+    assert "access-control-allow-origin" not in own.headers
+
+
+async def test_a_token_is_asked_for_everywhere_but_at_the_page() -> None:
+    agent = Talker()
+    bearer = {"authorization": f"Bearer {TOKEN}"}
+    async with site(agent, token=TOKEN, resume_window=0.01) as s:
+        for path in ("/chat/stream?message=a", "/runs/x/events", "/sessions/x", "/metrics"):
+            for headers in ({}, {"authorization": "Bearer wrong"}):
+                refused = await s.http.get(path, headers=headers)
+                assert refused.status_code == 401, path
+                assert refused.headers["www-authenticate"] == "Bearer"
+                assert TOKEN not in refused.text
+        assert (await s.http.get("/runs/x/events", headers=bearer)).status_code == 404
+        assert (await s.http.get(f"/runs/x/events?token={TOKEN}")).status_code == 404
+        assert (await s.http.get("/metrics", headers=bearer)).status_code == 200
+        for path in ("/", "/app.js", "/health", "/ready"):
+            assert (await s.http.get(path)).status_code == 200
+
+    assert agent.begun == 0
+
+
+async def test_tenants_do_not_see_each_other() -> None:
+    def who(request: Any) -> str | None:
+        name: str | None = request.headers.get("x-user")
+        if name == "broken":
+            raise RuntimeError("secret of ours")
+        return name
+
+    def of(name: str) -> dict[str, str]:
+        return {"x-user": name}
+
+    async with site(authenticate=who) as s:
+        await s.follow("GET", "/chat/stream?message=a&run_id=x&session_id=s", headers=of("ann"))
+        other = await s.http.get("/runs/x/events", headers=of("bob"))
+        unknown = await s.http.get("/runs/y/events", headers=of("bob"))
+        session = await s.http.get("/sessions/s", headers=of("bob"))
+        nobody = await s.http.get("/runs/x/events")
+        broken = await s.http.get("/runs/x/events", headers=of("broken"))
+        own, _ = await s.follow("GET", "/chat/stream?message=b&run_id=x", headers=of("bob"))
+
+    assert (other.status_code, other.json()) == (unknown.status_code, unknown.json())
+    assert session.json()["messages"] == []
+    assert nobody.status_code == 401
+    assert broken.status_code == 500
+    assert "secret" not in broken.text
+    assert own[0]["data"]["message"] == "b"
+
+
+async def test_the_page_and_its_files_come_under_a_strict_policy() -> None:
+    async with site() as s:
+        page = await s.http.get("/")
+        script = await s.http.get("/flowtrio.js")
+        same = await s.http.get("/flowtrio.js", headers={"if-none-match": script.headers["etag"]})
+        head = await s.http.head("/flowtrio.js")
+
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert script.headers["content-type"] == "text/javascript; charset=utf-8"
+    assert script.headers["x-content-type-options"] == "nosniff"
+    assert (same.status_code, same.content) == (304, b"")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(script.content))
+
+
+async def test_metrics_count_runs_events_followers_and_times() -> None:
+    async with site() as s:
+        events, _ = await s.follow("GET", "/chat/stream?message=a")
+        agent_metrics = await s.http.get("/metrics")
+
+    lines = dict(line.rsplit(" ", 1) for line in agent_metrics.text.splitlines() if line[0] != "#")
+    assert agent_metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert lines['flowtrio_runs_total{outcome="completed"}'] == "1"
+    assert lines["flowtrio_events_total"] == str(len(events))
+    assert lines["flowtrio_runs_running"] == "0"
+    assert lines["flowtrio_first_token_seconds_count"] == "1"
+    assert lines["flowtrio_chunk_gap_seconds_count"] == "2"
+    assert lines['flowtrio_chunk_gap_seconds_bucket{le="+Inf"}'] == "2"
+
+
+async def test_connections_are_limited() -> None:
+    async with site(Talker(), limits=ServerLimits(connections=1), resume_window=0.01) as s:
+        async with s.http.stream("GET", "/chat/stream?message=a"):
+            full = await s.http.get("/chat/stream?message=b")
+
+    assert (full.status_code, full.json()["code"]) == (503, "http_503")
+
+
+async def test_a_quiet_stream_is_kept_open_by_comments() -> None:
+    async with site(Talker(), limits=ServerLimits(ping_interval=0.02), resume_window=0.01) as s:
+        text = b""
+        with trio.CancelScope() as leaving:
+            async with s.http.stream("GET", "/chat/stream?message=a") as response:
+                async for piece in response.aiter_bytes():
+                    text += piece
+                    if text.count(b": still here") >= 2:
+                        leaving.cancel()
+
+    assert text.startswith(b"retry: 1000\n\n")
+    assert b"event:" not in text
+
+
+# WebSocket
+
+
+@asynccontextmanager
+async def socket(s: Site, *protocols: str, path: str = "/chat", **headers: str) -> Any:
+    url = s.url.replace("http://", "ws://") + path
+    extra = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    opened = trio_websocket.open_websocket_url(
+        url, subprotocols=protocols or None, extra_headers=extra
+    )
+    async with opened as ws:
+        try:
+            yield ws
+        finally:
+            # Where the server closed, this client leaves its socket to the collector.
+            await ws.aclose()
+            await trio.aclose_forcefully(ws._stream)
+
+
+async def read_run(ws: Any) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    while not events or events[-1]["type"] != "done":
+        frame = json.loads(await ws.get_message())
+        if isinstance(frame, list):
+            events += frame
+        elif frame["type"] not in ("accepted", "rejected"):
+            events.append(frame)
+    return events
+
+
+@pytest.mark.parametrize("protocols", [(), ("flowtrio.v1",), ("flowtrio.batch.v1",)])
+async def test_a_websocket_speaks_the_same_frames(protocols: tuple[str, ...]) -> None:
+    async with site() as s, socket(s, *protocols) as ws:
+        await ws.send_message("hi")
+        events = await read_run(ws)
+        assert ws.subprotocol == (protocols[0] if protocols else None)
+
+    check_events(as_events(events))
+
+
+async def test_a_websocket_resumes_what_sse_began() -> None:
+    async with site() as s:
+        events, _ = await s.follow("GET", "/chat/stream?message=a&run_id=x")
+        async with socket(s, "flowtrio.v1") as ws:
+            await ws.send_message('{"type": "resume", "run_id": "x", "after": 2}')
+            assert json.loads(await ws.get_message())["type"] == "accepted"
+            assert await read_run(ws) == events[3:]
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"), [(b"bytes", 1003), ("x" * 300, 1009), ('{"type": "no"}', 1008)]
+)
+async def test_what_a_websocket_may_not_send_closes_it(sent: Any, code: int) -> None:
+    limits = ServerLimits(message=200, bad_messages=1)
+    async with site(limits=limits) as s, socket(s) as ws:
+        await ws.send_message(sent)
+        with pytest.raises(trio_websocket.ConnectionClosed):
+            while True:
+                await ws.get_message()
+
+    assert ws.closed.code == code
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [("/chat", {}, 401), ("/other", {}, 404), ("/chat", {"origin": "https://evil.example"}, 403)],
+)
+async def test_a_websocket_is_refused_with_a_status(
+    path: str, headers: dict[str, str], status: int
+) -> None:
+    handshake = {
+        "connection": "upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-version": "13",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    async with site(token=TOKEN) as s:
+        refused = await s.http.get(path, headers={**handshake, **headers})
+        async with socket(s, f"flowtrio.token.{TOKEN}", "flowtrio.v1") as ws:
+            assert ws.subprotocol == "flowtrio.v1"
+
+    assert refused.status_code == status
+
+
+async def test_a_websocket_client_that_leaves_cancels_its_run_at_once() -> None:
+    agent = Talker()
+    async with site(agent) as s:
+        async with socket(s) as ws:
+            await ws.send_message("hi")
+            while not agent.begun:
+                await trio.sleep(0.01)
+        with trio.fail_after(5):
+            await agent.ended.wait()
+
+
+async def test_draining_ends_runs_and_says_goodbye() -> None:
+    agent = Talker()
+    async with site(agent, drain=0.05) as s, socket(s) as ws:
+        await ws.send_message("hi")
+        events: list[dict[str, Any]] = []
+        async with trio.open_nursery() as nursery:
+            while not agent.begun:
+                await trio.sleep(0.01)
+            nursery.start_soon(s.app.drain)
+            with pytest.raises(trio_websocket.ConnectionClosed):
+                while True:
+                    events.append(json.loads(await ws.get_message()))
+        ready = await s.http.get("/ready")
+        late = await s.http.get("/chat/stream?message=b")
+
+    assert events[-2]["data"]["code"] == "shutdown"
+    assert events[-1]["type"] == "done"
+    assert ws.closed.code == 1012
+    assert (ready.status_code, late.status_code) == (503, 503)
+
+
+# Mounted
+
+
+async def test_mounted_in_starlette_without_its_lifespan() -> None:
+    agent = Talker()
+    app = create_app(Orchestrator(agents=[talk]))
+    async with serving(Starlette(routes=[Mount("/agents", app)])) as url:
+        async with httpx.AsyncClient(base_url=url) as http:
+            answer = await http.get("/agents/chat/stream?message=a")
+            page = await http.get("/agents", follow_redirects=True)
+
+    assert answer.status_code == 200
+    assert b'"done"' in answer.content
+    assert page.url.path == "/agents/"
+    assert agent.begun == 0
+
+
+async def test_mounted_in_fastapi_with_its_lifespan_chained() -> None:
+    orchestrator = Orchestrator(agents=[talk])
+    flow = create_app(orchestrator)
+    app = FastAPI(lifespan=flow.lifespan)
+    app.mount("/agents", flow)
+
+    @app.get("/own")
+    async def own() -> bool:
+        return orchestrator.is_open
+
+    async with serving(app) as url, httpx.AsyncClient(base_url=url) as http:
+        assert (await http.get("/own")).json() is True
+        assert b'"done"' in (await http.get("/agents/chat/stream?message=a")).content
+
+    assert not orchestrator.is_open
+
+
+# Without a server
+
+
+async def test_an_address_open_to_others_needs_a_token() -> None:
+    async def ask(**options: Any) -> int:
+        app = create_app(Orchestrator(agents=[talk]), **options)
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/runs/x/events",
+            "headers": [(b"host", b"agents.example")],
+            "server": ("192.0.2.1", 80),
+            "scheme": "http",
+        }
+        sent: list[Any] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request"}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await app(scope, receive, send)
+        return int(sent[0]["status"])
+
+    assert await ask() == 403
+    assert await ask(token=TOKEN) == 401
+    assert await ask(insecure=True) == 404
+
+
+async def test_an_unknown_scope_is_refused() -> None:
+    async def never() -> Any:
+        raise AssertionError
+
+    with pytest.raises(RuntimeError, match="ASGI scope 'push'"):
+        await create_app(Orchestrator(agents=[talk]))({"type": "push"}, never, never)
+
+
+def test_wrong_options_are_refused() -> None:
+    orchestrator = Orchestrator(agents=[talk])
+
+    with pytest.raises(ValueError, match="not both"):
+        create_app(orchestrator, token="a", authenticate=lambda request: "b")
+    with pytest.raises(ValueError, match="scheme://host"):
+        create_app(orchestrator, origins=["friend.example"])
