@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
     from flowtrio.stores.sqlite import SQLiteConversations as SQLiteConversations
     from flowtrio.stores.sqlite import SQLiteStore as SQLiteStore
+    from flowtrio.transports._connect import connect as connect
     from flowtrio.transports.websocket import serve_websocket as serve_websocket
 
 __version__ = _version("flowtrio")
@@ -71,6 +72,7 @@ _LAZY = {
     "OpenAIClient": "flowtrio.clients._openai",
     "SQLiteConversations": "flowtrio.stores.sqlite",
     "SQLiteStore": "flowtrio.stores.sqlite",
+    "connect": "flowtrio.transports._connect",
     "serve_websocket": "flowtrio.transports.websocket",
 }
 """Names whose modules bring libraries of their own: imported when they are first asked for."""

@@ -1,0 +1,313 @@
+"""The client over the network, on lines that break at any byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+import flowtrio
+from flowtrio import (
+    AgentEvent,
+    LimitExceeded,
+    MemoryStore,
+    Orchestrator,
+    ReplayGap,
+    RunCancelled,
+    RunContext,
+    RunFailed,
+    SQLiteStore,
+    project,
+)
+from flowtrio.testing import check_events
+from tests.support.ws_peer import Served, open_server
+from tests.transports.test_websocket import approving_agent, echo, waits
+
+
+async def talks(ctx: RunContext, message: str) -> str:
+    """Say many words, in turns of some at once."""
+    async with ctx.message() as out:
+        for number in range(int(message)):
+            await out.write(f"word {number} ")
+            if number % 7 == 0:
+                await trio.sleep(0.001)
+    return message
+
+
+async def fails(ctx: RunContext, message: str) -> None:
+    """Fail."""
+    raise ValueError("no")
+
+
+# A line that breaks
+
+
+@attrs.define(eq=False)
+class Line:
+    """A port that leads to a server, through connections that break after so many bytes."""
+
+    port: int
+    dice: random.Random
+    most_bytes: int
+    breaks_left: int = 0
+    """How many of the next connections break; the others hold."""
+    _connections: set[trio.SocketStream] = attrs.field(factory=set)
+
+    async def carry(self, near: trio.SocketStream) -> None:
+        """Carry one connection, until it breaks or ends."""
+        budget = None
+        if self.breaks_left > 0:
+            self.breaks_left -= 1
+            budget = self.dice.randrange(self.most_bytes)
+        far = await trio.open_tcp_stream("127.0.0.1", self.port)
+        left = [budget]
+        self._connections |= {near, far}
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._pump, near, far, left, nursery.cancel_scope)
+                nursery.start_soon(self._pump, far, near, left, nursery.cancel_scope)
+        finally:
+            self._connections -= {near, far}
+            for stream in self.dice.sample([near, far], 2):
+                stream.socket.close()
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, left: list[int | None], scope: Any
+    ) -> None:
+        try:
+            while data := await source.receive_some(4096):
+                budget = left[0]
+                if budget is not None:
+                    data, left[0] = data[:budget], max(budget - len(data), 0)
+                await sink.send_all(data)
+                if left[0] == 0:
+                    break
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass
+        scope.cancel()
+
+
+@asynccontextmanager
+async def line_to(served: Served, seed: int, breaks: int, most: int) -> AsyncIterator[Any]:
+    line = Line(served.port, random.Random(seed), most, breaks)
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, line.carry, 0)
+        line_port = listeners[0].socket.getsockname()[1]
+        yield line, f"ws://127.0.0.1:{line_port}/chat"
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def connected(served: Served, **options: Any) -> AsyncIterator[Any]:
+    async with flowtrio.connect(served.url, **options) as remote:
+        yield remote
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_every_reader_ends_with_the_log_wherever_lines_break(
+    kind: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flowtrio.transports import _connect
+
+    monkeypatch.setattr(_connect, "_FIRST_DELAY", 0.01)
+    monkeypatch.setattr(_connect, "_LONGEST_DELAY", 0.05)
+    started: list[str] = []
+
+    async def agent(ctx: RunContext, message: str) -> str:
+        started.append(ctx.run_id)
+        return await talks(ctx, message)
+
+    store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path / "runs.db")
+    orchestrator = Orchestrator(agents=[agent], store=store)
+    logs: dict[str, list[AgentEvent]] = {}
+
+    async def read(remote: Any, number: int) -> None:
+        async with remote.process_stream("60", run_id=f"r{number}") as stream:
+            logs[stream.run_id] = [event async for event in stream]
+
+    async with open_server(orchestrator) as served:
+        # Short budgets break handshakes and commands too, long ones the events.
+        async with line_to(served, seed, 0, [400, 2000, 20_000][seed % 3]) as (line, url):
+            async with flowtrio.connect(url, patience=30) as remote:
+                line.breaks_left = 6
+                for stream in list(line._connections):
+                    await trio.aclose_forcefully(stream)
+                async with trio.open_nursery() as nursery:
+                    for number in range(3):
+                        nursery.start_soon(read, remote, number)
+        stored = {name: await store.read("default", name, -1, 10_000) for name in logs}
+    if isinstance(store, SQLiteStore):
+        await store.aclose()
+
+    assert sorted(started) == ["r0", "r1", "r2"]
+    for name, log in logs.items():
+        check_events(log)
+        assert log == list(stored[name])
+
+
+# Like a stream in process
+
+
+async def test_a_run_over_the_network_reads_like_one_in_process() -> None:
+    async with open_server(echo) as served, connected(served) as remote:
+        async with remote.process_stream("hello") as stream:
+            events = [event async for event in stream]
+        assert stream.status == "completed"
+        bare = [event async for event in remote.process_stream("hello")]
+        assert await remote.process("hello") == "hello"
+        batches: list[AgentEvent] = []
+        stream = remote.process_stream("hello")
+        with pytest.raises(trio.EndOfChannel):
+            while True:
+                batches += await stream.receive_batch()
+
+    for log in (events, bare, batches):
+        check_events(log)
+
+
+async def test_a_conversation_goes_on_in_its_session() -> None:
+    async with open_server(echo) as served, connected(served) as remote:
+        assert await remote.process("one", session_id="s") == "one"
+        assert await remote.process("two", session_id="s") == "one two"
+        assert await remote.process("three") == "three"
+
+
+@pytest.mark.parametrize("mode", ["values", "updates", "messages"])
+async def test_modes_are_those_of_the_log(mode: str) -> None:
+    async with open_server(talks) as served, connected(served) as remote:
+        async with remote.process_stream("9", mode=mode) as stream:
+            seen = [event async for event in stream]
+        whole = [event async for event in remote.attach(stream.run_id)]
+
+    assert seen == list(project(mode, whole))
+
+
+async def test_leaving_a_run_cancels_it_and_leaving_an_attached_one_does_not() -> None:
+    orchestrator = Orchestrator(agents=[waits])
+    async with open_server(orchestrator) as served, connected(served) as remote:
+        async with remote.process_stream("a", run_id="r") as stream:
+            await _until_chunk(stream)
+            async with connected(served) as other, other.attach("r") as follower:
+                await _until_chunk(follower)
+            assert orchestrator.attach("r").is_live
+        header = await orchestrator.store.header("default", "r")
+
+    assert stream.status == "cancelled"
+    assert header is not None
+    assert header.status == "cancelled"
+
+
+async def _until_chunk(stream: Any) -> None:
+    async for event in stream:
+        if event.type == "message_chunk":
+            return
+
+
+async def test_people_decide_over_the_network_from_any_thread() -> None:
+    async with open_server(approving_agent()) as served, connected(served) as remote:
+        async with remote.process_stream("pay") as stream:
+            outcomes = []
+            async for event in stream:
+                if event.type == "approval_required":
+                    assert stream.status in ("running", "waiting_for_approval")
+                    await trio.to_thread.run_sync(stream.approve, event.data["call_id"])
+                if event.type == "tool_call_end":
+                    outcomes.append(event.data["outcome"])
+            assert not stream.cancel()
+
+    assert outcomes == ["ok"]
+
+
+async def test_a_question_is_answered_and_a_run_cancelled() -> None:
+    async def asks(ctx: RunContext, message: str) -> str:
+        answer = await ctx.ask("Where?")
+        await ctx.custom("answered", answer)
+        await trio.sleep_forever()
+        return answer
+
+    async with open_server(asks) as served, connected(served) as remote:
+        async with remote.process_stream("go") as stream:
+            async for event in stream:
+                if event.type == "input_required":
+                    stream.answer(event.data["request_id"], "Paris")
+                if event.type == "custom":
+                    assert event.data["value"] == "Paris"
+                    stream.cancel("enough")
+            with pytest.raises(RunCancelled, match="enough"):
+                await stream.result()
+
+
+async def test_a_result_that_is_none_says_why() -> None:
+    async with open_server(fails) as served, connected(served) as remote:
+        with pytest.raises(RunFailed) as caught:
+            await remote.process("go")
+
+    assert caught.value.error["source"] == "agent"
+    # Exception texts stay on the server.
+    assert "no" not in caught.value.error["error"].split()
+
+
+# What is refused
+
+
+async def test_what_a_server_refuses_is_raised_where_it_is_read() -> None:
+    orchestrator = Orchestrator(agents=[talks], runs_per_tenant=1, store=MemoryStore(max_events=10))
+    async with open_server(orchestrator) as served, connected(served) as remote:
+        with pytest.raises(LookupError):
+            await remote.attach("unknown").receive_batch()
+        async with remote.process_stream("100000", run_id="r") as stream:
+            await stream.receive_batch()
+            with pytest.raises(LimitExceeded) as caught:
+                await remote.process("1")
+            assert caught.value.code == "tenant_busy"
+            with pytest.raises(RuntimeError, match="read here already"):
+                await remote.attach("r").receive_batch()
+        with pytest.raises(ReplayGap):
+            await remote.attach("r").receive_batch()
+
+
+async def test_a_wrong_token_or_no_server_is_told_at_once() -> None:
+    async with open_server(echo, token="right") as served:
+        async with connected(served, token="right") as remote:
+            assert await remote.process("hi") == "hi"
+        with pytest.raises(ConnectionError, match="status 401") as caught:
+            async with connected(served, token="wrong-secret"):
+                raise AssertionError("not reached")
+        assert "wrong-secret" not in str(caught.value)
+    with pytest.raises(ConnectionError, match="can't connect"):
+        async with connected(served):
+            raise AssertionError("not reached")
+
+
+@pytest.mark.parametrize("url", ["ftp://host", "host:80", "ws://"])
+async def test_an_address_has_to_be_one(url: str) -> None:
+    with pytest.raises(ValueError, match="expected ws"):
+        async with flowtrio.connect(url):
+            raise AssertionError("not reached")
+
+
+async def test_when_the_server_stays_away_the_reader_is_told() -> None:
+    async with open_server(waits) as served:
+        async with connected(served, patience=0.3) as remote:
+            async with remote.process_stream("a") as stream:
+                await _until_chunk(stream)
+                served.scope.cancel()
+                seen = [event async for event in stream]
+                assert seen[-1].data["status"] == "error"
+            with pytest.raises(trio.BrokenResourceError, match="is lost"):
+                while True:
+                    await remote.process("again")
+
+
+async def test_what_the_body_raises_leaves_as_it_is() -> None:
+    async with open_server(echo) as served:
+        with pytest.raises(KeyError):
+            async with connected(served):
+                raise KeyError("mine")
