@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import importlib
 import logging
+import math
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -95,6 +98,26 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="origin of a web page that may connect; may be given several times",
     )
     option(
+        "--store",
+        metavar="STORE",
+        default="memory",
+        help="where runs and conversations are kept: memory, or sqlite:PATH, which outlasts the "
+        "server (default: %(default)s)",
+    )
+    option(
+        "--keep",
+        type=_duration,
+        metavar="TIME",
+        help="how long an sqlite store keeps what has ended: 7d, 12h, 30m, 45s (default: for ever)",
+    )
+    option(
+        "--resume-window",
+        type=_duration,
+        default=60.0,
+        metavar="TIME",
+        help="how long a run goes on whose client was cut off and may come back (default: 60s)",
+    )
+    option(
         "--insecure",
         action="store_true",
         help="listen without a token on an address that others can reach",
@@ -142,6 +165,23 @@ def _url(text: str) -> str:
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
         raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
     return text
+
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def _duration(text: str) -> float:
+    """Seconds, from a number with a unit or without."""
+    unit = text[-1:] if text[-1:] in _SECONDS else ""
+    try:
+        seconds = float(text.removesuffix(unit)) * _SECONDS.get(unit, 1)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(
+            f"expected a time such as 7d, 12h, 30m or 45s, got {text!r}"
+        )
+    return seconds
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -228,8 +268,9 @@ async def _serve(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    orchestrator = make_orchestrator(options.model, options.agent)
-    async with trio.open_nursery() as nursery:
+    stores = _make_stores(options.store, options.keep)
+    orchestrator = make_orchestrator(options.model, options.agent, stores)
+    async with _closing(stores), trio.open_nursery() as nursery:
         stopping = await nursery.start(_stop_on_signals)
         with stopping:
             await _serve_until_stopped(options, orchestrator)
@@ -248,6 +289,7 @@ async def _serve_until_stopped(options: argparse.Namespace, orchestrator: Orches
         options.ws_port,
         token=tokens or None,
         origins=options.origin,
+        resume_window=options.resume_window,
         insecure=options.insecure,
     )
     async with trio.open_nursery() as nursery:
@@ -284,19 +326,50 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def make_orchestrator(model: str | None, agent: str | None) -> Orchestrator:
-    """Make what is served from ``--model`` and ``--agent``."""
+def _make_stores(store: str, keep: float | None) -> dict[str, Any]:
+    """Make what ``--store`` and ``--keep`` ask for, as keywords of an orchestrator."""
+    kind, _, path = store.partition(":")
+    if store == "memory" and keep is None:
+        return {}
+    if kind != "sqlite" or not path:
+        if store == "memory":
+            raise _Usage("--keep is for an sqlite store: memory is bounded by its size")
+        raise _Usage(f"--store {store}: expected memory or sqlite:PATH")
+    if not Path(path).parent.is_dir():
+        raise _Usage(f"--store {store}: there is no folder {Path(path).parent}")
+    return {
+        "store": flowtrio.SQLiteStore(path, keep=keep),
+        "conversations": flowtrio.SQLiteConversations(path, keep=keep),
+    }
+
+
+@asynccontextmanager
+async def _closing(stores: dict[str, Any]) -> AsyncIterator[None]:
+    """Close the stores when the server has stopped."""
+    try:
+        yield
+    finally:
+        with trio.CancelScope(shield=True):
+            for store in stores.values():
+                await store.aclose()
+
+
+def make_orchestrator(
+    model: str | None, agent: str | None, stores: Mapping[str, Any] = MappingProxyType({})
+) -> Orchestrator:
+    """Make what is served from ``--model``, ``--agent`` and the stores."""
     if agent is None:
-        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))])
+        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
     served = load(agent)
     if isinstance(served, Orchestrator):
-        if model is not None:
-            raise _Usage(f"--agent {agent} is an orchestrator: --model does not apply to it")
+        for option, given in (("--model", model is not None), ("--store", bool(stores))):
+            if given:
+                raise _Usage(f"--agent {agent} is an orchestrator: {option} does not apply to it")
         return served
     if isinstance(served, Agent) and model is not None:
         served = served.replace(llm_client=make_model(model))
     try:
-        return Orchestrator(agents=[served])
+        return Orchestrator(agents=[served], **stores)
     except TypeError as exc:
         raise _Usage(f"--agent {agent}: {exc}") from None
 

@@ -110,6 +110,25 @@ def test_a_second_signal_ends_at_once() -> None:
     assert server.returncode == 128 + signal.SIGINT
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_is_there_after_the_server_has_ended(number: signal.Signals, tmp_path: Path) -> None:
+    store = ("--store", f"sqlite:{tmp_path / 'runs.db'}", "--keep", "7d", "--resume-window", "30s")
+    with serving(*store) as (server, url), connect(url) as peer:
+        peer.send(json.dumps({"type": "message", "message": "Hello", "run_id": "r"}))
+        events = [json.loads(peer.recv(timeout=20)) for _ in range(6)][1:]
+        server.send_signal(number)
+        server.wait(20)
+    with serving(*store) as (_, url), connect(url) as peer:
+        peer.send(json.dumps({"type": "resume", "run_id": "r", "after": events[-1]["seq"]}))
+        assert json.loads(peer.recv(timeout=20))["type"] == "accepted"
+        while events[-1]["type"] != "done":
+            events.append(json.loads(peer.recv(timeout=20)))
+
+    check_events(events)
+    if number is signal.SIGKILL:
+        assert events[-2]["data"]["code"] == "interrupted"
+
+
 def test_serve_asks_for_its_token() -> None:
     with serving("--token", "good") as (_, url):
         assert talk(url, "hi", additional_headers={"Authorization": "Bearer good"})
@@ -143,6 +162,11 @@ def test_serve_tells_that_its_port_is_in_use() -> None:
         (("serve", "--agent", "nowhere:x"), "there is no module 'nowhere'"),
         (("serve", "--agent", "json:x"), "'json' has no 'x'"),
         (("chat", "hi", "--agent", "json:decoder"), "--agent json:decoder"),
+        (("serve", "--store", "redis:x"), "--store redis:x: expected memory or sqlite:PATH"),
+        (("serve", "--store", "sqlite:/no/where/x.db"), "there is no folder /no/where"),
+        (("serve", "--keep", "7d"), "--keep is for an sqlite store"),
+        (("serve", "--keep", "a while"), "expected a time such as 7d, 12h, 30m or 45s"),
+        (("serve", "--resume-window", "0"), "expected a time such as 7d"),
         (("serve", "--ws-port", "99999"), "expected a port from 0 to 65535, got '99999'"),
         ((), "COMMAND"),
         (("dance",), "invalid choice: 'dance'"),
