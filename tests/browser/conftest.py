@@ -41,7 +41,10 @@ def open_stage() -> OpenStage:
 
     @asynccontextmanager
     async def opened(
-        *tools: Tool[..., Any], agent: Any = None, **options: Any
+        *tools: Tool[..., Any],
+        agent: Any = None,
+        edits: dict[str, list[tuple[str, str]]] | None = None,
+        **options: Any,
     ) -> AsyncIterator[Stage]:
         model = Puppet()
         agent = agent or Agent(llm_client=model, tools=list(tools))
@@ -51,6 +54,7 @@ def open_stage() -> OpenStage:
             open_chromium() as browser,
             browser.open_page() as page,
         ):
+            front.edits = edits or {}
             front.token = options.get("token")
             await page.go(front.url)
             if "token" not in options:

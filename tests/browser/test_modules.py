@@ -17,7 +17,7 @@ def find_node() -> str:
     path = shutil.which("node") or shutil.which("nodejs")
     if path is not None:
         return path
-    said = "no Node on this machine: apt-get install nodejs (`nox -s browser` does it)"
+    said = "no Node on this machine (`nox -s browser` brings one)"
     if os.environ.get("CI"):
         pytest.fail(said)
     pytest.skip(said)

@@ -312,6 +312,26 @@ async def test_what_a_model_says_never_becomes_markup(open_stage: OpenStage) -> 
         assert "<script>alert(1)</script>" in await page.text("#turns")
 
 
+async def test_a_link_to_a_script_is_noticed(open_stage: OpenStage) -> None:
+    """A planted bug, for the test above: addresses are taken as they come."""
+    edits = [("SCHEMES.has(url.protocol) ? url.href : null", "url.href")]
+    async with open_stage(edits={"markdown.js": edits}) as stage:
+        await stage.ask("hello")
+        stage.model.answer("[click](javascript:alert(1))")
+        await stage.page.until(f"{STATUS} === 'completed'")
+        hrefs = await stage.page.run(
+            "[...document.querySelectorAll('#turns a')].map((a) => a.href)"
+        )
+
+        assert hrefs == ["javascript:alert(1)"]
+
+        # And the second wall: the policy does not let it run.
+        await stage.page.click("#turns a")
+        await stage.page.until("true")
+
+        assert stage.page.dialogs == []
+
+
 async def test_script_that_got_into_the_page_would_not_run(open_stage: OpenStage) -> None:
     """The second wall: if the page did put text into its markup, the policy would hold."""
     async with open_stage() as stage:

@@ -23,6 +23,8 @@ class Front:
     """Whether connections are refused, as by a network that is gone."""
     token: str | None = None
     """What plain requests have to bring."""
+    edits: dict[str, list[tuple[str, str]]] = attrs.field(factory=dict)
+    """What is written differently in files of the page: bugs that a test plants."""
     _scopes: set[trio.CancelScope] = attrs.field(factory=set)
 
     @property
@@ -56,7 +58,7 @@ class Front:
         method, target, _ = head.split(b"\r\n")[0].split(b" ")
         path = target.split(b"?")[0].removeprefix(b"/").decode()
         if method == b"GET" and path in PAGE:
-            await stream.send_all(_answer(path))
+            await stream.send_all(self._answer(path))
             return
         if path.startswith("runs/"):
             is_known = self.token is None or f"Bearer {self.token}".encode() in head
@@ -72,20 +74,23 @@ class Front:
         finally:
             await trio.aclose_forcefully(upstream)
 
+    def _answer(self, path: str) -> bytes:
+        file = PAGE[path]
+        body = file.body.decode()
+        for old, new in self.edits.get(path, ()):
+            assert body.count(old) == 1, f"{path} does not have {old!r} once"
+            body = body.replace(old, new)
+        headers = {
+            **page_headers(),
+            "content-type": file.media_type,
+            "content-length": str(len(body.encode())),
+            "connection": "close",
+        }
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        return f"HTTP/1.1 200 OK\r\n{lines}\r\n{body}".encode()
+
 
 PAGE = read_page()
-
-
-def _answer(path: str) -> bytes:
-    file = PAGE[path]
-    headers = {
-        **page_headers(),
-        "content-type": file.media_type,
-        "content-length": str(len(file.body)),
-        "connection": "close",
-    }
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 200 OK\r\n{lines}\r\n".encode() + file.body
 
 
 async def _pump(

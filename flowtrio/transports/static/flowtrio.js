@@ -410,7 +410,7 @@ export class Client extends EventTarget {
   /** The status of a plain request, or 0 where the server cannot be reached. */
   async #probe() {
     try {
-      const response = await this.#fetch("runs/-/events", {});
+      const response = await this.#fetch("runs/-/events");
       await response.body?.cancel();
       return response.status;
     } catch {
@@ -523,8 +523,9 @@ export class Client extends EventTarget {
   #request(run) {
     const start = startOf(run);
     if (start.type === "resume") {
-      const seen = run.lastSeq < 0 ? {} : { "Last-Event-ID": `${run.id}:${run.lastSeq}` };
-      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}`, { headers: seen });
+      const headers = new Headers();
+      if (run.lastSeq >= 0) headers.set("Last-Event-ID", `${run.id}:${run.lastSeq}`);
+      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}`, { headers });
     }
     const { message, session_id } = start;
     const body = JSON.stringify({ message, session_id, run_id: run.id, mode: run.mode });
@@ -567,13 +568,14 @@ export class Client extends EventTarget {
 
   /**
    * @param {string} path
-   * @param {RequestInit} options
+   * @param {RequestInit} [options]
    */
-  #fetch(path, { headers, ...options }) {
-    const token = this.#token === null ? {} : { Authorization: `Bearer ${this.#token}` };
+  #fetch(path, options = {}) {
+    const headers = new Headers(options.headers);
+    if (this.#token !== null) headers.set("Authorization", `Bearer ${this.#token}`);
     return fetch(new URL(path, this.#base), {
       ...options,
-      headers: { ...headers, ...token },
+      headers,
       cache: "no-store",
       signal: this.#aborter.signal,
     });

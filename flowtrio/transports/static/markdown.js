@@ -390,7 +390,7 @@ export function safeAddress(address) {
 /** @type {Record<string, string>} */
 const TAGS = { strong: "strong", emphasis: "em", deleted: "del", code: "code", span: "span", link: "a" };
 
-/** @param {Node} parent @param {string} text */
+/** @param {Element} parent @param {string} text */
 function fill(parent, text) {
   parent.append(...parseInlines(text).map(inlineNode));
 }

@@ -245,7 +245,7 @@ test("where no WebSocket comes through, events are read as SSE, resumed too", as
   const bodies = [];
   globalThis.fetch = async (url, { method = "GET", headers, body }) => {
     const path = String(url).slice(URL_BASE.length);
-    asked.push([method, path, headers["Last-Event-ID"], body]);
+    asked.push([method, path, headers.get("Last-Event-ID") ?? undefined, body]);
     if (path === "runs/-/events") return new Response("{}", { status: 404 });
     if (method === "POST" && path.endsWith("approve")) return new Response("{}");
     return new Response(bodies.shift(), { headers: { "Content-Type": "text/event-stream" } });

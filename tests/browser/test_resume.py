@@ -1,0 +1,169 @@
+"""A page that loses its server, or itself, in the middle of an answer."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowtrio import ToolCall, tool
+from tests.browser.conftest import OpenStage, Stage
+from tests.browser.test_page import STATUS, until_listed
+
+WORDS = [f"word{number} " for number in range(40)]
+
+
+async def until_says(stage: Stage, text: str) -> None:
+    """Wait until the answer is this."""
+    said = "document.querySelector('.turn:last-of-type .markdown')?.innerText.trim() === values[0]"
+    await stage.page.until(said, text.strip())
+
+
+async def is_waiting(stage: Stage) -> None:
+    await stage.page.until("document.querySelector('#connection').dataset.state === 'waiting'")
+
+
+async def check_the_whole_is_there(stage: Stage, *words: str) -> None:
+    """The answer is whole, and the log too: nothing is missing, and nothing there twice."""
+    await stage.page.until(f"{STATUS} === 'completed'")
+    await until_says(stage, "".join(words))
+    seqs = await until_listed(stage)
+
+    assert seqs == list(range(len(seqs)))
+
+
+async def test_an_answer_goes_on_after_the_connection_was_lost(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        await stage.ask("go on")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        stage.front.is_down = True
+        stage.front.cut()
+        await is_waiting(stage)
+        stage.model.say("meanwhile ")
+        stage.front.is_down = False
+        await until_says(stage, "before meanwhile")
+
+        assert await stage.page.run(STATUS) == "running"
+
+        stage.model.answer("after")
+        await check_the_whole_is_there(stage, "before ", "meanwhile ", "after")
+
+
+async def test_an_answer_is_whole_however_often_the_connection_is_cut(
+    open_stage: OpenStage,
+) -> None:
+    """Cuts that fall where they fall, while the model goes on."""
+    async with open_stage() as stage:
+        await stage.ask("go on")
+        for number, word in enumerate(WORDS):
+            stage.model.say(word)
+            if number % 8 == 3:
+                await until_says(stage, "".join(WORDS[: number + 1]))
+            if number % 8 == 6:
+                stage.front.cut()
+        stage.model.end()
+        await check_the_whole_is_there(stage, *WORDS)
+
+
+async def test_a_reload_goes_on_where_it_was(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        await stage.ask("the first")
+        stage.model.answer("An answer.")
+        await stage.page.until(f"{STATUS} === 'completed'")
+        await stage.ask("the second")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        await stage.page.reload()
+        await until_says(stage, "before")
+
+        assert await stage.page.run("document.querySelectorAll('.turn').length") == 2
+        assert "An answer." in await stage.page.text(".turn:first-of-type .answer")
+        assert await stage.page.run(STATUS) == "running"
+
+        stage.model.answer("after")
+        await check_the_whole_is_there(stage, "before ", "after")
+
+
+async def test_a_call_that_waits_for_approval_waits_through_a_reload(open_stage: OpenStage) -> None:
+    begun = 0
+
+    @tool(needs_approval=True)
+    async def launch() -> str:
+        """Launch."""
+        nonlocal begun
+        begun += 1
+        return "launched"
+
+    async with open_stage(launch) as stage:
+        await stage.ask("launch")
+        stage.model.call(ToolCall(id="1", name="launch", arguments={}))
+        await stage.page.until("document.querySelector('.call[data-outcome=waiting]')")
+        await stage.page.reload()
+        await stage.page.click("[aria-label='Approve launch']")
+        stage.model.answer("Done.")
+        await stage.page.until(f"{STATUS} === 'completed'")
+
+        assert begun == 1
+
+
+async def test_stopping_while_the_network_is_gone_stops_when_it_is_back(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage() as stage:
+        await stage.ask("go on")
+        stage.model.say("before")
+        await until_says(stage, "before")
+        stage.front.is_down = True
+        stage.front.cut()
+        await is_waiting(stage)
+        await stage.page.click("#stop")
+        stage.front.is_down = False
+        await stage.page.until(f"{STATUS} === 'cancelled'")
+
+
+async def test_a_message_that_was_sent_into_the_void_starts_one_run(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        stage.front.is_down = True
+        stage.front.cut()
+        await is_waiting(stage)
+        await stage.ask("hello")
+        stage.front.is_down = False
+        stage.model.answer("once")
+        await check_the_whole_is_there(stage, "once")
+
+        assert await stage.page.run("document.querySelectorAll('.turn').length") == 1
+
+
+async def test_a_run_that_the_server_forgot_is_not_started_again(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        await stage.ask("hello")
+        stage.model.answer("an answer")
+        await stage.page.until(f"{STATUS} === 'completed'")
+        forgotten = """JSON.stringify(Object.entries(sessionStorage).map(([key, value]) => {
+            const memory = JSON.parse(value);
+            memory.runs[0].id = "nobody-knows-this";
+            sessionStorage.setItem(key, JSON.stringify(memory));
+        }))"""
+        await stage.page.run(forgotten)
+        await stage.page.reload()
+        await stage.page.until(f"{STATUS} === 'error'")
+
+        assert "does not keep this run" in await stage.page.text(".failure")
+        assert await stage.page.text(".said") == "hello"
+
+
+async def test_a_client_that_resumes_at_the_wrong_place_is_noticed(open_stage: OpenStage) -> None:
+    """A planted bug: it asks for everything again, and takes it for new."""
+    edits = [
+        ("if (this.isOver || event.seq <= this.lastSeq) return true;", ""),
+        ("event.seq !== this.lastSeq + 1", "false"),
+        ("after: run.lastSeq };", "after: -1 };"),
+    ]
+    async with open_stage(edits={"flowtrio.js": edits}) as stage:
+        await stage.ask("go on")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        stage.front.cut()
+        stage.model.answer("after")
+
+        with pytest.raises(AssertionError, match=r"assert \[0, 1, "):
+            await check_the_whole_is_there(stage, "before ", "after")
