@@ -19,7 +19,6 @@ from flowtrio import Agent, RunContext, ToolCall, tool
 from flowtrio.testing import ScriptedModel
 from tests.support.chromium import Chromium, Page, open_chromium
 from tests.support.front import open_front
-from tests.support.ws_peer import open_server
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -193,8 +192,7 @@ SCENES = [
 async def take(scene: Scene, browser: Chromium) -> None:
     """Play a scene and take its picture."""
     async with AsyncExitStack() as stack:
-        served = await stack.enter_async_context(open_server(scene.agent, debug=True))
-        front = await stack.enter_async_context(open_front(served.port))
+        front = await stack.enter_async_context(open_front(scene.agent, debug=True))
         page = await stack.enter_async_context(browser.open_page())
         width, height = scene.size
         await page.call(

@@ -13,16 +13,14 @@ from flowtrio import Agent, Tool
 from tests.browser._model import Puppet
 from tests.support.chromium import Page, find_chromium, open_chromium
 from tests.support.front import Front, open_front
-from tests.support.ws_peer import Served, open_server
 
 
 @attrs.frozen
 class Stage:
-    """A page in a browser, the server behind it, and the model behind that."""
+    """A page in a browser, what stands before its server, and the model behind that."""
 
     page: Page
     front: Front
-    served: Served
     model: Puppet
 
     async def ask(self, text: str) -> None:
@@ -44,21 +42,20 @@ def open_stage() -> OpenStage:
         *tools: Tool[..., Any],
         agent: Any = None,
         edits: dict[str, list[tuple[str, str]]] | None = None,
+        has_sockets: bool = True,
         **options: Any,
     ) -> AsyncIterator[Stage]:
         model = Puppet()
         agent = agent or Agent(llm_client=model, tools=list(tools))
         async with (
-            open_server(agent, **options) as served,
-            open_front(served.port) as front,
+            open_front(agent, **options) as front,
             open_chromium() as browser,
             browser.open_page() as page,
         ):
-            front.edits = edits or {}
-            front.token = options.get("token")
+            front.edits, front.has_sockets = edits or {}, has_sockets
             await page.go(front.url)
             if "token" not in options:
                 await page.until("document.querySelector('#connection').dataset.state === 'open'")
-            yield Stage(page, front, served, model)
+            yield Stage(page, front, model)
 
     return opened

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import trio
+
 from tests.browser.conftest import OpenStage
 
 NATIVE = """new Promise((resolve, reject) => {
@@ -41,8 +43,56 @@ async def test_a_websocket_of_a_page_from_elsewhere_is_refused(open_stage: OpenS
                 socket.onopen = () => resolve("open");
                 socket.onerror = () => resolve("refused");
             })""",
-            stage.served.url,
+            stage.front.url.replace("http", "ws") + "chat",
         )
 
         assert outcome == "refused"
         assert any("403" in problem for problem in elsewhere.problems), elsewhere.problems
+
+
+EVENT_SOURCE = """new Promise((resolve, reject) => {
+    const source = new EventSource(values[0]);
+    const frames = [];
+    let opened = 0;
+    source.onopen = () => (opened += 1);
+    // It comes back by itself after a drop; 204, once DONE was read, is what ends it.
+    source.onerror = () => {
+      if (source.readyState === EventSource.CLOSED) resolve([frames, opened]);
+    };
+    source.onmessage = ({ data, lastEventId }) => {
+      window.heard = frames.push({ ...JSON.parse(data), lastEventId });
+    };
+})"""
+
+
+async def test_an_event_source_reads_a_run_to_its_end_and_is_told_to_stop(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage() as stage:
+        stage.model.answer("One", " two")
+        url = "chat/stream?message=hello&run_id=r-1"
+        frames, opened = await stage.page.run(EVENT_SOURCE, url)
+
+        assert [frame["seq"] for frame in frames] == list(range(len(frames)))
+        assert frames[-1]["type"] == "done"
+        assert frames[-1]["lastEventId"] == f"r-1:{len(frames) - 1}"
+        assert opened == 1
+
+
+async def test_an_event_source_comes_back_by_itself_to_the_next_event(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage() as stage, trio.open_nursery() as nursery:
+
+        async def interrupt() -> None:
+            await stage.page.until("window.heard >= 3")
+            stage.front.cut()
+            stage.model.answer(" two")
+
+        stage.model.say("One")
+        nursery.start_soon(interrupt)
+        frames, opened = await stage.page.run(EVENT_SOURCE, "chat/stream?message=hello")
+
+        assert [frame["seq"] for frame in frames] == list(range(len(frames)))
+        assert frames[-1]["data"]["status"] == "completed"
+        assert opened >= 2

@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 import trio
+from fastapi import FastAPI
 
-from flowtrio import RunContext, ToolCall, tool
+from flowtrio import Agent, Orchestrator, RunContext, ToolCall, tool
+from flowtrio.asgi import create_app
+from tests.browser._model import Puppet
 from tests.browser.conftest import OpenStage, Stage
+from tests.support.chromium import open_chromium
+from tests.support.front import open_front
 
 STATUS = "document.querySelector('.turn:last-of-type').dataset.status"
 
@@ -391,3 +396,21 @@ async def test_nothing_is_wider_than_the_screen(open_stage: OpenStage, width: in
             await stage.page.click(f"#tab-{tab}")
 
             assert await stage.page.run("document.documentElement.scrollWidth") <= width
+
+
+async def test_it_works_below_a_path_of_another_application(open_stage: OpenStage) -> None:
+    model = Puppet()
+    app = FastAPI()
+    app.mount("/agents", create_app(Orchestrator(agents=[Agent(llm_client=model)]), drain=0.2))
+    async with open_front(app) as front, open_chromium() as browser:
+        # Without its slash, as people type it.
+        async with browser.open_page(f"{front.url}agents") as page:
+            await page.until("document.querySelector('#connection').dataset.state === 'open'")
+            await page.type("#message", "hello")
+            await page.press("Enter")
+            model.answer("from below")
+            await page.until(f"{STATUS} === 'completed'")
+
+            assert await page.text(".markdown") == "from below"
+            assert all(url.startswith(f"{front.url}agents") for url in page.requests)
+            assert page.problems == []

@@ -64,6 +64,37 @@ async def test_an_answer_is_whole_however_often_the_connection_is_cut(
         await check_the_whole_is_there(stage, *WORDS)
 
 
+async def test_where_no_websocket_comes_through_all_is_done_over_sse(open_stage: OpenStage) -> None:
+    """Start, approve, lose the connection and go on: by plain requests."""
+
+    @tool(needs_approval=True)
+    async def launch() -> str:
+        """Launch."""
+        return "launched"
+
+    async with open_stage(launch, has_sockets=False) as stage:
+        assert await stage.page.text("#connection") == "Connected · SSE"
+
+        await stage.ask("launch")
+        stage.model.call(ToolCall(id="1", name="launch", arguments={}))
+        await stage.page.click("[aria-label='Approve launch']")
+        stage.model.say("before ")
+        await stage.page.until("document.querySelector('.markdown')?.innerText.trim() === 'before'")
+        stage.front.cut()
+        stage.model.answer("after")
+        await stage.page.until("document.querySelector('.markdown').innerText === 'before after'")
+        await stage.page.until(f"{STATUS} === 'completed'")
+        seqs = await until_listed(stage)
+
+        assert seqs == list(range(len(seqs)))
+
+        await stage.ask("and stop")
+        stage.model.say("well")
+        await until_says(stage, "well")
+        await stage.page.click("#stop")
+        await stage.page.until(f"{STATUS} === 'cancelled'")
+
+
 async def test_a_reload_goes_on_where_it_was(open_stage: OpenStage) -> None:
     async with open_stage() as stage:
         await stage.ask("the first")

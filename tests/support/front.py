@@ -1,28 +1,38 @@
-"""One origin for the page and its WebSocket, with a network that can be cut."""
+"""The whole server as a browser sees it, behind a network that can be cut."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
+import hypercorn
+import hypercorn.trio
 import trio
+from fastapi import FastAPI
 
+from flowtrio import Orchestrator
+from flowtrio.asgi import create_app
 from flowtrio.transports._page import page_headers, read_page
+
+PAGE = read_page()
 
 
 @attrs.define(eq=False)
 class Front:
-    """A server in front of ours: files of the page are its own, all else is passed on."""
+    """What stands between the browser and the server, and passes bytes on."""
 
     behind: int
-    """Port of the server that the rest is passed on to."""
+    """The server's port."""
     port: int = 0
     is_down: bool = False
     """Whether connections are refused, as by a network that is gone."""
-    token: str | None = None
-    """What plain requests have to bring."""
+    has_sockets: bool = True
+    """Whether WebSockets come through, which not every proxy lets them."""
     edits: dict[str, list[tuple[str, str]]] = attrs.field(factory=dict)
     """What is written differently in files of the page: bugs that a test plants."""
     _scopes: set[trio.CancelScope] = attrs.field(factory=set)
@@ -55,15 +65,16 @@ class Front:
             if not piece:
                 return
             head += piece
-        method, target, _ = head.split(b"\r\n")[0].split(b" ")
-        path = target.split(b"?")[0].removeprefix(b"/").decode()
-        if method == b"GET" and path in PAGE:
+        path = head.split(b" ", 2)[1].split(b"?")[0].removeprefix(b"/").decode()
+        if b"\r\nUpgrade: websocket" in head:
+            if not self.has_sockets:
+                await stream.send_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n")
+                return
+        else:
+            # One request a connection, so that each is seen here.
+            head = head.replace(b"Connection: keep-alive", b"Connection: close")
+        if path in self.edits:
             await stream.send_all(self._answer(path))
-            return
-        if path.startswith("runs/"):
-            is_known = self.token is None or f"Bearer {self.token}".encode() in head
-            status = b"404 Not Found" if is_known else b"401 Unauthorized"
-            await stream.send_all(b"HTTP/1.1 %b\r\ncontent-length: 0\r\n\r\n" % status)
             return
         upstream = await trio.open_tcp_stream("127.0.0.1", self.behind)
         try:
@@ -77,7 +88,7 @@ class Front:
     def _answer(self, path: str) -> bytes:
         file = PAGE[path]
         body = file.body.decode()
-        for old, new in self.edits.get(path, ()):
+        for old, new in self.edits[path]:
             assert body.count(old) == 1, f"{path} does not have {old!r} once"
             body = body.replace(old, new)
         headers = {
@@ -90,9 +101,6 @@ class Front:
         return f"HTTP/1.1 200 OK\r\n{lines}\r\n{body}".encode()
 
 
-PAGE = read_page()
-
-
 async def _pump(
     source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
 ) -> None:
@@ -103,11 +111,25 @@ async def _pump(
 
 
 @asynccontextmanager
-async def open_front(behind: int) -> AsyncIterator[Front]:
-    """Serve the page, and what is behind it, on one port."""
-    front = Front(behind)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, front.handle, 0)
-        front.port = listeners[0].socket.getsockname()[1]
-        yield front
-        nursery.cancel_scope.cancel()
+async def open_front(agent: Any, **options: Any) -> AsyncIterator[Front]:
+    """Serve an agent, or the application it is mounted in, behind a front."""
+    app = agent
+    if not isinstance(agent, FastAPI):
+        app = create_app(Orchestrator(agents=[agent]), **{"drain": 0.2, **options})
+    config = hypercorn.Config()
+    config.bind = ["127.0.0.1:0"]
+    config.graceful_timeout = 1
+    config.errorlog = config.accesslog = None
+    stop = trio.Event()
+    # No test takes this long, whatever hangs.
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            serve = partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop.wait)
+            [url] = await nursery.start(serve)
+            front = Front(urlsplit(str(url)).port or 80)
+            async with trio.open_nursery() as fronts:
+                listeners = await fronts.start(trio.serve_tcp, front.handle, 0)
+                front.port = listeners[0].socket.getsockname()[1]
+                yield front
+                fronts.cancel_scope.cancel()
+            stop.set()
