@@ -76,10 +76,8 @@ class EventChannel:
             self._wake_emitter()
 
     def close(self) -> None:
-        """Say that the last event was put; what is queued can still be taken."""
+        """Say that the last event was put, in the step that put it; it can still be taken."""
         self.is_closed = True
-        if self._reader is not None:
-            self._wake_reader()
 
     def _wake_emitter(self) -> None:
         task = next(iter(self.emitters))

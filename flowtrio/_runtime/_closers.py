@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from flowtrio._core._events import EventType
 from flowtrio._core._law import Bracket, OpenAgent, OpenCall, OpenMessage, OpenQuestion
@@ -54,3 +54,5 @@ def closing_event(run: Run, bracket: Bracket) -> tuple[EventType, dict[str, Any]
                 "usage": usage,
                 "model": None,
             }
+        case _ as never:
+            assert_never(never)

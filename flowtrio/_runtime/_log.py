@@ -151,12 +151,8 @@ class EventLog:
 
     async def _wait_for_credit(self) -> bool:
         """Wait in line for a credit; False if the run is closing and none is needed any more."""
-        channel = self.channel
         if not self.is_closing:
-            if channel.credits > 0 and not channel.emitters:
-                channel.credits -= 1
-                return True
-            await channel.wait_for_credit()
+            await self.channel.wait_for_credit()
         if not self.is_closing:
             return True
         await checkpoint_if_cancelled()

@@ -256,11 +256,14 @@ class Run:
                 except trio.Cancelled as exc:
                     # Our own nursery's, unless the outside came first.
                     cancelled = exc if self._is_cut_off else None
+                except BaseException as exc:
+                    # A bug of ours, told as one before the nursery's tasks see a Cancelled.
+                    self.fail(exc, "internal")
                 await self._wait_for_tasks()
         except BaseException as exc:
-            # Nothing but Cancelled is expected here; anything else is a bug, and is told as one.
+            # The same, too late to be told; it may not leave a system task.
             self.fail(exc, "internal")
-            cancelled = next((e for e in leaves(exc) if isinstance(e, trio.Cancelled)), None)
+            logger.error("a run's host failed (%s)", self.info.run_id, exc_info=exc)
         finally:
             self._finish(leftover=[])
             self.is_joined = True
@@ -568,8 +571,8 @@ class Run:
 
     def forget(self, alarm: Alarm) -> None:
         """Do not ring *alarm* any more."""
-        if self._alarms is not None:
-            self._alarms.pop(alarm, None)
+        assert self._alarms is not None
+        self._alarms.pop(alarm, None)
 
     def _arm_deadline(self) -> None:
         assert self.nursery is not None

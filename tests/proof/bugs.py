@@ -114,7 +114,12 @@ def tells_the_status_it_had_before_it_waited(right: Any) -> Any:
     async def set_status(log: EventLog, reason: str | None = None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         data = log._status_data(reason)
-        if data is not None and await log._wait_for_credit():
+        channel = log.channel
+        if data is None:
+            return
+        is_free = channel.credits > 0 and not channel.emitters and not log.is_closing
+        channel.credits -= is_free
+        if is_free or await log._wait_for_credit():
             log._record_or_give_back(T.STATE_CHANGE, data, "root")
 
     return set_status

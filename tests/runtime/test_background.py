@@ -178,3 +178,16 @@ async def test_two_questions_at_once_stop_a_tools_clock_once(autojump_clock: Any
 
     assert outcomes(played.log) == {"asks": "ok"}
     assert only(played.log, T.TOOL_CALL_END)[0]["result"] == "q1 q2"
+
+
+async def test_the_root_waits_for_longer_than_its_own_end(autojump_clock: Any) -> None:
+    async def body(ctx: RunContext) -> str:
+        ctx.start_soon(trio.sleep, 10)
+        ctx.start_soon(trio.sleep, 20)
+        return "done"
+
+    begun = trio.current_time()
+    played = await play(agent_of(body))
+
+    assert trio.current_time() == begun + 20
+    assert await played.stream.result() == "done"

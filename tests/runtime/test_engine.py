@@ -311,3 +311,78 @@ async def test_a_stopped_emitter_gives_its_credit_back(autojump_clock: Any) -> N
     played = await play(agent_of(body), limits=Limits(buffer=1))
 
     assert await played.stream.result() == "done"
+
+
+async def test_leaving_a_block_whose_surroundings_are_cancelled_is_cancelled(
+    autojump_clock: Any,
+) -> None:
+    with trio.CancelScope() as scope:
+        async with StreamEngine().stream(forever, "go") as stream:
+            await anext(stream)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert stream.status == "cancelled"
+
+
+async def test_an_engine_waits_for_runs_of_other_tasks_until_it_is_cancelled(
+    autojump_clock: Any,
+) -> None:
+    async def slow(ctx: RunContext, message: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(4)
+
+    engine = StreamEngine()
+
+    async def read() -> None:
+        async with engine.stream(slow, "go") as stream:
+            async for _ in stream:
+                pass
+
+    async with trio.open_nursery() as nursery:
+        begun = trio.current_time()
+        with trio.move_on_after(3) as scope:
+            async with engine:
+                nursery.start_soon(read)
+                await trio.sleep(1)
+        assert scope.cancelled_caught
+        assert trio.current_time() == begun + 3
+    assert trio.current_time() == begun + 5
+
+
+async def test_many_may_wait_for_one_result(autojump_clock: Any) -> None:
+    results: list[Any] = []
+    async with StreamEngine().stream(runner(ScriptedModel([2, "a"])), "go") as stream:
+
+        async def wait() -> None:
+            await trio.sleep(1)
+            results.append(await stream.result())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            nursery.start_soon(wait)
+            log = [event async for event in stream]
+
+    assert results == ["a", "a"]
+    check_events(log)
+
+
+def test_an_interrupt_that_nobody_read_strikes_when_the_stream_is_dropped() -> None:
+    async def interrupted(ctx: RunContext, message: str) -> None:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        stream = StreamEngine().stream(interrupted, "go")
+        await anext(stream)
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.status == "error"
+        del stream
+        gc.collect()
+        await trio.sleep(5)
+        raise AssertionError("not interrupted")
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)

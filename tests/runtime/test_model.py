@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from flowtrio import (
     Completion,
     EventStream,
     EventType,
+    Limits,
     RunContext,
     ToolCall,
     Usage,
@@ -251,9 +253,12 @@ async def test_a_call_that_has_ended_asks_no_model(autojump_clock: Any) -> None:
                     await ctx.model([{"role": "user", "content": "hi"}], model)
                 except trio.ClosedResourceError as exc:
                     refused.append(exc)
-                # What it still says is discarded.
+                # What it still says is discarded, also what fails.
                 async with ctx.message() as out:
                     await out.write("late")
+                with contextlib.suppress(LookupError):
+                    async with ctx.message() as out:
+                        raise LookupError
 
     played = await play(runner(calling("late"), late))
 
@@ -312,3 +317,51 @@ async def test_reading_while_leaving(autojump_clock: Any) -> None:
 
     assert played.status == "cancelled"
     assert len(closed) == 1
+
+
+async def test_a_reply_that_goes_on_when_its_call_has_ended_says_nothing_more(
+    autojump_clock: Any,
+) -> None:
+    model = ScriptedModel(["before", 5, Chunk(reset="again"), "after", Chunk(content="größer")])
+
+    @tool(timeout=2)
+    async def deaf(ctx: RunContext) -> None:
+        """Ask, and listen to nobody."""
+        with trio.CancelScope(shield=True):
+            await ctx.model([{"role": "user", "content": "hi"}], model)
+
+    played = await play(runner(calling("deaf"), deaf))
+
+    assert outcomes(played.log) == {"deaf": "timeout"}
+    messages = [data["content"] for data in only(played.log, T.MESSAGE_COMPLETE)]
+    assert messages == ["", "before", "fine"]
+    assert only(played.log, T.MESSAGE_RESET) == []
+
+
+async def test_what_a_provider_wants_back_is_carried_and_in_no_event() -> None:
+    call = ToolCall("p1", "look", {}, carry={"signature": "canary-call"})
+    final = Chunk(
+        is_final=True,
+        tool_calls=[call],
+        finish_reason="tool_calls",
+        raw_finish_reason="x",
+        carry={"thinking": "canary-turn"},
+    )
+    model = ScriptedModel([final], "fine")
+
+    played = await play(runner(model, look))
+
+    said = model.requests[1].messages[1]
+    assert said["flowtrio"] == {"carry": {"thinking": "canary-turn"}}
+    assert said["tool_calls"][0]["flowtrio"] == {"carry": {"signature": "canary-call"}}
+    assert "canary" not in str(played.log)
+
+
+async def test_a_model_that_calls_for_ever_is_stopped() -> None:
+    model = ScriptedModel(*[[ToolCall(f"p{n}", "look", {})] for n in range(3)])
+    agent = runner(ScriptedModel(), look).replace(llm_client=model)
+
+    played = await play(agent, limits=Limits(turns=3))
+
+    [error] = only(played.log, T.ERROR)
+    assert (error["source"], error["limit"]) == ("limit", "turns")

@@ -163,3 +163,68 @@ async def test_a_name_that_nobody_has_fails_the_run() -> None:
 
     with pytest.raises(RunFailed, match="nobody"):
         await orchestrator.process("hello")
+
+
+# What is built wrong, and stores that fail
+
+
+async def other(ctx: RunContext, message: str) -> str:
+    """Be somebody else."""
+    return "other"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "expected llm_client"),
+        ({"agents": []}, "at least one agent"),
+        ({"agents": [other], "tools": [remembering]}, "belong to the agents"),
+        ({"agents": [other, other], "route": lambda m, c: other}, "a name of its own"),
+        ({"agents": [other, remembering]}, "to choose"),
+        ({"agents": [other], "on_busy": "wait"}, "expected 'queue'"),
+    ],
+)
+def test_an_orchestrator_says_what_it_needs(options: dict[str, Any], words: str) -> None:
+    with pytest.raises((ValueError, TypeError), match=words):
+        Orchestrator(**options)
+
+
+@pytest.mark.parametrize("name", ["tenant_id", "session_id"])
+@pytest.mark.parametrize("value", ["", 7])
+def test_ids_are_texts_that_are_not_empty(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"{name} {value!r}"):
+        Orchestrator(agents=[other]).process_stream("hi", **{name: value})
+
+
+class Failing:
+    """A store of conversations that fails, or takes for ever."""
+
+    def __init__(self, where: str) -> None:
+        self.where = where
+
+    async def load(self, tenant_id: str, session_id: str) -> list[Any]:
+        await trio.lowlevel.checkpoint()
+        if self.where == "load":
+            raise OSError("no disk")
+        return []
+
+    async def save(self, tenant_id: str, session_id: str, messages: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.where == "save":
+            raise OSError("no disk")
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("where", "words"), [("load", "no disk"), ("save", "no disk"), ("hang", "took longer than")]
+)
+async def test_a_store_that_fails_is_the_error_of_the_run(
+    where: str, words: str, autojump_clock: Any
+) -> None:
+    orchestrator = Orchestrator(agents=[other], conversations=Failing(where))
+
+    log = await read(orchestrator, "hi", session_id="s")
+
+    check_events(log)
+    assert error_of(log)["source"] == "store"
+    assert words in error_of(log)["error"]

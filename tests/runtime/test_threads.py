@@ -216,3 +216,18 @@ async def test_arguments_that_are_no_object_are_refused() -> None:
 
     assert only(played.log, T.TOOL_CALL_END)[0]["error"] == "the arguments are not a JSON object"
     assert only(played.log, T.TOOL_CALL_START) == []
+
+
+async def test_what_a_call_returns_after_its_end_is_not_told(autojump_clock: Any) -> None:
+    @tool(timeout=1)
+    async def deaf() -> str:
+        """Return all the same."""
+        with trio.CancelScope(shield=True):
+            await trio.sleep(3)
+        return "too late"
+
+    model = calling("deaf")
+    played = await play(runner(model, deaf))
+
+    assert outcomes(played.log) == {"deaf": "timeout"}
+    assert "too late" not in str(model.requests[1].messages)

@@ -305,3 +305,16 @@ def test_a_function_becomes_the_same_tool_each_time() -> None:
     assert first == second
     assert first[0] is second[0]
     assert runner_of([functools.partial(plain, size=1)]).tools[0].name == "plain"
+
+
+def test_a_context_that_only_type_checkers_know_is_the_context() -> None:
+    source = """
+from __future__ import annotations
+
+async def step(ctx: RunContext, size: int) -> int:
+    return size
+"""
+    names: dict[str, Any] = {}
+    exec(compile(source, "module", "exec", dont_inherit=True), names)
+
+    assert set(tool(names["step"]).parameters["properties"]) == {"size"}

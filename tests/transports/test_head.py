@@ -9,10 +9,10 @@ from flowtrio.transports._head import _cookies, encode_response
 
 @pytest.mark.parametrize(
     ("text", "cookies"),
-    [("", {}), ("a=1; b=two", {"a": "1", "b": "two"}), ("a=1; b[]=2; \x01=3", {})],
+    [("", {}), ("a=1; b=two", {"a": "1", "b": "two"}), ("a=1; b@c=2", {})],
 )
 def test_cookies_are_read_or_there_are_none(text: str, cookies: dict[str, str]) -> None:
-    assert _cookies(text) in (cookies, {"a": "1"})
+    assert _cookies(text) == cookies
 
 
 def test_an_answer_is_whole() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -287,6 +289,56 @@ async def test_a_ping_behind_our_close_is_no_error(caplog: pytest.LogCaptureFixt
         await stream.send_all(frame(b"ping", 9) + frame(b"\x03\xf0", 8))
         assert await read_all(stream) == b""
     assert errors_of(caplog) == []
+
+
+async def test_a_ping_is_answered_in_mid_stream_too() -> None:
+    async with withstanding(talks) as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"go"))
+        await read_until(stream, b"message_chunk")
+        await stream.send_all(frame(b"are you there", 9))
+        await read_until(stream, b"\x8a\x0dare you there")
+
+
+async def test_a_client_that_resets_while_it_is_closed_harms_nobody(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with withstanding() as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"a", 3))
+        await read_until(stream, b"\x88")
+        linger = struct.pack("ii", 1, 0)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    assert errors_of(caplog) == []
+
+
+async def test_beyond_the_crowd_connections_are_dropped_without_a_word(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowtrio.transports.websocket._MOST_REFUSALS", 0)
+    limits = ServerLimits(connections=1)
+    async with open_server(echo, limits=limits) as served, connect(served):
+        assert await answer_to(served, handshake(served)) == b""
+
+
+@pytest.mark.parametrize("where", ["Framing.accept", "Session.receive"])
+async def test_an_error_of_ours_ends_its_connection_and_no_other(
+    where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*args: Any) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError("planted")
+
+    async with withstanding() as served:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"flowtrio.transports.websocket.{where}", broken)
+            async with raw(served) as stream:
+                await stream.send_all(handshake(served))
+                if where == "Session.receive":
+                    await read_until(stream, b"\r\n\r\n")
+                    await stream.send_all(frame(b"hi"))
+                await read_all(stream)
+    assert errors_of(caplog) == ["a connection ended by an error of ours"]
 
 
 async def test_all_refusals_come_before_the_close() -> None:

@@ -1,0 +1,168 @@
+"""The gate: credits, refusals, and who waits for the reader while a run ends."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from flowtrio import EventStream, EventType, Limits, RunContext, StreamEngine, tool
+from flowtrio._core._exceptions import LocalProtocolError
+from flowtrio._runtime._log import EventLog
+from tests.runtime._programs import (
+    agent_of,
+    calling,
+    check_ended,
+    only,
+    outcomes,
+    play,
+    runner,
+)
+
+T = EventType
+
+
+async def test_a_refused_event_gives_its_credit_back(autojump_clock: Any) -> None:
+    refused: list[BaseException] = []
+
+    async def body(ctx: RunContext) -> str:
+        async with ctx.message() as out:
+            await out.write("said")
+        # Ten times as many as there are credits.
+        for _ in range(40):
+            try:
+                await out.write("too late")
+            except LocalProtocolError as exc:
+                refused.append(exc)
+        return "done"
+
+    played = await play(agent_of(body), limits=Limits(buffer=4))
+
+    assert len(refused) == 40
+    assert await played.stream.result() == "done"
+
+
+async def test_a_refused_closer_gives_its_credit_back() -> None:
+    log = EventLog("r1", 8, 64)
+    log.start(lambda: 0.0)
+    with pytest.raises(LocalProtocolError):
+        log.record(T.TOOL_CALL_END, {"call_id": "c1", "tool_name": "t", "outcome": "ok"}, "root")
+
+    assert log.channel.credits == 8
+    assert log.law.count == 0
+
+
+async def test_a_call_that_ended_and_waits_for_the_reader_has_ended(autojump_clock: Any) -> None:
+    """Its END says what became of it, though the run is cancelled before there was room."""
+
+    @tool
+    async def quick() -> str:
+        """Return at once."""
+        return "result"
+
+    log: list[Any] = []
+    model = calling("quick")
+    async with StreamEngine().stream(runner(model, quick), "go", limits=Limits(buffer=1)) as stream:
+        # One event fits, whatever it is, and then its emitter waits.
+        while not any(call.ended for call in stream._run.calls.values()):
+            log.append(await anext(stream))
+            await trio.sleep(1)
+        assert stream.cancel("enough")
+    played = await check_ended(stream, log)
+
+    assert outcomes(played.log) == {"quick": "ok"}
+    assert played.status == "cancelled"
+    assert stream.messages[-1]["content"] == "result"
+
+
+@pytest.mark.parametrize("way", ["reads on", "cancels"])
+async def test_a_status_waits_for_the_reader_like_everything(way: str, autojump_clock: Any) -> None:
+    async def body(ctx: RunContext) -> None:
+        # Two say the same: the second has nothing to tell when its turn comes.
+        ctx.start_soon(ctx.status, "packing")
+        ctx.start_soon(ctx.status, "packing")
+        ctx.start_soon(ctx.status, "sending")
+
+    log: list[Any] = []
+    async with StreamEngine().stream(agent_of(body), "go", limits=Limits(buffer=1)) as stream:
+        log.append(await anext(stream))
+        await trio.sleep(1)
+        assert stream.statistics().parked_emitters >= 1
+        if way == "cancels":
+            assert stream.cancel()
+        log += [event async for event in stream]
+    played = await check_ended(stream, log)
+
+    reasons = [data["reason"] for data in only(played.log, T.STATE_CHANGE)]
+    if way == "cancels":
+        assert "packing" not in reasons
+    else:
+        assert sorted(filter(None, reasons)) in (
+            ["packing", "sending"],
+            ["packing", "packing", "sending"],
+        )
+        assert ("packing", "packing") not in list(itertools.pairwise(reasons))
+
+
+async def test_what_a_nested_agent_of_ones_own_says_is_in_nobodys_conversation() -> None:
+    @tool
+    async def look() -> str:
+        """Look."""
+        return "seen"
+
+    from flowtrio.testing import ScriptedModel
+
+    async def nested(ctx: RunContext, message: str) -> str:
+        async with ctx.message() as out:
+            await out.write("to myself")
+        await ctx.model([{"role": "user", "content": "hi"}], ScriptedModel("thought"))
+        return str(await ctx.call(look))
+
+    async def body(ctx: RunContext) -> str:
+        return str(await ctx.delegate(nested, "go"))
+
+    played = await play(agent_of(body))
+
+    assert await played.stream.result() == "seen"
+    assert [message["role"] for message in played.stream.messages] == ["user"]
+
+
+async def forever(ctx: RunContext, message: str) -> None:
+    await trio.sleep_forever()
+
+
+async def test_a_host_that_breaks_tells_so() -> None:
+    """A bug of ours, planted: it ends the run as an error of source internal, and no loop."""
+
+    def broken() -> None:
+        raise ZeroDivisionError("planted")
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if len(log) == 2:
+                stream._run.call_at(trio.current_time(), broken)
+
+    played = await play(forever, reader=reader)
+
+    [error] = only(played.log, T.ERROR)
+    assert (error["source"], error["error"]) == ("internal", "ZeroDivisionError: planted")
+
+
+async def test_a_host_that_breaks_at_the_end_ends_its_run_and_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(self: Any) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr("flowtrio._runtime._run.Run._wait_for_tasks", broken)
+    stream = StreamEngine().stream(forever, "go")
+    await anext(stream)
+    stream.cancel()
+    log = [event async for event in stream]
+
+    assert log[-1].type is T.DONE
+    assert "a run's host failed" in caplog.text
