@@ -8,7 +8,7 @@ import pytest
 import trio
 from fastapi import FastAPI
 
-from flowtrio import Agent, Orchestrator, RunContext, ToolCall, tool
+from flowtrio import Agent, Orchestrator, RunContext, ServerLimits, ToolCall, tool
 from flowtrio.asgi import create_app
 from tests.browser._model import Puppet
 from tests.browser.conftest import OpenStage, Stage
@@ -374,6 +374,19 @@ async def test_a_token_is_asked_for_and_kept(open_stage: OpenStage) -> None:
 
         assert not await page.run("document.querySelector('#ask-token').open")
         assert not any("s3cret" in url for url in page.requests)
+
+
+async def test_a_message_that_is_too_big_is_told_so(open_stage: OpenStage) -> None:
+    async with open_stage(limits=ServerLimits(message=1000)) as stage:
+        await stage.ask("x" * 2000)
+        await stage.page.until(f"{STATUS} === 'error'")
+
+        assert "larger than the server takes" in await stage.page.text(".failure")
+
+        # And the next one is answered.
+        await stage.ask("hello")
+        stage.model.answer("here")
+        await stage.page.until(f"{STATUS} === 'completed'")
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -96,3 +96,47 @@ def test_an_etag_is_of_the_content() -> None:
 
     assert len(set(etags.values())) == len(etags)
     assert all(re.fullmatch('"[0-9a-f]{32}"', etag) for etag in etags.values())
+
+
+# Colours
+
+READ_ON = [
+    *[(text, ground) for text in ("text", "muted", "accent") for ground in ("page", "surface")],
+    *[("text", "sunken"), ("muted", "sunken"), ("text", "soft"), ("on-accent", "accent")],
+    *[("bad", "surface"), ("bad", "page"), ("bad", "bad-soft"), ("text", "bad-soft")],
+    *[("warn", "warn-soft"), ("text", "warn-soft"), ("muted", "warn-soft"), ("warn", "surface")],
+]
+"""Which colour is read on which, by the names that the style gives them."""
+
+
+def colours() -> tuple[dict[str, str], dict[str, str]]:
+    """What the names mean, in light and in dark."""
+    first, second = re.findall(r":root \{(.*?)\}", PAGE["style.css"].body.decode(), re.DOTALL)
+    light = dict(re.findall(r"--([\w-]+): #([0-9a-f]{6});", first))
+    return light, {**light, **dict(re.findall(r"--([\w-]+): #([0-9a-f]{6});", second))}
+
+
+def contrast(one: str, other: str) -> float:
+    """How well one is read on the other, from 1 to 21: WCAG 2.2, "contrast ratio"."""
+    dark, light = sorted(_luminance(colour) for colour in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+    red, green, blue = (p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+@pytest.mark.parametrize(("text", "ground"), READ_ON)
+def test_text_can_be_read_in_light_and_in_dark(text: str, ground: str) -> None:
+    """WCAG 2.2, 1.4.3: at least 4.5 to 1."""
+    light, dark = colours()
+
+    assert contrast(light[text], light[ground]) >= 4.5
+    assert contrast(dark[text], dark[ground]) >= 4.5
+
+
+def test_contrast_is_measured_as_the_guidelines_do() -> None:
+    assert contrast("000000", "ffffff") == pytest.approx(21)
+    assert contrast("777777", "ffffff") == pytest.approx(4.48, abs=0.01)

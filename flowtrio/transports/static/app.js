@@ -173,6 +173,7 @@ async function follow(one) {
     }
   } catch (error) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "failed";
+    one.lanes.isOver = true;
     turn.fail(code.replaceAll("_", " "), LOST[code] ?? (error instanceof Error ? error.message : ""));
   }
   update();

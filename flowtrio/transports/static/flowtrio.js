@@ -63,6 +63,9 @@ const STEADY = 5_000;
 /** So many WebSockets in a row have to fail while plain HTTP works before SSE takes their place. */
 const FAILURES_BEFORE_SSE = 2;
 
+/** The close code of a message that is too big (RFC 6455, section 7.4.1). */
+const TOO_BIG = 1009;
+
 /** The server refused a command. */
 export class RejectedError extends Error {
   /**
@@ -365,8 +368,9 @@ export class Client extends EventTarget {
       const value = JSON.parse(message.data);
       for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
     };
-    socket.onclose = () => {
+    socket.onclose = ({ code }) => {
       this.#socket = null;
+      if (code === TOO_BIG) this.#giveUpStarts();
       if (openedAt && Date.now() - openedAt > STEADY) this.#attempts = 0;
       this.#onLost(openedAt > 0);
     };
@@ -380,6 +384,17 @@ export class Client extends EventTarget {
     this.#setState("open");
     for (const run of this.#runs.values()) this.#ask(run);
     for (const { frame } of this.#controls.values()) this.#sendFrame(frame);
+  }
+
+  /** What the server does not take would not be taken the next time either. */
+  #giveUpStarts() {
+    const refused = new RejectedError("too_big", "the message is larger than the server takes");
+    for (const id of this.#asked.values()) {
+      const run = this.#runs.get(id);
+      if (run === undefined || run.lastSeq >= 0) continue;
+      run._end(refused);
+      this.#runs.delete(id);
+    }
   }
 
   /** @param {boolean} wasOpen */

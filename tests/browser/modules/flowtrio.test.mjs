@@ -38,10 +38,10 @@ class FakeSocket {
     for (const frame of frames) this.onmessage({ data: JSON.stringify(frame) });
   }
 
-  drop() {
+  drop(code = 1006) {
     if (this.isClosed) return;
     this.isClosed = true;
-    this.onclose();
+    this.onclose({ code });
   }
 }
 
@@ -110,6 +110,28 @@ test("a start that got no answer is sent again under the same id", async () => {
 
   assert.equal(sockets[1].sent[0].type, "message");
   assert.equal(sockets[1].sent[0].run_id, run.id);
+  client.close();
+});
+
+test("a start that is too big is given up; what runs beside it goes on", async () => {
+  const client = new Client({ url: URL_BASE });
+  const [small, big] = [client.send("hello"), client.send("x".repeat(1000))];
+  const smalls = seqsOf(small);
+  const bigs = seqsOf(big);
+  sockets[0].open();
+  sockets[0].give(event(small.id, 0));
+  sockets[0].drop(1009);
+
+  await assert.rejects(bigs, (error) => error instanceof RejectedError && error.code === "too_big");
+
+  await comeBack();
+  sockets[1].open();
+
+  assert.deepEqual(sockets[1].sent.map(({ type, run_id }) => [type, run_id]), [["resume", small.id]]);
+
+  sockets[1].give(event(small.id, 1, "done"));
+
+  assert.deepEqual(await smalls, [0, 1]);
   client.close();
 });
 
