@@ -26,7 +26,11 @@ def find_node() -> str:
 @pytest.mark.parametrize("path", sorted(MODULES.glob("*.mjs")), ids=lambda path: path.name)
 def test_a_module_does_what_it_says(path: Path) -> None:
     ran = subprocess.run(
-        [find_node(), "--test", str(path)], capture_output=True, text=True, check=False, timeout=120
+        [find_node(), "--test", "--test-reporter=tap", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
