@@ -10,7 +10,6 @@ Each break is told once, see `_mend`.
 
 from __future__ import annotations
 
-import reprlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -23,6 +22,7 @@ from flowtrio._core._law import Bracket, OpenAgent, OpenCall
 
 from ._mend import MendingLaw, names_in
 from ._shapes import ENVELOPE, SHAPES, find_contradictions, find_flaws, find_foreign
+from ._timeline import text_timeline
 
 _T = EventType
 
@@ -275,28 +275,15 @@ def _is_agent_of(bracket: Bracket, call_id: str) -> bool:
 
 # Showing a break
 
-_BEFORE: Final = 4
+_BEFORE: Final = 6
 _AFTER: Final = 2
-_WIDTH: Final = 100
-
-_short: Final = reprlib.Repr()
-_short.maxdict = 8
-_short.maxlevel = 3
 
 
-def _report(log: Sequence[object], violations: Sequence[Violation]) -> str:
+def _report(log: Sequence[AgentEvent | dict[str, Any]], violations: Sequence[Violation]) -> str:
     first = violations[0].index
-    around = range(max(0, first - _BEFORE), min(len(log), first + _AFTER + 1))
+    around = range(first - _BEFORE, first + _AFTER + 1)
     lines = [str(violation) for violation in violations]
-    lines += ["", "around the first of them:"]
-    lines += [f"{'>' if i == first else ' '} {_line(_as_dict(log[i]))}" for i in around]
+    lines += ["", "around the first of them:", text_timeline(log, only=around, marked=first)]
     if first == len(log):
         lines.append("> (the log's end)")
     return "\n".join(lines)
-
-
-def _line(envelope: dict[str, Any]) -> str:
-    head = " ".join(str(envelope.get(key)) for key in ("seq", "type", "agent"))
-    # Values of a broken log may be anything: reprlib bounds their depth as well as their length.
-    text = f"{head} {_short.repr(envelope.get('data'))}"
-    return text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…"

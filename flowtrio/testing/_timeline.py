@@ -83,7 +83,7 @@ def text_timeline(
 
     """
     log = [_as_dict(event) for event in events]
-    times = [time for e in log if isinstance(time := e.get("timestamp"), int | float)]
+    times = [time for e in log if (time := _seconds(e)) is not None]
     begun = times[0] if times else 0.0
     lanes: list[str | None] = []
     rows = []
@@ -109,12 +109,12 @@ def _as_dict(event: object) -> dict[str, Any]:
 def _rows(log: Sequence[dict[str, Any]], marked: int | None) -> Iterator[_Row]:
     last: _Row | None = None
     for index, envelope in enumerate(log):
-        type = str(envelope.get("type"))
+        type = _word(envelope.get("type"))
         data = envelope.get("data")
         data = data if isinstance(data, dict) else {}
         row = _Row(index, envelope, type, _key(type, envelope, data), [])
         if (name := _FRAGMENTS.get(type)) is not None:
-            row.fragments.append(str(data.get(name)))
+            row.fragments.append(_word(data.get(name)))
         is_more = last is not None and row.fragments and (last.type, last.key) == (type, row.key)
         if last is not None and is_more and marked not in (index, last.index):
             last.fragments += row.fragments
@@ -128,12 +128,12 @@ def _rows(log: Sequence[dict[str, Any]], marked: int | None) -> Iterator[_Row]:
 
 def _key(type: str, envelope: dict[str, Any], data: dict[str, Any]) -> str:
     if type in _OF_CALLS:
-        return str(data.get("call_id"))
+        return _word(data.get("call_id"))
     if type in _OF_MESSAGES:
-        return str(data.get("message_id"))
+        return _word(data.get("message_id"))
     if type in (_T.INPUT_REQUIRED, _T.INPUT_RESOLVED):
-        return str(data.get("request_id"))
-    agent = str(envelope.get("agent"))
+        return _word(data.get("request_id"))
+    agent = _word(envelope.get("agent"))
     return _RUN if agent == "root" else agent
 
 
@@ -157,9 +157,19 @@ def _draw_lanes(lanes: list[str | None], row: _Row) -> str:
     return drawn
 
 
+def _seconds(envelope: dict[str, Any]) -> float | None:
+    time = envelope.get("timestamp")
+    return time if isinstance(time, float) else None
+
+
+def _word(value: object) -> str:
+    """A value that should be text, at any length and depth."""
+    return value if isinstance(value, str) else _short.repr(value)
+
+
 def _head(envelope: dict[str, Any], begun: float) -> str:
-    seq, time = envelope.get("seq"), envelope.get("timestamp")
-    shown = f"{time - begun:6.3f}" if isinstance(time, int | float) else f"{'?':>6}"
+    seq, time = envelope.get("seq"), _seconds(envelope)
+    shown = f"{'?':>6}" if time is None else f"{time - begun:6.3f}"
     return f"{seq if isinstance(seq, int) else '?':>4} {shown}"
 
 
@@ -169,7 +179,11 @@ def _tell(row: _Row) -> str:
     if not isinstance(data, dict):
         return f"{row.type} {_short.repr(data)}"
     get = data.get
-    name = f"{row.key} {get('tool_name')}"
+
+    def word(key: str) -> str:
+        return _word(data.get(key))
+
+    name = f"{row.key} {word('tool_name')}"
     value = _short.repr
     match row.type:
         case _T.MESSAGE_CHUNK | _T.REASONING_CHUNK | _T.TOOL_CALL_ARGS:
@@ -179,12 +193,12 @@ def _tell(row: _Row) -> str:
             count = f" ({len(row.fragments)} pieces)" if len(row.fragments) > 1 else ""
             return f"{row.key} {what} {value(''.join(row.fragments))}{count}"
         case _T.MESSAGE_COMPLETE:
-            return f"{row.key} complete: {get('finish_reason')}"
+            return f"{row.key} complete: {word('finish_reason')}"
         case _T.TOOL_CALL_START:
             return f"{name} starts {value(get('arguments'))}"
         case _T.TOOL_CALL_END:
             came = get("result" if get("outcome") == "ok" else "error")
-            return f"{name} {get('outcome')} {value(came)}"
+            return f"{name} {word('outcome')} {value(came)}"
         case _T.APPROVAL_REQUIRED:
             return f"{name} needs approval {value(get('arguments'))}"
         case _T.TOOL_PROGRESS:
@@ -192,19 +206,19 @@ def _tell(row: _Row) -> str:
         case _T.RUN_START:
             return f"run {value(get('message'))}"
         case _T.STATE_CHANGE:
-            reason = "" if get("reason") is None else f": {get('reason')}"
-            return f"{get('new_status')}{reason}"
+            reason = "" if get("reason") is None else f": {word('reason')}"
+            return f"{word('new_status')}{reason}"
         case _T.AGENT_START:
             return f"agent {row.key} begins"
         case _T.AGENT_END:
-            return f"agent {row.key} {get('outcome')}"
+            return f"agent {row.key} {word('outcome')}"
         case _T.ERROR:
-            return f"error from {get('source')}: {get('code')}: {value(get('error'))}"
+            return f"error from {word('source')}: {word('code')}: {value(get('error'))}"
         case _T.DONE:
-            return f"done {get('status')}"
+            return f"done {word('status')}"
         case _T.INPUT_REQUIRED:
             return f"{row.key} asks {value(get('prompt'))}"
         case _T.INPUT_RESOLVED:
-            return f"{row.key} {get('outcome')} {value(get('text'))}"
+            return f"{row.key} {word('outcome')} {value(get('text'))}"
         case _:
             return f"{row.type} {value(data)}"

@@ -942,8 +942,11 @@ def test_the_report_shows_each_break_and_the_events_around_the_first() -> None:
     assert [v.index for v in caught.value.violations] == [8, 17]
     assert lines[0].startswith("L3 is broken by message_complete (seq 8): ")
     assert lines[1].startswith("L3 is broken by message_complete (seq 17): ")
-    assert [line[:3] for line in lines[4:]] == ["  4", "  5", "  6", "  7", "> 8", "  9", "  1"]
-    assert all(len(line) <= 102 for line in lines[4:])
+    assert lines[5].endswith("m1 thinks 'hm'")
+    assert [line[:6] for line in lines[5:]] == [
+        *("     2", "     3", "     5", "     7", ">    8", "     9", "    10")
+    ]
+    assert all(len(line) <= 100 for line in lines[5:])
 
 
 JSON: Final = st.recursive(
