@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from . import calls, decode, idle, paused, tokens
+from . import calls, decode, idle, paused, serving, tokens
 from ._measure import Row
 
 SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
@@ -19,6 +19,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
     "idle": idle.rows,
     "paused": paused.rows,
     "decode": decode.rows,
+    "serving": serving.rows,
 }
 LINE = "{:<54} {:>9} {:>10} {:<6} {:>6}  {:<13} {:>6}  {}"
 ANSWERS = {True: "yes", False: "NO", None: ""}

@@ -14,6 +14,8 @@ import attrs
 import msgspec
 import trio
 
+from flowtrio._core._events import EventType
+
 from ._rules import check_append, check_place, header_after, refuse_unknown
 
 if TYPE_CHECKING:
@@ -160,7 +162,7 @@ class MemoryStore:
         await trio.lowlevel.checkpoint_if_cancelled()
         log = self._get(tenant_id, run_id)
         check_append(log.header, log.last, after, events)
-        sizes = [len(_encoder.encode(event)) for event in events]
+        sizes = [_size_of(event) for event in events]
         log.events.extend(events)
         log.sizes.extend(sizes)
         log.size += sum(sizes)
@@ -262,3 +264,15 @@ class MemoryStore:
 
 
 _encoder = msgspec.json.Encoder()
+
+_ENVELOPE = 140
+"""Bytes of a chunk's event as JSON beside its text and its names."""
+
+
+def _size_of(event: AgentEvent) -> int:
+    """Bytes of an event as JSON; of a chunk about as many, since those come for every token."""
+    if event.type is EventType.MESSAGE_CHUNK:
+        text = event.data["chunk"]
+        size = len(text) if text.isascii() else len(text.encode())
+        return size + len(event.run_id) + len(event.agent) + _ENVELOPE
+    return len(_encoder.encode(event))
