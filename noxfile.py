@@ -77,9 +77,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """What takes too long for every day: a hundred killed servers."""
+    """What takes too long for every day: a hundred killed servers, and an hour of runs."""
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
+    session.run("python", "-m", "tests.soak", *(session.posargs or ("--minutes", "60")))
 
 
 @nox.session
@@ -103,6 +104,13 @@ def proof(session: nox.Session) -> None:
     """10,000 runs made from seeds, judged by every law; more with ``-- --runs 100000``."""
     session.install("-e", ".[all,dev]")
     session.run("python", "-m", "tests.proof", *(session.posargs or ("--runs", "10000")))
+
+
+@nox.session
+def cuts(session: nox.Session) -> None:
+    """Cut each recorded answer at every byte; the recordings' folder is FLOWTRIO_STREAMS."""
+    session.install("-e", ".[all,dev]")
+    session.run("pytest", "-q", "tests/wire/test_cuts.py", env={"FLOWTRIO_CUT_EVERY": "1"})
 
 
 @nox.session
