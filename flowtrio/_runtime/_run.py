@@ -17,8 +17,9 @@ the nursery is empty, or when cleanup has outlasted the grace.
 
 A cancellation from outside, and the run's own deadline, reach the run's tasks and the host in the
 same step of Trio's scheduler. The host waits in `wait_task_rescheduled`, whose abort function runs
-inside that step: so `close` has always happened before any task of the run sees its `Cancelled`,
-and a `Cancelled` seen while the run is not closing is always from a scope inside the run.
+inside that step: so `close` has happened before any task of the run sees its `Cancelled`. Only
+where the host is awake in that moment, for an alarm, has it not: then the first of both that runs
+on, the host or a task that ends by its `Cancelled`, does it.
 """
 
 from __future__ import annotations
@@ -254,6 +255,8 @@ class Run:
                 try:
                     await self._supervise()
                 except trio.Cancelled as exc:
+                    # An alarm that rang in the same moment hid from _abort what this is.
+                    self._close_from_outside()
                     # Our own nursery's, unless the outside came first.
                     cancelled = exc if self._is_cut_off else None
                 except BaseException as exc:
@@ -313,6 +316,9 @@ class Run:
             self.fail(exc, "agent")
         finally:
             self._alive -= 1
+            if trio.current_effective_deadline() == -math.inf:
+                # The host was awake when this came, and has not heard of it yet.
+                self._close_from_outside()
             if not self._alive:
                 if not self.is_closing:
                     # Only a Cancelled that was kept and raised again later gets a run here.
@@ -509,19 +515,22 @@ class Run:
     def _abort(self, _: object) -> Abort:
         """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside."""
         self._host = None
+        if self._alarm_scope is None or not self._alarm_scope.cancel_called:
+            self._close_from_outside()
+        return Abort.SUCCEEDED
+
+    def _close_from_outside(self) -> None:
+        """Begin the end that our deadline, or somebody around us, asks for; if nobody else did."""
         if self.is_closing:
-            return Abort.SUCCEEDED
+            return
         assert self.nursery is not None
-        if self._alarm_scope is not None and self._alarm_scope.cancel_called:
-            pass
-        elif self.nursery.cancel_scope.cancel_called:
+        if self.nursery.cancel_scope.cancel_called:
             self.fail(
                 DeadlineExceeded(f"the run took longer than {self.limits.run} s", deadline="run"),
                 "deadline",
             )
         else:
             self._is_cut_off = self.cancel("cancelled from outside")
-        return Abort.SUCCEEDED
 
     async def _wait_for_tasks(self) -> None:
         """Wait until the run's tasks have ended; after the grace, record the end without them."""

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import gc
+import random
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 import trio
 
-from flowtrio import EventStream, EventType, Limits, RunFailed, StreamEngine, tool
+from flowtrio import (
+    Chunk,
+    EventStream,
+    EventType,
+    Limits,
+    RunContext,
+    RunFailed,
+    StreamEngine,
+    tool,
+)
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import (
     Diary,
@@ -33,6 +43,42 @@ T = EventType
 @pytest.fixture
 def diary() -> Diary:
     return Diary()
+
+
+# Ends that come in one moment
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("form", ["block", "bare"])
+@pytest.mark.parametrize("run", [60, 600], ids=["two", "one"])
+async def test_a_model_limit_and_the_end_from_outside_in_one_tick(
+    seed: int, form: str, run: float, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host is awake for its alarm when the cancellation comes, in either order of the tasks."""
+    # In Trio's own way of shuffling, which is all that chance is used for.
+    monkeypatch.setattr(trio._core._run, "_r", random.Random(seed))
+    log: list[Any] = []
+    stream = StreamEngine(limits=Limits(run=run)).stream(agent_of(asks_a_silent_model), "go")
+    with trio.move_on_after(60):
+        async with stream if form == "block" else nullcontext():
+            async for event in stream:
+                log.append(event)
+    with suppress(trio.EndOfChannel):
+        log += await stream.receive_batch()
+
+    check_events(log)
+    assert log[-1].data["status"] == ("cancelled" if log[-2].type is not T.ERROR else "error")
+    if log[-2].type is T.ERROR:
+        assert log[-2].data["source"] == "deadline"
+
+
+async def asks_a_silent_model(ctx: RunContext) -> None:
+    class Silent:
+        async def stream_completion(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
+            await trio.sleep_forever()
+            yield Chunk()
+
+    await ctx.model([], client=Silent())
 
 
 # What a tool may do to its run
