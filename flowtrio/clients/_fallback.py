@@ -140,8 +140,6 @@ class FallbackReply(AsyncIterator[Chunk]):
 
         """
         while not self._is_over:
-            if self._reply is None:
-                await self._ask_next()
             try:
                 chunk = await self._read()
             except (ProviderError, RemoteProtocolError, DeadlineExceeded) as exc:
@@ -156,24 +154,21 @@ class FallbackReply(AsyncIterator[Chunk]):
             return chunk
         raise StopAsyncIteration
 
-    async def _ask_next(self) -> None:
-        self._place += 1
-        client = self._fallback._clients[self._place]
-        self._fallback._replies[self._place] += 1
-        reply: Any = client.stream_completion(self._messages, **self._options)
-        if inspect.isawaitable(reply):
-            reply = await reply
-        self._reply = reply
-        # Our own replies keep to their client's limits by themselves.
-        is_limited = isinstance(getattr(reply, "limits", None), ModelLimits)
-        limits = getattr(client, "limits", None)
-        limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
-        self._limits = _NO_LIMITS if is_limited else limits
-
     async def _read(self) -> Chunk:
+        if self._reply is None:
+            self._place += 1
+            self._fallback._replies[self._place] += 1
+            limits = getattr(self._client, "limits", None)
+            self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
         name = "gap" if self._has_spoken else "first_token"
         seconds = getattr(self._limits, name)
-        with trio.move_on_after(seconds):
+        with trio.move_on_after(seconds) as waiting:
+            if self._reply is None:
+                self._reply = await self._ask()
+                if isinstance(getattr(self._reply, "limits", None), ModelLimits):
+                    # Our own replies keep to their client's limits by themselves.
+                    self._limits = _NO_LIMITS
+                    waiting.deadline = math.inf
             try:
                 return await anext(self._reply)
             except StopAsyncIteration:
@@ -183,6 +178,14 @@ class FallbackReply(AsyncIterator[Chunk]):
                     retryable=True,
                 ) from None
         raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+
+    @property
+    def _client(self) -> LLMClient:
+        return self._fallback._clients[self._place]
+
+    async def _ask(self) -> Any:
+        reply: Any = self._client.stream_completion(self._messages, **self._options)
+        return await reply if inspect.isawaitable(reply) else reply
 
     async def _give_up(self, exc: Exception) -> Chunk | None:
         """Leave the client that failed; gives the reset, where there is something to discard."""

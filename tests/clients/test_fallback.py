@@ -177,6 +177,30 @@ async def test_a_stall_is_a_failure_by_the_clients_own_limits(
     assert resets == [f"model 1 of 2 failed: {name}"] * len(before)
 
 
+@pytest.mark.parametrize("how", ["at once", "awaited", "hangs"])
+async def test_a_client_that_fails_before_it_gives_a_reply_is_left_too(
+    how: str, autojump_clock: MockClock
+) -> None:
+    class Early:
+        def stream_completion(self, messages: Any, **options: Any) -> Any:
+            if how == "at once":
+                raise refused()
+            return self.later()
+
+        async def later(self) -> Any:
+            if how == "hangs":
+                await trio.sleep_forever()
+            raise refused()
+
+    with ScriptedModel("second") as two:
+        client = FallbackClient([Early(), two])
+        with trio.fail_after(100):
+            chunks = await read(client)
+
+    assert [chunk.content for chunk in chunks] == ["second", ""]
+    assert client.statistics().failures == (1, 0)
+
+
 async def test_closing_closes_the_reply_and_the_clients() -> None:
     closed = []
 
