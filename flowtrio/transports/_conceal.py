@@ -13,8 +13,11 @@ import msgspec
 
 from flowtrio._core._events import AgentEvent, EventType
 
-_DESCRIBED = re.compile(r"([A-Za-z_]\w*)(?:: .*)?", re.DOTALL)
+_DESCRIBED = re.compile(r"([^\W\d]\w*)(?:: .*)?", re.DOTALL)
 """How an exception is told: ``Type: text``, or the type alone. Our own words begin otherwise."""
+
+_ERROR = "error: "
+"""How a conversation tells the model that a call failed."""
 
 _OURS = frozenset({"tool", "agent", "internal"})
 """Sources whose texts were written by the application or by a library below it."""
@@ -33,6 +36,21 @@ def conceal(event: AgentEvent) -> AgentEvent:
         case _:
             return event
     return event if concealed is data else msgspec.structs.replace(event, data=concealed)
+
+
+def conceal_message(message: dict[str, Any]) -> dict[str, Any]:
+    """Give a conversation's *message* as remote readers may see it: without a tool's own text.
+
+    A conversation does not tell results from errors. What a tool returned that reads like an error
+    is cut too.
+    """
+    content = message.get("content")
+    if message.get("role") != "tool" or not isinstance(content, str):
+        return message
+    described = _DESCRIBED.fullmatch(content.removeprefix(_ERROR))
+    if described is None or not content.startswith(_ERROR):
+        return message
+    return {**message, "content": _ERROR + described[1]}
 
 
 def _conceal_failure(data: dict[str, Any], error_id: str) -> dict[str, Any]:

@@ -69,7 +69,10 @@ def _read(event: h11.Request, raw: bytes, client: str | None) -> Head:
         raise Refused(400, "Sec-WebSocket-Protocol: expected ASCII text")
     if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise Refused(400, "expected a request without a body")
-    target = urlsplit(event.target.decode("latin-1"))
+    try:
+        target = urlsplit(event.target.decode("latin-1"))
+    except ValueError:
+        raise Refused(400, "the request's target is no address") from None
     request = Request(
         path=target.path,
         headers=headers,

@@ -42,6 +42,7 @@ from flowtrio.wire._sse import encode_comment, encode_event
 
 from ._access import Access, Refused, is_loopback_host
 from ._asgi_socket import serve_socket
+from ._conceal import conceal_message
 from ._exchange import Exchange, Left, Receive, Scope, Send, path_below, read_request
 from ._hosting import Hosting
 from ._metrics import MEDIA_TYPE, encode_metrics
@@ -420,6 +421,8 @@ class App:
             return await exchange.answer(204)
         messages = await orchestrator.conversations.load(tenant_id, session_id)
         shown = [{k: v for k, v in m.items() if k != "flowtrio"} for m in messages]
+        if not self._hosting.debug:
+            shown = [conceal_message(message) for message in shown]
         for message in shown:
             if calls := message.get("tool_calls"):
                 message["tool_calls"] = [

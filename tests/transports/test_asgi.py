@@ -19,7 +19,17 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from flowtrio import Agent, AgentEvent, EventType, Orchestrator, RunContext, ServerLimits, project
+from flowtrio import (
+    Agent,
+    AgentEvent,
+    EventType,
+    Orchestrator,
+    RunContext,
+    ServerLimits,
+    ToolCall,
+    project,
+    tool,
+)
 from flowtrio.asgi import create_app
 from flowtrio.testing import ScriptedModel, check_events
 from flowtrio.wire._sse import SSEDecoder
@@ -247,6 +257,21 @@ async def test_conversations_can_be_read_and_forgotten() -> None:
     assert [run["status"] for run in said["runs"]] == ["completed", "completed"]
     assert gone.status_code == 204
     assert after == {"session_id": "s 1", "messages": [], "runs": []}
+
+
+@pytest.mark.parametrize("debug", [False, True])
+async def test_conversations_do_not_tell_what_a_tool_raised(debug: bool) -> None:
+    @tool
+    async def fails() -> str:
+        """Fail."""
+        raise ValueError("canary")
+
+    model = ScriptedModel([ToolCall(id="1", name="fails", arguments={})], "sorry")
+    async with site(Agent(llm_client=model, tools=[fails]), debug=debug) as s:
+        await s.follow("POST", "/chat/stream", json={"message": "go", "session_id": "s"})
+        said = (await s.http.get("/sessions/s")).json()["messages"]
+
+    assert said[2]["content"] == ("error: ValueError: canary" if debug else "error: ValueError")
 
 
 async def test_busy_tenants_are_429() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowtrio import AgentEvent, EventType
-from flowtrio.transports._conceal import conceal
+from flowtrio.transports._conceal import conceal, conceal_message
 
 T = EventType
 
@@ -42,6 +42,31 @@ def test_ends_of_calls_and_agents_are_concealed_too() -> None:
     assert conceal(end).data["error"] == "ValueError (r1:c1)"
     nested = event(T.AGENT_END, outcome="error", error="ValueError: canary")
     assert conceal(nested).data["error"] == "ValueError (r1)"
+
+
+def test_a_type_may_have_any_name() -> None:
+    end = event(T.TOOL_CALL_END, call_id="c1", outcome="error", error="Überlauf: canary")
+    assert conceal(end).data["error"] == "Überlauf (r1:c1)"
+
+
+def test_the_result_of_a_failed_call_is_concealed_in_conversations() -> None:
+    failed = {"role": "tool", "tool_call_id": "c1", "content": "error: ValueError: canary"}
+    assert conceal_message(failed) == {**failed, "content": "error: ValueError"}
+
+
+@pytest.mark.parametrize(
+    ("role", "content"),
+    [
+        ("tool", "ValueError: is what the tool found"),
+        ("tool", "error: the call was denied by the user: too dear"),
+        ("tool", "error: took longer than 3 s"),
+        ("user", "error: ValueError: is what I got"),
+        ("assistant", None),
+    ],
+)
+def test_the_rest_of_a_conversation_is_left_as_it_is(role: str, content: str | None) -> None:
+    message = {"role": role, "content": content}
+    assert conceal_message(message) is message
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ async def test_half_a_handshake(cut: int, leaves: bool) -> None:
         ("/chat", "Origin: https://evil.example", 403),
         ("/chat", "X-Big: " + "x" * 20_000, 431),
         ("/nowhere", "X: y", 404),
+        ("//[chat", "X: y", 400),
+        ("http://[::1/chat", "X: y", 400),
         ("/../chat", "X: y", 404),
     ],
 )
