@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from . import calls, decode, idle, paused, serving, tokens
+from . import calls, decode, idle, paused, serving, tokens, wire
 from ._measure import Row
 
 SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
@@ -20,6 +20,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
     "paused": paused.rows,
     "decode": decode.rows,
     "serving": serving.rows,
+    "wire": wire.rows,
 }
 LINE = "{:<54} {:>9} {:>10} {:<6} {:>6}  {:<13} {:>6}  {}"
 ANSWERS = {True: "yes", False: "NO", None: ""}

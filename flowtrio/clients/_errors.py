@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -35,6 +36,14 @@ _REMEDIES = {
 
 _NO_RETRY = ("insufficient_quota", "billing_hard_limit_reached")
 """Codes that come with status 429 and stay true, however long one waits."""
+
+_STREAM = re.compile(r"\bstream", re.IGNORECASE)
+"""Not the ``upstream`` that a proxy speaks of."""
+
+_STREAMING = re.compile(r"\bstreaming\b", re.IGNORECASE)
+
+_OF_THE_KEY = ("unauthorized", "quota_exceeded", "rate_limited")
+"""Codes of refusals that another form of the same request would meet as well."""
 
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id")
 
@@ -99,8 +108,11 @@ def refuses_streaming(error: ProviderError) -> bool:
     """Whether the host would rather be asked for a whole answer."""
     if error.status in (405, 501):
         return True
-    words = str((error.detail or {}).get("words") or "").lower()
-    return error.status in (400, 403, 404, 422) and "stream" in words
+    words = str((error.detail or {}).get("words") or "")
+    if error.status in (400, 403, 404, 422):
+        return _STREAM.search(words) is not None
+    # Elsewhere, and in a stream itself, streams are also what broke.
+    return error.code not in _OF_THE_KEY and _STREAMING.search(words) is not None
 
 
 def _number(text: str | None) -> float | None:

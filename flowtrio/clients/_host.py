@@ -8,6 +8,7 @@ import functools
 import random
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,8 +19,11 @@ import trio
 from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
+PLACES = 100
+"""Connections that a pool of httpx has by default."""
+
 SLOTS = 90
-"""Requests of one client at once, in one Trio loop: fewer than httpx's pool has places (100)."""
+"""Requests at once in one Trio loop, at most: fewer than `PLACES`."""
 
 CLOSE = 1.0
 """Seconds for closing a connection: a TLS goodbye may wait for the other side."""
@@ -53,7 +57,24 @@ class Pool:
 
     http: Any
     limiter: trio.CapacityLimiter
+    """The slots of ``http``; all that use the same ``http`` share them."""
     keeper: trio.CancelScope
+    open_replies: int = 0
+    waiting_replies: int = 0
+
+    async def enter(self, reply: object) -> None:
+        """Wait for a slot and take it."""
+        self.waiting_replies += 1
+        try:
+            await self.limiter.acquire_on_behalf_of(reply)
+        finally:
+            self.waiting_replies -= 1
+        self.open_replies += 1
+
+    def leave(self, reply: object) -> None:
+        """Give the slot back."""
+        self.limiter.release_on_behalf_of(reply)
+        self.open_replies -= 1
 
 
 @attrs.define(eq=False)
@@ -110,8 +131,8 @@ class ModelHost:
         return ClientStatistics(
             requests=self.requests,
             retries=self.retries,
-            open_replies=sum(int(pool.limiter.borrowed_tokens) for pool in pools),
-            waiting_replies=sum(pool.limiter.statistics().tasks_waiting for pool in pools),
+            open_replies=sum(pool.open_replies for pool in pools),
+            waiting_replies=sum(pool.waiting_replies for pool in pools),
         )
 
     async def aclose(self) -> None:
@@ -160,7 +181,7 @@ class ModelHost:
         pool = self._pools.get(token)
         if pool is None:
             http = self.http_client if self.http_client is not None else _make_http(self.base_url)
-            pool = Pool(http, trio.CapacityLimiter(SLOTS), trio.CancelScope())
+            pool = Pool(http, slots_of(http, token), trio.CancelScope())
             self._pools[token] = pool
             # A client that nobody closes is closed when its loop ends.
             own = http if self.http_client is None else None
@@ -215,6 +236,33 @@ async def _close_http(http: Any) -> None:
         await http.aclose()
 
 
+# Slots
+
+
+_slots: weakref.WeakKeyDictionary[Any, tuple[trio.lowlevel.TrioToken, trio.CapacityLimiter]]
+_slots = weakref.WeakKeyDictionary()
+"""Of each `AsyncClient`, which serves one loop at a time."""
+
+
+def slots_of(http: Any, token: trio.lowlevel.TrioToken) -> trio.CapacityLimiter:
+    """The slots of an `AsyncClient`: fewer than any of its pools has places, and at least one.
+
+    So no request has to wait in its pool, however small that is and however many clients share it.
+    """
+    found = _slots.get(http)
+    if found is None or found[0] is not token:
+        places = places_of(http)
+        found = _slots[http] = token, trio.CapacityLimiter(min(SLOTS, places - places // 10))
+    return found[1]
+
+
+def places_of(http: Any) -> int:
+    """Connections that an `AsyncClient` makes at once; what does not tell has as many as usual."""
+    transports = [getattr(http, "_transport", None), *getattr(http, "_mounts", {}).values()]
+    pools = [getattr(transport, "_pool", None) for transport in transports]
+    return max(1, min(getattr(pool, "_max_connections", PLACES) for pool in pools))
+
+
 # The library
 
 
@@ -224,7 +272,7 @@ def _make_http(base_url: str) -> Any:
     verify = _tls_context() if base_url.startswith("https:") else False
     return httpx.AsyncClient(
         verify=verify,
-        limits=httpx.Limits(max_connections=SLOTS + 10, max_keepalive_connections=SLOTS),
+        limits=httpx.Limits(max_connections=PLACES, max_keepalive_connections=SLOTS),
     )
 
 

@@ -3,7 +3,7 @@
 One reply::
 
     slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, three requests at most
-                    ├─ "cannot stream" ───────── the same without streaming
+                    ├─ "cannot stream" ───────── the same without streaming, once
                     ├─ any other status ──────── ProviderError
                     └─ 200 ─ pieces of the body ─ decoder ─ chunks ─ final ─ drained, slot free
                                  └─ left early ─ unwound, connection closed, slot free
@@ -33,7 +33,7 @@ from flowtrio._core._limits import ModelLimits
 
 from ._errors import error_of_response, refuses_streaming, request_id
 from ._here import check_trio
-from ._host import CLOSE, HttpRequest, ModelHost, library_of, library_of_response
+from ._host import CLOSE, HttpRequest, ModelHost, Pool, library_of, library_of_response
 
 MAX_REQUESTS = 3
 """Requests for one reply at most."""
@@ -205,33 +205,41 @@ class _Exchange:
     """Whether the final chunk has come."""
     is_closed: bool = False
     _requests: int = 0
-    _is_whole: bool = False
-    _limiter: trio.CapacityLimiter | None = None
+    _asks_whole: bool = False
+    """Whether a whole answer is asked for: by the caller, or since the host cannot stream."""
+    _pool: Pool | None = None
+    """Whose slot is held."""
     _response: Any = None
     _body: AsyncIterator[bytes] | None = None
     _decoder: Decoder | None = None
 
     def __attrs_post_init__(self) -> None:
-        self._is_whole = not self.request.wants_stream
+        self._asks_whole = not self.request.wants_stream
 
     async def advance(self) -> None:
         """Get a response, or read one piece of its body."""
         if self._body is None:
-            await self._open()
-        elif self._decoder is None:
-            await self._read_whole()
-        else:
-            await self._read_piece(self._decoder)
+            return await self._open()
+        try:
+            if self._decoder is None:
+                await self._read_whole()
+            else:
+                await self._read_piece(self._decoder)
+        except (ProviderError, RemoteProtocolError) as exc:
+            if not self._is_refusal_to_stream(exc):
+                raise
+            await self._ask_whole()
+        return None
 
     # Opening
 
     async def _open(self) -> None:
         host = self.host
         pool = host.pool()
-        await pool.limiter.acquire_on_behalf_of(self)
-        self._limiter = pool.limiter
+        await pool.enter(self)
+        self._pool = pool
         library = library_of(pool.http)
-        http_request = host.build(pool.http, self.request.ask(not self._is_whole))
+        http_request = host.build(pool.http, self.request.ask(not self._asks_whole))
         host.requests += 1
         self._requests += 1
         try:
@@ -255,17 +263,16 @@ class _Exchange:
         content_type = self._response.headers.get("content-type", "")
         got = content_type.partition(";")[0].strip().lower()
         expected = self.request.content_type
-        if got == "application/json":
-            # Asked for a stream, some hosts answer whole all the same.
-            self._is_whole = True
-        elif self._is_whole or got not in ("", expected):
-            expected = "application/json" if self._is_whole else expected
+        # Asked for a stream, some hosts answer whole all the same.
+        is_whole = got == "application/json"
+        if not is_whole and (self._asks_whole or got not in ("", expected)):
+            expected = "application/json" if self._asks_whole else expected
             raise RemoteProtocolError(
                 f"expected content type {expected!r}, got {self.host.hide(content_type)[:100]!r}",
                 code="bad_content_type",
                 detail=self._detail(),
             )
-        self._decoder = None if self._is_whole else self.request.decoder()
+        self._decoder = None if is_whole else self.request.decoder()
 
     async def _refused(self) -> None:
         body = b""
@@ -276,11 +283,23 @@ class _Exchange:
             response.status_code, response.headers, body, host.name, host.wall_clock()
         )
         error.detail = host.hide(error.detail)
-        if not self._is_whole and refuses_streaming(error):
-            self._is_whole = True
-            await self._leave()
+        if self._is_refusal_to_stream(error):
+            await self._ask_whole()
         else:
             await self._try_again(error, None)
+
+    def _is_refusal_to_stream(self, error: ProviderError | RemoteProtocolError) -> bool:
+        if self._asks_whole or self.has_spoken:
+            return False
+        if isinstance(error, ProviderError):
+            return refuses_streaming(error)
+        # JSON instead of a stream, and no answer either.
+        return self._decoder is None and error.code != "too_large"
+
+    async def _ask_whole(self) -> None:
+        """See to it that the next step asks for a whole answer."""
+        self._asks_whole = True
+        await self._leave()
 
     # Reading
 
@@ -385,8 +404,8 @@ class _Exchange:
 
     async def _leave(self) -> None:
         """Give the connection and the slot back."""
-        body, response, limiter = self._body, self._response, self._limiter
-        self._body = self._response = self._limiter = None
+        body, response, pool = self._body, self._response, self._pool
+        self._body = self._response = self._pool = None
         try:
             if body is not None:
                 await _unwind(body, patience=_DRAIN if self.is_over else 0)
@@ -394,8 +413,8 @@ class _Exchange:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
                     await response.aclose()
         finally:
-            if limiter is not None:
-                limiter.release_on_behalf_of(self)
+            if pool is not None:
+                pool.leave(self)
 
 
 async def fold(stream: CompletionStream) -> Completion:

@@ -287,7 +287,10 @@ def test_a_date_of_numbers_that_no_date_has_is_no_date(text: str) -> None:
         (400, None, False),
         (401, "cannot stream without a key", False),
         (429, "too many streams", False),
+        (429, "streaming too much", False),
         (500, "stream broken", False),
+        (500, "streaming is not available", True),
+        (404, "the upstream host has gone", False),
     ],
 )
 def test_a_host_that_cannot_stream_is_known_by_its_status_or_its_words(

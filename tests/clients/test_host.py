@@ -23,6 +23,7 @@ from flowtrio.clients._host import (
     check_http_client,
     library_of,
     library_of_response,
+    places_of,
 )
 from tests.support.fake_host import FakeHost, speaks
 
@@ -434,15 +435,47 @@ def host_token() -> trio.lowlevel.TrioToken:
 async def test_statistics_count_what_holds_and_what_waits_for_a_slot() -> None:
     host = host_of()
     assert host.statistics().open_replies == 0
-    limiter = host.pool().limiter
+    pool = host.pool()
     for name in range(SLOTS):
-        limiter.acquire_on_behalf_of_nowait(name)
+        await pool.enter(name)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(limiter.acquire_on_behalf_of, "late")
+        nursery.start_soon(pool.enter, "late")
         await trio.testing.wait_all_tasks_blocked()
         statistics = host.statistics()
         nursery.cancel_scope.cancel()
-    await host.aclose()
+    for name in range(SLOTS):
+        pool.leave(name)
 
     assert (statistics.open_replies, statistics.waiting_replies) == (SLOTS, 1)
     assert (statistics.requests, statistics.retries) == (0, 0)
+    assert (host.statistics().open_replies, host.statistics().waiting_replies) == (0, 0)
+    await host.aclose()
+
+
+# Slots
+
+
+@pytest.mark.parametrize(
+    ("places", "slots"), [(1, 1), (5, 5), (10, 9), (100, 90), (1000, SLOTS), (None, SLOTS)]
+)
+async def test_a_client_of_the_application_has_no_more_slots_than_places(
+    library: ModuleType, places: int | None, slots: int
+) -> None:
+    async with library.AsyncClient(limits=library.Limits(max_connections=places)) as http:
+        assert host_of(http_client=http).pool().limiter.total_tokens == slots
+
+
+async def test_the_smallest_pool_counts(library: ModuleType) -> None:
+    small = library.AsyncHTTPTransport(limits=library.Limits(max_connections=3))
+    async with library.AsyncClient(mounts={"https://": small, "all://local": None}) as http:
+        assert places_of(http) == 3
+
+
+async def test_who_shares_an_http_client_shares_its_slots(library: ModuleType) -> None:
+    async with library.AsyncClient() as http:
+        one, other = host_of(http_client=http), host_of(http_client=http)
+        await one.pool().enter("reply")
+
+        assert one.pool().limiter is other.pool().limiter
+        assert (one.statistics().open_replies, other.statistics().open_replies) == (1, 0)
+        one.pool().leave("reply")
