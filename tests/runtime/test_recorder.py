@@ -18,7 +18,9 @@ from flowtrio import (
     ReplayGap,
     RunContext,
 )
-from flowtrio.testing import check_events
+from flowtrio._runtime import _recorder
+from flowtrio._runtime._recorder import HostedRun
+from flowtrio.testing import LawBroken, check_events
 from tests.runtime._programs import done_of, error_of
 
 
@@ -330,12 +332,12 @@ async def test_a_slow_follower_slows_the_run_for_its_patience_only(autojump_cloc
     assert seen == ended
 
 
-async def test_a_follower_that_is_read_in_time_is_waited_for_every_time(
-    autojump_clock: Any,
-) -> None:
-    store = MemoryStore(max_events=50)
+async def _read_slowly() -> list[AgentEvent]:
+    """Read a run that gushes into a small store, with pauses that are within one's patience."""
     seen: list[AgentEvent] = []
-    orchestrator = Orchestrator(agents=[gushes], limits=Limits(buffer=10), store=store)
+    orchestrator = Orchestrator(
+        agents=[gushes], limits=Limits(buffer=10), store=MemoryStore(max_events=50)
+    )
     async with orchestrator:
         run_id = await orchestrator.start("1000")
         async with orchestrator.attach(run_id) as slow:
@@ -343,6 +345,13 @@ async def test_a_follower_that_is_read_in_time_is_waited_for_every_time(
                 seen.append(event)
                 if len(seen) % 10 == 0:
                     await trio.sleep(5)
+    return seen
+
+
+async def test_a_follower_that_is_read_in_time_is_waited_for_every_time(
+    autojump_clock: Any,
+) -> None:
+    seen = await _read_slowly()
 
     check_events(seen)
     assert len(seen) == 1005
@@ -469,3 +478,48 @@ async def test_one_that_is_closed_at_once_has_ended_what_it_started(autojump_clo
 
     check_events(events)
     assert done_of(events)["status"] == "cancelled"
+
+
+# Planted bugs, which the same checks catch
+
+
+async def test_a_follower_that_loses_an_event_would_be_noticed(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = HostedRun.take
+
+    def take_less(self: HostedRun, seat: Any) -> Any:
+        events = take(self, seat)
+        return events[1:] if events and len(events) > 1 else events
+
+    monkeypatch.setattr(HostedRun, "take", take_less)
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("5")
+        await trio.sleep(2.5)
+        live = await read(orchestrator, run_id)
+
+    assert live != await log_of(orchestrator, run_id)
+    with pytest.raises(LawBroken):
+        check_events(live)
+
+
+async def test_a_recorder_that_waits_for_nobody_would_be_noticed(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def wait_for_nobody(self: HostedRun) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(HostedRun, "wait_for_followers", wait_for_nobody)
+    with pytest.raises(ReplayGap):
+        await _read_slowly()
+
+
+async def test_a_window_that_forgets_people_would_be_noticed(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recorder, "_WAITING", frozenset())
+    async with Orchestrator(agents=[asks], limits=Limits(approval=math.inf)) as orchestrator:
+        run_id = await orchestrator.start("hi", resume_window=30)
+        await trio.sleep(1000)
+
+        assert done_of(await read(orchestrator, run_id))["status"] == "cancelled"
