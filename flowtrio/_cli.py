@@ -68,7 +68,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="flowtrio", description=__doc__)
+    parser = _Parser(
+        prog="flowtrio", description="Serve an agent, talk to one, or look at what came out of it."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_serve(commands.add_parser("serve", help="serve an agent to WebSocket clients"))
     _add_chat(commands.add_parser("chat", help="talk to an agent in the terminal"))
@@ -399,6 +401,13 @@ def load(name: str) -> Any:
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             raise
         raise _Usage(f"--agent {name}: there is no module {exc.name!r}") from None
+    except Exception as exc:
+        # Its own traceback says where; the note says why it was run at all.
+        exc.add_note(
+            f"--agent {name}: {module!r} failed while it was imported; what it runs as a program "
+            'belongs below `if __name__ == "__main__":`'
+        )
+        raise
     for part in attribute.split("."):
         if not hasattr(value, part):
             raise _Usage(f"--agent {name}: {module!r} has no {attribute!r}")

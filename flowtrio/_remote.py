@@ -286,12 +286,13 @@ async def _open_stream(
 def _words(exc: BaseException) -> str:
     match exc:
         case trio_websocket.ConnectionRejected(status_code=401):
-            return "the server answers 401 (a token is needed: --token)"
+            return "the server answers 401 (--token is missing or wrong)"
         case trio_websocket.ConnectionRejected():
             return f"the server answers {exc.status_code}"
         case trio.TooSlowError():
             return f"no answer within {_CONNECT} s"
         case OSError() | trio.BrokenResourceError():
-            return str(exc.__cause__ or exc)
+            # Trio tells one failure for each address that a name has.
+            return str(next(leaves(exc.__cause__ or exc)))
         case _:
             return "it does not answer as a WebSocket server"

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 from websockets.sync.client import connect
 
+from flowtrio._cli import load
 from flowtrio.testing import check_events
 
 FLOWTRIO = [sys.executable, "-m", "flowtrio"]
@@ -152,6 +153,20 @@ def test_serve_tells_that_its_port_is_in_use() -> None:
     assert ended.returncode == 2
     assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_an_agents_module_that_runs_a_program_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program_of_mine.py").write_text("raise RuntimeError('ran')")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RuntimeError, match="ran") as caught:
+        load("program_of_mine:agent")
+
+    [note] = caught.value.__notes__
+    assert note.startswith("--agent program_of_mine:agent: 'program_of_mine' failed")
+    assert "__main__" in note
 
 
 @pytest.mark.parametrize(
@@ -383,7 +398,7 @@ def test_chat_with_a_server_is_like_one_without() -> None:
     check_events([json.loads(line) for line in log.splitlines()])
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"flowtrio: can't reach {url}: the server answers 401 (a token is needed: --token)\n"
+        f"flowtrio: can't reach {url}: the server answers 401 (--token is missing or wrong)\n"
     )
 
 

@@ -210,7 +210,7 @@ async def test_an_address_where_nobody_listens_is_told_at_once() -> None:
     error = await refused(RemoteSource("ws://127.0.0.1:1/chat"))
 
     assert str(error).startswith("can't reach ws://127.0.0.1:1/chat: ")
-    assert "127.0.0.1:1" in str(error)
+    assert "onnection refused" in str(error)
     assert not error.has_begun
 
 
@@ -220,7 +220,7 @@ async def test_a_wrong_token_is_told_with_the_remedy_and_never_shown() -> None:
         error = await refused(source)
         assert await read(RemoteSource(served.url, token="good"))
 
-    assert str(error).endswith("the server answers 401 (a token is needed: --token)")
+    assert str(error).endswith("the server answers 401 (--token is missing or wrong)")
     assert "bad-secret" not in repr(source)
 
 

@@ -127,7 +127,7 @@ class _Loop:
                     return output.decode(completion.content)
                 except ValueError as exc:
                     attempts += 1
-                    self._refuse_answer(exc, attempts)
+                    self._refuse_answer(output, exc, attempts)
         limit = self.run_.limits.turns
         raise LimitExceeded(
             f"agent {self.frame.agent!r} took {limit} turns without an answer", limit="turns"
@@ -143,11 +143,11 @@ class _Loop:
             return messages
         return [{"role": "system", "content": self.agent.instructions}, *messages]
 
-    def _refuse_answer(self, exc: ValueError, attempts: int) -> None:
+    def _refuse_answer(self, output: Output, exc: ValueError, attempts: int) -> None:
         """Tell the model what was wrong with its answer, once."""
         if attempts == _OUTPUT_ATTEMPTS:
             raise RemoteProtocolError(
-                f"the model's answer is no {self.agent.output!r}: {exc}", code="bad_output"
+                f"the model's answer does not fit output={output.name}: {exc}", code="bad_output"
             ) from exc
         self.transcript.say("user", f"Your answer does not fit the schema: {exc}. Answer again.")
 

@@ -29,7 +29,15 @@ class Output:
 
         """
         name = getattr(type, "__name__", None) or "output"
-        [schema], components = msgspec.json.schema_components([type], ref_template="#/$defs/{name}")
+        try:
+            [schema], components = msgspec.json.schema_components(
+                [type], ref_template="#/$defs/{name}"
+            )
+        except TypeError as exc:
+            raise TypeError(
+                f"output={name}: expected a type with a JSON form, such as a dataclass, an attrs "
+                "class or list[str]"
+            ) from exc
         if set(schema) == {"$ref"} and components:
             schema = components[schema["$ref"].rpartition("/")[2]]
         is_wrapped = schema.get("type") != "object"

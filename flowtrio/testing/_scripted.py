@@ -117,7 +117,8 @@ class ScriptedModel:
         if self._failure is not None:
             raise AssertionError(f"a request failed: {self._failure}") from self._failure
         if self._turns:
-            raise AssertionError(f"{len(self._turns)} turns were not asked for")
+            left = len(self._turns)
+            raise AssertionError(f"{left} turn{'s were' if left > 1 else ' was'} not asked for")
         if self.open_replies:
             raise AssertionError(f"{self.open_replies} replies were left open")
 

@@ -75,7 +75,7 @@ def test_answers_of_another_type_are_refused(type_: Any, text: str) -> None:
 
 
 def test_a_type_without_a_json_form_is_refused() -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^output=object: expected a type with a JSON form"):
         Output.of(object)
 
 

@@ -98,7 +98,7 @@ def test_the_fixtures_need_no_configuration_and_only_failures_of_runs_are_told(
     assert printed.count("timeline: ") == 1
     assert "running: at work" in printed
     assert "replay:   python -m pytest test_own.py::test_broken\n" in printed
-    assert "1 turns were not asked for" in printed
+    assert "1 turn was not asked for" in printed
 
 
 def test_a_project_without_flowtrio_does_not_pay_for_it(tmp_path: Path) -> None:
