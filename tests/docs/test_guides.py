@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import attrs
 import msgspec
 import pytest
 import trio
+from websockets.exceptions import InvalidStatus
 
 import flowtrio
 from flowtrio import (
@@ -20,12 +23,15 @@ from flowtrio import (
     Orchestrator,
     RunContext,
     ServerLimits,
+    StreamEngine,
     StreamMode,
     Tool,
     serve_websocket,
 )
 from flowtrio._core._modes import VISIBLE
+from flowtrio.testing import ScriptedModel
 from flowtrio.wire._frames import _COMMANDS, encode_accepted, encode_rejected
+from tests.docs.test_blocks import prelude
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
@@ -137,11 +143,7 @@ def test_the_replies_are_those_of_the_code(reply: str, text: str) -> None:
 async def test_the_client_in_the_guide_talks_to_a_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = guide("websocket")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    [source] = [block for block in blocks if "def talk" in block]
-    program: dict[str, Any] = {}
-    exec(source, program)
+    program = block_with("websocket", "def talk")
     orchestrator = Orchestrator(llm_client=DemoClient(delay=0))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -151,6 +153,45 @@ async def test_the_client_in_the_guide_talks_to_a_server(
             nursery.cancel_scope.cancel()
 
     assert capsys.readouterr().out == result
+
+
+async def test_the_client_of_asyncio_in_the_guide_brings_its_token() -> None:
+    program = block_with("websocket", "def ask")
+    orchestrator = Orchestrator(llm_client=DemoClient(delay=0))
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            serve = partial(serve_websocket, orchestrator, "127.0.0.1", 0, token="good")
+            [listener] = await nursery.start(serve)
+            url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}/chat"
+
+            def ask(token: str) -> Any:
+                return asyncio.run(program["ask"](url, token, "Hello"))
+
+            assert await trio.to_thread.run_sync(ask, "good") == "completed"
+            with pytest.raises(InvalidStatus) as refused:
+                await trio.to_thread.run_sync(ask, "bad")
+            nursery.cancel_scope.cancel()
+
+    assert refused.value.response.status_code == 401
+
+
+async def test_the_test_of_order_in_the_guide_passes_and_can_fail() -> None:
+    program = block_with("testing", "def test_the_answer_comes_after_the_call")
+    program["agent"] = prelude()["agent"]
+    test = program["test_the_answer_comes_after_the_call"]
+
+    await test(StreamEngine(), lambda *turns: ScriptedModel(*turns))
+    with pytest.raises(AssertionError):
+        await test(StreamEngine(), lambda *turns: ScriptedModel("Sunny."))
+
+
+def block_with(name: str, words: str) -> dict[str, Any]:
+    """Run the one block of a guide that has some words; gives its names."""
+    blocks = re.findall(r"```python\n(.*?)```", guide(name), re.DOTALL)
+    [source] = [block for block in blocks if words in block]
+    program: dict[str, Any] = {}
+    exec(source, program)
+    return program
 
 
 # Limits
