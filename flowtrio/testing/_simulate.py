@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -152,11 +153,11 @@ class _World:
 
     def watch(self) -> None:
         """Look at the run between two steps of the scheduler."""
-        if self.stream is not None:
-            log = self.stream._run.log
-            self.most_undelivered = max(self.most_undelivered, len(log.channel.queue))
-            if log.is_closing and self.closed_at is None:
-                self.closed_at = trio.current_time()
+        assert self.stream is not None
+        log = self.stream._run.log
+        self.most_undelivered = max(self.most_undelivered, len(log.channel.queue))
+        if log.is_closing and self.closed_at is None:
+            self.closed_at = trio.current_time()
 
     def refuse(self, what: str) -> NoReturn:
         self.refused.append(what)
@@ -190,6 +191,7 @@ class _Main:
         trio.socket.set_custom_socket_factory(_NoSockets(world))
         trio.socket.set_custom_hostname_resolver(_NoNames(world))
         root = trio.lowlevel.current_root_task()
+        assert root is not None
         before = set(_below(root))
         with world.striker.scope:
             with trio.move_on_after(LONGEST):
@@ -259,12 +261,11 @@ async def _read_rest(stream: EventStream, events: list[AgentEvent]) -> None:
             events += await stream.receive_batch()
 
 
-def _below(task: trio.lowlevel.Task | None) -> Iterator[trio.lowlevel.Task]:
-    if task is not None:
-        yield task
-        for nursery in task.child_nurseries:
-            for child in nursery.child_tasks:
-                yield from _below(child)
+def _below(task: trio.lowlevel.Task) -> Iterator[trio.lowlevel.Task]:
+    yield task
+    for nursery in task.child_nurseries:
+        for child in nursery.child_tasks:
+            yield from _below(child)
 
 
 # The real world is refused
@@ -299,10 +300,12 @@ def _no_threads(world: _World) -> Iterator[None]:
     names = trio.to_thread.run_sync.__globals__
     usual = names["start_thread_soon"]
 
+    ours = threading.get_ident()
+
     def refuse(*args: Any, **kwargs: Any) -> None:
-        if not trio.lowlevel.in_trio_run():
-            usual(*args, **kwargs)
-        world.refuse("a worker thread")
+        if threading.get_ident() == ours:
+            world.refuse("a worker thread")
+        usual(*args, **kwargs)
 
     names["start_thread_soon"] = refuse
     try:

@@ -191,6 +191,17 @@ def test_a_case_that_is_forced_is_played_instead(monkeypatch: pytest.MonkeyPatch
     assert simulate(_hello, "hi").status == "completed"
 
 
+def test_a_forced_case_without_a_model_leaves_the_tests_own() -> None:
+    from flowtrio import Agent
+    from flowtrio.testing import Reader, Schedule
+
+    forced.append(Case(reader=Reader(), faults=(), schedule=Schedule(), model=None))
+    try:
+        assert simulate(Agent(llm_client=ScriptedModel("mine")), "hi").result == "mine"
+    finally:
+        forced.clear()
+
+
 async def test_a_recorder_keeps_what_a_loop_of_ones_own_reads() -> None:
     recorder = RunRecorder()
     for number in range(2):

@@ -337,6 +337,24 @@ def test_the_real_world_is_refused(agent: Any, what: str) -> None:
         simulate(agent, "hi")
 
 
+def test_the_loops_of_other_threads_keep_their_threads() -> None:
+    import threading
+
+    found: list[int] = []
+
+    def other() -> None:
+        found.append(trio.run(trio.to_thread.run_sync, lambda: 3))
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    simulate(agent, "hi").check()
+
+    assert found == [3]
+
+
 def test_threads_work_again_afterwards() -> None:
     with pytest.raises(RealWorld):
         simulate(_thread, "hi")
