@@ -1,0 +1,125 @@
+"""A follower by itself: its names, its end, and runs that are hosted elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+import trio
+
+from flowtrio import AgentEvent, MemoryStore, Orchestrator, ReplayGap, RunContext
+from flowtrio.testing import check_events
+from tests.runtime.test_recorder import log_of, read, talks
+
+
+async def asks_much(ctx: RunContext, message: str) -> list[Any]:
+    """Ask for an answer, and for two approvals."""
+    answer = await ctx.ask("who?")
+    return [answer, await ctx.approve("one", {}), await ctx.approve("two", {})]
+
+
+async def test_its_controls_are_those_of_the_run(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[asks_much]) as orchestrator:
+        run_id = await orchestrator.start("go")
+        last: AgentEvent | None = None
+        async with orchestrator.attach(run_id) as stream:
+            async for event in stream:
+                last = event
+                if event.type == "input_required":
+                    assert stream.answer(event.data["request_id"], "Ada")
+                if event.type == "approval_required" and event.data["tool_name"] == "one":
+                    assert stream.approve(event.data["call_id"])
+                elif event.type == "approval_required":
+                    assert stream.deny(event.data["call_id"], "no")
+            assert not stream.cancel_tool("c1")
+
+    assert last is not None
+    assert last.data["result"] == ["Ada", True, False]
+
+
+async def test_nobody_hears_the_controls_of_a_run_that_is_not_there() -> None:
+    stream = Orchestrator(agents=[talks]).attach("r")
+
+    assert not stream.cancel()
+    assert not stream.cancel_tool("c1")
+    assert not stream.approve("c1")
+    assert not stream.deny("c1")
+    assert not stream.answer("q1", "text")
+
+
+async def test_it_says_what_it_is(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("3", run_id="mine")
+        stream = orchestrator.attach(run_id, mode="messages")
+        assert (stream.run_id, stream.mode, stream.seq) == ("mine", "messages", -1)
+        assert repr(stream) == "<Follower run='mine' seq=-1>"
+        await stream.receive_batch()
+        assert stream.status == "running"
+        await read(orchestrator, run_id)
+        late = orchestrator.attach(run_id)
+        assert late.status == "initializing"
+        await late.receive_batch()
+
+        assert late.status == "completed"
+        assert not late.is_live
+
+
+async def test_one_that_was_closed_reads_no_more(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        stream = orchestrator.attach(await orchestrator.start("3"))
+        await stream.receive_batch()
+        await stream.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_batch()
+        with pytest.raises(trio.ClosedResourceError):
+            async with stream:
+                raise AssertionError("not reached")
+
+
+async def test_a_run_that_is_hosted_elsewhere_is_followed_by_its_store(
+    autojump_clock: Any,
+) -> None:
+    store = MemoryStore()
+    async with Orchestrator(agents=[talks], store=store) as there:
+        run_id = await there.start("5")
+        here = Orchestrator(agents=[talks], store=store)
+        events = await read(here, run_id)
+
+        check_events(events)
+        assert events == await log_of(there, run_id)
+        assert await read(here, run_id, after=events[-1].seq) == []
+
+
+async def test_a_run_that_is_forgotten_while_it_is_followed_elsewhere_is_told(
+    autojump_clock: Any,
+) -> None:
+    store = MemoryStore()
+    async with Orchestrator(agents=[talks], store=store) as there:
+        run_id = await there.start("100")
+        async with Orchestrator(agents=[talks], store=store).attach(run_id) as stream:
+            await stream.receive_batch()
+            await store.delete("default", run_id=run_id)
+            with pytest.raises(LookupError):
+                while True:
+                    await stream.receive_batch()
+
+
+async def test_the_log_of_a_run_that_its_host_lost_is_told_as_cut(autojump_clock: Any) -> None:
+    orchestrator = Orchestrator(agents=[talks])
+    async with orchestrator:
+        run_id = await orchestrator.start("100")
+        await trio.sleep(3.5)
+    log = await log_of(orchestrator, run_id)
+    header = await orchestrator.store.header("default", run_id)
+    await orchestrator.store.delete("default")
+    # As a store leaves it that failed for good: begun, by us, and without an end.
+    assert header is not None
+
+    await orchestrator.store.create(attrs.evolve(header, ended_at=None, status=None))
+    await orchestrator.store.append("default", run_id, -1, log[:3])
+    stream = orchestrator.attach(run_id)
+
+    assert await stream.receive_batch() == log[:3]
+    with pytest.raises(ReplayGap, match="cut short after seq 2"):
+        await stream.receive_batch()
