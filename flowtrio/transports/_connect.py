@@ -394,7 +394,7 @@ def _decode(message: str | bytes) -> list[dict[str, Any]]:
         value = msgspec.json.decode(message)
     except msgspec.DecodeError:
         value = None
-    frames = value if isinstance(value, list) else [value]
+    frames: list[Any] = value if isinstance(value, list) else [value]
     if not all(isinstance(frame, dict) for frame in frames):
         raise trio.BrokenResourceError("the server sent something that is no frame")
     return frames
