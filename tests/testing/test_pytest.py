@@ -211,6 +211,10 @@ async def test_a_recorder_keeps_what_a_loop_of_ones_own_reads() -> None:
 
     assert recorder.events[0].data["message"] == "hi 1"
     assert recent[-1] == Played(recorder.events)
+    text = tell(FakeItem(None), recent[-1])  # type: ignore[arg-type]
+    assert text.endswith("replay:   python -m pytest 'tests/test_a.py::test_b[x y]'")
+    events = await recorder.read(StreamEngine().stream(_hello, "hi"))
+    assert events is recorder.events
     assert recorder.events[-1].type is EventType.DONE
 
 

@@ -226,6 +226,13 @@ def test_without_hypothesis_the_rest_can_be_used_and_the_strategies_say_what_is_
     assert "pip install 'flowtrio[testing]'" in done.stdout
 
 
+def test_a_strategy_without_hypothesis_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flowtrio.testing._strategies", None)
+    monkeypatch.delattr(flowtrio.testing, "models")
+    with pytest.raises(ModuleNotFoundError, match=r"flowtrio.testing.models needs"):
+        flowtrio.testing.models()
+
+
 def test_a_missing_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'model'"):
         flowtrio.testing.model  # noqa: B018

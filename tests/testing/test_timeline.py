@@ -73,6 +73,26 @@ def test_every_event_of_a_lawful_log_is_told(make: Any) -> None:
     assert lines[-1].endswith(f"done {log[-1]['data']['status']}")
 
 
+def test_a_lane_that_is_free_again_is_used_again() -> None:
+    def event(type: str, seq: int, call_id: str) -> dict[str, Any]:
+        data = {"call_id": call_id, "tool_name": "look", "outcome": "ok", "result": None}
+        return {"type": type, "seq": seq, "agent": "root", "data": data}
+
+    log = [
+        event("tool_call_start", 0, "c1"),
+        event("tool_call_start", 1, "c2"),
+        event("tool_call_end", 2, "c1"),
+        event("tool_call_start", 3, "c3"),
+    ]
+
+    assert [line.split()[2] for line in text_timeline(log).splitlines()[1:]] == [
+        "┌",
+        "│┌",
+        "└│",
+        "┌│",
+    ]
+
+
 def test_a_part_is_shown_with_what_was_open_before_it() -> None:
     events = simulate(trip, "go").events
     lines = text_timeline(events, only=range(8, 10), marked=8).splitlines()
