@@ -11,6 +11,7 @@ import inspect
 import re
 import typing
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, overload
 
 import attrs
@@ -263,14 +264,23 @@ class _Names(dict[str, Any]):
         raise KeyError(key)
 
 
+def _closure(target: Any) -> dict[str, Any]:
+    """Local names around a function; not those that get their value later, as its own does."""
+    found = {}
+    if inspect.isfunction(target):
+        for name, cell in zip(target.__code__.co_freevars, target.__closure__ or (), strict=True):
+            with suppress(ValueError):
+                found[name] = cell.cell_contents
+    return found
+
+
 def _hints(name: str, target: Any) -> dict[str, Any]:
     """The annotations of a function, those under TYPE_CHECKING that mean the context included."""
     from . import _context
 
     target = inspect.unwrap(target)
     names = _Names(getattr(target, "__globals__", {}))
-    closure = inspect.getclosurevars(target).nonlocals if inspect.isfunction(target) else {}
-    names.update(closure)
+    names.update(_closure(target))
     try:
         hints = typing.get_type_hints(target, names, names, include_extras=True)
     except NameError as exc:

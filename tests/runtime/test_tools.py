@@ -307,6 +307,23 @@ def test_a_function_becomes_the_same_tool_each_time() -> None:
     assert runner_of([functools.partial(plain, size=1)]).tools[0].name == "plain"
 
 
+def test_a_tool_may_use_names_that_get_their_value_later() -> None:
+    """Its own too: the local name of what is being decorated has no value yet."""
+
+    @tool
+    def half(ctx: RunContext, size: int) -> str:
+        return str((half, other))
+
+    other = half
+
+    @tool
+    def typed(colour: Colour, size: Literal[1, 2]) -> None:
+        return other.fn
+
+    assert set(half.parameters["properties"]) == {"size"}
+    assert typed.parameters["properties"]["size"]["enum"] == [1, 2]
+
+
 def test_a_context_that_only_type_checkers_know_is_the_context() -> None:
     source = """
 from __future__ import annotations
