@@ -40,7 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
         try:
             forced[:] = [Case.from_json(Path(name).read_bytes())]
         except (OSError, ValueError, TypeError, KeyError) as exc:
-            raise pytest.UsageError(f"--flowtrio-replay {name}: no such run: {exc}") from None
+            raise pytest.UsageError(
+                f"--flowtrio-replay {name}: no such run, or no file of one: {exc}"
+            ) from None
 
 
 def pytest_unconfigure() -> None:

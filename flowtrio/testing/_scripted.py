@@ -60,7 +60,11 @@ class ScriptedModel:
 
     def __init__(self, *turns: str | Iterable[Step]) -> None:
         self._turns: deque[list[Step]] = deque()
-        for turn in turns:
+        for number, turn in enumerate(turns, start=1):
+            if not isinstance(turn, str | Iterable):
+                raise TypeError(
+                    f"turn {number}: expected a text or a list of steps, got {type(turn).__name__}"
+                )
             self._turns.append([turn] if isinstance(turn, str) else list(turn))
         self._failure: AssertionError | None = None
         self.requests: list[ScriptedRequest] = []

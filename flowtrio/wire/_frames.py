@@ -178,8 +178,23 @@ def _convert(value: dict[str, Any]) -> Command:
     try:
         command: Command = msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
-        raise BadFrame("bad_frame", f"{value['type']}: {exc}", ref) from None
+        raise BadFrame("bad_frame", f"{value['type']}: {_words(exc)}", ref) from None
     return command
+
+
+def _words(exc: msgspec.ValidationError) -> str:
+    """What was wrong, for people: where msgspec tells a pattern, what it means."""
+    text = str(exc)
+    for place, expected in _EXPECTED.items():
+        if text.endswith(place):
+            return f"expected {expected} - at {place}"
+    return text
+
+
+_EXPECTED: Final = {
+    "`$.mode`": f"one of {', '.join(StreamMode)}",
+    "`$.run_id`": "1 to 64 of the characters A-Z a-z 0-9 _ . ~ -",
+}
 
 
 _encoder = msgspec.json.Encoder()

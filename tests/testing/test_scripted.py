@@ -90,6 +90,11 @@ def test_what_is_no_step_is_refused() -> None:
         ScriptedModel([{}]).stream_completion(HELLO)  # type: ignore[list-item]
 
 
+def test_what_is_no_turn_is_refused_with_its_place() -> None:
+    with pytest.raises(TypeError, match="turn 2: expected a text or a list of steps, got ToolCall"):
+        ScriptedModel("a", ToolCall("1", "look", {}))  # type: ignore[arg-type]
+
+
 async def test_requests_are_kept() -> None:
     spec: Any = {"type": "function", "function": {"name": "look"}}
     model = ScriptedModel("a")
