@@ -77,9 +77,15 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """What takes too long for every day: a hundred killed servers, and an hour of runs."""
+    """What takes too long for every day.
+
+    Killed servers, cancelled requests and spoilt replies in numbers, and an hour of runs.
+    """
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
+    cancellations = ("-k", "cancellations", "tests/clients/test_openai.py")
+    session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
+    session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--minutes", "60")))
 
 

@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, ParamSpec, Protocol, Self
 
 import attrs
 import trio
@@ -34,6 +34,8 @@ from flowtrio._core._limits import ModelLimits
 from ._errors import error_of_response, refuses_streaming, request_id
 from ._here import check_trio
 from ._host import CLOSE, HttpRequest, ModelHost, Pool, library_of, library_of_response
+
+P = ParamSpec("P")
 
 MAX_REQUESTS = 3
 """Requests for one reply at most."""
@@ -159,7 +161,10 @@ class CompletionStream(AsyncIterator[Chunk]):
         self._is_reading = True
         try:
             while not exchange.chunks:
-                await self._advance()
+                if self.limits is None:
+                    await exchange.advance()
+                else:
+                    await self._advance_within(self.limits)
         except BaseException:
             await exchange.close()
             raise
@@ -167,10 +172,8 @@ class CompletionStream(AsyncIterator[Chunk]):
             self._is_reading = False
         return exchange.chunks.popleft()
 
-    async def _advance(self) -> None:
-        exchange, limits = self._exchange, self.limits
-        if limits is None:
-            return await exchange.advance()
+    async def _advance_within(self, limits: ModelLimits) -> None:
+        exchange = self._exchange
         name = "gap" if exchange.has_spoken else "first_token"
         seconds = limits.gap if exchange.has_spoken else limits.first_token
         with trio.move_on_after(seconds):
@@ -216,10 +219,15 @@ class _Exchange:
     def __attrs_post_init__(self) -> None:
         self._asks_whole = not self.request.wants_stream
 
-    async def advance(self) -> None:
+    def advance(self) -> Awaitable[None]:
         """Get a response, or read one piece of its body."""
-        if self._body is None:
-            return await self._open()
+        if self.has_spoken and self._decoder is not None:
+            # For every token: without a further frame to walk through.
+            return self._read_piece(self._decoder)
+        return self._open() if self._body is None else self._begin()
+
+    async def _begin(self) -> None:
+        """Read the first of a body, which may say that the host cannot stream."""
         try:
             if self._decoder is None:
                 await self._read_whole()
@@ -229,7 +237,6 @@ class _Exchange:
             if not self._is_refusal_to_stream(exc):
                 raise
             await self._ask_whole()
-        return None
 
     # Opening
 
@@ -253,7 +260,7 @@ class _Exchange:
         except library.RequestError as exc:
             await self._try_again(self._unreachable(exc), exc)
         else:
-            self._body = self._response.aiter_bytes()
+            self._body = _body_of(self._response)
             if self._response.status_code == 200:
                 self._choose_decoder()
             else:
@@ -306,7 +313,7 @@ class _Exchange:
     async def _read_piece(self, decoder: Decoder) -> None:
         assert self._body is not None
         # An error that stood behind chunks in the last piece is told now, not when more data comes.
-        self._take(lambda: decoder.receive_data(b""))
+        self._take(decoder.receive_data, b"")
         piece: bytes | None = None
         try:
             if decoder.is_finished:
@@ -314,11 +321,16 @@ class _Exchange:
                 with trio.move_on_after(_AFTERWORD):
                     piece = await anext(self._body, None)
             else:
-                piece = await anext(self._body, None)
+                piece = await self._body.__anext__()
+        except StopAsyncIteration:
+            pass
         except library_of_response(self._response).RequestError as exc:
             if not decoder.is_finished:
                 return await self._broken(exc)
-        self._take(lambda: decoder.end_of_data() if piece is None else decoder.receive_data(piece))
+        if piece is None:
+            self._take(decoder.end_of_data)
+        else:
+            self._take(decoder.receive_data, piece)
         return None
 
     async def _read_whole(self) -> None:
@@ -330,7 +342,7 @@ class _Exchange:
             raise RemoteProtocolError(
                 f"the model's answer is larger than {_MAX_WHOLE} bytes", code="too_large"
             )
-        self._take(lambda: self.request.decode_whole(body))
+        self._take(self.request.decode_whole, body)
         return None
 
     async def _read_to_end(self, limit: int) -> bytes:
@@ -343,9 +355,9 @@ class _Exchange:
                 break
         return b"".join(pieces)
 
-    def _take(self, decode: Callable[[], list[Chunk]]) -> None:
+    def _take(self, decode: Callable[P, list[Chunk]], *data: P.args, **none: P.kwargs) -> None:
         try:
-            chunks = decode()
+            chunks = decode(*data, **none)
         except (ProviderError, RemoteProtocolError) as exc:
             exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
             raise
@@ -426,6 +438,13 @@ async def fold(stream: CompletionStream) -> Completion:
             if completion is not None:
                 return completion
     raise RemoteProtocolError("the model's stream ended without its finish mark", code="stream_cut")
+
+
+def _body_of(response: Any) -> AsyncIterator[bytes]:
+    # The library's step that would decompress costs as much as our decoding.
+    if "content-encoding" in response.headers:
+        return response.aiter_bytes()  # type: ignore[no-any-return]
+    return response.aiter_raw()  # type: ignore[no-any-return]
 
 
 # The ends of things

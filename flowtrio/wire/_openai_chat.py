@@ -119,6 +119,8 @@ class ChatDecoder:
         """
         if self._error is not None:
             raise self._error
+        if not data and not self._sse.has_failed:
+            return []
         try:
             events = self._sse.receive_data(data)
         except RemoteProtocolError:
@@ -197,10 +199,11 @@ class ChatDecoder:
         error = payload.error
         if error is None and event.event == "error":
             error = decode_json(event.data)
-        for choice in payload.choices or ():
-            error = choice.error if error is None else error
-            if error is None and choice.finish_reason in _FAILED:
-                error = {"message": f"finish_reason {choice.finish_reason}"}
+        if payload.choices:
+            for choice in payload.choices:
+                error = choice.error if error is None else error
+                if error is None and choice.finish_reason in _FAILED:
+                    error = {"message": f"finish_reason {choice.finish_reason}"}
         if error is not None:
             raise stream_error(error)
 
@@ -209,7 +212,8 @@ class ChatDecoder:
         usage = payload.usage
         if usage is None and isinstance(payload.x_groq, dict):
             usage = payload.x_groq.get("usage")
-        self._usage = read_usage(usage) or self._usage
+        if usage is not None:
+            self._usage = read_usage(usage) or self._usage
         for choice in payload.choices or ():
             index = choice.index or 0
             if self._choice is None:
@@ -224,7 +228,9 @@ class ChatDecoder:
 
     def _delta(self, delta: _Delta) -> Chunk | None:
         content = delta.content
-        # A token is nearly always just that: no further look at it.
+        if type(content) is str and content and _is_bare(delta):
+            # A token is nearly always just that: no further look at it.
+            return Chunk(content=content)
         if type(content) is not str or delta.tool_calls or delta.refusal:
             content, reasoning, parts = _read_content(content)
         else:
@@ -331,6 +337,19 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
 
 def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
     return arguments if isinstance(arguments, str | dict) else None
+
+
+def _is_bare(delta: _Delta) -> bool:
+    """Whether it has nothing but a content."""
+    return (
+        delta.tool_calls is None
+        and delta.refusal is None
+        and delta.reasoning is None
+        and delta.reasoning_content is None
+        and delta.reasoning_details is None
+        and delta.function_call is None
+        and delta.annotations is None
+    )
 
 
 def _is_text(value: Any) -> bool:

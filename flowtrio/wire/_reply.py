@@ -124,8 +124,15 @@ class ReplyDecoder(Generic[F]):
         return [*chunks, self._reply.final()]
 
     def _read(self, frame: F, chunks: list[Chunk]) -> None:
-        if not self.is_complete:
+        if self.is_complete:
+            return
+        try:
             chunks += self._reply.read(frame)
+        except (ProviderError, RemoteProtocolError):
+            # What is wrong after the finish mark is passed over, not what stands behind it.
+            if not self._reply.is_finished:
+                raise
+        else:
             self.is_complete = bool(chunks) and chunks[-1].is_final
 
 

@@ -97,6 +97,16 @@ class LineDecoder:
         self._size = 0
         return rest.removeprefix(_BOM) if self._is_first else rest
 
+    @property
+    def is_between_lines(self) -> bool:
+        """Whether all that came ended with a line's end other than a lone CR."""
+        return not (self._pieces or self._after_cr or self._is_first or self._error)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the next call raises."""
+        return self._error is not None
+
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
@@ -110,6 +120,7 @@ class SSEDecoder:
         "_error",
         "_event",
         "_id",
+        "_is_between",
         "_lines",
         "_retry",
         "_size",
@@ -119,6 +130,8 @@ class SSEDecoder:
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self.max_event_bytes = max_event_bytes
         self._lines = LineDecoder(max_event_bytes)
+        self._is_between = False
+        """Whether nothing is kept of what came but the last id."""
         self._error: RemoteProtocolError | None = None
         self._id: str | None = None
         self._retry: int | None = None
@@ -132,6 +145,16 @@ class SSEDecoder:
             given first, and the next call raises, so that the pieces make no difference.
 
         """
+        if (
+            self._is_between
+            and data.endswith(b"\n\n")
+            and data.startswith(b"data: ")
+            and data.find(b"\n") == len(data) - 2
+            and b"\r" not in data
+            and len(data) < self.max_event_bytes
+        ):
+            # One event of one line, as hosts send tokens: all the rest gives the same, but slower.
+            return [ServerSentEvent(data[6:-2], "message", self._id)]
         self._raise_error()
         events: list[ServerSentEvent] = []
         try:
@@ -142,13 +165,22 @@ class SSEDecoder:
                     events.append(event)
         except RemoteProtocolError as exc:
             self._error = exc
+            self._is_between = False
             if not events:
                 raise
+        else:
+            begun = self._data or self._event or self._retry is not None
+            self._is_between = not begun and self._lines.is_between_lines
         return events
 
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the next call raises."""
+        return self._error is not None or self._lines.has_failed
 
     def end_of_data(self) -> ServerSentEvent | None:
         """Give the event that was not terminated, if there is one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -383,33 +384,110 @@ async def test_the_socket_is_closed_when_a_runs_reader_leaves(
         assert await left(server, begun) <= SOON
 
 
+CANCELLED = int(os.environ.get("FLOWTRIO_CANCELS", "300"))
+"""Requests to cancel; nox's session ``soak`` takes 3,000."""
+
+
+class PoolWatch(trio.abc.Instrument):
+    """Looks after each step of each task whether requests wait inside httpx's pool."""
+
+    def __init__(self, http: Any) -> None:
+        self._pool = http._transport._pool
+        self.most = 0
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        queued = sum(request.is_queued() for request in self._pool._requests)
+        self.most = max(self.most, queued)
+
+    @property
+    def in_use(self) -> int:
+        """Connections that are neither idle nor closed."""
+        connections = self._pool.connections
+        return sum(not (each.is_idle() or each.is_closed()) for each in connections)
+
+
+async def cancel_many(server: ModelServer, client: OpenAIClient, total: int) -> PoolWatch:
+    """Leave requests at random moments, 300 at a time, and ask once more."""
+    moments = random.Random(7)
+    watch = PoolWatch(client._host.pool().http)
+    trio.lowlevel.add_instrument(watch)
+
+    async def ask(seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            async with client.stream_completion(HELLO) as stream:
+                async for _ in stream:
+                    pass
+
+    for begun in range(0, total, 300):
+        async with trio.open_nursery() as nursery:
+            for _ in range(min(300, total - begun)):
+                nursery.start_soon(ask, moments.uniform(0, 0.4))
+    trio.lowlevel.remove_instrument(watch)
+
+    assert client.statistics().open_replies == 0
+    assert client.statistics().waiting_replies == 0
+    server.answers[0] = says("still here")
+    with trio.fail_after(5):
+        for _ in range(5):
+            assert (await client.complete(HELLO)).content == "still here"
+    return watch
+
+
+async def talks(exchange: Exchange) -> None:
+    await talks_for_ever(0.005)(exchange)
+
+
 async def test_a_client_still_works_after_many_random_cancellations(
     library: ModuleType | None,
 ) -> None:
-    """Slots and connections are all there after 300 requests left at random moments."""
-    moments = random.Random(7)
+    """Slots and connections are all there after requests left at random moments."""
+    async with open_model_server([talks]) as server, client_of(server, library) as client:
+        watch = await cancel_many(server, client, CANCELLED)
+        assert watch.in_use == 0
 
-    async def answer(exchange: Exchange) -> None:
-        await talks_for_ever(0.005)(exchange)
+    assert watch.most == 0
 
-    async with open_model_server([answer]) as server, client_of(server, library) as client:
 
-        async def ask(seconds: float) -> None:
-            with trio.move_on_after(seconds):
-                async with client.stream_completion(HELLO) as stream:
-                    async for _ in stream:
-                        pass
+@pytest.mark.parametrize("places", [1, 4])
+async def test_no_request_waits_in_a_small_pool_that_is_shared(
+    library: ModuleType | None, places: int
+) -> None:
+    module = library or httpx
+    async with (
+        open_model_server([talks]) as server,
+        module.AsyncClient(limits=module.Limits(max_connections=places)) as http,
+    ):
+        clients = [
+            OpenAIClient(api_key=KEY, model="m", base_url=server.url, http_client=http)
+            for _ in range(2)
+        ]
+        watches = []
+
+        async def cancel(client: OpenAIClient) -> None:
+            watches.append(await cancel_many(server, client, 30))
 
         async with trio.open_nursery() as nursery:
-            for _ in range(300):
-                nursery.start_soon(ask, moments.uniform(0, 0.4))
+            for client in clients:
+                nursery.start_soon(cancel, client)
+        assert watches[0].in_use == 0
 
-        assert client.statistics().open_replies == 0
-        assert client.statistics().waiting_replies == 0
-        server.answers[0] = says("still here")
-        with trio.fail_after(5):
-            for _ in range(5):
-                assert (await client.complete(HELLO)).content == "still here"
+    assert [watch.most for watch in watches] == [0, 0]
+
+
+async def test_requests_that_wait_in_the_pool_are_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slots = trio.CapacityLimiter(90)
+    monkeypatch.setattr("flowtrio.clients._host.slots_of", lambda http, token: slots)
+    limits = httpx2.Limits(max_connections=4)
+    async with (
+        open_model_server([talks]) as server,
+        httpx2.AsyncClient(limits=limits) as http,
+        OpenAIClient(api_key=KEY, model="m", base_url=server.url, http_client=http) as client,
+    ):
+        watch = await cancel_many(server, client, 30)
+
+    assert watch.most > 0
 
 
 # In a run

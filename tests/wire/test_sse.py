@@ -309,6 +309,48 @@ def test_what_came_before_something_too_large_is_given_whatever_the_pieces(large
     assert all(until_error(pieces) == [Event(b"a"), Event(b"b")] for pieces in every_cut(data))
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        *(
+            b"",
+            b"\xef\xbb\xbf",
+            b"data: a\n\n",
+            b"data: a\n",
+            b"data: a",
+            b"data: a\r",
+            b"data: a\n\r",
+        ),
+        *(b"event: b\n", b"retry: 5\n", b"id: c\n", b"id: c\n\n", b": d", b": d\n", b"\n\n\r\n\r"),
+        *(b"data: a\n\nevent: b\n", b"data: a\n\nretry: 7\n\n", b"retry: 7\n\ndata: a\n\nid: c\n"),
+    ],
+)
+@pytest.mark.parametrize(
+    "piece", [b"data: x\n\n", b"data: x\r\n\n", b"data: \n\n", b"data: x\ry\n\n", b"data:x\n\n"]
+)
+def test_an_event_in_a_piece_of_its_own_is_the_same_after_anything(
+    before: bytes, piece: bytes
+) -> None:
+    data = before + piece + piece + b"data: end\n\n"
+    expected = events_by(SSEDecoder(), one_by_one(data))
+
+    assert events_by(SSEDecoder(), [before, piece, piece, b"data: end\n\n"]) == expected
+
+
+@pytest.mark.parametrize("size", [9, 10, 11])
+def test_an_event_in_a_piece_of_its_own_has_the_same_limit(size: int) -> None:
+    piece = b"data: " + b"x" * size + b"\n\n"
+    for pieces in ([b"data: a\n\n", piece], [b"data: a\n\n", *one_by_one(piece)]):
+        events, decoder = list[Event](), SSEDecoder(16)
+        try:
+            for each in pieces:
+                events += decoder.receive_data(each)
+        except RemoteProtocolError:
+            assert size == 11
+        else:
+            assert len(events) == 2
+
+
 def test_comments_and_fields_without_data_do_not_add_up() -> None:
     data = b": ping\n\n" * 50 + b"event: a\n\n" * 50 + b"data: a\n\n"
 
