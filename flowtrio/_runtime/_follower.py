@@ -16,7 +16,7 @@ from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._modes import View
 
 from ._log import SCHEDULE_EVERY
-from ._recorder import HostedRun, Recorder, Seat
+from ._recorder import STORE_DEADLINE, HostedRun, Recorder, Seat
 
 if TYPE_CHECKING:
     from flowtrio.abc import RunHeader
@@ -121,6 +121,7 @@ class Follower(AsyncIterator[AgentEvent]):
         Raises:
           LookupError: there is no such run.
           ReplayGap: the log cannot be read on from the asked place.
+          trio.TooSlowError: the store takes too long; what it raises itself is raised too.
 
         """
         if self._is_closed:
@@ -175,12 +176,13 @@ class Follower(AsyncIterator[AgentEvent]):
             return await checkpoint()
         tenant_id, run_id = self._key
         store = self._recorder.store
-        self._header = await store.header(tenant_id, run_id)
-        if self._header is None:
-            raise LookupError(f"no run {run_id!r} is known")
-        await store.read(tenant_id, run_id, self._seat.seq, 1)
-        if after != self._seat.seq:
-            await store.read(tenant_id, run_id, after, 1)
+        with trio.fail_after(STORE_DEADLINE):
+            self._header = await store.header(tenant_id, run_id)
+            if self._header is None:
+                raise LookupError(f"no run {run_id!r} is known")
+            await store.read(tenant_id, run_id, self._seat.seq, 1)
+            if after != self._seat.seq:
+                await store.read(tenant_id, run_id, after, 1)
         return None
 
     def _detach(self) -> None:
@@ -221,6 +223,7 @@ class Follower(AsyncIterator[AgentEvent]):
           trio.EndOfChannel: DONE was given before.
           LookupError: there is no such run, or it was deleted.
           ReplayGap: the next events are not kept any more.
+          trio.TooSlowError: the store takes too long; what it raises itself is raised too.
 
         """
         if not self._ready:
@@ -288,7 +291,8 @@ class Follower(AsyncIterator[AgentEvent]):
         while True:
             if events := await self._read_store():
                 return events
-            header = await self._recorder.store.header(tenant_id, run_id)
+            with trio.fail_after(STORE_DEADLINE):
+                header = await self._recorder.store.header(tenant_id, run_id)
             if header is None:
                 raise LookupError(f"no run {run_id!r} is known any more")
             self._header = header
@@ -306,7 +310,9 @@ class Follower(AsyncIterator[AgentEvent]):
 
     async def _read_store(self) -> Sequence[AgentEvent]:
         tenant_id, run_id = self._key
-        return await self._recorder.store.read(tenant_id, run_id, self._seat.seq, _READ_AT_ONCE)
+        store = self._recorder.store
+        with trio.fail_after(STORE_DEADLINE):
+            return await store.read(tenant_id, run_id, self._seat.seq, _READ_AT_ONCE)
 
     # Controls
 

@@ -16,6 +16,7 @@ connection, and are cancelled when it ends.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import TYPE_CHECKING, Final, assert_never
 
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from flowtrio._runtime._follower import Follower
     from flowtrio._runtime._stream import EventStream
 
+
+logger: logging.Logger = logging.getLogger("flowtrio")
 
 _NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
 
@@ -171,6 +174,8 @@ class Session:
             return await self._reject(ref, "unknown_run", "no run of this id is known")
         except ReplayGap as exc:
             return await self._reject(ref, "replay_gap", str(exc))
+        except Exception as exc:
+            return await self._reject_unreadable(ref, run_id, exc)
         self._run_ids.add(run_id)
         self._live += 1
         following = self._following[run_id] = trio.CancelScope()
@@ -193,6 +198,8 @@ class Session:
         except LookupError:
             error = f"run {follower.run_id!r} was deleted"
             await self._reject(None, "unknown_run", error)
+        except Exception as exc:
+            await self._reject_unreadable(None, follower.run_id, exc)
         finally:
             self._live -= 1
             if self._following.get(follower.run_id) is following:
@@ -259,6 +266,13 @@ class Session:
 
     async def _accept(self, ref: Ref, run_id: str) -> None:
         await self._send.send([encode_accepted(ref, run_id)])
+
+    async def _reject_unreadable(self, ref: Ref, run_id: str, exc: Exception) -> None:
+        """The store failed: that is no fault of the connection, whose other runs go on."""
+        logger.error("run %s: the store failed a reader", run_id, exc_info=exc)
+        # Its text may name places and people of the operators'.
+        error = f"the log of run {run_id!r} can't be read: {type(exc).__name__}"
+        await self._reject(ref, "not_resumable", error)
 
     async def _reject_too_many(self, ref: Ref) -> None:
         error = f"{self._live} runs of this connection are under way"

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 
@@ -282,6 +283,65 @@ async def test_a_run_that_is_forgotten_while_it_is_followed_is_told() -> None:
 
     # Its recorder may append no more: the store has failed.
     assert frames[-2]["data"]["code"] == "store_failed"
+
+
+@attrs.define(eq=False, kw_only=True)
+class FailingStore(MemoryStore):
+    """A store that reads nothing any more, where it is told so."""
+
+    how: str = ""
+    reads_left: int = 0
+    """How often it still reads."""
+
+    async def read(self, *args: Any) -> Any:
+        if self.reads_left:
+            self.reads_left -= 1
+            return await super().read(*args)
+        if self.how == "hangs":
+            await trio.sleep_forever()
+        if self.how:
+            raise OSError("/canary")
+        return await super().read(*args)
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_a_store_that_fails_a_reader_ends_nothing_else(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flowtrio._runtime._follower.STORE_DEADLINE", 0.1)
+    store, agent = FailingStore(), Counting()
+    agent.go(1)
+    async with open_server(Orchestrator(agents=[agent], store=store)) as served:
+        async with coming_back(served) as peer:
+            await peer.send(type="message", message="1", run_id="ended")
+            await peer.until("done")
+            await peer.send(type="message", message="1", run_id="other")
+            await peer.until("run_start")
+            store.how = how
+            await peer.send(type="resume", run_id="ended", after=2, ref=7)
+            rejected = await peer.until("rejected", ref=7)
+            agent.go(1)
+            done = await peer.until("done")
+
+    assert rejected[-1]["code"] == "not_resumable"
+    assert "canary" not in str(rejected)
+    assert done[-1]["data"]["status"] == "completed"
+
+
+async def test_a_store_that_fails_in_the_middle_is_told() -> None:
+    """The log is read from the store again, by a reader who came late."""
+    store, agent = FailingStore(), Counting()
+    agent.go(2000)
+    async with open_server(Orchestrator(agents=[agent], store=store)) as served:
+        async with coming_back(served) as peer:
+            await peer.send(type="message", message="2000", run_id="r")
+            await peer.until("done")
+            store.how, store.reads_left = "raises", 2
+            await peer.send(type="resume", run_id="r", after=0)
+            frames = await peer.until("rejected")
+
+    assert (frames[-1]["code"], frames[-1]["ref"]) == ("not_resumable", None)
+    assert len([f for f in frames if "seq" in f]) == 500
 
 
 # Stopping
