@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import math
 import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
+import attrs
 import trio
 
 import flowtrio
 from flowtrio._core._failures import leaves
+from flowtrio._core._limits import ServerLimits
 from flowtrio._demo import demo_agent
+from flowtrio._logs import FORMATS, configure_logging
 from flowtrio._runtime._agent import Agent
 from flowtrio._runtime._orchestrator import Orchestrator
+from flowtrio._serve import CannotServe, Serving, open_stores, serve
 
 if TYPE_CHECKING:
     from flowtrio._screen import Screen
@@ -37,6 +37,9 @@ CLIENTS = {
     "dashscope": "DashScopeClient",
 }
 """What ``--model`` may name, and the client of each."""
+
+LIMITS = attrs.fields(ServerLimits)
+"""Each is an option of ``serve``."""
 
 MODELS = ", ".join(["demo", *(f"{kind}:NAME" for kind in CLIENTS)])
 
@@ -57,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 2
     try:
         status = options.run(options)
-    except* _Usage as group:
+    except* (_Usage, CannotServe) as group:
         # In groups, since nurseries wrap what leaves them.
         print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
     except* BrokenPipeError:
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="flowtrio", description="Serve an agent, talk to one, or look at what came out of it."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands.add_parser("serve", help="serve an agent to WebSocket clients"))
+    _add_serve(commands.add_parser("serve", help="serve an agent to browsers and other clients"))
     _add_chat(commands.add_parser("chat", help="talk to an agent in the terminal"))
     check = commands.add_parser("check", help="tell whether a log of events obeys the laws")
     check.add_argument("file", metavar="FILE", help="JSON lines; - for standard input")
@@ -86,7 +89,20 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     _add_agent(parser)
     option = parser.add_argument
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    option("--ws-port", type=_port, default=8765, help="port (default: %(default)s; 0 for any)")
+    option(
+        "--port",
+        type=_port,
+        default=8000,
+        help="of the page, SSE and a WebSocket (default: %(default)s; 0 for any)",
+    )
+    option("--no-http", action="store_true", help="without that address")
+    option(
+        "--ws-port",
+        type=_port,
+        default=8765,
+        help="of the WebSocket listener (default: %(default)s; 0 for any)",
+    )
+    option("--no-ws", action="store_true", help="without that listener")
     option(
         "--token",
         action="append",
@@ -100,30 +116,56 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         help="origin of a web page that may connect; may be given several times",
     )
     option(
-        "--store",
-        metavar="STORE",
-        default="memory",
-        help="where runs and conversations are kept: memory, or sqlite:PATH, which outlasts the "
-        "server (default: %(default)s)",
-    )
-    option(
-        "--keep",
-        type=_duration,
-        metavar="TIME",
-        help="how long an sqlite store keeps what has ended: 7d, 12h, 30m, 45s (default: for ever)",
-    )
-    option(
-        "--resume-window",
-        type=_duration,
-        default=60.0,
-        metavar="TIME",
-        help="how long a run goes on whose client was cut off and may come back (default: 60s)",
-    )
-    option(
         "--insecure",
         action="store_true",
         help="listen without a token on an address that others can reach",
     )
+    option("--certfile", metavar="FILE", help="certificate of both addresses: https and wss")
+    option("--keyfile", metavar="FILE", help="its key (default: in the certificate's file)")
+    option(
+        "--store",
+        default="memory",
+        help="where logs and conversations are kept: memory, or sqlite:PATH (default: %(default)s)",
+    )
+    option(
+        "--keep",
+        metavar="TIME",
+        type=_duration,
+        help="how long an sqlite store keeps what has ended: 7d, 12h, 30m, 45s (default: for ever)",
+    )
+    option(
+        "--resume-window",
+        metavar="TIME",
+        type=_duration,
+        default=60,
+        help="how long a run goes on without a reader (default: %(default)s seconds)",
+    )
+    option(
+        "--drain",
+        metavar="TIME",
+        type=_duration,
+        default=5,
+        help="how long runs may go on when the server stops (default: %(default)s seconds)",
+    )
+    option(
+        "--log-format",
+        choices=FORMATS,
+        default="text",
+        help="of what is written to standard error (default: %(default)s)",
+    )
+    _add_limits(parser)
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    limits = parser.add_argument_group("limits", "in seconds and bytes; beyond them see the guides")
+    for field in LIMITS:
+        limits.add_argument(
+            f"--limit-{field.name.replace('_', '-')}",
+            metavar="N",
+            type=_number,
+            default=field.default,
+            help="(default: %(default)s)",
+        )
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
@@ -162,13 +204,6 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
-    return text
-
-
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -184,6 +219,20 @@ def _duration(text: str) -> float:
             f"expected a time such as 7d, 12h, 30m or 45s, got {text!r}"
         )
     return seconds
+
+
+def _number(text: str) -> float:
+    try:
+        return int(text) if text.isdecimal() else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
+
+
+def _url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+        raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
+    return text
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -267,93 +316,35 @@ def _make_screen(options: argparse.Namespace) -> Screen:
 
 
 async def _serve(options: argparse.Namespace) -> int:
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    stores = _make_stores(options.store, options.keep)
-    orchestrator = make_orchestrator(options.model, options.agent, stores)
-    async with _closing(stores), trio.open_nursery() as nursery:
-        stopping = await nursery.start(_stop_on_signals)
-        with stopping:
-            await _serve_until_stopped(options, orchestrator)
-        nursery.cancel_scope.cancel()
+    configure_logging(options.log_format)
+    serving = _read_serving(options)
+    async with open_stores(options.store, options.keep) as stores:
+        await serve(make_orchestrator(options.model, options.agent, stores), serving)
     return 0
 
 
-async def _serve_until_stopped(options: argparse.Namespace, orchestrator: Orchestrator) -> None:
-    from flowtrio.transports.websocket import serve_websocket
-
-    tokens = options.token or [t for t in [os.environ.get("FLOWTRIO_TOKEN")] if t]
-    serve = partial(
-        serve_websocket,
-        orchestrator,
-        options.host,
-        options.ws_port,
-        token=tokens or None,
-        origins=options.origin,
-        resume_window=options.resume_window,
-        insecure=options.insecure,
-    )
-    async with trio.open_nursery() as nursery:
-        try:
-            listeners = await nursery.start(serve)
-        except* (OSError, ValueError) as group:
-            raise _Usage(_words(group, options)) from None
-        port = listeners[0].socket.getsockname()[1]
-        print(f"ws://{_in_url(options.host)}:{port}/chat", flush=True)
-
-
-async def _stop_on_signals(
-    task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """End the server in good order on the first signal, at once on the second."""
-    scope = trio.CancelScope()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        task_status.started(scope)
-        async for number in signals:
-            if scope.cancel_called:
-                # Whoever asks twice does not want to wait for what is being cleaned up.
-                os._exit(128 + number)
-            scope.cancel(reason=signal.Signals(number).name)
-
-
-def _words(group: BaseExceptionGroup[Exception], options: argparse.Namespace) -> str:
-    exc = next(leaves(group))
-    if isinstance(exc, OSError):
-        return f"can't listen on {options.host}:{options.ws_port}: {exc.strerror or exc}"
-    return str(exc)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def _make_stores(store: str, keep: float | None) -> dict[str, Any]:
-    """Make what ``--store`` and ``--keep`` ask for, as keywords of an orchestrator."""
-    kind, _, path = store.partition(":")
-    if store == "memory" and keep is None:
-        return {}
-    if kind != "sqlite" or not path:
-        if store == "memory":
-            raise _Usage("--keep is for an sqlite store: memory is bounded by its size")
-        raise _Usage(f"--store {store}: expected memory or sqlite:PATH")
-    if not Path(path).parent.is_dir():
-        raise _Usage(f"--store {store}: there is no folder {Path(path).parent}")
-    return {
-        "store": flowtrio.SQLiteStore(path, keep=keep),
-        "conversations": flowtrio.SQLiteConversations(path, keep=keep),
-    }
-
-
-@asynccontextmanager
-async def _closing(stores: dict[str, Any]) -> AsyncIterator[None]:
-    """Close the stores when the server has stopped."""
+def _read_serving(options: argparse.Namespace) -> Serving:
+    given = {field.name: getattr(options, f"limit_{field.name}") for field in LIMITS}
     try:
-        yield
-    finally:
-        with trio.CancelScope(shield=True):
-            for store in stores.values():
-                await store.aclose()
+        limits = ServerLimits(**given)
+    except ValueError as exc:
+        raise _Usage(str(exc)) from None
+    if options.keyfile is not None and options.certfile is None:
+        raise _Usage("--keyfile needs --certfile")
+    tokens = options.token or [t for t in [os.environ.get("FLOWTRIO_TOKEN")] if t]
+    return Serving(
+        host=options.host,
+        port=None if options.no_http else options.port,
+        ws_port=None if options.no_ws else options.ws_port,
+        tokens=tuple(tokens),
+        origins=tuple(options.origin),
+        insecure=options.insecure,
+        limits=limits,
+        resume_window=options.resume_window,
+        drain=options.drain,
+        certfile=options.certfile,
+        keyfile=options.keyfile,
+    )
 
 
 def make_orchestrator(

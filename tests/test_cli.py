@@ -12,7 +12,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,153 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.sync.client import connect
 
 from flowtrio._cli import load
 from flowtrio.testing import check_events
-
-FLOWTRIO = [sys.executable, "-m", "flowtrio"]
-
-
-def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    environment = {k: v for k, v in os.environ.items() if k != "FLOWTRIO_TOKEN"}
-    return subprocess.run(
-        [*FLOWTRIO, *arguments],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-        check=False,
-    )
-
-
-@contextmanager
-def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A server on any port, and the address that it prints."""
-    server = subprocess.Popen(
-        [*FLOWTRIO, "serve", "--ws-port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        yield server, server.stdout.readline().strip()
-    finally:
-        server.kill()
-        server.communicate()
-
-
-def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
-    """One run, by the `websockets` package."""
-    with connect(url, **options) as peer:
-        peer.send(text)
-        frames = [json.loads(peer.recv(timeout=20))]
-        while frames[-1]["type"] != "done":
-            frames.append(json.loads(peer.recv(timeout=20)))
-    return frames
-
-
-def test_serve_answers_the_websockets_package() -> None:
-    with serving() as (_, url):
-        assert url.startswith("ws://127.0.0.1:")
-        reply, *events = talk(url, "Book a flight to Paris")
-
-    assert reply["type"] == "accepted"
-    check_events(events)
-    assert sum(event["type"] == "tool_call_start" for event in events) >= 2
-    assert events[-1]["timestamp"] - events[0]["timestamp"] > 1
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_serve_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
-    """In mid-stream too: the client gets its terminal events, then 1012."""
-    with serving() as (server, url), connect(url) as peer:
-        peer.send("Book a flight to Paris")
-        frames = [json.loads(peer.recv(timeout=20)) for _ in range(5)]
-        server.send_signal(number)
-        while frames[-1]["type"] != "done":
-            frames.append(json.loads(peer.recv(timeout=20)))
-        _, errors = server.communicate(timeout=20)
-
-    check_events(frames[1:])
-    assert server.returncode == 0
-    assert "Traceback" not in errors
-    assert peer.protocol.close_code == 1012
-
-
-def test_a_second_signal_ends_at_once() -> None:
-    with serving() as (server, url), connect(url) as peer:
-        peer.send("Book a flight to Paris")
-        peer.recv(timeout=20)
-        server.send_signal(signal.SIGINT)
-        while server.poll() is None:
-            server.send_signal(signal.SIGINT)
-            try:
-                server.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
-    assert server.returncode == 128 + signal.SIGINT
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_run_is_there_after_the_server_has_ended(number: signal.Signals, tmp_path: Path) -> None:
-    store = ("--store", f"sqlite:{tmp_path / 'runs.db'}", "--keep", "7d", "--resume-window", "30s")
-    with serving(*store) as (server, url), connect(url) as peer:
-        peer.send(json.dumps({"type": "message", "message": "Hello", "run_id": "r"}))
-        events = [json.loads(peer.recv(timeout=20)) for _ in range(6)][1:]
-        server.send_signal(number)
-        server.wait(20)
-    with serving(*store) as (_, url), connect(url) as peer:
-        peer.send(json.dumps({"type": "resume", "run_id": "r", "after": events[-1]["seq"]}))
-        assert json.loads(peer.recv(timeout=20))["type"] == "accepted"
-        while events[-1]["type"] != "done":
-            events.append(json.loads(peer.recv(timeout=20)))
-
-    check_events(events)
-    if number is signal.SIGKILL:
-        assert events[-2]["data"]["code"] == "interrupted"
-
-
-def test_serve_asks_for_its_token() -> None:
-    with serving("--token", "good") as (_, url):
-        assert talk(url, "hi", additional_headers={"Authorization": "Bearer good"})
-        with pytest.raises(Exception, match="401"):
-            talk(url, "hi")
-
-
-def test_serve_needs_a_token_where_others_can_reach_it() -> None:
-    ended = run("serve", "--host", "0.0.0.0", "--ws-port", "0")
-
-    assert ended.returncode == 2
-    assert "can't listen on 0.0.0.0 for anybody" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-def test_serve_tells_that_its_port_is_in_use() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        ended = run("serve", "--ws-port", str(port))
-
-    assert ended.returncode == 2
-    assert f"can't listen on 127.0.0.1:{port}" in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-def test_an_agents_module_that_runs_a_program_is_told_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "program_of_mine.py").write_text("raise RuntimeError('ran')")
-    monkeypatch.chdir(tmp_path)
-
-    with pytest.raises(RuntimeError, match="ran") as caught:
-        load("program_of_mine:agent")
-
-    [note] = caught.value.__notes__
-    assert note.startswith("--agent program_of_mine:agent: 'program_of_mine' failed")
-    assert "__main__" in note
+from tests.support.command import FLOWTRIO, run, serving
 
 
 @pytest.mark.parametrize(
@@ -177,12 +33,15 @@ def test_an_agents_module_that_runs_a_program_is_told_what_to_do(
         (("serve", "--agent", "nowhere:x"), "there is no module 'nowhere'"),
         (("serve", "--agent", "json:x"), "'json' has no 'x'"),
         (("chat", "hi", "--agent", "json:decoder"), "--agent json:decoder"),
-        (("serve", "--store", "redis:x"), "--store redis:x: expected memory or sqlite:PATH"),
-        (("serve", "--store", "sqlite:/no/where/x.db"), "there is no folder /no/where"),
-        (("serve", "--keep", "7d"), "--keep is for an sqlite store"),
+        (("serve", "--ws-port", "99999"), "expected a port from 0 to 65535, got '99999'"),
+        (("serve", "--port", "x"), "expected a port from 0 to 65535, got 'x'"),
         (("serve", "--keep", "a while"), "expected a time such as 7d, 12h, 30m or 45s"),
         (("serve", "--resume-window", "0"), "expected a time such as 7d"),
-        (("serve", "--ws-port", "99999"), "expected a port from 0 to 65535, got '99999'"),
+        (("serve", "--drain", "-1"), "expected a time such as 7d, 12h, 30m or 45s, got '-1'"),
+        (("serve", "--limit-head", "big"), "expected a number, got 'big'"),
+        (("serve", "--limit-head", "0"), "head=0): expected a number above 0"),
+        (("serve", "--keyfile", "x"), "--keyfile needs --certfile"),
+        (("serve", "--log-format", "xml"), "invalid choice: 'xml'"),
         ((), "COMMAND"),
         (("dance",), "invalid choice: 'dance'"),
         (("chat", "hi", "--loud"), "unrecognized arguments: --loud"),
@@ -200,6 +59,20 @@ def test_what_cannot_be_done_is_told_in_one_message(arguments: Any, words: str) 
     assert ended.returncode == 2
     assert words in ended.stderr
     assert (ended.stderr.count("\n"), ended.stdout) == (1, "")
+
+
+def test_an_agents_module_that_runs_a_program_is_told_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "program_of_mine.py").write_text("raise RuntimeError('ran')")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(RuntimeError, match="ran") as caught:
+        load("program_of_mine:agent")
+
+    [note] = caught.value.__notes__
+    assert note.startswith("--agent program_of_mine:agent: 'program_of_mine' failed")
+    assert "__main__" in note
 
 
 # chat
@@ -387,7 +260,8 @@ def test_an_approval_is_asked_in_place_and_ctrl_c_at_the_prompt_leaves() -> None
 
 
 def test_chat_with_a_server_is_like_one_without() -> None:
-    with serving("--token", "good") as (_, url):
+    with serving("--token", "good") as served:
+        url = served.socket
         server = ("--url", url, "--token", "good")
         ended = run("chat", "Hello there", *server)
         log = run("chat", "A flight to Paris", "--events", *server).stdout
@@ -403,7 +277,8 @@ def test_chat_with_a_server_is_like_one_without() -> None:
 
 
 def test_chat_tells_that_a_server_went_away_in_mid_run() -> None:
-    with serving() as (server, url):
+    with serving() as served:
+        url = served.socket
         chat = subprocess.Popen(
             [*FLOWTRIO, "chat", "A flight to Paris", "--url", url],
             stdout=subprocess.PIPE,
@@ -412,8 +287,8 @@ def test_chat_tells_that_a_server_went_away_in_mid_run() -> None:
         )
         assert chat.stdout is not None
         begun = chat.stdout.read(5)
-        server.kill()
-        server.wait()
+        served.process.kill()
+        served.process.wait()
         with socket.create_server(("127.0.0.1", int(url.split(":")[2].split("/")[0]))) as taken:
             # Somebody else answers there now, who refuses what a chat asks for.
             peer, _ = taken.accept()

@@ -1,0 +1,110 @@
+"""The guide to serving: its table is the application's, and its WebSocket notices who leaves."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Any
+
+import hypercorn
+import hypercorn.trio
+import pytest
+import trio
+import trio_websocket
+
+from flowtrio import DemoClient, Orchestrator
+from flowtrio.asgi import create_app
+from flowtrio.transports import asgi
+from flowtrio.transports.asgi import CONTROLS
+from tests.docs.test_guides import guide, names, rows
+
+METHODS = ("GET", "POST", "DELETE")
+
+
+def table(text: str) -> set[tuple[str, str]]:
+    """What the guide says is there, each control with its own address."""
+    found = set()
+    for method, address, what in rows(text, "method")[1:]:
+        [path], [verb] = names(address), names(method)
+        found.add((verb, path))
+        if path.endswith("/cancel"):
+            found |= {(verb, f"/runs/{{id}}/{name}") for name in names(what)}
+    return found
+
+
+async def ask(method: str, address: str) -> tuple[int, str]:
+    """Status and body of the application's answer, without a server."""
+    app = create_app(Orchestrator(llm_client=DemoClient()))
+    path, sent = address.replace("{id}", "x"), list[Any]()
+    scope = {"type": "http", "method": method, "path": path, "scheme": "http", "server": None}
+    scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"{}"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    return sent[0]["status"], sent[1]["body"].decode()
+
+
+async def test_each_row_of_the_table_is_there_and_no_other_method_is() -> None:
+    told = table(guide("serving"))
+    for address in {address for _, address in told}:
+        for method in METHODS:
+            if ("WS", address) in told:
+                continue
+            status, body = await ask(method, address)
+            is_there = status != 405 and "http_404" not in body
+
+            assert is_there == ((method, address) in told), (method, address, status, body)
+
+
+def test_the_table_has_each_address_that_the_application_tells_of() -> None:
+    described = set()
+    for line in (asgi.__doc__ or "").splitlines():
+        if found := re.match(r"    (GET, DELETE|GET|POST|WS) +(/.*)$", line):
+            paths = re.findall(r"/[^ ?]*", found[2].split("  ")[0])
+            described |= {(verb, path) for verb in found[1].split(", ") for path in paths}
+    described.remove(("POST", "/runs/{id}/{command}"))
+    described |= {("POST", f"/runs/{{id}}/{name}") for name in CONTROLS}
+
+    assert table(guide("serving")) == described
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("| `GET` | `/ready`", "| `POST` | `/ready`"), ("`deny`, ", "")]
+)
+async def test_a_table_that_says_something_else_is_noticed(old: str, new: str) -> None:
+    text = guide("serving")
+
+    assert old in text
+    assert table(text.replace(old, new)) != table(text)
+
+
+async def test_the_websocket_of_the_guide_cancels_the_run_of_a_client_that_leaves() -> None:
+    begun, ended = trio.Event(), trio.Event()
+
+    async def endless(ctx: Any, message: str) -> None:
+        begun.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    source = guide("serving").split("<!-- websocket -->\n```python\n")[1].split("```")[0]
+    program: dict[str, Any] = {"agent": endless, "__name__": "guide"}
+    exec(source, program)
+    config, stop = hypercorn.Config(), trio.Event()
+    config.bind, config.errorlog = ["127.0.0.1:0"], None
+    serve = partial(hypercorn.trio.serve, program["app"], config, shutdown_trigger=stop.wait)
+    async with trio.open_nursery() as nursery:
+        [url] = await nursery.start(serve)
+        async with trio_websocket.open_websocket_url(f"{url}/chat".replace("http", "ws")) as ws:
+            await ws.send_message("hello")
+            with trio.fail_after(20):
+                await begun.wait()
+        with trio.fail_after(20):
+            await ended.wait()
+        stop.set()

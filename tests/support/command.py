@@ -1,0 +1,94 @@
+"""The command line in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+from websockets.sync.client import connect
+
+FLOWTRIO = [sys.executable, "-m", "flowtrio"]
+
+
+def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [*FLOWTRIO, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=_environment(),
+        check=False,
+    )
+
+
+@attrs.frozen
+class Server:
+    """A `flowtrio serve` that has told its addresses."""
+
+    process: subprocess.Popen[str]
+    lines: list[str]
+    """What it printed."""
+
+    @property
+    def page(self) -> str:
+        """Address of the page, ``http://host:port/``."""
+        return next(line for line in self.lines if line.startswith("http"))
+
+    @property
+    def socket(self) -> str:
+        """Address of the WebSocket listener."""
+        return next(line for line in self.lines if line.startswith("ws"))
+
+    def end(self, number: int) -> tuple[int, str]:
+        """Send a signal and wait; gives the exit status and standard error."""
+        self.process.send_signal(number)
+        _, errors = self.process.communicate(timeout=60)
+        return self.process.returncode, errors
+
+
+@contextmanager
+def serving(*arguments: str, cwd: Path | None = None) -> Iterator[Server]:
+    """A server on any ports, from its first address to the block's end."""
+    process = subprocess.Popen(
+        [*FLOWTRIO, "serve", "--port", "0", "--ws-port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+        cwd=cwd,
+    )
+    expected = 1 if "--no-http" in arguments else 2 if "--no-ws" in arguments else 3
+    try:
+        assert process.stdout is not None
+        lines = [process.stdout.readline().strip() for _ in range(expected)]
+        assert all(lines), process.communicate(timeout=60)[1]
+        yield Server(process, lines)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
+    """One run, by the `websockets` package."""
+    with connect(url, **options) as peer:
+        peer.send(text)
+        frames = [json.loads(peer.recv(timeout=20))]
+        while frames[-1]["type"] != "done":
+            frames.append(json.loads(peer.recv(timeout=20)))
+    return frames
+
+
+def _environment() -> dict[str, str]:
+    """Ours, without what would change a command; a server may be started in any folder."""
+    environment = {k: v for k, v in os.environ.items() if k != "FLOWTRIO_TOKEN"}
+    root = str(Path(__file__).parents[2])
+    return {**environment, "PYTHONPATH": os.pathsep.join([root, environment.get("PYTHONPATH", "")])}
