@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
 import attrs
 import msgspec
 import trio
 
-from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._events import AgentEvent, AgentStatus, EventType
+from flowtrio._core._exceptions import FlowtrioError
 from flowtrio._runtime._orchestrator import Orchestrator
 from flowtrio._screen import PlainScreen, Screen, printable
 
@@ -72,6 +74,55 @@ class LocalSource:
     def start(self, message: str) -> AbstractAsyncContextManager[Run]:
         """See `Source`."""
         return self.orchestrator.process_stream(message, session_id="chat")
+
+
+class RemoteError(Exception):
+    """A server cannot be reached, is lost, or refuses."""
+
+    def __init__(self, message: str, *, has_begun: bool) -> None:
+        super().__init__(message)
+        self.has_begun = has_begun
+        """Whether the run had begun."""
+
+
+@attrs.frozen
+class RemoteSource:
+    """Runs on a server, all of one conversation."""
+
+    url: str
+    """Address of its WebSocket."""
+    token: str | None = attrs.field(default=None, repr=False)
+    patience: float = 30
+    """Seconds without a connection after which a run is given up."""
+    _session_id: str = attrs.Factory(lambda: secrets.token_urlsafe(16))
+
+    @asynccontextmanager
+    async def start(self, message: str) -> AsyncIterator[Run]:
+        """See `Source`."""
+        # A chat without a server needs none of what this imports.
+        from flowtrio.transports._connect import connect
+
+        async with AsyncExitStack() as stack:
+            opening = connect(self.url, token=self.token, patience=self.patience)
+            try:
+                remote = await stack.enter_async_context(opening)
+            except ConnectionError as exc:
+                raise RemoteError(str(exc), has_begun=False) from None
+            run = remote.process_stream(message, self._session_id)
+            await stack.enter_async_context(run)
+            try:
+                yield run
+            except (KeyError, IndexError):
+                raise  # of our own making, and no unknown run
+            except (trio.BrokenResourceError, FlowtrioError, LookupError) as exc:
+                has_begun = run.status is not AgentStatus.INITIALIZING
+                raise RemoteError(_failure(exc, has_begun), has_begun=has_begun) from None
+
+
+def _failure(exc: Exception, has_begun: bool) -> str:
+    if isinstance(exc, trio.BrokenResourceError):
+        return str(exc)
+    return f"{'lost the run' if has_begun else 'no run'}: {exc}"
 
 
 @attrs.define(eq=False)

@@ -282,8 +282,8 @@ async def _chat(options: argparse.Namespace) -> int:
 
 
 async def _chat_with_server(options: argparse.Namespace) -> int:
-    from flowtrio._chat import FAILED, Chat
-    from flowtrio._remote import RemoteError, RemoteSource
+    from flowtrio._chat import FAILED, Chat, RemoteError, RemoteSource
+    from flowtrio._screen import printable
 
     if options.model is not None or options.agent is not None:
         raise _Usage("--url: the server has chosen the agent, --model and --agent do not apply")
@@ -295,9 +295,10 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
         )
     except* RemoteError as group:
         error = next(leaves(group))
+        words = printable(str(error))
         if not getattr(error, "has_begun", False):
-            raise _Usage(str(error)) from None
-        print(f"flowtrio: {error}", file=sys.stderr)
+            raise _Usage(words) from None
+        print(f"flowtrio: {words}", file=sys.stderr)
     return status
 
 

@@ -15,11 +15,24 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from flowtrio import Agent, DemoClient, Orchestrator, RunContext
-from flowtrio._chat import CANCELLED, COMPLETED, FAILED, Chat, EventScreen, Keyboard, LocalSource
+from flowtrio._chat import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    Chat,
+    EventScreen,
+    Keyboard,
+    LocalSource,
+    RemoteError,
+    RemoteSource,
+)
 from flowtrio._core._events import AgentEvent
 from flowtrio._screen import PlainScreen
 from flowtrio.testing import check_events
 from flowtrio.wire._json import decode_json
+from tests.support.fake_server import Connection, open_fake_server
+from tests.support.ws_peer import open_server
+from tests.testing.test_checks import answers
 
 
 @attrs.define(eq=False)
@@ -359,3 +372,104 @@ async def test_events_are_written_as_lines_of_json(capsys: pytest.CaptureFixture
 
     check_events([decode_json(line) for line in out.splitlines()])
     assert "\x1b" not in out
+
+
+# On a server
+
+
+async def test_a_run_on_a_server_is_decided_and_cancelled_here() -> None:
+    async def agent(ctx: RunContext, message: str) -> str:
+        colour = await ctx.ask("Colour?")
+        if not await ctx.approve("paint", {"colour": colour}):
+            return "not painted"
+        assert not await ctx.approve("dry", {})
+        await ctx.status("waiting for ever")
+        await trio.sleep_forever()
+        return "dry"
+
+    screen = Shown()
+    screen.on["waiting for ever"] = interrupt
+    async with open_server(agent) as served, typing("blue\ny\nn\n") as (keyboard, _):
+        status = await Chat(RemoteSource(served.url), screen, keyboard).talk("hello")
+
+    check_events(screen.events)
+    outcomes = [e.data["outcome"] for e in screen.events if e.type == "tool_call_end"]
+    assert outcomes == ["ok", "denied"]
+    assert status == CANCELLED
+
+
+async def test_runs_on_a_server_are_one_conversation() -> None:
+    screen = Shown()
+    async with open_server(demo) as served, typing("one\ntwo\n") as (keyboard, _):
+        # Behind the second run the person leaves, as at the prompt of any chat.
+        source = RemoteSource(served.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Chat(source, screen, keyboard).talk, None)
+            while sum(event.type == "done" for event in screen.events) < 2:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    first, second = [e for e in screen.events if e.type == "run_start"]
+    assert first.data["session_id"] == second.data["session_id"]
+    assert first.run_id != second.run_id
+
+
+async def remote_error(source: RemoteSource) -> RemoteError:
+    """What reading a run is refused with."""
+    with pytest.raises(RemoteError) as caught:
+        async with source.start("hello") as run:
+            async for _ in run:
+                pass
+    return caught.value
+
+
+async def test_a_wrong_token_is_told_and_never_shown() -> None:
+    async with open_server(waits, token="good") as served:
+        source = RemoteSource(served.url, token="bad-secret")
+        error = await remote_error(source)
+
+    assert "answers 401" in str(error)
+    assert not error.has_begun
+    assert "bad-secret" not in f"{error} {source!r}"
+
+
+async def test_a_server_that_stays_away_is_lost() -> None:
+    async def begin(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*({**e, "run_id": command["run_id"]} for e in answers()[:3]))
+
+    async with open_fake_server(begin, 403) as url:
+        error = await remote_error(RemoteSource(url))
+
+    assert (str(error), error.has_begun) == (f"lost {url}: the server answers 403", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (0, "tenant_busy", "no run: come back later"),
+        (3, "not_resumable", "lost the run: come back later"),
+        (3, "replay_gap", "lost the run: come back later"),
+    ],
+)
+async def test_a_run_that_a_server_refuses_is_told(given: int, code: str, words: str) -> None:
+    async def begin(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*({**e, "run_id": command["run_id"]} for e in answers()[:given]))
+
+    async def reject(peer: Connection) -> None:
+        reply = {"ref": (await peer.take())["ref"], "code": code, "error": "come back later"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    async with open_fake_server(begin, reject) as url:
+        error = await remote_error(RemoteSource(url))
+
+    assert (str(error), error.has_begun) == (words, given > 0)
+
+
+async def test_a_mistake_of_our_own_is_no_servers_refusal() -> None:
+    async with open_server(waits) as served:
+        with pytest.raises(KeyError):
+            async with RemoteSource(served.url).start("hello"):
+                raise KeyError("mine")

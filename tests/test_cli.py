@@ -50,7 +50,7 @@ from tests.support.command import FLOWTRIO, run, serving
         (("chat", "hi", "--url", "http://x/"), "expected ws://host:port/path"),
         (("chat", "hi", "--url", "ws://x/", "--model", "demo"), "--model and --agent do not apply"),
         (("chat", "hi", "--token", "good"), "--token is for a server: it needs --url"),
-        (("chat", "hi", "--url", "ws://127.0.0.1:1/"), "can't reach ws://127.0.0.1:1/: "),
+        (("chat", "hi", "--url", "ws://127.0.0.1:1/"), "can't reach ws://127.0.0.1:1/chat: "),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_message(arguments: Any, words: str) -> None:
@@ -272,7 +272,7 @@ def test_chat_with_a_server_is_like_one_without() -> None:
     check_events([json.loads(line) for line in log.splitlines()])
     assert refused.returncode == 2
     assert refused.stderr == (
-        f"flowtrio: can't reach {url}: the server answers 401 (--token is missing or wrong)\n"
+        f"flowtrio: can't reach {url}: the server answers 401 (the token is missing or wrong)\n"
     )
 
 

@@ -60,15 +60,14 @@ LAYERS = {
     "_lanes": _layer("_core"),
     "_timeline": _layer("_core", "_lanes"),
     "_screen": _layer("_core", libraries=("rich",)),
-    "_chat": _layer("_core", "_runtime", "_screen", libraries=("trio",)),
-    "_remote": _layer("_core", libraries=("trio", "trio_websocket", "wsproto", "h11")),
+    "_chat": _layer("_core", "_runtime", "_screen", "transports", libraries=("trio",)),
     "_logs": _layer(),
     "_serve": _layer(
         *("_core", "_runtime", "transports", "stores"), libraries=("trio", "hypercorn")
     ),
     "_cli": _layer(
         *BELOW_TESTING,
-        *(ROOT, "_demo", "_check", "_timeline", "_chat", "_remote", "_screen", "asgi", "testing"),
+        *(ROOT, "_demo", "_check", "_timeline", "_chat", "_screen", "asgi", "testing"),
         *("_logs", "_serve"),
         libraries=("trio", "rich"),
     ),

@@ -25,8 +25,10 @@ from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import attrs
+import h11
 import msgspec
 import trio
+import wsproto.utilities
 from trio_websocket import (
     ConnectionClosed,
     ConnectionRejected,
@@ -44,6 +46,7 @@ from flowtrio._core._exceptions import (
     RunCancelled,
     RunFailed,
 )
+from flowtrio._core._failures import leaves
 
 _FIRST_DELAY: Final = 0.1
 _LONGEST_DELAY: Final = 5.0
@@ -54,7 +57,8 @@ _CLEANUP: Final = 5.0
 _BUFFER: Final = 1024
 """Events of a stream that were received and not yet read, before the connection is paused."""
 _MOST_BYTES: Final = 64 * 1024 * 1024
-_LOST: Final = (OSError, HandshakeError, ConnectionClosed, trio.BrokenResourceError)
+_NO_WEBSOCKET: Final = (HandshakeError, h11.ProtocolError, wsproto.utilities.ProtocolError)
+_LOST: Final = (OSError, ConnectionClosed, trio.BrokenResourceError, *_NO_WEBSOCKET)
 
 _Command: TypeAlias = dict[str, Any]
 
@@ -122,7 +126,7 @@ class _Connection(WebSocketConnection):
         """Read from the network until it ends; one task has to, all the time."""
         try:
             await self._reader_task()
-        except HandshakeError as exc:
+        except _NO_WEBSOCKET as exc:
             self._failure = exc
         finally:
             self._open_handshake.set()
@@ -233,12 +237,13 @@ class Remote:
     async def _open(self, nursery: trio.Nursery) -> None:
         failure = await nursery.start(self._stay_connected)
         if failure is not None:
-            raise ConnectionError(f"can't connect to {self._place}: {_words(failure)}") from failure
+            raise ConnectionError(f"can't reach {self._place}: {_words(failure)}") from failure
 
     @property
     def _place(self) -> str:
-        # The query may hold a token.
-        return urlunsplit((*urlsplit(self._url)[:3], "", ""))
+        # What stands before the host and in the query may be secret.
+        scheme, netloc, path, _, _ = urlsplit(self._url)
+        return urlunsplit((scheme, netloc.rpartition("@")[2], path, "", ""))
 
     async def _stay_connected(self, task_status: trio.TaskStatus[Exception | None]) -> None:
         has_started = False
@@ -263,7 +268,7 @@ class Remote:
             delay = min(delay * 2, _LONGEST_DELAY)
 
     def _give_up(self, cause: Exception | None) -> None:
-        failure = trio.BrokenResourceError(f"the connection to {self._place} is lost")
+        failure = trio.BrokenResourceError(f"lost {self._place}: {_words(cause)}")
         failure.__cause__ = cause
         self._failure = failure
         for stream in list(self._streams.values()):
@@ -277,6 +282,9 @@ class Remote:
             try:
                 with trio.fail_after(_HANDSHAKE):
                     stream = await self._open_stream()
+                    if isinstance(stream, trio.SSLStream):
+                        # By itself, so that what it fails with is not taken for a bad answer.
+                        await stream.do_handshake()
                     connection = await self._shake_hands(nursery, stream)
                 started()
                 failure = await self._talk(connection)
@@ -427,10 +435,19 @@ def _is_final(failure: Exception | None) -> bool:
     return isinstance(failure, ConnectionRejected) and failure.status_code in (401, 403, 404)
 
 
-def _words(failure: Exception) -> str:
-    if isinstance(failure, ConnectionRejected):
-        return f"it answered with status {failure.status_code}"
-    return str(failure) or type(failure).__name__
+def _words(failure: Exception | None) -> str:
+    match failure:
+        case ConnectionRejected(status_code=401):
+            return "the server answers 401 (the token is missing or wrong)"
+        case ConnectionRejected():
+            return f"the server answers {failure.status_code}"
+        case trio.TooSlowError():
+            return f"no answer within {_HANDSHAKE:g} s"
+        case OSError() | trio.BrokenResourceError():
+            # Trio tells one failure for each address that a name has.
+            return str(next(leaves(failure.__cause__ or failure)))
+        case _:
+            return "it does not answer as a WebSocket server"
 
 
 class RemoteStream(AsyncIterator[AgentEvent]):
@@ -461,6 +478,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         self._last_event: AgentEvent | None = None
         self._error: dict[str, Any] | None = None
         self._has_begun = False
+        self._is_cancelled = False
         self._is_closed = False
         self._is_reading = False
         self._token: trio.lowlevel.TrioToken | None = None
@@ -642,8 +660,11 @@ class RemoteStream(AsyncIterator[AgentEvent]):
     # Controls
 
     def cancel(self, reason: str | None = None) -> bool:
-        """See `EventStream.cancel`."""
-        return self._control("cancel", reason=reason)
+        """See `EventStream.cancel`; False also if this reader asked for it before."""
+        if self._is_cancelled:
+            return False
+        self._is_cancelled = self._control("cancel", reason=reason)
+        return self._is_cancelled
 
     def cancel_tool(self, call_id: str) -> bool:
         """See `EventStream.cancel_tool`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trustme
 
 import flowtrio
 from flowtrio import (
@@ -18,6 +20,7 @@ from flowtrio import (
     LimitExceeded,
     MemoryStore,
     Orchestrator,
+    RemoteProtocolError,
     ReplayGap,
     RunCancelled,
     RunContext,
@@ -26,7 +29,9 @@ from flowtrio import (
     project,
 )
 from flowtrio.testing import check_events
+from tests.support.fake_server import Connection, open_fake_server
 from tests.support.ws_peer import Served, open_server
+from tests.testing.test_checks import answers, asks_for_approval
 from tests.transports.test_websocket import approving_agent, echo, waits
 
 
@@ -277,11 +282,11 @@ async def test_a_wrong_token_or_no_server_is_told_at_once() -> None:
     async with open_server(echo, token="right") as served:
         async with connected(served, token="right") as remote:
             assert await remote.process("hi") == "hi"
-        with pytest.raises(ConnectionError, match="status 401") as caught:
+        with pytest.raises(ConnectionError, match="answers 401") as caught:
             async with connected(served, token="wrong-secret"):
                 raise AssertionError("not reached")
         assert "wrong-secret" not in str(caught.value)
-    with pytest.raises(ConnectionError, match="can't connect"):
+    with pytest.raises(ConnectionError, match=r"can't reach .*onnection refused"):
         async with connected(served):
             raise AssertionError("not reached")
 
@@ -301,7 +306,7 @@ async def test_when_the_server_stays_away_the_reader_is_told() -> None:
                 served.scope.cancel()
                 seen = [event async for event in stream]
                 assert seen[-1].data["status"] == "error"
-            with pytest.raises(trio.BrokenResourceError, match="is lost"):
+            with pytest.raises(trio.BrokenResourceError, match="lost ws://"):
                 while True:
                     await remote.process("again")
 
@@ -311,3 +316,197 @@ async def test_what_the_body_raises_leaves_as_it_is() -> None:
         with pytest.raises(KeyError):
             async with connected(served):
                 raise KeyError("mine")
+
+
+# Servers that are none, or not ours
+
+
+@asynccontextmanager
+async def answering(answer: Any) -> AsyncIterator[str]:
+    """The address of a TCP server."""
+    with trio.fail_after(40):
+        async with trio.open_nursery() as nursery:
+            listeners = await nursery.start(trio.serve_tcp, answer, 0)
+            yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
+            nursery.cancel_scope.cancel()
+
+
+async def refused(url: str, **options: Any) -> str:
+    with pytest.raises(ConnectionError) as caught:
+        async with flowtrio.connect(url, **options):
+            raise AssertionError("not reached")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [b"220 mail ready\r\n\r\n", b""])
+async def test_what_is_no_websocket_server_is_told(answer: bytes) -> None:
+    async def handle(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        await stream.send_all(answer)
+
+    async with answering(handle) as url:
+        words = await refused(url)
+
+    assert words == f"can't reach {url}chat: it does not answer as a WebSocket server"
+
+
+async def test_a_server_that_does_not_answer_is_given_up_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def hang(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr("flowtrio.transports._connect._HANDSHAKE", 0.2)
+    async with answering(hang) as url:
+        words = await refused(url)
+
+    assert words.endswith("no answer within 0.2 s")
+
+
+async def test_wss_asks_for_a_certificate_that_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    async with open_server(echo, ssl_context=context) as served:
+        url = served.url.replace("ws:", "wss:")
+        words = await refused(url)
+        authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        async with flowtrio.connect(url) as remote:
+            assert await remote.process("hi") == "hi"
+
+    assert words.startswith(f"can't reach {url}: ")
+    assert "certificate verify failed" in words
+
+
+async def test_what_may_be_secret_in_an_address_is_not_told() -> None:
+    words = await refused("http://ann:canary@127.0.0.1:1/chat?token=canary")
+
+    assert words.startswith("can't reach ws://127.0.0.1:1/chat: ")
+    assert "canary" not in words
+
+
+async def test_a_run_is_cancelled_once() -> None:
+    async with open_server(waits) as served, connected(served) as remote:
+        async with remote.process_stream("a") as stream:
+            await _until_chunk(stream)
+            assert stream.cancel("enough")
+            assert not stream.cancel("again")
+            with pytest.raises(RunCancelled, match="enough"):
+                await stream.result()
+
+
+# Against servers that a test plays
+
+
+def log_of(command: dict[str, Any], make: Any = answers) -> list[dict[str, Any]]:
+    return [{**event, "run_id": command["run_id"]} for event in make()]
+
+
+async def test_a_lost_connection_goes_on_after_the_last_event_seen() -> None:
+    commands = []
+
+    async def begin(peer: Connection) -> None:
+        commands.append(await peer.take())
+        await peer.accept(commands[0])
+        await peer.give(*log_of(commands[0])[:3])
+
+    async def resume(peer: Connection) -> None:
+        commands.append(await peer.take())
+        await peer.accept(commands[1])
+        # One too many, one of another run, and a reply that nobody waits for.
+        await peer.give(*log_of(commands[0])[2:4], {"type": "accepted", "ref": 99})
+        await peer.give({**log_of(commands[0])[4], "run_id": "other"})
+        await peer.give(*log_of(commands[0])[4:])
+        await trio.sleep_forever()
+
+    async with open_fake_server(begin, resume) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello")])
+
+    start, again = commands
+    assert (start["type"], start["message"]) == ("message", "hello")
+    assert again == {
+        **{"type": "resume", "run_id": start["run_id"], "after": 2, "mode": "events"},
+        "ref": again["ref"],
+    }
+
+
+async def test_commands_without_a_reply_are_sent_again() -> None:
+    taken = []
+
+    async def lose_the_start(peer: Connection) -> None:
+        taken.append(await peer.take())
+
+    async def lose_the_control(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        taken.append(command)
+        await peer.give(*log_of(command, asks_for_approval)[:5])
+        taken.append(await peer.take())
+
+    async def take(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        taken.append(await peer.take())
+        await peer.give({"type": "rejected", "ref": taken[3]["ref"], "code": "x", "error": "y"})
+        await peer.give(*log_of(command, asks_for_approval)[5:])
+        await trio.sleep_forever()
+
+    events = []
+    scripts = (lose_the_start, lose_the_control, take)
+    async with open_fake_server(*scripts) as url, flowtrio.connect(url) as remote:
+        async with remote.process_stream("hello") as run:
+            async for event in run:
+                events.append(event)
+                if event.seq == 4:
+                    assert run.approve("c1")
+
+    check_events(events)
+    first, second, third, fourth = [{**command, "ref": 0} for command in taken]
+    assert first == second
+    assert third == fourth
+    assert (third["type"], third["call_id"]) == ("approve", "c1")
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["no JSON", "[1]", '{"type": "mood", "seq": 3, "run_id": "r", "data": {}}']
+)
+async def test_what_is_no_frame_is_a_lost_connection(nonsense: str) -> None:
+    async def speak(peer: Connection) -> None:
+        await peer.accept(await peer.take())
+        await peer.connection.send_message(nonsense)
+        await trio.sleep_forever()
+
+    async def answer(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*log_of(command))
+        await trio.sleep_forever()
+
+    async with open_fake_server(speak, answer) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello", run_id="r")])
+
+
+async def test_a_server_that_is_busy_is_tried_again_and_one_that_refuses_is_not() -> None:
+    async def begin(peer: Connection) -> None:
+        await peer.accept(await peer.take())
+
+    async with open_fake_server(begin, 503, 403) as url, flowtrio.connect(url) as remote:
+        with pytest.raises(trio.BrokenResourceError) as caught:
+            await remote.process("hello")
+        with pytest.raises(trio.BrokenResourceError):
+            await remote.process("again")
+
+    assert str(caught.value) == f"lost {url}: the server answers 403"
+
+
+async def test_an_unknown_refusal_is_told_with_its_code() -> None:
+    async def refuse(peer: Connection) -> None:
+        reply = {"ref": (await peer.take())["ref"], "code": "mood", "error": "not today"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    async with open_fake_server(refuse) as url, flowtrio.connect(url) as remote:
+        with pytest.raises(RemoteProtocolError, match="not today") as caught:
+            await remote.process("hello")
+
+    assert caught.value.code == "mood"
