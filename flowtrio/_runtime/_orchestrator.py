@@ -83,6 +83,9 @@ class Orchestrator:
     """Prices for ``usage.cost``; see `StreamEngine`."""
     on_busy: OnBusy = "queue"
     """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
+    app: Any = None
+    """Anything; agents and tools find it as ``ctx.app``, unless a run brings its own. Servers start
+    runs without one."""
     queue_length: int = 16
     """Messages that may wait in one conversation."""
     queue_wait: float = 60
@@ -127,7 +130,7 @@ class Orchestrator:
           session_id: The conversation; None for a message that is answered and not remembered.
           mode: Which events to give; the orchestrator's by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
-          app: Anything; agents and tools find it as ``ctx.app``.
+          app: Anything; agents and tools find it as ``ctx.app``. The orchestrator's by default.
 
         """
         if not isinstance(tenant_id, str) or not tenant_id:
@@ -139,7 +142,7 @@ class Orchestrator:
             message,
             mode=mode,
             run_id=run_id,
-            app=app,
+            app=self.app if app is None else app,
             tenant_id=tenant_id,
             session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
             admission=_Admission(self, is_remembered=session_id is not None),

@@ -228,3 +228,19 @@ async def test_a_store_that_fails_is_the_error_of_the_run(
     check_events(log)
     assert error_of(log)["source"] == "store"
     assert words in error_of(log)["error"]
+
+
+async def test_runs_find_the_orchestrators_app_unless_they_bring_their_own() -> None:
+    async def show(ctx: RunContext, message: str) -> Any:
+        return ctx.app
+
+    orchestrator = Orchestrator(agents=[show], app="ours")
+
+    assert await orchestrator.process("hi") == "ours"
+    assert await orchestrator.process("hi", app="its own") == "its own"
+    assert await orchestrator.process_stream("hi").result() == "ours"
+    async with orchestrator:
+        run_id = await orchestrator.start("hi")
+        async with orchestrator.attach(run_id) as follower:
+            events = [event async for event in follower]
+    assert events[-1].data["result"] == "ours"
