@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -272,3 +273,113 @@ def test_ollamas_key_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch)
 
     assert client._host.headers == {"authorization": f"Bearer {KEY}"}
     assert KEY not in repr(client)
+
+
+# What is said beside text, and what goes back
+
+
+def anthropic_thinks(calls: bool) -> Answer:
+    blocks: list[dict[str, Any]] = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "c2lnbmVk"},
+        {"type": "redacted_thinking", "data": "c2VhbGVk"},
+        {"type": "server_tool_use", "id": "srv_1", "name": "web_search", "input": {"query": "sun"}},
+        {
+            "type": "web_search_tool_result",
+            "tool_use_id": "srv_1",
+            "content": [
+                {
+                    "type": "web_search_result",
+                    "url": "https://sun.example",
+                    "title": "Sun",
+                    "encrypted_content": "c2VhcmNo",
+                }
+            ],
+        },
+        {
+            "type": "text",
+            "text": "It shines.",
+            "citations": [
+                {
+                    "type": "web_search_result_location",
+                    "url": "https://sun.example",
+                    "title": "Sun",
+                    "cited_text": "shines",
+                    "encrypted_index": "aW5kZXg",
+                }
+            ],
+        },
+        {"type": "container_upload", "file_id": "file_1"},
+    ]
+    if calls:
+        blocks.append({"type": "tool_use", "id": "t_1", "name": "look", "input": {"at": "Paris"}})
+    reason = "tool_use" if calls else "end_turn"
+    body = {"type": "message", "model": "m-1", "content": blocks, "stop_reason": reason}
+    return sends(json.dumps(body).encode(), content_type="application/json")
+
+
+def gemini_thinks(calls: bool) -> Answer:
+    parts: list[dict[str, Any]] = [
+        {"text": "Hm.", "thought": True},
+        {"executableCode": {"language": "PYTHON", "code": "print(1)"}},
+        {"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}},
+        {"text": "It shines.", "thoughtSignature": "c2lnbmVk"},
+        {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}},
+    ]
+    if calls:
+        call = {"name": "look", "args": {"at": "Paris"}}
+        parts.append({"functionCall": call, "thoughtSignature": "c2VhbGVk"})
+    source = {"web": {"uri": "https://sun.example", "title": "Sun"}}
+    candidate = {
+        "content": {"role": "model", "parts": parts},
+        "finishReason": "STOP",
+        "groundingMetadata": {"groundingChunks": [source]},
+    }
+    body = {"candidates": [candidate], "modelVersion": "m-1"}
+    return sends(json.dumps(body).encode(), content_type="application/json")
+
+
+@pytest.mark.parametrize(
+    ("name", "thinks", "signed"),
+    [
+        ("anthropic", anthropic_thinks, ["c2lnbmVk", "c2VhbGVk", "c2VhcmNo", "aW5kZXg"]),
+        ("gemini", gemini_thinks, ["c2lnbmVk", "c2VhbGVk"]),
+    ],
+)
+async def test_what_is_said_beside_text_is_told_and_what_was_signed_goes_back(
+    name: str, thinks: Callable[[bool], Answer], signed: list[str]
+) -> None:
+    answers = [thinks(True), thinks(False)]
+    async with open_model_server(answers) as server, PROTOCOLS[name].to(server) as client:
+        agent = Agent(llm_client=client, tools=[look])
+        async with StreamEngine().stream(agent, "hello") as stream:
+            events = [event async for event in stream]
+
+    check_events(events)
+    assert events[-1].data["status"] == "completed"
+    first = [event for event in events if event.data.get("message_id") in (None, "m1")]
+    parts = [e.data["part"] for e in first if e.type is EventType.MESSAGE_PART]
+    assert {part["type"] for part in parts} == {"citation", "file"}
+    [citation] = [part for part in parts if part["type"] == "citation"]
+    assert (citation["url"], citation["title"]) == ("https://sun.example", "Sun")
+    [began] = [e.data for e in first if e.data.get("provider_executed")]
+    ended = {e.data["call_id"]: e.data for e in events if e.type is EventType.TOOL_CALL_END}
+    assert ended[began["call_id"]]["outcome"] == "ok"
+    thoughts = [e.data["chunk"] for e in first if e.type is EventType.REASONING_CHUNK]
+    assert thoughts == ["Hm."]
+    second = json.dumps(server.exchanges[1].body)
+    for text in signed:
+        assert second.count(f'"{text}"') == 1
+        assert text not in repr(events)
+
+
+async def test_a_refusal_is_told() -> None:
+    body = {"type": "message", "model": "m-1", "content": [], "stop_reason": "refusal"}
+    answer = sends(json.dumps(body).encode(), content_type="application/json")
+    async with open_model_server([answer]) as server:
+        async with PROTOCOLS["anthropic"].to(server) as client:
+            async with StreamEngine().stream(Agent(llm_client=client), "hello") as stream:
+                events = [event async for event in stream]
+
+    check_events(events)
+    [whole] = [event.data for event in events if event.type is EventType.MESSAGE_COMPLETE]
+    assert whole["finish_reason"] == "content_filter"
