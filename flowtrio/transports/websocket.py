@@ -159,18 +159,13 @@ class _Server:
         self._count += 1
         try:
             await self._serve(transport)
-        except (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
+        # In groups or bare: most of it comes out of the connection's nursery.
+        except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
             pass  # The other side left.
-        except trio.TooSlowError:
+        except* trio.TooSlowError:
             logger.info("a handshake took longer than %s s", self.limits.handshake)
-        except Exception:
-            logger.exception("a connection ended by an error of ours")
-        except BaseExceptionGroup as group:
-            errors, cancelled = group.split(Exception)
-            if errors is not None:
-                logger.error("a connection ended by an error of ours", exc_info=errors)
-            if cancelled is not None:
-                raise cancelled from None
+        except* Exception as group:
+            logger.error("a connection ended by an error of ours", exc_info=group)
         finally:
             self._count -= 1
 

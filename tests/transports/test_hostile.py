@@ -16,6 +16,7 @@ import trio.testing
 import trustme
 
 from flowtrio import RunContext, ServerLimits
+from flowtrio.transports._framing import Framing
 from tests.support.ws_peer import (
     Served,
     close_code,
@@ -342,6 +343,25 @@ async def test_an_error_of_ours_ends_its_connection_and_no_other(
                     await stream.send_all(frame(b"hi"))
                 await read_all(stream)
     assert errors_of(caplog) == ["a connection ended by an error of ours"]
+
+
+async def test_a_client_that_leaves_before_it_is_accepted_is_no_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept = Framing.accept
+
+    async def accept_late(self: Framing, subprotocol: str | None) -> None:
+        await self._has_read_all.wait()
+        await accept(self, subprotocol)
+
+    async with withstanding() as served:
+        with monkeypatch.context() as patch:
+            patch.setattr(Framing, "accept", accept_late)
+            async with raw(served) as stream:
+                await stream.send_all(handshake(served))
+                linger = struct.pack("ii", 1, 0)
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    assert errors_of(caplog) == []
 
 
 async def test_all_refusals_come_before_the_close() -> None:
