@@ -19,6 +19,8 @@ import trio
 from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
+from ._watch import Watch
+
 PLACES = 100
 """Connections that a pool of httpx has by default."""
 
@@ -59,6 +61,7 @@ class Pool:
     limiter: trio.CapacityLimiter
     """The slots of ``http``; all that use the same ``http`` share them."""
     keeper: trio.CancelScope
+    watch: Watch = attrs.field(factory=Watch, init=False)
     open_replies: int = 0
     waiting_replies: int = 0
 
@@ -219,10 +222,10 @@ async def _keep(
     pool: Pool,
     own: Any,
 ) -> None:
-    """Close a pool when its loop ends, or its client is dropped."""
+    """Watch a pool, and close it when its loop ends or its client is dropped."""
     with pool.keeper:
         try:
-            await trio.sleep_forever()
+            await pool.watch.run()
         finally:
             if pools.get(token) is pool:
                 del pools[token]

@@ -21,7 +21,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
-from typing import Any, ParamSpec, Protocol, Self
+from typing import Any, Protocol, Self
 
 import attrs
 import trio
@@ -34,8 +34,7 @@ from flowtrio._core._limits import ModelLimits
 from ._errors import error_of_response, refuses_streaming, request_id
 from ._here import check_trio
 from ._host import CLOSE, HttpRequest, ModelHost, Pool, library_of, library_of_response
-
-P = ParamSpec("P")
+from ._watch import Wait
 
 MAX_REQUESTS = 3
 """Requests for one reply at most."""
@@ -174,6 +173,13 @@ class CompletionStream(AsyncIterator[Chunk]):
 
     async def _advance_within(self, limits: ModelLimits) -> None:
         exchange = self._exchange
+        if exchange.has_spoken and (wait := exchange.watched(limits.gap)) is not None:
+            # For every token: without a scope, which would cost more than all the rest.
+            wait.since = trio.current_time()
+            try:
+                return await exchange.advance()
+            finally:
+                wait.since = None
         name = "gap" if exchange.has_spoken else "first_token"
         seconds = limits.gap if exchange.has_spoken else limits.first_token
         with trio.move_on_after(seconds):
@@ -215,6 +221,9 @@ class _Exchange:
     _response: Any = None
     _body: AsyncIterator[bytes] | None = None
     _decoder: Decoder | None = None
+    _may_hide_error: bool = False
+    """Whether the last piece may have an error behind its chunks."""
+    _wait: Wait | None = None
 
     def __attrs_post_init__(self) -> None:
         self._asks_whole = not self.request.wants_stream
@@ -295,6 +304,18 @@ class _Exchange:
         else:
             await self._try_again(error, None)
 
+    # Waiting
+
+    def watched(self, seconds: float) -> Wait | None:
+        """What watches the waits for a body; None where its connection is not its own."""
+        if self._wait is None and self._pool is not None and self._response is not None:
+            stream = self._response.extensions.get("network_stream")
+            if stream is None or self._response.http_version != "HTTP/1.1":
+                return None
+            self._wait = Wait(stream.aclose, seconds)
+            self._pool.watch.add(self._wait)
+        return self._wait
+
     def _is_refusal_to_stream(self, error: ProviderError | RemoteProtocolError) -> bool:
         if self._asks_whole or self.has_spoken:
             return False
@@ -312,8 +333,10 @@ class _Exchange:
 
     async def _read_piece(self, decoder: Decoder) -> None:
         assert self._body is not None
-        # An error that stood behind chunks in the last piece is told now, not when more data comes.
-        self._take(decoder.receive_data, b"")
+        if self._may_hide_error:
+            # An error that stood behind chunks is told now, not when more data comes.
+            self._may_hide_error = False
+            self._take(decoder.receive_data, b"")
         piece: bytes | None = None
         try:
             if decoder.is_finished:
@@ -330,6 +353,8 @@ class _Exchange:
         if piece is None:
             self._take(decoder.end_of_data)
         else:
+            # A line's end before the last one, or before the blank line: more than one frame.
+            self._may_hide_error = piece.find(b"\n") < len(piece) - 2
             self._take(decoder.receive_data, piece)
         return None
 
@@ -355,9 +380,9 @@ class _Exchange:
                 break
         return b"".join(pieces)
 
-    def _take(self, decode: Callable[P, list[Chunk]], *data: P.args, **none: P.kwargs) -> None:
+    def _take(self, decode: Callable[..., list[Chunk]], *data: bytes) -> None:
         try:
-            chunks = decode(*data, **none)
+            chunks = decode(*data)
         except (ProviderError, RemoteProtocolError) as exc:
             exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
             raise
@@ -383,6 +408,11 @@ class _Exchange:
         )
 
     async def _broken(self, exc: Exception) -> None:
+        if self._wait is not None and self._wait.is_expired:
+            seconds = self._wait.seconds
+            raise DeadlineExceeded(
+                f"the model sent nothing for {seconds} s (gap)", deadline="gap"
+            ) from None
         if not self.has_spoken:
             return await self._try_again(self._unreachable(exc), exc)
         self.host.clean(exc)
@@ -417,7 +447,9 @@ class _Exchange:
     async def _leave(self) -> None:
         """Give the connection and the slot back."""
         body, response, pool = self._body, self._response, self._pool
-        self._body = self._response = self._pool = None
+        if self._wait is not None and pool is not None:
+            pool.watch.discard(self._wait)
+        self._body = self._response = self._pool = self._wait = None
         try:
             if body is not None:
                 await _unwind(body, patience=_DRAIN if self.is_over else 0)
