@@ -347,6 +347,9 @@ class _Admission:
         conversations, grace = self.orchestrator.conversations, self.orchestrator.limits.grace
         with run.blaming("store"):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+                if run.is_done and await conversations.load(tenant_id, session_id) != run.history:
+                    # Its cleanup outlasted the grace, and others have spoken here since its DONE.
+                    return None
                 return await conversations.save(tenant_id, session_id, run.messages())
             raise TimeoutError(f"saving the conversation took longer than {grace} s")
 

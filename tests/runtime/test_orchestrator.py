@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import trio
 
-from flowtrio import EventType, Orchestrator, RunContext, RunFailed, ToolCall
+from flowtrio import EventStream, EventType, Limits, Orchestrator, RunContext, RunFailed, ToolCall
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import done_of, error_of
 
@@ -228,6 +228,42 @@ async def test_a_store_that_fails_is_the_error_of_the_run(
     check_events(log)
     assert error_of(log)["source"] == "store"
     assert words in error_of(log)["error"]
+
+
+async def to_the_end(stream: EventStream) -> None:
+    async with stream:
+        async for _ in stream:
+            pass
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_run_that_outlasts_its_grace_takes_nothing_back(
+    goes_on: bool, autojump_clock: Any
+) -> None:
+    async def agent(ctx: RunContext, message: str) -> None:
+        try:
+            async with ctx.message() as out:
+                await out.write(f"re {message}")
+            if message == "slow":
+                await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(60 if message == "slow" else 0)
+
+    async with Orchestrator(agents=[agent], limits=Limits(grace=2), on_busy="cancel") as o:
+        await read(o, "first", session_id="s")
+        async with trio.open_nursery() as nursery:
+            slow = o.process_stream("slow", session_id="s")
+            nursery.start_soon(to_the_end, slow)
+            await trio.sleep(1)
+            if goes_on:
+                await read(o, "third", session_id="s")
+            else:
+                slow.cancel()
+        kept = [m["content"] for m in await o.conversations.load("default", "s")]
+
+    last = "third" if goes_on else "slow"
+    assert kept == ["first", "re first", last, f"re {last}"]
 
 
 async def test_runs_find_the_orchestrators_app_unless_they_bring_their_own() -> None:
