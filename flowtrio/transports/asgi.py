@@ -183,13 +183,16 @@ class App:
         await self._opened.wait()
 
     async def _hold_open(self) -> None:
+        assert self._opened is not None
         try:
             async with self.lifespan():
-                assert self._opened is not None
                 self._opened.set()
                 await trio.sleep_forever()
         except Exception:
             logger.exception("the application ended by an error of ours")
+        finally:
+            # What could not be opened is told by each request, instead of waited for.
+            self._opened.set()
 
     async def _serve_lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -473,6 +476,7 @@ class App:
         wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
         encode = _encode_lines if wants_lines else _encode_sse
         limits = self._hosting.limits
+        is_whole = False
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_run_until, exchange.wait_left, nursery.cancel_scope)
             sender = _Sender(exchange, limits.send, nursery.cancel_scope)
@@ -485,6 +489,7 @@ class App:
                         try:
                             first = await follower.receive_batch()
                         except trio.EndOfChannel:
+                            is_whole = True
                             break
                 if first is None:
                     await sender.send(b"\n" if wants_lines else encode_comment("still here"))
@@ -492,8 +497,12 @@ class App:
                 batch, first = first, None
                 if body := encode(self._hosting.show(batch, view, after)):
                     await sender.send(body)
-            await exchange.send(b"", more=False)
             nursery.cancel_scope.cancel(reason="the log has ended")
+        if is_whole:
+            # Here, where nobody listens any more: a server says that the exchange is over as if the
+            # client had left, in the midst of this, and then has the connection to close.
+            with trio.move_on_after(limits.send):
+                await exchange.send(b"", more=False)
         return None
 
 

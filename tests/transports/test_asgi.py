@@ -437,6 +437,37 @@ async def test_connections_are_limited() -> None:
     assert (full.status_code, full.json()["code"]) == (503, "http_503")
 
 
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+async def test_an_answers_end_closes_the_connection_where_it_was_asked_to(version: str) -> None:
+    """As nginx asks: it speaks HTTP/1.0, where the end of the connection is that of the answer."""
+    async with site() as s:
+        stream = await trio.open_tcp_stream("127.0.0.1", int(s.url.rpartition(":")[2]))
+        async with stream:
+            await stream.send_all(
+                f"GET /chat/stream?message=a HTTP/{version}\r\nhost: localhost\r\n"
+                "connection: close\r\n\r\n".encode()
+            )
+            with trio.fail_after(20):
+                body = b"".join([piece async for piece in stream])
+
+    assert b'"done"' in body
+
+
+async def test_a_connection_is_used_again_after_a_stream() -> None:
+    async with site() as s:
+        stream = await trio.open_tcp_stream("127.0.0.1", int(s.url.rpartition(":")[2]))
+        async with stream:
+            for _ in range(3):
+                await stream.send_all(
+                    b"GET /chat/stream?message=a HTTP/1.1\r\nhost: localhost\r\n\r\n"
+                )
+                body = b""
+                with trio.fail_after(20):
+                    while not body.endswith(b"0\r\n\r\n"):
+                        body += await stream.receive_some()
+                assert b'"done"' in body
+
+
 async def test_a_quiet_stream_is_kept_open_by_comments() -> None:
     async with site(Talker(), limits=ServerLimits(ping_interval=0.02), resume_window=0.01) as s:
         text = b""
