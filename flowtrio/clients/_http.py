@@ -473,10 +473,10 @@ async def fold(stream: CompletionStream) -> Completion:
 
 
 def _body_of(response: Any) -> AsyncIterator[bytes]:
-    # The library's step that would decompress costs as much as our decoding.
     if "content-encoding" in response.headers:
         return response.aiter_bytes()  # type: ignore[no-any-return]
-    return response.aiter_raw()  # type: ignore[no-any-return]
+    # What the library has around this, to decompress and to count, costs as much as our decoding.
+    return aiter(response.stream)
 
 
 # The ends of things
