@@ -291,7 +291,8 @@ class Turn:
 
     async def _complete(self, final: Chunk) -> tuple[Completion, list[tuple[str, ToolCall]]]:
         run, frame = self.run, self.frame
-        calls = self._match_calls(final.tool_calls)
+        tool_calls = [_fit_call(call) for call in final.tool_calls]
+        calls = self._match_calls(tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
         told = self._priced(final.usage, final.model) if isinstance(final.usage, Usage) else None
@@ -326,7 +327,7 @@ class Turn:
             content=content,
             reasoning=self._reasoning.getvalue(),
             parts=self._parts,
-            tool_calls=list(final.tool_calls),
+            tool_calls=tool_calls,
             finish_reason=finish_reason,
             raw_finish_reason=final.raw_finish_reason,
             usage=told,
@@ -407,6 +408,19 @@ def _is_plain_text(chunk: Chunk) -> bool:
         and not (chunk.reasoning or chunk.tool_args or chunk.parts or chunk.is_final)
         and chunk.reset is None
     )
+
+
+def _fit_call(call: ToolCall) -> ToolCall:
+    """*call* as the log can keep it; arguments that are no JSON are as those that do not parse."""
+    # Only clients that are not ours give such calls: codecs decode strictly.
+    arguments = call.arguments
+    if arguments is not None:
+        try:
+            arguments = check_json(arguments, "arguments")
+        except (TypeError, ValueError):
+            arguments = None
+    name = clean_text(call.name) or "unnamed"
+    return attrs.evolve(call, name=name, arguments=arguments)
 
 
 def _own_id(run_id: str, call_id: str) -> str:

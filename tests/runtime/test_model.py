@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,19 +11,21 @@ import pytest
 import trio
 
 from flowtrio import (
+    Agent,
     Chunk,
     Completion,
     EventStream,
     EventType,
     Limits,
     RunContext,
+    StreamEngine,
     ToolCall,
     Usage,
     tool,
 )
 from flowtrio._core._chunks import ToolArgs
 from flowtrio._core._exceptions import LocalProtocolError, RemoteProtocolError
-from flowtrio.testing import CUT, ScriptedModel
+from flowtrio.testing import CUT, ScriptedModel, check_events
 from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
 
 T = EventType
@@ -365,3 +368,40 @@ async def test_a_model_that_calls_for_ever_is_stopped() -> None:
 
     [error] = only(played.log, T.ERROR)
     assert (error["source"], error["limit"]) == ("limit", "turns")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("\ud800", {}),
+        ("", {}),
+        ("f", {"x": "\ud83d"}),
+        ("f", {"\ud83d": 1}),
+        ("f", {"x": float("nan")}),
+        ("f", {"x": object()}),
+        ("f", {"x": 1 << 20_000}),
+    ],
+    ids=["name", "unnamed", "surrogate", "key", "nan", "object", "large"],
+)
+async def test_a_call_that_is_no_json_is_one_that_does_not_parse(name: str, arguments: Any) -> None:
+    """Of a client that is not ours, whose calls nobody has decoded strictly."""
+    ran: list[Any] = []
+
+    @tool
+    async def f(x: Any) -> None:
+        ran.append(x)
+
+    class Foreign:
+        async def stream_completion(self, messages: Any, **options: Any) -> AsyncIterator[Chunk]:
+            calls = [ToolCall(id="1", name=name, arguments=arguments)]
+            yield Chunk(is_final=True, tool_calls=[] if len(messages) > 1 else calls)
+
+    stream = StreamEngine().stream(Agent(llm_client=Foreign(), tools=[f]), "go")
+    async with stream:
+        log = [event async for event in stream]
+
+    check_events(log)
+    assert [e.data["outcome"] for e in log if e.type is EventType.TOOL_CALL_END] == ["error"]
+    assert log[-1].data["status"] == "completed"
+    assert ran == []
+    json.dumps(stream.messages, allow_nan=False, ensure_ascii=False).encode()
