@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -186,6 +187,16 @@ async def test_a_host_may_answer_whole_though_it_was_asked_for_a_stream(
 
     assert await setting.text() == "ab"
     assert len(setting.fake.asked) == 1
+
+
+async def test_a_body_that_comes_compressed_is_read_all_the_same(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    body = gzip.compress(delta("a") + delta("b") + FINISH + DONE)
+    setting = make(streams(body[:30], body[30:], content_encoding="gzip"))
+
+    assert await setting.text() == "ab"
+    setting.check_left()
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 405, 422, 501])

@@ -20,6 +20,7 @@ from flowtrio.wire._frames import (
     MessageCommand,
     ResumeCommand,
     decode_command,
+    decode_request,
     encode_accepted,
     encode_events,
     encode_rejected,
@@ -48,6 +49,7 @@ def decode(value: Any) -> Any:
         "NaN",
         "\x00",
         "[" * 100,
+        "[" * 40 + "]" * 40,
         '{"message": "hi"}',
         "é\u2028\U0001f600",
     ],
@@ -243,3 +245,35 @@ def test_replies() -> None:
         "code": "bad_frame",
         "error": "no",
     }
+
+
+# Commands that came as requests
+
+
+@pytest.mark.parametrize("body", [b'{"reason": "enough"}', {"reason": "enough"}])
+def test_a_request_is_the_command_of_its_address_and_body(body: Any) -> None:
+    assert decode_request("cancel", body, DEPTH, run_id="r1") == CancelCommand(
+        type="cancel", run_id="r1", reason="enough"
+    )
+
+
+def test_a_request_without_a_body_is_the_command_of_its_address() -> None:
+    expected = CancelCommand(type="cancel", run_id="r1")
+    assert decode_request("cancel", b"", DEPTH, run_id="r1") == expected
+
+
+@pytest.mark.parametrize("body", [b"{", b"[1]", b"7", b"\xff", b'{"a":' * 40 + b"1" + b"}" * 40])
+def test_a_request_whose_body_is_no_object_is_refused(body: bytes) -> None:
+    with pytest.raises(BadFrame, match="expected a JSON object in the request's body"):
+        decode_request("cancel", body, DEPTH, run_id="r1")
+
+
+@pytest.mark.parametrize("key", ["type", "run_id"])
+def test_a_body_may_not_say_what_the_address_says(key: str) -> None:
+    with pytest.raises(BadFrame, match=f"the address has {key}, the body may not"):
+        decode_request("cancel", {key: "other"}, DEPTH, run_id="r1")
+
+
+def test_a_request_of_an_unknown_type_is_refused() -> None:
+    with pytest.raises(BadFrame, match="unknown type"):
+        decode_request("explode", b"{}", DEPTH)
