@@ -31,7 +31,8 @@ def _works(python: str) -> bool:
 FOUND = [python for python in PYTHONS if _works(python)]
 """Those to test with; where none has its name on the path, the one that runs nox."""
 
-nox.options.sessions = ["lint", "types", "docs", "tests", "browser", "proof"]
+# The tests come last, so that what they say is what is read last.
+nox.options.sessions = ["lint", "types", "docs", "proof", "browser", "tests"]
 
 
 @nox.session
