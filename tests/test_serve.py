@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -22,8 +23,17 @@ import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from flowtrio import ServerLimits
-from flowtrio._serve import Serving, make_config
+from flowtrio import DemoClient, Orchestrator, ServerLimits
+from flowtrio._serve import (
+    CannotServe,
+    Serving,
+    _drop_who_takes_nothing,
+    _make_tls,
+    _watch_signals,
+    make_config,
+    open_stores,
+    serve,
+)
 from flowtrio.testing import check_events
 from flowtrio.wire._sse import SSEDecoder
 from tests.support.command import Server, run, serving, talk
@@ -432,3 +442,133 @@ def test_addresses_are_told_as_they_have_to_be_typed() -> None:
     assert Serving(host="a.example").origins_of("http", 80) == ["http://a.example"]
     assert Serving(host="a.example", certfile="c").origins_of("ws", 443) == ["wss://a.example"]
     assert "http://localhost:81" in Serving(host="::1").origins_of("http", 81)
+
+
+# In this process: what a coverage measurement can see
+
+
+@pytest.mark.parametrize("left_out", ["nothing", "http", "ws"])
+async def test_serve_tells_its_addresses_and_returns_on_a_signal(
+    left_out: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ports = {"port": 0, "ws_port": 0} | {
+        "nothing": {},
+        "http": {"port": None},
+        "ws": {"ws_port": None},
+    }[left_out]
+    async with open_stores(f"sqlite:{tmp_path / 'runs.db'}", 60) as stores:
+        orchestrator = Orchestrator(llm_client=DemoClient(delay=0), **stores)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, orchestrator, Serving(**ports, tokens=(TOKEN,)))
+            printed = ""
+            with trio.fail_after(20):
+                while not printed.endswith("\n"):
+                    await trio.sleep(0.01)
+                    printed += capsys.readouterr().out
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    assert [line.split(":")[0].split()[0] for line in printed.splitlines()] == {
+        "nothing": ["http", "ws", "curl"],
+        "http": ["ws"],
+        "ws": ["http", "curl"],
+    }[left_out]
+
+
+async def test_a_second_signal_and_a_late_end_leave_at_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    async with trio.open_nursery() as nursery:
+        stopping = await nursery.start(_watch_signals, 9.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stopping.wait()
+        await trio.sleep(8.9)
+        assert left == []
+        os.kill(os.getpid(), signal.SIGINT)
+        await trio.sleep(0.05)
+        assert left == [128 + signal.SIGINT]
+        await trio.sleep(0.1)
+        nursery.cancel_scope.cancel()
+
+    assert left == [128 + signal.SIGINT, 1]
+    assert "something has not ended 9 s after the signal" in caplog.text
+
+
+async def test_memory_needs_no_store() -> None:
+    async with open_stores("memory", None) as stores:
+        assert stores == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "keep", "words"),
+    [
+        ("memory", 60.0, "--keep is for an sqlite store"),
+        ("redis:x", None, "expected memory or sqlite:PATH"),
+        ("sqlite:/no/where/x.db", None, "there is no folder /no/where"),
+        ("sqlite:/proc/x.db", None, "can't open the store /proc/x.db"),
+    ],
+)
+async def test_stores_that_cannot_be_had(name: str, keep: float | None, words: str) -> None:
+    with pytest.raises(CannotServe, match=words):
+        async with open_stores(name, keep):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"port": None, "ws_port": None}, "nothing is left to serve"),
+        ({"host": "0.0.0.0"}, "can't listen on 0.0.0.0 for anybody"),
+        ({"certfile": "/nowhere"}, "can't use --certfile /nowhere: No such file"),
+        ({"origins": ("friend",)}, "expected scheme://host"),
+    ],
+)
+async def test_servers_that_cannot_be_had(options: Any, words: str) -> None:
+    orchestrator = Orchestrator(llm_client=DemoClient())
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(CannotServe, match=words), allow_unwrapped=True, flatten_subgroups=True
+    ):
+        await serve(orchestrator, Serving(**{"port": 0, "ws_port": 0, **options}))
+
+
+@pytest.mark.parametrize("which", ["port", "ws_port"])
+async def test_a_taken_port_is_an_error_of_one_line(which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = {"port": 0, "ws_port": 0, which: taken.getsockname()[1]}
+        with pytest.RaisesGroup(
+            pytest.RaisesExc(CannotServe, match="Address already in use"), flatten_subgroups=True
+        ):
+            await serve(Orchestrator(llm_client=DemoClient()), Serving(**ports))
+
+
+def test_a_missing_extra_is_noticed_before_anything_is_opened(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "hypercorn", None)
+    monkeypatch.delitem(sys.modules, "hypercorn.trio", raising=False)
+
+    with pytest.raises(CannotServe, match=r"hypercorn: pip install 'flowtrio\[server\]'"):
+        trio.run(serve, Orchestrator(llm_client=DemoClient()), Serving(port=0, ws_port=0))
+
+
+def test_a_certificate_is_read_for_both(tmp_path: Path) -> None:
+    path = tmp_path / "both.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(path)
+
+    assert _make_tls(Serving(certfile=str(path))) is not None
+    assert make_config(Serving(certfile=str(path))).keyfile == str(path)
+    assert _make_tls(Serving()) is None
+
+
+def test_patience_without_limit_is_left_to_the_kernel() -> None:
+    told: list[Any] = []
+
+    class Socket:
+        def setsockopt(self, *values: int) -> None:
+            told.append(values[2])
+
+    for seconds in (10, 0.0001, 1e9, math.inf):
+        _drop_who_takes_nothing(Socket(), seconds)  # type: ignore[arg-type]
+
+    assert told == [10_000, 1, 2**31 - 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -33,6 +34,7 @@ from flowtrio import (
 from flowtrio.asgi import create_app
 from flowtrio.testing import ScriptedModel, check_events
 from flowtrio.wire._sse import SSEDecoder
+from tests.support.asgi import exchange
 
 TOKEN = "canary-token"
 
@@ -677,3 +679,103 @@ def test_wrong_options_are_refused() -> None:
         create_app(orchestrator, token="a", authenticate=lambda request: "b")
     with pytest.raises(ValueError, match="scheme://host"):
         create_app(orchestrator, origins=["friend.example"])
+
+
+async def test_an_application_leaves_an_orchestrator_open_that_it_found_open() -> None:
+    orchestrator = Orchestrator(agents=[talk])
+    async with orchestrator:
+        async with create_app(orchestrator).lifespan():
+            pass
+        assert orchestrator.is_open
+
+
+async def test_two_first_requests_open_the_orchestrator_once() -> None:
+    orchestrator = Orchestrator(agents=[talk])
+    app = create_app(orchestrator)
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append((await exchange(app, "/ready"))[0]["status"])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+
+    assert answers == [200, 200]
+    assert orchestrator.is_open
+
+
+async def test_an_orchestrator_that_cannot_be_opened_is_told_instead_of_waited_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Broken(Orchestrator):
+        async def __aenter__(self) -> Any:
+            raise OSError("no such store")
+
+    app = create_app(Broken(agents=[talk]))
+    with trio.fail_after(20):
+        health = await exchange(app, "/health")
+        with pytest.raises(RuntimeError, match="expected an open orchestrator"):
+            await exchange(app, "/chat/stream", query_string=b"message=a")
+
+    assert health[0]["status"] == 200
+    assert "no such store" in caplog.text
+
+
+async def test_a_client_that_leaves_within_its_request_starts_nothing() -> None:
+    agent = Talker()
+    sent = await exchange(
+        create_app(Orchestrator(agents=[agent])),
+        "/chat/stream",
+        method="POST",
+        headers=[("content-type", "application/json")],
+        told=[{"type": "http.disconnect"}],
+    )
+
+    assert (sent, agent.begun) == ([], 0)
+
+
+async def test_where_it_is_mounted_the_page_is_below_a_slash() -> None:
+    app = create_app(Orchestrator(agents=[talk]))
+    [start, _] = await exchange(app, "/base/agents", root_path="/base/agents")
+
+    assert start["status"] == 307
+    assert (b"location", b"agents/") in start["headers"]
+
+
+async def test_metrics_are_for_loopback_where_there_is_no_token() -> None:
+    app = create_app(Orchestrator(agents=[talk]))
+    near = await exchange(app, "/metrics")
+    far = await exchange(app, "/metrics", client=("192.0.2.7", 5))
+
+    assert (near[0]["status"], far[0]["status"]) == (200, 403)
+
+
+async def test_a_batch_of_which_a_mode_shows_nothing_sends_nothing(autojump_clock: Any) -> None:
+    async def slow(ctx: RunContext, message: str) -> str:
+        await trio.sleep(1)
+        return message
+
+    app = create_app(Orchestrator(agents=[slow]))
+    sent = await exchange(app, "/chat/stream", query_string=b"message=a&mode=messages")
+    bodies = [message["body"] for message in sent[1:]]
+
+    assert bodies[0] == b"retry: 1000\n\n"
+    assert b'"done"' in bodies[1]
+    assert sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
+    assert len(bodies) == 3
+
+
+async def test_an_answer_that_nobody_takes_is_cut_and_not_ended(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def take(message: Any) -> None:
+        if message.get("body", b"").startswith(b"id:"):
+            await trio.sleep_forever()
+
+    app = create_app(Orchestrator(agents=[talk]), limits=ServerLimits(send=3))
+    with caplog.at_level(logging.INFO, "flowtrio"):
+        sent = await exchange(app, "/chat/stream", query_string=b"message=a", take=take)
+
+    assert all(message.get("more_body", True) for message in sent)
+    assert "a client took nothing for 3" in caplog.text

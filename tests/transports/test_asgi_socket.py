@@ -1,0 +1,115 @@
+"""One WebSocket under ASGI, without a server."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from flowtrio import Orchestrator, RunContext, ServerLimits
+from flowtrio.asgi import create_app
+from tests.support.asgi import exchange
+
+CONNECT = {"type": "websocket.connect"}
+
+
+async def talk(ctx: RunContext, message: str) -> str:
+    return message
+
+
+async def test_a_client_that_takes_nothing_is_left(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Orchestrator(agents=[talk]), limits=ServerLimits(send=3))
+
+    async def take(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            await trio.sleep_forever()
+
+    told = [CONNECT, {"type": "websocket.receive", "text": "hi"}]
+    with caplog.at_level(logging.INFO, "flowtrio"):
+        sent = await exchange(app, "/chat", kind="websocket", told=told, take=take)
+
+    assert [message["type"] for message in sent] == ["websocket.accept"]
+    assert trio.current_time() >= 3
+    assert "a client took nothing for 3" in caplog.text
+
+
+async def test_a_goodbye_is_whole_though_the_server_says_in_its_midst_that_all_is_over() -> None:
+    """As Hypercorn does: what it does behind that, such as closing the connection, is not cut."""
+    app = create_app(Orchestrator(agents=[talk]))
+    is_over = trio.Event()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not sent:
+            return {"type": "websocket.connect"}
+        if len(sent) == 1:
+            return {"type": "websocket.receive", "bytes": b"x"}
+        raise AssertionError("nobody reads behind a refusal")
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.close":
+            is_over.set()
+            await trio.testing.wait_all_tasks_blocked()
+        sent.append(message)
+
+    scope = {
+        "type": "websocket",
+        "path": "/chat",
+        "server": None,
+        "headers": [(b"host", b"localhost")],
+    }
+    await app(scope, receive, send)
+
+    assert sent[-1] == {"type": "websocket.close", "code": 1003, "reason": "expected text"}
+
+
+async def test_draining_closes_though_the_reader_is_told_of_it_first() -> None:
+    app = create_app(Orchestrator(agents=[talk]), drain=0.01)
+    disconnected = trio.Event()
+    is_accepted = trio.Event()
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not is_accepted.is_set():
+            return CONNECT
+        await disconnected.wait()
+        return {"type": "websocket.disconnect", "code": 1012}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            is_accepted.set()
+        elif message["type"] == "websocket.close":
+            disconnected.set()
+            await trio.testing.wait_all_tasks_blocked()
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/chat", "server": None, "headers": [(b"host", b"x")]}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(app, scope, receive, send)
+        await is_accepted.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await app.drain()
+
+    assert sent[-1]["code"] == 1012
+
+
+async def test_a_draining_application_takes_no_more() -> None:
+    app = create_app(Orchestrator(agents=[talk]), drain=0.01)
+    await app.drain()
+    [closed] = await exchange(app, "/chat", kind="websocket", told=[CONNECT])
+    extended = {"websocket.http.response": {}}
+    start, body = await exchange(
+        app, "/chat", kind="websocket", told=[CONNECT], extensions=extended
+    )
+
+    assert closed == {
+        "type": "websocket.close",
+        "code": 1008,
+        "reason": "the server is shutting down",
+    }
+    assert (start["status"], body["body"]) == (503, b"the server is shutting down")
