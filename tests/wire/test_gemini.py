@@ -267,6 +267,14 @@ def test_pieces_make_no_difference(cuts: list[int]) -> None:
     assert hear(*(WHOLE[a:b] for a, b in itertools.pairwise(places))) == hear(WHOLE)
 
 
+def test_an_event_too_large_after_the_finish_mark_fails_nothing() -> None:
+    decoder = gemini_decoder(1000)
+    decoder.receive_data(END())
+
+    assert decoder.receive_data(b"data: " + b"x" * 2000) == []
+    assert decoder.end_of_data()[-1].is_final
+
+
 KEYS: Final = st.sampled_from(
     [
         *("candidates", "content", "parts", "text", "thought", "functionCall", "name", "args"),
