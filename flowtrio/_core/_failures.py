@@ -48,14 +48,22 @@ class Failure:
 
 def describe(exc: BaseException) -> str:
     """``Type: text``, or the type alone where there is no text."""
-    text = clean_text(str(exc))
+    text = _text_of(exc)
     name = type(exc).__name__
     return f"{name}: {text}" if text else name
 
 
 def words_of(exc: BaseException) -> str:
     """The text alone, or the type where there is none: for exceptions of our own."""
-    return clean_text(str(exc)) or type(exc).__name__
+    return _text_of(exc) or type(exc).__name__
+
+
+def _text_of(exc: BaseException) -> str:
+    try:
+        return clean_text(str(exc))
+    except Exception:
+        # An exception that cannot say what it is about is no reason to tell nothing of it.
+        return ""
 
 
 def leaves(exc: BaseException) -> Iterator[BaseException]:

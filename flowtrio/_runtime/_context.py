@@ -362,4 +362,5 @@ async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
 def _text(value: str, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
-    return clean_text(value)
+    # Events hold plain text: an enum's member, say, is one that is more.
+    return clean_text(str.__str__(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from typing import Any
 
 import pytest
@@ -248,3 +249,21 @@ async def test_an_unknown_tool_of_an_agent_without_tools_is_told() -> None:
 
     assert outcomes(played.log) == {"ghost": "error"}
     assert "there are: none" in model.requests[1].messages[-1]["content"]
+
+
+async def test_texts_that_are_more_than_texts_become_plain() -> None:
+    class Step(enum.StrEnum):
+        SEARCH = "search"
+
+    async def body(ctx: RunContext) -> None:
+        await ctx.status(Step.SEARCH)
+        await ctx.custom(Step.SEARCH)
+        async with ctx.message() as out:
+            await out.write(Step.SEARCH)
+
+    played = await play(agent_of(body))
+
+    assert type(only(played.log, T.CUSTOM)[0]["name"]) is str
+    assert type(only(played.log, T.MESSAGE_CHUNK)[0]["chunk"]) is str
+    reasons = [type(data["reason"]) for data in only(played.log, T.STATE_CHANGE)]
+    assert set(reasons) == {str, type(None)}

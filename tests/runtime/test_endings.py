@@ -20,6 +20,7 @@ from flowtrio import (
     RunContext,
     RunFailed,
     StreamEngine,
+    ToolFailed,
     tool,
 )
 from flowtrio.testing import ScriptedModel, check_events
@@ -377,3 +378,30 @@ async def test_a_log_whose_end_is_missing_is_refused(diary: Diary) -> None:
     for broken in (log[:-1], [*log, log[-1]], [event for event in log if event not in ends]):
         with pytest.raises(AssertionError):
             check_events(broken)
+
+
+class Mute(Exception):
+    """It fails where it is asked what it is about."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize("fatal", [True, False])
+def test_an_exception_without_words_ends_a_run_like_any_other(fatal: bool) -> None:
+    @tool(fatal=fatal)
+    async def fails() -> None:
+        raise Mute
+
+    async def agent(ctx: RunContext) -> None:
+        try:
+            await ctx.call(fails)
+        except ToolFailed:
+            raise Mute from None
+
+    # By Trio itself: pytest-trio takes a test that a stray Cancelled ended for one that passed.
+    played = trio.run(play, agent_of(agent))
+
+    check_events(played.log)
+    assert error_of(played.log)["error"] == "Mute"
+    assert outcomes(played.log) == {"fails": "error"}
