@@ -76,7 +76,8 @@ class Hosting:
             nursery, message, tenant_id, session_id, run_id, None, self.resume_window
         )
         hosted = orchestrator._recorder.runs.get((tenant_id, run_id))
-        if hosted is not None and not known:
+        # One that has not begun is another request's attempt, which hears soon that it came late.
+        if hosted is not None and hosted.has_begun.is_set() and not known:
             self._hosted[hosted.key] = hosted.stream
             hosted.stream._run.when_done(lambda: self._forget(hosted.key))
         return run_id
