@@ -176,8 +176,8 @@ async def _start(
             await _start_http(servers, orchestrator, serving, sockets, listeners, stopping)
             url = serving.place("http", port)
             lines = [f"{url}/", *lines, _curl(url, has_token=bool(serving.tokens))]
-    # What is still open of the listeners was ours alone: Hypercorn has its own descriptors.
-    return lines
+        # The listeners are closed here: Hypercorn has descriptors of its own.
+        return lines
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from functools import partial
 from typing import Any
@@ -13,10 +14,12 @@ import trio
 import trio_websocket
 
 from flowtrio import DemoClient, Orchestrator
+from flowtrio._cli import _add_serve
 from flowtrio.asgi import create_app
 from flowtrio.transports import asgi
 from flowtrio.transports.asgi import CONTROLS
 from tests.docs.test_guides import guide, names, rows
+from tests.support.command import serving
 
 METHODS = ("GET", "POST", "DELETE")
 
@@ -108,3 +111,52 @@ async def test_the_websocket_of_the_guide_cancels_the_run_of_a_client_that_leave
         with trio.fail_after(20):
             await ended.wait()
         stop.set()
+
+
+# The command
+
+
+def options_of(text: str) -> dict[str, str]:
+    """The options that a guide tells of, each with its default as it is written."""
+    section = text.partition("## serve")[2]
+    return {
+        name: default.strip("` ")
+        for cell, default, _ in rows(section, "option")[1:]
+        for name in names(cell)
+    }
+
+
+def options_of_the_command() -> dict[str, str]:
+    parser = argparse.ArgumentParser()
+    _add_serve(parser)
+    found = {a.option_strings[-1]: a.default for a in parser._actions if a.dest != "help"}
+    return {name: default for name, default in found.items() if "--limit-" not in name}
+
+
+def test_the_options_of_serve_are_those_of_the_command() -> None:
+    told = options_of(guide("command-line"))
+    there = options_of_the_command()
+
+    assert {*told, "--model", "--agent"} == {*there, "--limit-…"}
+    for name in ("--host", "--port", "--ws-port", "--store", "--log-format"):
+        assert told[name] == str(there[name]), name
+    for name in ("--resume-window", "--drain"):
+        assert told[name] == f"{there[name]} s", name
+
+
+def test_an_option_that_is_not_told_is_noticed() -> None:
+    text = guide("command-line")
+
+    assert options_of(text.replace("| `--drain` |", "| `--patience` |")) != options_of(text)
+
+
+def test_what_serve_prints_stands_in_the_guide() -> None:
+    section = guide("command-line").partition("## serve")[2]
+    shown = section.partition("```text\n")[2].partition("```")[0].splitlines()
+    with serving() as served:
+        ports = [served.page.rsplit(":", 1)[1][:-1], re.findall(r":(\d+)/", served.socket)[0]]
+        printed = [
+            line.replace(ports[0], "8000").replace(ports[1], "8765") for line in served.lines
+        ]
+
+    assert printed == shown
