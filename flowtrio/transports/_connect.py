@@ -39,7 +39,6 @@ from wsproto import ConnectionType, WSConnection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
 from flowtrio._core._exceptions import (
-    FlowtrioError,
     LimitExceeded,
     RemoteProtocolError,
     ReplayGap,
@@ -632,7 +631,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         Raises:
           RunFailed: the run failed.
           RunCancelled: the run was cancelled.
-          FlowtrioError: the run cannot be read to its end; see `receive_batch`.
+          Exception: the run cannot be read to its end; see `receive_batch`.
 
         """
         try:
@@ -640,8 +639,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
                 await self.receive_batch()
         except trio.EndOfChannel:
             pass
-        if self._last_event is None:
-            raise FlowtrioError(f"run {self.run_id!r}: its end was read before")
+        assert self._last_event is not None, "only DONE ends the reading"
         data = self._last_event.data
         if data["status"] == "completed":
             return data["result"]

@@ -71,6 +71,16 @@ async def test_a_whole_conversation_calls_each_tool_once() -> None:
     assert 'search_flights says "a flight to Rome"' in await stream.result()
 
 
+async def test_what_is_to_be_approved_is_called_by_that_word_alone() -> None:
+    agent = Agent(llm_client=DemoClient(delay=0), tools=[search_flights, search_hotels, book])
+    async with StreamEngine() as engine:
+        async with engine.stream(agent, "To Rome.") as stream:
+            events = [event async for event in stream]
+
+    called = [event.data["tool_name"] for event in events if event.type == "tool_call_start"]
+    assert sorted(called) == ["search_flights", "search_hotels"]
+
+
 async def test_the_same_seed_says_the_same() -> None:
     first, again, other = [await ask("Somewhere", SPECS, seed=seed) for seed in (1, 1, 2)]
 
@@ -130,3 +140,16 @@ async def test_contents_in_parts_are_read() -> None:
 
 async def test_an_empty_conversation_is_answered() -> None:
     assert (await DemoClient(delay=0).complete([])).content.startswith('You said: "".')
+
+
+async def test_arguments_fit_schemas_that_were_written_by_hand() -> None:
+    properties = {"kind": {"const": "fast"}, "nothing": {"type": "null"}}
+    parameters = {"type": "object", "properties": properties, "required": list(properties)}
+    spec: Any = {"name": "go", "description": "Go.", "parameters": parameters}
+    completion = await ask("go", [{"type": "function", "function": spec}])
+
+    assert completion.tool_calls[0].arguments == {"kind": "fast", "nothing": None}
+
+
+def test_it_says_what_it_is_made_of() -> None:
+    assert repr(DemoClient(seed=7, delay=0)) == "<DemoClient seed=7 delay=0>"

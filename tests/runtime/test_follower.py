@@ -65,6 +65,39 @@ async def test_it_says_what_it_is(autojump_clock: Any) -> None:
         assert not late.is_live
 
 
+async def test_a_batch_is_what_single_reads_have_left(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("3")
+        log = await read(orchestrator, run_id)
+        async with orchestrator.attach(run_id) as stream:
+            first = await anext(stream)
+            rest = await stream.receive_batch()
+
+    assert [first, *rest] == log
+
+
+async def test_attaching_while_a_start_comes_too_late_reads_what_is_stored(
+    autojump_clock: Any,
+) -> None:
+    class Slow(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            await trio.sleep(1)
+            return await super().create(header)
+
+    logs = []
+    async with Orchestrator(agents=[talks], store=Slow()) as orchestrator:
+        run_id = await orchestrator.start("3", run_id="r")
+        logs.append(await read(orchestrator, run_id))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: orchestrator.start("3", run_id="r"))
+            await trio.testing.wait_all_tasks_blocked()
+            assert orchestrator.attach(run_id).is_live
+            logs.append(await read(orchestrator, run_id))
+
+    check_events(logs[0])
+    assert logs[0] == logs[1]
+
+
 async def test_one_that_was_closed_reads_no_more(autojump_clock: Any) -> None:
     async with Orchestrator(agents=[talks]) as orchestrator:
         stream = orchestrator.attach(await orchestrator.start("3"))
@@ -123,3 +156,21 @@ async def test_the_log_of_a_run_that_its_host_lost_is_told_as_cut(autojump_clock
     assert await stream.receive_batch() == log[:3]
     with pytest.raises(ReplayGap, match="cut short after seq 2"):
         await stream.receive_batch()
+
+
+async def test_a_run_of_which_a_store_knows_nothing_any_more_is_told(autojump_clock: Any) -> None:
+    class Forgetful(MemoryStore):
+        knows = True
+
+        async def header(self, tenant_id: str, run_id: str) -> Any:
+            return await super().header(tenant_id, run_id) if self.knows else None
+
+    store = Forgetful()
+    async with Orchestrator(agents=[talks], store=store) as there:
+        run_id = await there.start("100")
+        stream = Orchestrator(agents=[talks], store=store).attach(run_id)
+        await stream.receive_batch()
+        store.knows = False
+        with pytest.raises(LookupError, match="is known any more"):
+            while True:
+                await stream.receive_batch()

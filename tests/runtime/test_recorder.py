@@ -405,6 +405,7 @@ async def test_a_store_that_fails_ends_the_run_and_its_followers_are_told(
         run_id = await orchestrator.start("100")
         live = await read(orchestrator, run_id)
         late = await read(orchestrator, run_id)
+        assert await read(orchestrator, run_id, after=live[-1].seq) == []
 
     check_events(live)
     error = error_of(live)
@@ -478,6 +479,78 @@ async def test_one_that_is_closed_at_once_has_ended_what_it_started(autojump_clo
 
     check_events(events)
     assert done_of(events)["status"] == "cancelled"
+
+
+async def test_a_start_whose_host_is_cancelled_is_told(autojump_clock: Any) -> None:
+    class Hanging(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            await trio.sleep_forever()
+            raise AssertionError("not reached")
+
+    host = trio.CancelScope()
+
+    async def start() -> None:
+        with pytest.raises(trio.ClosedResourceError, match="its host was cancelled"):
+            await orchestrator.start("1", run_id="r")
+        told.append("r")
+
+    told: list[str] = []
+    orchestrator = Orchestrator(agents=[talks], store=Hanging())
+    async with trio.open_nursery() as nursery:
+        with host:
+            async with orchestrator:
+                nursery.start_soon(start)
+                await trio.testing.wait_all_tasks_blocked()
+                host.cancel()
+
+    assert told == ["r"]
+
+
+async def test_the_runs_of_a_server_that_stops_end_with_its_error(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("100")
+        recorder = orchestrator._recorder
+        async with orchestrator.attach(run_id):
+            [hosted] = recorder.runs.values()
+            assert hosted.seats == 1
+        assert hosted.seats == 0
+        recorder.fail_all("shutdown", "internal", "the server stops")
+        await recorder.wait_idle()
+        assert not recorder.runs
+        events = await log_of(orchestrator, run_id)
+
+    check_events(events)
+    assert error_of(events)["code"] == "shutdown"
+
+
+async def test_a_refused_start_of_which_the_log_cannot_be_removed_is_logged(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Keeping(MemoryStore):
+        async def delete(self, *keys: Any, **options: Any) -> None:
+            raise OSError("read-only")
+
+    orchestrator = Orchestrator(agents=[talks], on_busy="reject", store=Keeping())
+    async with orchestrator:
+        await orchestrator.start("2", session_id="s")
+        with pytest.raises(LimitExceeded):
+            await orchestrator.start("2", session_id="s", run_id="again")
+
+    assert "run again: the store failed" in caplog.text
+
+
+async def test_of_logs_that_no_store_took_the_newest_are_kept(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recorder, "_MOST_CUT", 1)
+    async with Orchestrator(agents=[talks], store=Failing(3)) as orchestrator:
+        for run_id in ("first", "second"):
+            await orchestrator.start("9", run_id=run_id)
+            live = await read(orchestrator, run_id)
+            await orchestrator._recorder.wait_idle()
+            assert await read(orchestrator, run_id) == live
+        with pytest.raises(ReplayGap, match="cut short after seq 2"):
+            await read(orchestrator, "first")
 
 
 # Planted bugs, which the same checks catch

@@ -294,3 +294,53 @@ async def test_two_stores_of_one_file_wait_for_each_other(tmp_path: Path) -> Non
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(two.wait_past, "t", "r", -1)
                 await one.append("t", "r", -1, begun())
+
+
+async def test_a_store_that_is_never_used_makes_no_file(tmp_path: Path) -> None:
+    async with SQLiteStore(tmp_path / "a.db"):
+        pass
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_closing_waits_for_no_more_writes_and_keeps_those_that_were_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.db"
+    store = SQLiteStore(path)
+    await store.create(header())
+    # So long would a write wait for others to share its commit.
+    monkeypatch.setattr(_database, "GROUP_SECONDS", 1000)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.append, "t", "r", -1, begun())
+            await trio.testing.wait_all_tasks_blocked()
+            await store.aclose()
+    with sqlite3.connect(path) as connection:
+        [count] = connection.execute("SELECT COUNT(*) FROM events").fetchone()
+    connection.close()
+
+    assert count == len(begun())
+
+
+async def test_where_files_cannot_be_locked_a_store_works_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_database, "fcntl", None)
+    async with SQLiteStore(tmp_path / "a.db") as store:
+        assert await store.create(header())
+
+
+async def test_what_the_database_refuses_is_rolled_back(tmp_path: Path) -> None:
+    database = _database.open_database(str(tmp_path / "a.db"), lambda connection: None)
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM runs")
+        connection.execute("INSERT INTO nowhere VALUES (1)")
+
+    async with SQLiteStore(tmp_path / "a.db") as store:
+        await store.create(header())
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            await database.write(spoil)
+        assert await store.header("t", "r") is not None
+    await database.release()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import random
 import ssl
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -497,6 +500,156 @@ async def test_a_server_that_is_busy_is_tried_again_and_one_that_refuses_is_not(
             await remote.process("again")
 
     assert str(caught.value) == f"lost {url}: the server answers 403"
+
+
+def refuse_with(code: str, refs: Any = lambda ref: ref) -> Any:
+    async def refuse(peer: Connection) -> None:
+        reply = {"ref": refs((await peer.take())["ref"]), "code": code, "error": "not today"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    return refuse
+
+
+async def answer_all(peer: Connection) -> None:
+    await peer.accept(command := await peer.take())
+    await peer.give(*log_of(command))
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("code", "ref"), [("shutting_down", lambda ref: ref), ("not_resumable", lambda ref: None)]
+)
+async def test_a_server_that_goes_or_lost_our_place_is_asked_again(code: str, ref: Any) -> None:
+    refuse = refuse_with(code, ref)
+    async with open_fake_server(refuse, answer_all) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello")])
+
+
+async def test_too_many_runs_are_a_limit() -> None:
+    refuse = refuse_with("too_many_runs")
+    async with open_fake_server(refuse) as url, flowtrio.connect(url) as remote:
+        with pytest.raises(LimitExceeded) as caught:
+            await remote.process("hello")
+
+    assert caught.value.limit == "runs_per_connection"
+
+
+async def test_a_connection_that_answers_no_ping_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowtrio.transports._connect._PING", 0.2)
+    taken = 0
+
+    async def fall_silent(stream: trio.SocketStream) -> None:
+        nonlocal taken
+        taken += 1
+        if taken > 1:
+            again.set()
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await stream.receive_some()
+        [key] = [
+            line.partition(b":")[2].strip()
+            for line in head.split(b"\r\n")
+            if line.lower().startswith(b"sec-websocket-key")
+        ]
+        accept = base64.b64encode(hashlib.sha1(key + _GUID).digest())
+        await stream.send_all(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Accept: " + accept + b"\r\n\r\n"
+        )
+        await trio.sleep_forever()
+
+    again = trio.Event()
+    async with answering(fall_silent) as url, flowtrio.connect(url):
+        await again.wait()
+
+    assert taken > 1
+
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+# How a stream is used
+
+
+async def test_a_stream_is_used_once_by_one_reader_until_it_is_closed() -> None:
+    async with open_server(waits) as served, connected(served) as remote:
+        stream = remote.process_stream("a", run_id="r")
+        assert repr(stream) == "<RemoteStream run='r' status='initializing'>"
+        assert not stream.cancel(), "it has not begun"
+        async with stream:
+            with pytest.raises(RuntimeError, match="used before"):
+                await stream.__aenter__()
+            await _until_chunk(stream)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.receive_batch)
+                await trio.testing.wait_all_tasks_blocked()
+                with pytest.raises(trio.BusyResourceError):
+                    await anext(stream)
+                nursery.cancel_scope.cancel()
+        attached = remote.attach("other")
+        await attached.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await anext(attached)
+
+
+async def test_a_slow_reader_pauses_the_connection_and_loses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowtrio.transports._connect._BUFFER", 2)
+    async with open_server(talks) as served, connected(served) as remote:
+        events = []
+        async with remote.process_stream("30") as stream:
+            async for event in stream:
+                events.append(event)
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(stream._queue) <= 2
+
+    check_events(events)
+
+
+async def test_calls_are_denied_and_cancelled_over_the_network() -> None:
+    @flowtrio.tool
+    async def hang() -> None:
+        """Hang."""
+        await trio.sleep_forever()
+
+    async def agent(ctx: RunContext, message: str) -> str:
+        assert not await ctx.approve("pay", {})
+        with pytest.raises(flowtrio.ToolFailed):
+            await ctx.call(hang)
+        return "done"
+
+    outcomes = []
+    async with open_server(agent) as served, connected(served) as remote:
+        async with remote.process_stream("go") as stream:
+            async for event in stream:
+                if event.type == "approval_required":
+                    assert stream.deny(event.data["call_id"], "no")
+                if event.type == "tool_call_start":
+                    assert stream.cancel_tool(event.data["call_id"])
+                if event.type == "tool_call_end":
+                    outcomes.append(event.data["outcome"])
+
+    assert outcomes == ["denied", "cancelled"]
+
+
+def test_when_all_is_over_nobody_hears_a_control() -> None:
+    async def main() -> Any:
+        async with open_server(waits) as served, connected(served) as remote:
+            stream = remote.process_stream("a")
+            await _until_chunk(stream)
+            return stream
+
+    stream = trio.run(main)
+    heard: list[bool] = []
+    thread = threading.Thread(target=lambda: heard.append(stream.cancel()))
+    thread.start()
+    thread.join()
+
+    assert heard == [False]
 
 
 async def test_an_unknown_refusal_is_told_with_its_code() -> None:

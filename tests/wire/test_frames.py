@@ -49,6 +49,7 @@ def decode(value: Any) -> Any:
         "NaN",
         "\x00",
         "[" * 100,
+        "[" * 100 + "]" * 100,
         "[" * 40 + "]" * 40,
         '{"message": "hi"}',
         "é\u2028\U0001f600",
@@ -277,3 +278,40 @@ def test_a_body_may_not_say_what_the_address_says(key: str) -> None:
 def test_a_request_of_an_unknown_type_is_refused() -> None:
     with pytest.raises(BadFrame, match="unknown type"):
         decode_request("explode", b"{}", DEPTH)
+
+
+# Requests of their own
+
+
+@pytest.mark.parametrize(
+    ("type_", "body", "keys", "command"),
+    [
+        ("message", {"message": "hi"}, {}, MessageCommand(type="message", message="hi")),
+        ("cancel", b"", {"run_id": "r"}, CancelCommand(type="cancel", run_id="r")),
+        (
+            "approve",
+            b'{"call_id": "c1"}',
+            {"run_id": "r"},
+            ApproveCommand(type="approve", run_id="r", call_id="c1"),
+        ),
+    ],
+)
+def test_a_request_is_a_command(type_: str, body: Any, keys: Any, command: Any) -> None:
+    assert decode_request(type_, body, DEPTH, **keys) == command
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"nonsense", "expected a JSON object in the request's body"),
+        (b"[1]", "expected a JSON object in the request's body"),
+        (b'{"reason": ' + b"[" * 50 + b"]" * 50 + b"}", "expected a JSON object"),
+        (b'{"type": "x", "run_id": "s"}', "the address has run_id, type, the body may not"),
+    ],
+)
+def test_a_request_that_is_none_is_refused(body: bytes, words: str) -> None:
+    with pytest.raises(BadFrame) as caught:
+        decode_request("cancel", body, DEPTH, run_id="r")
+
+    assert caught.value.code == "bad_frame"
+    assert words in caught.value.error
