@@ -1,0 +1,126 @@
+"""A session's refusals: runs of other connections, too many of them, and logs that are cut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from trio.testing import memory_stream_pair
+
+from flowtrio import MemoryStore, Orchestrator, ServerLimits
+from flowtrio._core._events import AgentEvent
+from flowtrio.abc import RunHeader
+from flowtrio.testing import check_events
+from flowtrio.transports._framing import _Replayed
+from tests.support.ws_peer import connect, open_server
+from tests.testing.test_checks import answers
+from tests.transports.test_asgi import as_events
+from tests.transports.test_websocket import events_of, waits
+
+
+async def test_the_run_of_a_connection_that_cannot_come_back_is_nobody_elses() -> None:
+    async with open_server(waits) as served, connect(served) as one, connect(served) as two:
+        await one.send("a")
+        run_id = (await one.until("run_start"))[-1]["run_id"]
+        await two.send(type="message", message="a", run_id=run_id, ref=1)
+        refused = await two.receive()
+
+    assert (refused["type"], refused["ref"], refused["code"]) == ("rejected", 1, "not_resumable")
+
+
+async def test_a_run_that_is_refused_may_be_asked_for_again() -> None:
+    orchestrator = Orchestrator(agents=[waits], on_busy="reject")
+    async with open_server(orchestrator) as served, connect(served) as peer:
+        await peer.send("a")
+        first = (await peer.until("message_chunk"))[-1]["run_id"]
+        await peer.send("b")
+        refused = (await peer.until("rejected"))[-1]
+        await peer.send(type="cancel", run_id=first)
+        await peer.until("done")
+        await peer.send("b")
+        assert (await peer.receive())["type"] == "accepted"
+
+    assert (refused["ref"], refused["code"]) == (None, "session_busy")
+
+
+async def test_following_counts_as_a_run_of_the_connection() -> None:
+    limits = ServerLimits(runs_per_connection=1)
+    async with open_server(waits, limits=limits) as served:
+        async with connect(served) as one, connect(served) as two:
+            await one.send(type="message", message="a", run_id="first")
+            await one.until("message_chunk")
+            await two.send(type="message", message="a", run_id="second")
+            await two.until("message_chunk")
+            await two.send(type="resume", run_id="first", after=-1, ref="more")
+            refused = (await two.until("rejected"))[-1]
+
+    assert (refused["ref"], refused["code"]) == ("more", "too_many_runs")
+
+
+def stored_log() -> list[AgentEvent]:
+    return as_events([{**event, "run_id": "r"} for event in answers()])
+
+
+async def store_with_a_beginning(owner: str) -> MemoryStore:
+    """A store that has three events of a run, which some process goes on with."""
+    store = MemoryStore()
+    names: Any = {"tenant_id": "default", "run_id": "r", "session_id": None, "agent": "a"}
+    await store.create(RunHeader(**names, message="hi", created_at=0.0, owner=owner))
+    await store.append("default", "r", -1, stored_log()[:3])
+    return store
+
+
+async def test_a_run_that_is_deleted_while_it_is_followed_is_told() -> None:
+    store = await store_with_a_beginning("another process")
+    orchestrator = Orchestrator(agents=[waits], store=store)
+    async with open_server(orchestrator) as served, connect(served) as peer:
+        await peer.send(type="resume", run_id="r", after=-1, ref=1)
+        frames = [await peer.receive() for _ in range(4)]
+        await store.delete("default", run_id="r")
+        told = await peer.receive()
+
+    assert as_events(events_of(frames)) == stored_log()[:3]
+    assert (told["type"], told["ref"], told["code"]) == ("rejected", None, "unknown_run")
+
+
+async def test_a_log_that_was_cut_short_is_told_behind_its_last_event() -> None:
+    store = await store_with_a_beginning("us")
+    orchestrator = Orchestrator(agents=[waits], store=store)
+    orchestrator._recorder.owner = "us"
+    async with open_server(orchestrator) as served, connect(served) as peer:
+        await peer.send(type="resume", run_id="r", after=-1, ref=1)
+        frames = [await peer.receive() for _ in range(4)]
+        told = await peer.receive()
+
+    assert as_events(events_of(frames)) == stored_log()[:3]
+    assert (told["type"], told["ref"], told["code"]) == ("rejected", None, "replay_gap")
+
+
+async def test_a_run_that_goes_on_in_another_process_is_followed_to_its_end() -> None:
+    store = await store_with_a_beginning("another process")
+    orchestrator = Orchestrator(agents=[waits], store=store)
+    async with open_server(orchestrator) as served, connect(served) as peer:
+        await peer.send(type="resume", run_id="r", after=-1, ref=1)
+        frames = [await peer.receive() for _ in range(4)]
+        await store.append("default", "r", 2, stored_log()[3:])
+        frames += await peer.until("done")
+
+    check_events(events_of(frames))
+
+
+@pytest.mark.parametrize("received", [b"", b"before"])
+async def test_what_came_with_a_requests_head_is_read_first(received: bytes) -> None:
+    ours, theirs = memory_stream_pair()
+    stream = _Replayed(ours, received)
+    await stream.wait_send_all_might_not_block()
+    await stream.send_all(b"out")
+    await theirs.send_all(b"after")
+    await theirs.send_eof()
+    read = b""
+    while data := await stream.receive_some():
+        read += data
+    await stream.aclose()
+
+    assert read == received + b"after"
+    assert await theirs.receive_some() == b"out"
+    assert await theirs.receive_some() == b""
