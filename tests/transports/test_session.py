@@ -12,6 +12,8 @@ from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader
 from flowtrio.testing import check_events
 from flowtrio.transports._framing import _Replayed
+from flowtrio.transports._session import apply
+from flowtrio.wire._frames import MessageCommand
 from tests.support.ws_peer import connect, open_server
 from tests.testing.test_checks import answers
 from tests.transports.test_asgi import as_events
@@ -124,3 +126,10 @@ async def test_what_came_with_a_requests_head_is_read_first(received: bytes) -> 
     assert read == received + b"after"
     assert await theirs.receive_some() == b"out"
     assert await theirs.receive_some() == b""
+
+
+def test_to_start_a_run_is_no_control() -> None:
+    follower = Orchestrator(agents=[waits]).attach("r")
+
+    with pytest.raises(AssertionError, match="not a control"):
+        apply(follower, MessageCommand(type="message", message="hi"))

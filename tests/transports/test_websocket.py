@@ -23,6 +23,7 @@ from flowtrio import (
     tool,
 )
 from flowtrio.testing import ScriptedModel, check_events
+from flowtrio.transports.websocket import _PIECE, _address, _pieces
 from tests.support.ws_peer import Served, connect, frame, open_server, read_all, upgraded
 
 
@@ -632,3 +633,21 @@ async def test_nothing_is_left_of_a_connection() -> None:
                 await peer.ask("hi")
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert trio.lowlevel.current_statistics().tasks_living == before
+
+
+def test_texts_are_written_in_pieces_of_a_size() -> None:
+    large, small = "x" * _PIECE, "y"
+
+    assert list(_pieces([small, small])) == [[small, small]]
+    assert list(_pieces([small, large, small])) == [[small, large], [small]]
+    assert list(_pieces([large, small, large])) == [[large], [small, large]]
+    assert list(_pieces([])) == []
+
+
+async def test_a_client_that_has_gone_has_no_address() -> None:
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    async with listener:
+        client = await trio.open_tcp_stream(*listener.socket.getsockname())
+        async with client, await listener.accept() as served:
+            assert _address(served) == "127.0.0.1"
+        assert _address(served) is None
