@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
-from trio.testing import memory_stream_pair
+import trio
+from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
 from flowtrio import MemoryStore, Orchestrator, ServerLimits
 from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader
 from flowtrio.testing import check_events
 from flowtrio.transports._framing import _Replayed
-from flowtrio.transports._session import apply
+from flowtrio.transports._hosting import Hosting
+from flowtrio.transports._session import Session, apply
 from flowtrio.wire._frames import MessageCommand
 from tests.support.ws_peer import connect, open_server
 from tests.testing.test_checks import answers
@@ -133,3 +136,37 @@ def test_to_start_a_run_is_no_control() -> None:
 
     with pytest.raises(AssertionError, match="not a control"):
         apply(follower, MessageCommand(type="message", message="hi"))
+
+
+async def test_a_follower_that_ends_does_not_forget_the_one_after_it() -> None:
+    orchestrator = Orchestrator(agents=[waits], store=await store_with_a_beginning("us"))
+    orchestrator._recorder.owner = "us"
+    hosting = Hosting(orchestrator, ServerLimits(), False, 60)
+    frames: list[Any] = []
+
+    async def take(session: Session, count: int) -> None:
+        while len(frames) < count:
+            said = await session.outgoing.receive()
+            assert isinstance(said, list)
+            frames.extend(map(json.loads, said))
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            session = Session(
+                hosting=hosting, tenant_id="default", nursery=nursery, may_come_back=True
+            )
+            for ref in (1, 2):
+                # The first has come to the cut, and nobody takes yet what it says of that.
+                resume = {"type": "resume", "run_id": "r", "after": -1, "ref": ref}
+                nursery.start_soon(session.receive, json.dumps(resume))
+                await wait_all_tasks_blocked()
+                await take(session, [4, 9][ref - 1])
+                await wait_all_tasks_blocked()
+                assert list(session._following) == ["r"]
+            await take(session, 10)
+            await wait_all_tasks_blocked()
+            assert not session._following
+            nursery.cancel_scope.cancel()
+
+    told = [frame.get("ref", frame.get("seq")) for frame in frames]
+    assert told == [1, 0, 1, 2, None, 2, 0, 1, 2, None]
