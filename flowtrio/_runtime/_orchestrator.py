@@ -247,7 +247,12 @@ class Orchestrator:
             is gone, its ``values`` are a `ReplayGap` too.
           patience: Seconds that the run waits for this reader at most, when it reads too slowly.
 
+        Raises:
+          ValueError: *after* is no sequence number, or *mode* is not one of the modes.
+
         """
+        if isinstance(after, bool) or not isinstance(after, int) or after < -1:
+            raise ValueError(f"after={after!r}: expected the last seq that was seen, or -1")
         return Follower(
             self._recorder,
             tenant_id,

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from flowtrio import AgentEvent, MemoryStore, Orchestrator, ReplayGap, RunContext
-from flowtrio.testing import check_events
+from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime.test_recorder import log_of, read, talks
 
 
@@ -174,3 +174,11 @@ async def test_a_run_of_which_a_store_knows_nothing_any_more_is_told(autojump_cl
         with pytest.raises(LookupError, match="is known any more"):
             while True:
                 await stream.receive_batch()
+
+
+@pytest.mark.parametrize("after", ["3", -2, 1.5, True, None])
+def test_a_place_that_is_no_sequence_number_is_refused(after: Any) -> None:
+    orchestrator = Orchestrator(llm_client=ScriptedModel())
+
+    with pytest.raises(ValueError, match="expected the last seq that was seen, or -1"):
+        orchestrator.attach("r1", after)
