@@ -160,6 +160,7 @@ async def _start(
     lines: list[str] = []
     async with AsyncExitStack() as opened:
         listeners: list[trio.SocketListener] = []
+        url = ""
         origins, sockets = list(serving.origins), list[str]()
         if serving.port is not None:
             listeners = await _listen(serving.host, serving.port)
@@ -167,6 +168,7 @@ async def _start(
                 opened.push_async_callback(listener.aclose)
                 _drop_who_takes_nothing(listener.socket, serving.limits.send)
             port = _port_of(listeners)
+            url = serving.place("http", port)
             origins += serving.origins_of("http", port)
         if serving.ws_port is not None:
             ws_port = await _start_websocket(servers, orchestrator, serving, origins, tls, stopping)
@@ -174,7 +176,6 @@ async def _start(
             lines.append(f"{serving.place('ws', ws_port)}/chat")
         if listeners:
             await _start_http(servers, orchestrator, serving, sockets, listeners, stopping)
-            url = serving.place("http", port)
             lines = [f"{url}/", *lines, _curl(url, has_token=bool(serving.tokens))]
         # The listeners are closed here: Hypercorn has descriptors of its own.
         return lines

@@ -84,10 +84,10 @@ class FallbackClient:
         """Ask for one reply and give it whole."""
         builder = CompletionBuilder()
         async with self.stream_completion(messages, tools, **options) as reply:
-            async for chunk in reply:
-                if (completion := builder.add(chunk)) is not None:
-                    return completion
-        raise AssertionError("a reply ends with its final chunk or an error")
+            # A reply of ours ends with its final chunk, or raises.
+            while (completion := builder.add(await anext(reply))) is None:
+                pass
+        return completion
 
     def statistics(self) -> FallbackStatistics:
         """A snapshot for debugging; never to be used for logic."""

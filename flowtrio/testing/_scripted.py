@@ -174,7 +174,7 @@ class ScriptedReply(AsyncIterator[Chunk]):
                     await trio.sleep(step)
                 case BaseException():
                     raise step
-                case Chunk():
+                case _:
                     if step.is_final:
                         self._steps.clear()
                         self._close()

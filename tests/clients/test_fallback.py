@@ -256,3 +256,22 @@ async def test_it_is_a_client_like_any_other() -> None:
         return FallbackClient([Failing(), Answering()])
 
     await check_llm_client(make)
+
+
+async def test_a_reply_that_keeps_its_own_limits_is_not_limited_twice(
+    autojump_clock: MockClock,
+) -> None:
+    class Limited:
+        """A client whose replies watch over themselves, as ours over HTTP do."""
+
+        limits = ModelLimits(first_token=1)
+
+        def stream_completion(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+            reply: Any = ScriptedModel([5, "late, and allowed"]).stream_completion(messages)
+            reply.limits = self.limits
+            return reply
+
+    client = FallbackClient([Limited(), ScriptedModel("never asked")])
+
+    assert (await client.complete(ASKED)).content == "late, and allowed"
+    assert client.statistics().failures == (0, 0)

@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from flowtrio import EventType, RunContext, ToolCall, tool
+from flowtrio._runtime._calls import _Thread
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import only, play, runner
 
@@ -335,3 +336,19 @@ async def step(ctx: RunContext, size: int) -> int:
     exec(compile(source, "module", "exec", dont_inherit=True), names)
 
     assert set(tool(names["step"]).parameters["properties"]) == {"size"}
+
+
+async def test_a_thread_that_nobody_waits_for_any_more_does_not_begin() -> None:
+    ran: list[str] = []
+    limiter = trio.CapacityLimiter(1)
+    thread = _Thread(lambda: ran.append("too late"))
+    thread.limiter = limiter
+    await limiter.acquire_on_behalf_of(thread)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await thread.wait()
+
+    await thread.work()
+
+    assert ran == []
+    assert limiter.borrowed_tokens == 0

@@ -209,3 +209,26 @@ async def test_a_secret_in_the_repr_is_caught() -> None:
 
     with pytest.raises(AssertionError, match="the secret is seen"):
         await check_llm_client(making(Telling([FINAL])), secret="sk-canary")
+
+
+async def test_a_reply_that_cannot_be_closed_passes() -> None:
+    class Unclosable:
+        """A plain iterator: whoever asked closes a reply where it has an aclose."""
+
+        def __init__(self) -> None:
+            self.chunks = [Chunk(content="x"), FINAL]
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Chunk:
+            await trio.lowlevel.checkpoint()
+            if not self.chunks:
+                raise StopAsyncIteration
+            return self.chunks.pop(0)
+
+    class Client:
+        def stream_completion(self, messages: Any, tools: Any = None, **options: Any) -> Any:
+            return Unclosable()
+
+    await check_llm_client(making(Client()))

@@ -11,7 +11,7 @@ import attrs
 import pytest
 import trio
 
-from flowtrio import MemoryStore, SQLiteStore
+from flowtrio import LocalProtocolError, MemoryStore, SQLiteStore
 from flowtrio.testing import check_event_store
 
 
@@ -65,6 +65,14 @@ class TakesAnything(MemoryStore):
         log.events.extend(events)
         log.last = log.events[-1].seq if events else log.last
         log.news.unpark_all()
+
+
+class RefusesByAWordOfItsOwn(MemoryStore):
+    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+        try:
+            await super().append(tenant_id, run_id, after, events)
+        except LocalProtocolError as exc:
+            raise ValueError("no") from exc
 
 
 class TakesSome(MemoryStore):
@@ -164,6 +172,7 @@ class KeepsDatesOnly(MemoryStore):
         ForgetsWhoOwnsIt,
         OneTenant,
         TakesAnything,
+        RefusesByAWordOfItsOwn,
         TakesSome,
         IsCutShort,
         IgnoresLimits,

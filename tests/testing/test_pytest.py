@@ -26,6 +26,8 @@ PROJECT = Path(__file__).parents[2]
 
 def run_pytest(folder: Path, *arguments: str) -> str:
     """What pytest prints in a project of its own; our plugin comes by its entry point."""
+    # A configuration of its own: temporary folders may lie below a project that has one.
+    (folder / "pytest.ini").write_text("[pytest]\n")
     command = [sys.executable, "-m", "pytest", "-p", "no:anyio", "-q"]
     env = {"PYTHONPATH": str(PROJECT), "PATH": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": ""}
     done = subprocess.run(
