@@ -8,12 +8,15 @@ import trio
 
 from ._exchange import Receive, Scope, Send
 from ._hosting import Hosting
-from ._session import Goodbye, Session, TooManyBadMessages
+from ._session import (
+    BATCH_SUBPROTOCOL,
+    Goodbye,
+    Session,
+    TooManyBadMessages,
+    choose_subprotocol,
+)
 
 logger: logging.Logger = logging.getLogger("flowtrio")
-
-SUBPROTOCOL = "flowtrio.v1"
-BATCH_SUBPROTOCOL = "flowtrio.batch.v1"
 
 
 async def serve_socket(
@@ -35,8 +38,7 @@ async def serve_socket(
       sessions: Where the session is to be found while it lives.
 
     """
-    ours = (SUBPROTOCOL, BATCH_SUBPROTOCOL)
-    subprotocol = next((name for name in scope.get("subprotocols", ()) if name in ours), None)
+    subprotocol = choose_subprotocol(scope.get("subprotocols", ()))
     await send({"type": "websocket.accept", "subprotocol": subprotocol})
     async with trio.open_nursery() as nursery:
         session = Session(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, assert_never
 
 import attrs
@@ -51,8 +52,17 @@ if TYPE_CHECKING:
 
 
 logger: logging.Logger = logging.getLogger("flowtrio")
+SUBPROTOCOL: Final = "flowtrio.v1"
+"""One event a frame."""
+BATCH_SUBPROTOCOL: Final = "flowtrio.batch.v1"
+"""All events that are ready in one frame."""
 
 _NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
+
+
+def choose_subprotocol(offered: Iterable[str]) -> str | None:
+    """The first subprotocol that a client offers and we speak."""
+    return next((name for name in offered if name in (SUBPROTOCOL, BATCH_SUBPROTOCOL)), None)
 
 
 class TooManyBadMessages(Exception):

@@ -28,7 +28,14 @@ from flowtrio._core._limits import ServerLimits
 from ._access import Access, Refused, subprotocols_of
 from ._framing import ConnectionClosed, Framing
 from ._head import Head, encode_response, read_head
-from ._session import Goodbye, Hosting, Session, TooManyBadMessages
+from ._session import (
+    BATCH_SUBPROTOCOL,
+    Goodbye,
+    Hosting,
+    Session,
+    TooManyBadMessages,
+    choose_subprotocol,
+)
 
 if TYPE_CHECKING:
     from flowtrio._runtime._orchestrator import Orchestrator
@@ -38,9 +45,6 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 PATHS = ("/", "/chat", "/ws")
 """Where a WebSocket is served."""
-
-SUBPROTOCOL = "flowtrio.v1"
-BATCH_SUBPROTOCOL = "flowtrio.batch.v1"
 
 _PIECE = 64 * 1024
 """Characters that are written to a connection at once, or one text."""
@@ -227,7 +231,7 @@ class _Server:
             raise Refused(500, "the server could not tell who you are") from None
 
     async def _upgrade(self, stream: trio.abc.Stream, head: Head, tenant_id: str) -> None:
-        subprotocol = _choose_subprotocol(head)
+        subprotocol = choose_subprotocol(subprotocols_of(head.request.headers))
         framing = Framing(stream, head.raw, self.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(framing.read)
@@ -318,12 +322,6 @@ def _pieces(texts: list[str]) -> Iterator[list[str]]:
             piece, size = [], 0
     if piece:
         yield piece
-
-
-def _choose_subprotocol(head: Head) -> str | None:
-    """The first that the client offers and we speak."""
-    ours = (SUBPROTOCOL, BATCH_SUBPROTOCOL)
-    return next((name for name in subprotocols_of(head.request.headers) if name in ours), None)
 
 
 def _address(transport: trio.SocketStream) -> str | None:
