@@ -242,6 +242,7 @@ export class Turn {
   /** It did not start, or cannot be followed any further. @param {string} code @param {string} text */
   fail(code, text) {
     this.isOver = true;
+    this.flush();
     this.#settle("error", "Failed");
     this.answer.append(el("div", "failure", el("strong", "", code), el("p", "", text)));
   }
@@ -382,6 +383,8 @@ export class Turn {
   /** @param {any} data */
   #onDone({ status, usage, duration: seconds, events, result }) {
     this.isOver = true;
+    // Now, not with the next frame: who reads that it is completed finds all of it.
+    this.flush();
     this.#settle(status, word(STATUSES, status));
     const tokens = (usage?.prompt_tokens ?? 0) + (usage?.completion_tokens ?? 0);
     const figures = [duration(seconds), `${events} events`];
