@@ -265,7 +265,10 @@ PLANTED = {
         "from flowtrio._runtime._log import EventLog",
     ),
     "a store in a client": ("flowtrio.clients._planted", "from flowtrio.stores import memory"),
-    "a client in a store": ("flowtrio.stores.planted", "from ..clients._http import fold"),
+    "a client in a store": (
+        "flowtrio.stores.planted",
+        "from ..clients._stream import stream_reply",
+    ),
     "a client in a transport": ("flowtrio.transports.planted", "import flowtrio.clients._openai"),
     "httpx in a transport": ("flowtrio.transports.planted", "import httpx"),
     "the testing kit in a transport": ("flowtrio.transports.planted", "import flowtrio.testing"),

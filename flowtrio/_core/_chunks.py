@@ -7,13 +7,16 @@ at the end. Chunks are made for every token, so they are msgspec Structs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from decimal import Decimal
 from io import StringIO
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import attrs
 import msgspec
+
+from ._exceptions import RemoteProtocolError
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 """Why a model stopped by itself; a run adds ``cancelled`` and ``error``."""
@@ -197,3 +200,32 @@ class CompletionBuilder:
             model=chunk.model,
             carry=chunk.carry,
         )
+
+
+class ClosableReply(Protocol):
+    """A reply on its way that can be left."""
+
+    def __aiter__(self) -> AsyncIterator[Chunk]:
+        """Give its chunks."""
+        ...
+
+    async def aclose(self) -> None:
+        """Leave the rest unsaid."""
+        ...
+
+
+async def fold(reply: ClosableReply) -> Completion:
+    """Read a reply up to its final chunk, close it, and give it whole.
+
+    Raises:
+      RemoteProtocolError: it ended without a final chunk; code ``stream_cut``.
+
+    """
+    builder = CompletionBuilder()
+    async with aclosing(reply):
+        async for chunk in reply:
+            if (completion := builder.add(chunk)) is not None:
+                return completion
+    raise RemoteProtocolError(
+        "the model's stream ended without its finish mark", code="stream_cut", retryable=True
+    )

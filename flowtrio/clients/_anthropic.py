@@ -12,8 +12,8 @@ from flowtrio.wire._anthropic import anthropic_decoder, decode_completion
 from flowtrio.wire._anthropic_requests import encode_request
 
 from ._client import HttpClient
-from ._host import HttpRequest, ModelHost
-from ._http import ModelRequest
+from ._host import ModelHost
+from ._request import HttpRequest, ModelRequest
 
 _BASE_URL = "https://api.anthropic.com"
 

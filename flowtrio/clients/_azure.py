@@ -12,8 +12,8 @@ from flowtrio.abc import ToolSpec
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._http import ModelRequest
 from ._openai import PATHS, Api, check_api, make_request
+from ._request import ModelRequest
 
 _VERSIONS: dict[Api, str] = {"chat": "2024-10-21", "responses": "2025-04-01-preview"}
 """The version of Azure's interface for each protocol: the oldest that can all that we ask for."""

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from flowtrio._core._chunks import Completion
+from flowtrio._core._chunks import Completion, fold
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import Message, ToolSpec
 
 from ._host import ClientStatistics, ModelHost
-from ._http import CompletionStream, ModelRequest, fold, stream_reply
+from ._request import ModelRequest
+from ._stream import CompletionStream, stream_reply
 
 
 class HttpClient(abc.ABC):

@@ -11,8 +11,8 @@ from flowtrio.abc import ToolSpec
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._http import ModelRequest
 from ._openai import PATHS, make_request
+from ._request import ModelRequest
 
 _BASE_URL = "https://dashscope.aliyuncs.com"
 _PREFIX = "compatible-mode/v1"

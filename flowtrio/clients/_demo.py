@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolArgs, ToolCall, Usage
+from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, fold
 from flowtrio.abc import Message, ToolSpec
 
 from ._here import check_trio
@@ -60,12 +60,7 @@ class DemoClient:
         **options: Any,
     ) -> Completion:
         """The same reply as a whole, after the same time."""
-        builder = CompletionBuilder()
-        completion = None
-        async for chunk in self.stream_completion(messages, tools, **options):
-            completion = builder.add(chunk)
-        assert completion is not None
-        return completion
+        return await fold(self.stream_completion(messages, tools, **options))
 
 
 class DemoReply(AsyncIterator[Chunk]):

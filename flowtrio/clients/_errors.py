@@ -1,4 +1,4 @@
-"""What a model's host says when it refuses, as a `ProviderError`."""
+"""What a model's host says when it refuses, or does not answer, as a `ProviderError`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,17 @@ def error_of_response(
             "code": code[:200] or None,
             "words": told.get("words"),
         },
+    )
+
+
+def unreachable(exc: Exception, host: str) -> ProviderError:
+    """Describe that no answer came; *exc* is the library's."""
+    # A certificate does not become valid by asking again.
+    is_certificate = "CERTIFICATE" in str(exc).upper()
+    return ProviderError(
+        f"the model's host {host} could not be reached: {type(exc).__name__}",
+        code="connection_failed",
+        retryable=not is_certificate,
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 import attrs
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder
+from flowtrio._core._chunks import Chunk, Completion, fold
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import LLMClient, Message, ToolSpec
@@ -82,12 +82,7 @@ class FallbackClient:
         **options: Any,
     ) -> Completion:
         """Ask for one reply and give it whole."""
-        builder = CompletionBuilder()
-        async with self.stream_completion(messages, tools, **options) as reply:
-            # A reply of ours ends with its final chunk, or raises.
-            while (completion := builder.add(await anext(reply))) is None:
-                pass
-        return completion
+        return await fold(self.stream_completion(messages, tools, **options))
 
     def statistics(self) -> FallbackStatistics:
         """A snapshot for debugging; never to be used for logic."""

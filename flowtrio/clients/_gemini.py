@@ -12,8 +12,8 @@ from flowtrio.abc import ToolSpec
 from flowtrio.wire._gemini import decode_completion, encode_request, gemini_decoder
 
 from ._client import HttpClient
-from ._host import HttpRequest, ModelHost
-from ._http import ModelRequest
+from ._host import ModelHost
+from ._request import HttpRequest, ModelRequest
 
 _BASE_URL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"

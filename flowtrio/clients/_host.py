@@ -19,6 +19,7 @@ import trio
 from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
+from ._request import HttpRequest
 from ._watch import Watch
 
 PLACES = 100
@@ -29,14 +30,6 @@ SLOTS = 90
 
 CLOSE = 1.0
 """Seconds for closing a connection: a TLS goodbye may wait for the other side."""
-
-
-@attrs.frozen
-class HttpRequest:
-    """What is posted where."""
-
-    url: str
-    body: dict[str, Any] = attrs.field(repr=False)
 
 
 @attrs.frozen(kw_only=True)

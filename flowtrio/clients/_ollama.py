@@ -12,8 +12,8 @@ from flowtrio.abc import ToolSpec
 from flowtrio.wire._ollama import decode_completion, encode_request, ollama_decoder
 
 from ._client import HttpClient
-from ._host import HttpRequest, ModelHost
-from ._http import ModelRequest
+from ._host import ModelHost
+from ._request import HttpRequest, ModelRequest
 
 _PORT = 11434
 

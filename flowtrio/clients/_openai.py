@@ -11,8 +11,8 @@ from flowtrio.abc import ToolSpec
 from flowtrio.wire import _openai_chat, _openai_input, _openai_responses
 
 from ._client import HttpClient
-from ._host import HttpRequest, ModelHost
-from ._http import ModelRequest
+from ._host import ModelHost
+from ._request import HttpRequest, ModelRequest
 
 Api: TypeAlias = Literal["chat", "responses"]
 """OpenAI's protocols: chat completions, which many servers speak, and Responses."""

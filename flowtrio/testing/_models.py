@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolCall
+from flowtrio._core._chunks import Chunk, Completion, ToolCall, fold
 
 from ._requests import check_messages
 from ._scripted import CUT, ScriptedReply, Step
@@ -68,11 +68,7 @@ class SimulatedModel:
         **options: Any,
     ) -> Completion:
         """Play the same turn and give it whole."""
-        builder = CompletionBuilder()
-        async for chunk in self.stream_completion(messages, tools, **options):
-            if (completion := builder.add(chunk)) is not None:
-                return completion
-        raise SimulatedFailure("the turn was cut: it has no completion")
+        return await fold(self.stream_completion(messages, tools, **options))
 
 
 def _played(turn: tuple[Step, ...], offered: set[str]) -> Iterator[Step]:

@@ -19,7 +19,7 @@ from typing import Any, Self
 import msgspec
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder
+from flowtrio._core._chunks import Chunk, Completion, fold
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
 from flowtrio._core._values import check_json
 from flowtrio.abc import LLMClient
@@ -57,12 +57,7 @@ class _Client(abc.ABC):
         **options: Any,
     ) -> Completion:
         """Ask for one reply and give it whole."""
-        builder = CompletionBuilder()
-        async with self.stream_completion(messages, tools, **options) as reply:
-            async for chunk in reply:
-                if (completion := builder.add(chunk)) is not None:
-                    return completion
-        raise RemoteProtocolError("the reply ended without its finish mark", code="stream_cut")
+        return await fold(self.stream_completion(messages, tools, **options))
 
 
 class _Reply(AsyncIterator[Chunk]):

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, Self, TypeAlias
 import attrs
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolArgs, ToolCall, Usage
+from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, fold
 
 from ._requests import check_messages
 
@@ -104,12 +104,7 @@ class ScriptedModel:
         **options: Any,
     ) -> Completion:
         """Play the next turn and give it whole."""
-        builder = CompletionBuilder()
-        async with self.stream_completion(messages, tools, **options) as reply:
-            async for chunk in reply:
-                if (completion := builder.add(chunk)) is not None:
-                    return completion
-        raise AssertionError("the turn was cut: it has no completion")
+        return await fold(self.stream_completion(messages, tools, **options))
 
     def check(self) -> None:
         """Assert that each turn was asked for, and nothing else.

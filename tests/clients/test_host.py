@@ -16,7 +16,6 @@ from flowtrio._core._limits import ModelLimits
 from flowtrio.clients._host import (
     CLOSE,
     SLOTS,
-    HttpRequest,
     ModelHost,
     check_base_url,
     check_headers,
@@ -25,6 +24,7 @@ from flowtrio.clients._host import (
     library_of_response,
     places_of,
 )
+from flowtrio.clients._request import HttpRequest
 from tests.support.fake_host import FakeHost, speaks
 
 KEY = "sk-canary-8531"

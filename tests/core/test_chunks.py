@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -18,6 +18,8 @@ from flowtrio._core._chunks import (
     ToolCall,
     Usage,
 )
+from flowtrio._core._chunks import fold as fold_reply
+from flowtrio._core._exceptions import RemoteProtocolError
 
 PROPERTY: Final = settings(
     max_examples=200, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
@@ -282,3 +284,39 @@ def test_the_text_is_kept_once_however_many_chunks_it_came_in() -> None:
 
     assert held == ["ab" * 10_000, "c" * 10_000]
     assert builder._parts == []
+
+
+# Folding a reply on its way
+
+
+class Reply(AsyncIterator[Chunk]):
+    """Gives these chunks."""
+
+    def __init__(self, *chunks: Chunk) -> None:
+        self._chunks = iter(chunks)
+        self.is_left = False
+
+    async def __anext__(self) -> Chunk:
+        for chunk in self._chunks:
+            return chunk
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        self.is_left = True
+
+
+async def test_a_reply_without_a_final_chunk_does_not_fold() -> None:
+    reply = Reply(Chunk(content="a"))
+    with pytest.raises(RemoteProtocolError, match="without its finish mark") as caught:
+        await fold_reply(reply)
+
+    assert (caught.value.code, caught.value.retryable) == ("stream_cut", True)
+    assert reply.is_left
+
+
+async def test_nothing_is_read_behind_the_final_chunk() -> None:
+    reply = Reply(Chunk(content="a", is_final=True), Chunk(content="b"))
+
+    assert (await fold_reply(reply)).content == "a"
+    assert reply.is_left
+    assert (await anext(reply)).content == "b"

@@ -14,7 +14,7 @@ from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 
 import flowtrio.testing
-from flowtrio import Chunk, ToolCall, tool
+from flowtrio import Chunk, RemoteProtocolError, ToolCall, tool
 from flowtrio.testing import (
     Fault,
     Reader,
@@ -161,7 +161,7 @@ async def test_a_model_plays_the_turn_that_the_conversation_has_come_to() -> Non
     assert (await model.complete([user, said], offered)).tool_calls[0].name == "look"
     assert (await model.complete([user, said])).tool_calls == []
     assert (await model.complete([user, said, said, said])).content == "done"
-    with pytest.raises(SimulatedFailure, match="the turn was cut"):
+    with pytest.raises(RemoteProtocolError, match="without its finish mark"):
         await model.complete([user, said, said])
     assert model.open_replies == 0
 

@@ -1,0 +1,52 @@
+"""What is posted to a model's host, and how its answer is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import attrs
+
+from flowtrio._core._chunks import Chunk
+
+
+@attrs.frozen
+class HttpRequest:
+    """What is posted where."""
+
+    url: str
+    body: dict[str, Any] = attrs.field(repr=False)
+
+
+class Decoder(Protocol):
+    """One reply's bytes to chunks, without I/O."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish mark was seen."""
+        ...
+
+    def receive_data(self, data: bytes, /) -> list[Chunk]:
+        """Take a piece of the body; give the chunks that it completes."""
+        ...
+
+    def end_of_data(self) -> list[Chunk]:
+        """The body ended: give what is still to come, the final chunk last."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class ModelRequest:
+    """What a client asks, and how the answer is read."""
+
+    ask: Callable[[bool], HttpRequest]
+    """Makes the request: for a stream if True, for a whole answer if False."""
+    wants_stream: bool = True
+    decoder: Callable[[], Decoder]
+    decode_whole: Callable[[bytes], list[Chunk]]
+    content_type: str = "text/event-stream"
+    """Of a streamed answer."""
+
+    def as_whole(self) -> ModelRequest:
+        """The same, asked for a whole answer from the start."""
+        return attrs.evolve(self, wants_stream=False)

@@ -1,0 +1,146 @@
+"""A reply as an iterator of chunks, which may be left at any time.
+
+Between two chunks no scope is open and no task runs, so there is nothing to close but the
+connection: by ``aclose``, by a read that fails or is cancelled, or, where the iterator is dropped,
+by a task of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Self
+
+import trio
+from trio.lowlevel import checkpoint_if_cancelled
+
+from flowtrio._core._chunks import Chunk
+from flowtrio._core._exceptions import DeadlineExceeded
+from flowtrio._core._limits import ModelLimits
+
+from ._exchange import Exchange
+from ._here import check_trio
+from ._host import ModelHost
+from ._request import ModelRequest
+
+
+def stream_reply(host: ModelHost, request: ModelRequest) -> CompletionStream:
+    """Make a reply's iterator; nothing is sent before its first step."""
+    return CompletionStream(Exchange(host, request), host.limits)
+
+
+class CompletionStream(AsyncIterator[Chunk]):
+    """One reply on its way: an iterator of chunks, the last one with ``is_final``.
+
+    Nothing is sent before the first step. May be left at any time, by ``break`` too; ``aclose`` and
+    ``async with`` close the connection before they return, a dropped iterator as soon as Trio runs.
+    One task may read at a time. After an error, or a read that was cancelled, it is closed.
+    """
+
+    __slots__ = ("__weakref__", "_exchange", "_is_reading", "_token", "limits")
+
+    def __init__(self, exchange: Exchange, limits: ModelLimits | None) -> None:
+        self._exchange = exchange
+        self._is_reading = False
+        self._token: trio.lowlevel.TrioToken | None = None
+        self.limits: ModelLimits | None = limits
+        """Bounds of each wait for the host; None where the caller watches, as a run does."""
+
+    async def __aenter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close it."""
+        await self.aclose()
+
+    def __aiter__(self) -> Self:
+        """Give the stream itself."""
+        return self
+
+    async def __anext__(self) -> Chunk:
+        """Give the next chunk.
+
+        Raises:
+          ProviderError: the host refused or failed, in the stream too.
+          RemoteProtocolError: the stream is malformed, or ended before its finish mark.
+          DeadlineExceeded: one of the limits passed: ``connect first_token gap``.
+          trio.ClosedResourceError: it was closed, or a read failed before.
+
+        """
+        exchange = self._exchange
+        if self._token is None:
+            check_trio()
+            self._token = trio.lowlevel.current_trio_token()
+        try:
+            await checkpoint_if_cancelled()
+        except BaseException:
+            # A cancellation may well strike between two reads: it ends the reply all the same.
+            if not self._is_reading:
+                await exchange.close()
+            raise
+        if exchange.chunks:
+            return exchange.chunks.popleft()
+        if self._is_reading:
+            raise trio.BusyResourceError("another task is reading this reply")
+        if exchange.is_over:
+            await exchange.close()
+            raise StopAsyncIteration
+        if exchange.is_closed:
+            raise trio.ClosedResourceError("can't read on: this reply was closed before its end")
+        self._is_reading = True
+        try:
+            while not exchange.chunks:
+                if self.limits is None:
+                    await exchange.advance()
+                else:
+                    await self._advance_within(self.limits)
+        except BaseException:
+            await exchange.close()
+            raise
+        finally:
+            self._is_reading = False
+        return exchange.chunks.popleft()
+
+    async def _advance_within(self, limits: ModelLimits) -> None:
+        exchange = self._exchange
+        if exchange.has_spoken and (wait := exchange.watched(limits.gap)) is not None:
+            # For every token: without a scope, which would cost more than all the rest.
+            wait.since = trio.current_time()
+            try:
+                return await exchange.advance()
+            finally:
+                wait.since = None
+        name = "gap" if exchange.has_spoken else "first_token"
+        seconds = limits.gap if exchange.has_spoken else limits.first_token
+        with trio.move_on_after(seconds):
+            return await exchange.advance()
+        raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+
+    async def aclose(self) -> None:
+        """Close the reply and its connection; does nothing the second time."""
+        self._exchange.chunks.clear()
+        await self._exchange.close()
+
+    def __del__(self) -> None:
+        # Any thread, any time: nothing may be done here but to leave word for the loop.
+        exchange = self._exchange
+        if self._token is not None and not exchange.is_closed:
+            # After the loop ended, its keeper has closed the connection.
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(_close_soon, exchange)
+
+
+def _close_soon(exchange: Exchange) -> None:
+    trio.lowlevel.spawn_system_task(_close_quietly, exchange, name="flowtrio: leave a reply")
+
+
+async def _close_quietly(exchange: Exchange) -> None:
+    with contextlib.suppress(Exception):
+        await exchange.close()
