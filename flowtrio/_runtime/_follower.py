@@ -65,13 +65,17 @@ class Follower(AsyncIterator[AgentEvent]):
         after: int,
         mode: StreamMode,
         patience: float,
+        start: int | None = None,
     ) -> None:
+        # With *start* reading begins there, for whoever makes a view of it and shows what is behind
+        # *after* himself.
         self._recorder = recorder
         self._key = (tenant_id, run_id)
         self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
-        # A state is the fold of all that went before it.
-        start = -1 if mode is StreamMode.VALUES else after
+        if start is None:
+            # A state is the fold of all that went before it.
+            start = -1 if mode is StreamMode.VALUES else after
         self._shown_after = after
         self._seat = Seat(patience, start)
         self._ready: deque[AgentEvent] = deque()
@@ -112,6 +116,11 @@ class Follower(AsyncIterator[AgentEvent]):
     def is_live(self) -> bool:
         """Whether the run goes on in this process, so that the controls can take effect."""
         return self._key in self._recorder.runs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether DONE was given, or was seen before reading began; known once it is attached."""
+        return self._is_over
 
     # Attaching and detaching
 
@@ -163,16 +172,17 @@ class Follower(AsyncIterator[AgentEvent]):
             if hosted.is_void:
                 hosted = None
         await self._check(hosted)
-        if hosted is not None:
+        if hosted is not None and not self._is_over:
             self._token = trio.lowlevel.current_trio_token()
             hosted.attach(self._seat)
         self._hosted = hosted
         self._is_attached = True
 
     async def _check(self, hosted: HostedRun | None) -> None:
-        """Find the run, and see that it can be read on from here."""
+        """Find the run, see that it can be read on from here, and whether anything is left."""
         after = self._shown_after
         if hosted is not None and hosted.take(self._seat) is not None and after <= hosted.last:
+            self._is_over = hosted.has_done and after == hosted.last
             return await checkpoint()
         tenant_id, run_id = self._key
         store = self._recorder.store
@@ -180,9 +190,10 @@ class Follower(AsyncIterator[AgentEvent]):
             self._header = await store.header(tenant_id, run_id)
             if self._header is None:
                 raise LookupError(f"no run {run_id!r} is known")
-            await store.read(tenant_id, run_id, self._seat.seq, 1)
+            left = await store.read(tenant_id, run_id, self._seat.seq, 1)
             if after != self._seat.seq:
-                await store.read(tenant_id, run_id, after, 1)
+                left = await store.read(tenant_id, run_id, after, 1)
+        self._is_over = self._header.ended_at is not None and not left
         return None
 
     def _detach(self) -> None:
@@ -268,6 +279,8 @@ class Follower(AsyncIterator[AgentEvent]):
         """Give the log's next events, waiting for them; the cursor moves when they are given."""
         if not self._is_attached:
             await self._attach()
+            if self._is_over:
+                raise trio.EndOfChannel
         await checkpoint_if_cancelled()
         hosted, seat = self._hosted, self._seat
         if hosted is None:

@@ -34,7 +34,7 @@ import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
-from flowtrio._core._events import AgentEvent, AgentStatus
+from flowtrio._core._events import AgentEvent, AgentStatus, EventType
 from flowtrio._core._exceptions import LimitExceeded
 from flowtrio.abc import RunHeader
 
@@ -110,6 +110,11 @@ class HostedRun:
     def key(self) -> Key:
         """Its key in the store."""
         return self.header.tenant_id, self.header.run_id
+
+    @property
+    def has_done(self) -> bool:
+        """Whether followers may see its DONE, though it may not be out of the recorder's hands."""
+        return bool(self.recent) and self.recent[-1].type is EventType.DONE
 
     @property
     def seats(self) -> int:

@@ -197,6 +197,8 @@ class Remote:
     ) -> RemoteStream:
         """Make a reader of a run that was started before; leaving it does nothing to the run.
 
+        One that begins behind DONE has nothing to read.
+
         Args:
           run_id: The run.
           after: The last sequence number that was seen; -1 for none.
@@ -387,6 +389,8 @@ class Remote:
     def _take_reply(self, frame: dict[str, Any]) -> None:
         pending = self._pending.pop(frame.get("ref") or 0, None)
         if frame.get("type") != "rejected":
+            if frame.get("is_over") and pending is not None and pending.stream is not None:
+                pending.stream._end()
             return
         code, error = str(frame.get("code")), str(frame.get("error"))
         if code == "shutting_down" or frame.get("ref") is None:
@@ -477,6 +481,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         self._last_event: AgentEvent | None = None
         self._error: dict[str, Any] | None = None
         self._has_begun = False
+        self._is_done = False
         self._is_cancelled = False
         self._is_closed = False
         self._is_reading = False
@@ -485,10 +490,6 @@ class RemoteStream(AsyncIterator[AgentEvent]):
 
     def __repr__(self) -> str:
         return f"<RemoteStream run={self.run_id!r} status={str(self.status)!r}>"
-
-    @property
-    def _is_done(self) -> bool:
-        return self._last_event is not None and self._last_event.type is EventType.DONE
 
     # What the connection does with it
 
@@ -514,10 +515,16 @@ class RemoteStream(AsyncIterator[AgentEvent]):
                 self._error = event.data
             case EventType.DONE:
                 self.status = AgentStatus(event.data["status"])
-                self._remote._forget(self)
+                self._end()
             case _:
                 pass
         self._queue.append(event)
+        self._news.unpark_all()
+
+    def _end(self) -> None:
+        """No event will come any more."""
+        self._is_done = True
+        self._remote._forget(self)
         self._news.unpark_all()
 
     def _fail(self, failure: Exception) -> None:
@@ -631,6 +638,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         Raises:
           RunFailed: the run failed.
           RunCancelled: the run was cancelled.
+          LookupError: this reader began behind DONE, which has the result; or see `receive_batch`.
           Exception: the run cannot be read to its end; see `receive_batch`.
 
         """
@@ -639,7 +647,11 @@ class RemoteStream(AsyncIterator[AgentEvent]):
                 await self.receive_batch()
         except trio.EndOfChannel:
             pass
-        assert self._last_event is not None, "only DONE ends the reading"
+        if self._last_event is None:
+            raise LookupError(
+                f"run {self.run_id!r} had ended by seq {self._last}, where this reader began: "
+                "attach from an earlier place for its result"
+            )
         data = self._last_event.data
         if data["status"] == "completed":
             return data["result"]

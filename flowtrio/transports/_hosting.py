@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, TypeAlias
 import attrs
 import trio
 
+from flowtrio._core._events import StreamMode
 from flowtrio._core._limits import ServerLimits
+from flowtrio._core._modes import View
+from flowtrio._runtime._follower import Follower
 
 from ._conceal import conceal
 
 if TYPE_CHECKING:
     from flowtrio._core._events import AgentEvent
-    from flowtrio._core._modes import View
-    from flowtrio._runtime._follower import Follower
     from flowtrio._runtime._orchestrator import Orchestrator
     from flowtrio._runtime._stream import EventStream
 
@@ -99,6 +100,32 @@ class Hosting:
             return stream
         follower = self.orchestrator.attach(run_id, tenant_id=tenant_id)
         return follower if follower.is_live else None
+
+    def follow(
+        self, tenant_id: str, run_id: str, after: int, mode: StreamMode | None
+    ) -> tuple[Follower, View]:
+        """Make a reader of a hosted run's events, and the view in which they are to be shown.
+
+        Args:
+          tenant_id: Whose run it is.
+          run_id: The run.
+          after: The last sequence number that was seen; see `show`.
+          mode: Which events to show; the orchestrator's own by default.
+
+        """
+        mode = self.orchestrator.mode if mode is None else mode
+        # States are folded from what remote readers may see, so they are folded here.
+        start = -1 if mode is StreamMode.VALUES else after
+        follower = Follower(
+            self.orchestrator._recorder,
+            tenant_id,
+            run_id,
+            after,
+            StreamMode.EVENTS,
+            self.limits.send,
+            start,
+        )
+        return follower, View(mode)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -94,8 +94,8 @@ class Session:
     """What is to be sent, in order; nobody else sends."""
     _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
-    _run_ids: set[str] = attrs.field(factory=set, init=False)
-    """Ids of the runs that this session had events of, those that ended included."""
+    _own: dict[str, bool] = attrs.field(factory=dict, init=False)
+    """The runs that live with this session, those that ended included, and whether each goes on."""
     _following: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The hosted runs whose events are handed over now."""
     _live: int = attrs.field(default=0, init=False)
@@ -137,10 +137,10 @@ class Session:
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
         if run_id is not None:
-            if run_id in self._run_ids:
-                # Starting twice is starting once: its events come, or came, on this connection.
+            if run_id in self._following or self._own.get(run_id):
+                # Starting twice is starting once: its events come on this connection.
                 return await self._accept(ref, run_id)
-            if (self.tenant_id, run_id) in hosting.runs:
+            if run_id in self._own or (self.tenant_id, run_id) in hosting.runs:
                 return await self._reject(ref, "not_resumable", _NOT_KEPT)
         if self._live >= hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
@@ -172,12 +172,7 @@ class Session:
     async def _begin_to_follow(
         self, ref: Ref, run_id: str, after: int, mode: StreamMode | None
     ) -> None:
-        mode = self.hosting.orchestrator.mode if mode is None else mode
-        # States are folded from what remote readers may see, so they are folded here.
-        start = -1 if mode is StreamMode.VALUES else after
-        follower = self.hosting.orchestrator.attach(
-            run_id, start, self.tenant_id, StreamMode.EVENTS, patience=self.hosting.limits.send
-        )
+        follower, view = self.hosting.follow(self.tenant_id, run_id, after, mode)
         try:
             await follower.__aenter__()
         except LookupError:
@@ -186,12 +181,13 @@ class Session:
             return await self._reject(ref, "replay_gap", str(exc))
         except Exception as exc:
             return await self._reject_unreadable(ref, run_id, exc)
-        self._run_ids.add(run_id)
+        if follower.is_over:
+            return await self._accept(ref, run_id, is_over=True)
         self._live += 1
         following = self._following[run_id] = trio.CancelScope()
         await self._accept(ref, run_id)
         self.nursery.start_soon(
-            self._follow, follower, View(mode), after, following, name=f"follow {run_id}"
+            self._follow, follower, view, after, following, name=f"follow {run_id}"
         )
         return None
 
@@ -227,7 +223,6 @@ class Session:
         )
         mode = orchestrator.mode if command.mode is None else command.mode
         self._live += 1
-        self._run_ids.add(stream.run_id)
         name = f"follow {stream.run_id}"
         await self.nursery.start(self._run, stream, View(mode), command.ref, name=name)
 
@@ -243,14 +238,16 @@ class Session:
             with self.hosting.holding(self.tenant_id, stream):
                 async with stream:
                     if stream.refusal is not None:
-                        self._run_ids.discard(stream.run_id)
                         await self._reject(ref, stream.refusal.code, str(stream.refusal))
                         return task_status.started()
+                    self._own[stream.run_id] = True
                     await self._accept(ref, stream.run_id)
                     task_status.started()
                     await self._hand_over(stream, view, -1)
         finally:
             self._live -= 1
+            if stream.run_id in self._own:
+                self._own[stream.run_id] = False
 
     async def _hand_over(self, stream: EventStream | Follower, view: View, after: int) -> None:
         while True:
@@ -274,8 +271,8 @@ class Session:
 
     # Replying
 
-    async def _accept(self, ref: Ref, run_id: str) -> None:
-        await self._send.send([encode_accepted(ref, run_id)])
+    async def _accept(self, ref: Ref, run_id: str, *, is_over: bool = False) -> None:
+        await self._send.send([encode_accepted(ref, run_id, is_over=is_over)])
 
     async def _reject_unreadable(self, ref: Ref, run_id: str, exc: Exception) -> None:
         """The store failed: that is no fault of the connection, whose other runs go on."""

@@ -448,31 +448,19 @@ class App:
         after: int,
         mode: StreamMode | None,
     ) -> None:
-        orchestrator = self._hosting.orchestrator
-        mode = orchestrator.mode if mode is None else mode
-        # States are folded from what remote readers may see, so they are folded here.
-        start = -1 if mode is StreamMode.VALUES else after
-        patience = self._hosting.limits.send
-        follower = orchestrator.attach(
-            run_id, start, tenant_id, StreamMode.EVENTS, patience=patience
-        )
+        follower, view = self._hosting.follow(tenant_id, run_id, after, mode)
         try:
             with self._connected(), self._hosting.reading():
                 async with follower:
-                    await self._stream(exchange, follower, View(mode), after)
+                    await self._stream(exchange, follower, view, after)
         except LookupError:
             await exchange.refuse(404, "unknown_run", "no run of this id is known")
         except ReplayGap as exc:
             await exchange.refuse(410, "replay_gap", str(exc))
 
     async def _stream(self, exchange: Exchange, follower: Follower, view: View, after: int) -> None:
-        first: list[AgentEvent] | None = None
-        if not follower.is_live:
-            # The run has ended: what is left is there at once, and nothing left is told as such.
-            try:
-                first = await follower.receive_batch()
-            except trio.EndOfChannel:
-                return await exchange.answer(204)
+        if follower.is_over:
+            return await exchange.answer(204)
         wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
         encode = _encode_lines if wants_lines else _encode_sse
         limits = self._hosting.limits
@@ -484,18 +472,16 @@ class App:
             if not wants_lines:
                 await sender.send(f"retry: {_RETRY}\n\n".encode())
             while True:
-                if first is None:
-                    with trio.move_on_after(limits.ping_interval):
-                        try:
-                            first = await follower.receive_batch()
-                        except trio.EndOfChannel:
-                            is_whole = True
-                            break
-                if first is None:
+                batch: list[AgentEvent] = []
+                with trio.move_on_after(limits.ping_interval):
+                    try:
+                        batch = await follower.receive_batch()
+                    except trio.EndOfChannel:
+                        is_whole = True
+                        break
+                if not batch:
                     await sender.send(b"\n" if wants_lines else encode_comment("still here"))
-                    continue
-                batch, first = first, None
-                if body := encode(self._hosting.show(batch, view, after)):
+                elif body := encode(self._hosting.show(batch, view, after)):
                     await sender.send(body)
             nursery.cancel_scope.cancel(reason="the log has ended")
         if is_whole:

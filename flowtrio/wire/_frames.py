@@ -209,9 +209,12 @@ def encode_events(events: Iterable[AgentEvent], *, is_batch: bool) -> list[str]:
     return [_encoder.encode(event).decode() for event in events]
 
 
-def encode_accepted(ref: Ref, run_id: str | None) -> str:
-    """The reply to a command that was taken."""
-    return _encoder.encode({"type": "accepted", "ref": ref, "run_id": run_id}).decode()
+def encode_accepted(ref: Ref, run_id: str | None, *, is_over: bool = False) -> str:
+    """The reply to a command that was taken; *is_over* says that no event will follow it."""
+    reply: dict[str, Any] = {"type": "accepted", "ref": ref, "run_id": run_id}
+    if is_over:
+        reply["is_over"] = True
+    return _encoder.encode(reply).decode()
 
 
 def encode_rejected(ref: Ref, code: str, error: str) -> str:

@@ -140,6 +140,14 @@ def test_the_replies_are_those_of_the_code(reply: str, text: str) -> None:
     assert ["type", *told[reply]] == list(msgspec.json.decode(text))
 
 
+def test_the_key_that_a_reply_has_only_where_a_run_is_over_is_that_of_the_code() -> None:
+    section = guide("websocket").partition("## Frames from the server")[2]
+    [row] = [row for row in rows(section, "type") if names(row[0]) == ["accepted"]]
+    more = msgspec.json.decode(encode_accepted("r", "run", is_over=True))
+
+    assert names(row[2]) == [key for key in more if key not in ("type", *names(row[1]))]
+
+
 async def test_the_client_in_the_guide_talks_to_a_server(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -98,6 +98,38 @@ async def test_attaching_while_a_start_comes_too_late_reads_what_is_stored(
     assert logs[0] == logs[1]
 
 
+class Forgetting(MemoryStore):
+    """A store that takes nothing behind a run's first events."""
+
+    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+        if after >= 0:
+            raise OSError("full")
+        await super().append(tenant_id, run_id, after, events)
+
+
+@pytest.mark.parametrize("mode", ["events", "values"])
+@pytest.mark.parametrize("store", [MemoryStore, Forgetting])
+async def test_one_that_begins_behind_the_end_is_over_at_once(
+    store: Any, mode: str, autojump_clock: Any
+) -> None:
+    async with Orchestrator(agents=[talks], store=store()) as orchestrator:
+        run_id = await orchestrator.start("3")
+        log = await read(orchestrator, run_id)
+        last = log[-1].seq
+        async with orchestrator.attach(run_id, last, mode=mode) as stream:
+            assert stream.is_over
+        with pytest.raises(trio.EndOfChannel):
+            await orchestrator.attach(run_id, last, mode=mode).receive_batch()
+        async with orchestrator.attach(run_id, last - 1, mode=mode) as stream:
+            assert not stream.is_over
+            [done] = [event async for event in stream]
+            assert stream.is_over
+        with pytest.raises(ReplayGap):
+            await orchestrator.attach(run_id, last + 1, mode=mode).receive_batch()
+
+    assert done.type == "done"
+
+
 async def test_one_that_was_closed_reads_no_more(autojump_clock: Any) -> None:
     async with Orchestrator(agents=[talks]) as orchestrator:
         stream = orchestrator.attach(await orchestrator.start("3"))

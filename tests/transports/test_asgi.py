@@ -533,6 +533,26 @@ async def test_a_websocket_resumes_what_sse_began() -> None:
             assert await read_run(ws) == events[3:]
 
 
+@pytest.mark.parametrize("mode", ["events", "values"])
+async def test_whoever_has_seen_the_end_of_a_run_is_told_so_on_every_way(mode: str) -> None:
+    async with site() as s:
+        events, ids = await s.follow("GET", "/chat/stream?message=a&run_id=x")
+        last = events[-1]["seq"]
+        async with socket(s, "flowtrio.v1") as ws:
+            for after in (last, last + 1):
+                resume = {"type": "resume", "run_id": "x", "after": after, "mode": mode}
+                await ws.send_message(json.dumps(resume))
+            over, ahead = [json.loads(await ws.get_message()) for _ in range(2)]
+        path = f"/runs/x/events?mode={mode}&after="
+        statuses = [(await s.http.get(path + str(seq))).status_code for seq in (last, last + 1)]
+        again = await s.http.get(f"/chat/stream?mode={mode}", headers={"last-event-id": ids[-1]})
+
+    assert over == {"type": "accepted", "ref": None, "run_id": "x", "is_over": True}
+    assert (ahead["type"], ahead["code"]) == ("rejected", "replay_gap")
+    assert statuses == [204, 410]
+    assert again.status_code == 204
+
+
 @pytest.mark.parametrize(
     ("sent", "code"), [(b"bytes", 1003), ("x" * 300, 1009), ('{"type": "no"}', 1008)]
 )

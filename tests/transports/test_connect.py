@@ -281,6 +281,29 @@ async def test_what_a_server_refuses_is_raised_where_it_is_read() -> None:
             await remote.attach("r").receive_batch()
 
 
+async def test_a_reader_that_begins_behind_the_end_is_at_its_end() -> None:
+    async with open_server(echo) as served, connected(served) as remote:
+        log = [event async for event in remote.process_stream("hello", run_id="r")]
+        async with remote.attach("r", after=log[-1].seq) as stream:
+            assert [event async for event in stream] == []
+            assert not stream.cancel()
+        with pytest.raises(trio.EndOfChannel):
+            await remote.attach("r", after=log[-1].seq).receive_batch()
+        with pytest.raises(LookupError, match="attach from an earlier place"):
+            await remote.attach("r", after=log[-1].seq).result()
+        with pytest.raises(ReplayGap):
+            await remote.attach("r", after=log[-1].seq + 1).receive_batch()
+        assert await remote.attach("r", after=log[-2].seq).result() == "hello"
+
+
+async def test_a_run_that_has_ended_is_read_again_under_its_id() -> None:
+    async with open_server(echo) as served, connected(served) as remote:
+        logs = [[e async for e in remote.process_stream("hello", run_id="r")] for _ in range(2)]
+
+    check_events(logs[0])
+    assert logs[0] == logs[1]
+
+
 async def test_a_wrong_token_or_no_server_is_told_at_once() -> None:
     async with open_server(echo, token="right") as served:
         async with connected(served, token="right") as remote:

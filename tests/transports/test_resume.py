@@ -117,10 +117,56 @@ async def test_an_ended_run_is_replayed_from_any_place() -> None:
         for after in range(-1, len(log) - 1):
             frames = await peer.ask(type="resume", run_id="r", after=after)
             assert events_of(frames) == log[after + 1 :]
-        await peer.send(type="resume", run_id="r", after=log[-1]["seq"], ref="end")
-        assert (await peer.receive())["type"] == "accepted"
 
     check_events(log)
+
+
+@pytest.mark.parametrize("mode", [None, "values", "messages"])
+async def test_whoever_has_seen_the_end_of_a_run_is_told_that_nothing_comes(
+    mode: str | None,
+) -> None:
+    agent = Counting()
+    agent.go(2)
+    resume = {"type": "resume", "run_id": "r", **({"mode": mode} if mode else {})}
+    async with open_server(agent) as served, coming_back(served) as peer:
+        log = events_of(await peer.ask(type="message", message="2", run_id="r"))
+        last = log[-1]["seq"]
+        for after in (last, last + 1, last - 1):
+            await peer.send({**resume, "after": after, "ref": after})
+        over, ahead, accepted, done = [await peer.receive() for _ in range(4)]
+
+    assert over == {"type": "accepted", "ref": last, "run_id": "r", "is_over": True}
+    assert (ahead["type"], ahead["ref"], ahead["code"]) == ("rejected", last + 1, "replay_gap")
+    assert accepted == {"type": "accepted", "ref": last - 1, "run_id": "r"}
+    assert (done["type"], done["seq"]) == ("done", last)
+
+
+async def test_a_place_that_a_run_has_not_come_to_is_refused() -> None:
+    agent = Counting()
+    async with open_server(agent) as served, coming_back(served) as peer:
+        await peer.send(type="message", message="2", run_id="r")
+        agent.go(1)
+        seq = (await peer.until("message_chunk"))[-1]["seq"]
+        async with coming_back(served) as other:
+            for mode in ("events", "values"):
+                ahead = {"type": "resume", "run_id": "r", "after": seq + 1, "mode": mode}
+                await other.send({**ahead, "ref": mode})
+                refused = await other.receive()
+                assert (refused["ref"], refused["code"]) == (mode, "replay_gap")
+        agent.go(1)
+        await peer.until("done")
+
+
+async def test_starting_again_after_the_end_replays_on_the_same_connection_too() -> None:
+    agent = Counting()
+    agent.go(2)
+    start = {"type": "message", "message": "2", "run_id": "r"}
+    async with open_server(agent) as served, connect(served) as peer:
+        log = events_of(await peer.ask(start))
+        assert events_of(await peer.ask(start)) == log
+
+    check_events(log)
+    assert agent.started == 1
 
 
 async def test_resuming_what_one_follows_begins_anew_at_that_place() -> None:

@@ -33,6 +33,21 @@ async def test_the_run_of_a_connection_that_cannot_come_back_is_nobody_elses() -
     assert (refused["type"], refused["ref"], refused["code"]) == ("rejected", 1, "not_resumable")
 
 
+async def test_the_log_of_such_a_run_is_not_kept_for_its_own_connection_either() -> None:
+    async with open_server(waits) as served, connect(served) as peer:
+        await peer.send("a")
+        run_id = (await peer.until("message_chunk"))[-1]["run_id"]
+        start = {"type": "message", "message": "a", "run_id": run_id}
+        await peer.send({**start, "ref": "goes on"})
+        assert (await peer.until("accepted"))[-1]["ref"] == "goes on"
+        await peer.send(type="cancel", run_id=run_id)
+        await peer.until("done")
+        await peer.send({**start, "ref": "has ended"})
+        refused = (await peer.until("rejected"))[-1]
+
+    assert (refused["ref"], refused["code"]) == ("has ended", "not_resumable")
+
+
 async def test_a_run_that_is_refused_may_be_asked_for_again() -> None:
     orchestrator = Orchestrator(agents=[waits], on_busy="reject")
     async with open_server(orchestrator) as served, connect(served) as peer:

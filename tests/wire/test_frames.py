@@ -239,7 +239,9 @@ def test_a_batch_is_one_frame() -> None:
 
 
 def test_replies() -> None:
-    assert json.loads(encode_accepted(7, "r")) == {"type": "accepted", "ref": 7, "run_id": "r"}
+    accepted = {"type": "accepted", "ref": 7, "run_id": "r"}
+    assert json.loads(encode_accepted(7, "r")) == accepted
+    assert json.loads(encode_accepted(7, "r", is_over=True)) == {**accepted, "is_over": True}
     assert json.loads(encode_rejected(None, "bad_frame", "no")) == {
         "type": "rejected",
         "ref": None,

@@ -488,7 +488,9 @@ export class Client extends EventTarget {
     const refused = frame.type === "rejected" ? new RejectedError(frame.code, frame.error) : null;
     const run = this.#runs.get(this.#asked.get(frame.ref) ?? "");
     this.#asked.delete(frame.ref);
-    if (run !== undefined && refused) {
+    // Of no command: the server lost our place in a run. Come back, tell it, and hear the reason.
+    if (refused && frame.ref === null) return this.#socket?.close();
+    if (run !== undefined && (refused || frame.is_over)) {
       run._end(refused);
       this.#runs.delete(run.id);
     }

@@ -153,6 +153,35 @@ test("a lost connection goes on behind the last event, and nothing comes twice",
   client.close();
 });
 
+test("a run whose end was seen before ends at once", async () => {
+  const client = new Client({ url: URL_BASE });
+  const seqs = seqsOf(client.resume("r", { after: 7 }));
+  sockets[0].open();
+  sockets[0].give({ type: "accepted", ref: sockets[0].sent[0].ref, run_id: "r", is_over: true });
+
+  assert.deepEqual(await seqs, []);
+  sockets[0].drop();
+  await comeBack();
+  sockets[1].open();
+  assert.deepEqual(sockets[1].sent, []);
+  client.close();
+});
+
+test("a server that lost our place is asked again on a new connection", async () => {
+  const client = new Client({ url: URL_BASE });
+  const seqs = seqsOf(client.resume("r"));
+  sockets[0].open();
+  sockets[0].give({ type: "accepted", ref: sockets[0].sent[0].ref, run_id: "r" }, event("r", 0));
+  sockets[0].give({ type: "rejected", ref: null, code: "not_resumable", error: "the store failed" });
+  await comeBack();
+  sockets[1].open();
+  sockets[1].give(event("r", 1, "done"));
+
+  assert.deepEqual(sockets[1].sent.map(({ type, after }) => [type, after]), [["resume", 0]]);
+  assert.deepEqual(await seqs, [0, 1]);
+  client.close();
+});
+
 test("a gap is not passed on: the log is asked again, once", async () => {
   const client = new Client({ url: URL_BASE });
   const run = client.send("hello");
