@@ -23,9 +23,23 @@ orchestrator = Orchestrator(llm_client=DemoClient())
 @app.websocket("/chat")
 async def chat(websocket: WebSocket) -> None:
     await websocket.accept()
-    async for message in websocket.iter_text():
-        async for event in orchestrator.process_stream(message):
-            await websocket.send_json({"type": event.type.value, "data": event.data})
+    asked, questions = trio.open_memory_channel[str](16)
+
+    async def answer() -> None:
+        async for message in questions:
+            async with orchestrator.process_stream(message) as stream:
+                async for event in stream:
+                    await websocket.send_json({"type": event.type.value, "data": event.data})
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer)
+        # Read while it is written: who only sends is never told that the client has gone.
+        async for message in websocket.iter_text():
+            try:
+                asked.send_nowait(message)
+            except trio.WouldBlock:
+                break  # it asks faster than it is answered
+        nursery.cancel_scope.cancel()
 
 
 @app.get("/chat/stream")

@@ -225,14 +225,18 @@ class App:
             raise Refused(500, "the server could not tell who you are") from None
 
     def _check_site(self, request: Request) -> None:
-        """Refuse what another site's page makes a browser send: an image's address starts no run.
+        """Refuse what another origin's page makes a browser send: an image's address starts no run.
+
+        For an image a browser tells no Origin, only this. "Same site" is said of the same host at
+        another port too, and of hosts of one domain: neither is this server's page.
 
         Raises:
           Refused: it does.
 
         """
         site = request.headers.get("sec-fetch-site")
-        if site == "cross-site" and request.headers.get("origin") not in self._access.origins:
+        is_foreign = site in ("cross-site", "same-site")
+        if is_foreign and request.headers.get("origin") not in self._access.origins:
             raise Refused(403, "requests from other sites are not allowed")
 
     @contextlib.contextmanager

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
-from functools import partial
+import socket
+from pathlib import Path
 from typing import Any
 
-import hypercorn
-import hypercorn.trio
 import pytest
 import trio
-import trio_websocket
+from websockets.sync.client import connect
 
 from flowtrio import DemoClient, Orchestrator
 from flowtrio._cli import _add_serve
@@ -19,7 +19,13 @@ from flowtrio.asgi import create_app
 from flowtrio.transports import asgi
 from flowtrio.transports.asgi import CONTROLS
 from tests.docs.test_guides import guide, names, rows
+from tests.support.blocks import marked_block
 from tests.support.command import serving
+from tests.support.leaving import Endless, check_ends_within_a_second
+from tests.support.web_examples import WEBSOCKET, run_example
+from tests.support.worker import serving as serving_app
+
+PROJECT = Path(__file__).parents[2]
 
 METHODS = ("GET", "POST", "DELETE")
 
@@ -86,31 +92,49 @@ async def test_a_table_that_says_something_else_is_noticed(old: str, new: str) -
     assert table(text.replace(old, new)) != table(text)
 
 
-async def test_the_websocket_of_the_guide_cancels_the_run_of_a_client_that_leaves() -> None:
-    begun, ended = trio.Event(), trio.Event()
+def with_watcher(where: str) -> str:
+    """The WebSocket that is read while it is written, as the documents show it."""
+    if where == "guide":
+        return marked_block("serving", "websocket")
+    return (PROJECT / "examples" / "fastapi_app.py").read_text("utf-8")
 
-    async def endless(ctx: Any, message: str) -> None:
-        begun.set()
-        try:
-            await trio.sleep_forever()
-        finally:
-            ended.set()
 
-    source = guide("serving").split("<!-- websocket -->\n```python\n")[1].split("```")[0]
-    program: dict[str, Any] = {"agent": endless, "__name__": "guide"}
-    exec(source, program)
-    config, stop = hypercorn.Config(), trio.Event()
-    config.bind, config.errorlog = ["127.0.0.1:0"], None
-    serve = partial(hypercorn.trio.serve, program["app"], config, shutdown_trigger=stop.wait)
-    async with trio.open_nursery() as nursery:
-        [url] = await nursery.start(serve)
-        async with trio_websocket.open_websocket_url(f"{url}/chat".replace("http", "ws")) as ws:
-            await ws.send_message("hello")
-            with trio.fail_after(20):
-                await begun.wait()
-        with trio.fail_after(20):
-            await ended.wait()
-        stop.set()
+@pytest.mark.parametrize("is_polite", [True, False])
+@pytest.mark.parametrize("where", ["guide", "example"])
+async def test_the_websocket_of_the_documents_cancels_the_run_of_a_client_that_leaves(
+    where: str, is_polite: bool
+) -> None:
+    agent = Endless()
+    program: dict[str, Any] = {"agent": agent, "__name__": "guide"}
+    exec(with_watcher(where), program)
+    program["orchestrator"] = Orchestrator(agents=[agent])
+    async with serving_app(program["app"]) as url:
+        left_at = await trio.to_thread.run_sync(talk_and_leave, url, agent, is_polite)
+        await check_ends_within_a_second(agent, left_at)
+
+
+async def test_the_websocket_of_the_specification_as_written_does_not_notice() -> None:
+    """It only sends: why the documents show another one, and what the test above would see."""
+    agent = Endless()
+    app = await run_example(WEBSOCKET, Orchestrator(agents=[agent]))
+    async with serving_app(app) as url:
+        await trio.to_thread.run_sync(talk_and_leave, url, agent, True)
+        with trio.move_on_after(1.5):
+            await agent.ended.wait()
+
+        assert not agent.ended.is_set()
+
+
+def talk_and_leave(url: str, agent: Endless, is_polite: bool) -> float:
+    """Hear a word and leave, as the `websockets` package does it; gives when."""
+    with connect(f"{url.replace('http', 'ws')}/chat") as websocket:
+        websocket.send("hello")
+        while json.loads(websocket.recv(timeout=20))["type"] != "message_chunk":
+            pass
+        left_at = trio.from_thread.run_sync(trio.current_time)
+        if not is_polite:
+            websocket.socket.shutdown(socket.SHUT_RDWR)
+    return left_at
 
 
 # The command

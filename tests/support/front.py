@@ -5,19 +5,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
-import hypercorn
-import hypercorn.trio
 import trio
-from fastapi import FastAPI
 
 from flowtrio import Orchestrator
 from flowtrio.asgi import create_app
 from flowtrio.transports._page import page_headers, read_page
+from tests.support.worker import serving
 
 PAGE = read_page()
 
@@ -112,24 +109,20 @@ async def _pump(
 
 @asynccontextmanager
 async def open_front(agent: Any, **options: Any) -> AsyncIterator[Front]:
-    """Serve an agent, or the application it is mounted in, behind a front."""
-    app = agent
-    if not isinstance(agent, FastAPI):
-        app = create_app(Orchestrator(agents=[agent]), **{"drain": 0.2, **options})
-    config = hypercorn.Config()
-    config.bind = ["127.0.0.1:0"]
-    config.graceful_timeout = 1
-    config.errorlog = config.accesslog = None
-    stop = trio.Event()
+    """Serve an agent behind a front."""
+    app = create_app(Orchestrator(agents=[agent]), **{"drain": 0.2, **options})
+    async with front_of(app) as front:
+        yield front
+
+
+@asynccontextmanager
+async def front_of(app: Any) -> AsyncIterator[Front]:
+    """Serve an application behind a front."""
     # No test takes this long, whatever hangs.
     with trio.fail_after(60):
-        async with trio.open_nursery() as nursery:
-            serve = partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop.wait)
-            [url] = await nursery.start(serve)
-            front = Front(urlsplit(str(url)).port or 80)
-            async with trio.open_nursery() as fronts:
-                listeners = await fronts.start(trio.serve_tcp, front.handle, 0)
-                front.port = listeners[0].socket.getsockname()[1]
-                yield front
-                fronts.cancel_scope.cancel()
-            stop.set()
+        async with serving(app) as url, trio.open_nursery() as nursery:
+            front = Front(urlsplit(url).port or 80)
+            listeners = await nursery.start(trio.serve_tcp, front.handle, 0)
+            front.port = listeners[0].socket.getsockname()[1]
+            yield front
+            nursery.cancel_scope.cancel()

@@ -11,8 +11,6 @@ from typing import Any
 
 import attrs
 import httpx
-import hypercorn
-import hypercorn.trio
 import pytest
 import trio
 import trio_websocket
@@ -35,6 +33,7 @@ from flowtrio.asgi import create_app
 from flowtrio.testing import ScriptedModel, check_events
 from flowtrio.wire._sse import SSEDecoder
 from tests.support.asgi import exchange
+from tests.support.worker import serving
 
 TOKEN = "canary-token"
 
@@ -91,22 +90,6 @@ class Talker:
         finally:
             self.ended.set()
         return ""
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    config = hypercorn.Config()
-    config.bind = ["127.0.0.1:0"]
-    config.graceful_timeout = 1
-    config.errorlog = config.accesslog = None
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
-        serve = partial(hypercorn.trio.serve, app, config, shutdown_trigger=stop.wait)
-        [url] = await nursery.start(serve)
-        try:
-            yield str(url)
-        finally:
-            stop.set()
 
 
 @asynccontextmanager
@@ -323,7 +306,8 @@ async def test_another_site_starts_nothing() -> None:
         image = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}
         evil = {"origin": "https://evil.example"}
         rebound = {"host": "evil.example"}
-        for headers in (image, evil, rebound, {**image, **evil}):
+        neighbour = {**image, "sec-fetch-site": "same-site"}
+        for headers in (image, evil, rebound, {**image, **evil}, neighbour):
             for method in ("GET", "POST"):
                 response = await s.http.request(
                     method, "/chat/stream?message=a", headers=headers, json={"message": "a"}
