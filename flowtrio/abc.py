@@ -77,6 +77,21 @@ class ConversationStore(Protocol):
         ...
 
 
+@runtime_checkable
+class RecoverableConversations(ConversationStore, Protocol):
+    """A `ConversationStore` that also gets what runs said that were cut off with their process.
+
+    For stores of conversations that share their place with the `EventStore`: there the logs of
+    such runs are found, and what they said can be added once.
+    """
+
+    async def save_after(
+        self, tenant_id: str, session_id: str, run_id: str, messages: Sequence[Message]
+    ) -> None:
+        """Do what ``save`` does, and note in the same step that this run's part is among them."""
+        ...
+
+
 @attrs.frozen(kw_only=True)
 class RunHeader:
     """What is known of a hosted run without its events."""
@@ -99,6 +114,8 @@ class RunHeader:
     """How it ended; None before."""
     owner: str | None = None
     """Who runs it: the one recorder that may append to its log."""
+    is_remembered: bool = False
+    """Whether its conversation is kept: not that of a message without a session."""
 
 
 class EventStore(Protocol):

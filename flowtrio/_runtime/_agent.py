@@ -15,13 +15,13 @@ from flowtrio._core._chunks import ToolCall
 from flowtrio._core._events import ROOT
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._failures import leaves
+from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import clean_text
 
 from ._calls import ActiveCall
 from ._model import Turn
 from ._output import Output
 from ._tools import Tool, as_tool, encode_result
-from ._transcript import Reply, Transcript
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient, Message

@@ -13,6 +13,7 @@ from flowtrio._core._chunks import Completion
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
+from flowtrio._core._transcript import Reply
 from flowtrio._core._values import check_json, clean_text
 
 from ._agent import agent_name, as_awaitable, result_to_json
@@ -21,7 +22,6 @@ from ._frame import Frame
 from ._model import Turn
 from ._pending import Pending
 from ._tools import Tool, as_tool
-from ._transcript import Reply
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient

@@ -19,9 +19,9 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from flowtrio._core._events import ROOT, AgentEvent, AgentStatus, EventType
 from flowtrio._core._law import Law
+from flowtrio._core._transcript import Transcript
 
 from ._channel import EventChannel
-from ._transcript import Transcript
 
 if TYPE_CHECKING:
     from ._frame import Frame

@@ -20,16 +20,17 @@ from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
+from flowtrio._core._transcript import own_id
 from flowtrio._core._values import check_json, clean_text
 
 from ._frame import Frame, is_cancelled
 
 if TYPE_CHECKING:
+    from flowtrio._core._transcript import Reply
     from flowtrio.abc import LLMClient
 
     from ._frame import Alarm
     from ._run import Run
-    from ._transcript import Reply
 
 _CHARACTERS_A_TOKEN = 8
 """More than any tokenizer's average on natural language, so that the estimate is a lower bound."""
@@ -304,7 +305,7 @@ class Turn:
         if transcript is not None:
             self.reply.carry = final.carry
             self.reply.calls = [
-                (call_id, transcript.conversation_id(call, _own_id(run.info.run_id, call_id)), call)
+                (call_id, transcript.conversation_id(call, own_id(run.info.run_id, call_id)), call)
                 for call_id, call in calls
             ]
         await frame.emit(
@@ -421,8 +422,3 @@ def _fit_call(call: ToolCall) -> ToolCall:
             arguments = None
     name = clean_text(call.name) or "unnamed"
     return attrs.evolve(call, name=name, arguments=arguments)
-
-
-def _own_id(run_id: str, call_id: str) -> str:
-    """An id for a call whose provider gave none, or gave one twice."""
-    return f"call_{run_id[-24:]}_{call_id}"

@@ -16,6 +16,7 @@ import trio
 from flowtrio._core._events import StreamMode
 from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
+from flowtrio.abc import RecoverableConversations
 
 from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
@@ -222,7 +223,8 @@ class Orchestrator:
                 "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
             )
         stream = self.process_stream(message, tenant_id, session_id, "events", run_id, app)
-        await self._recorder.start(nursery, stream, resume_window)
+        is_remembered = session_id is not None
+        await self._recorder.start(nursery, stream, resume_window, is_remembered=is_remembered)
         return stream.run_id
 
     def attach(
@@ -355,6 +357,11 @@ class _Admission:
                 if run.is_done and await conversations.load(tenant_id, session_id) != run.history:
                     # Its cleanup outlasted the grace, and others have spoken here since its DONE.
                     return None
+                if isinstance(conversations, RecoverableConversations):
+                    run_id = run.info.run_id
+                    return await conversations.save_after(
+                        tenant_id, session_id, run_id, run.messages()
+                    )
                 return await conversations.save(tenant_id, session_id, run.messages())
             raise TimeoutError(f"saving the conversation took longer than {grace} s")
 

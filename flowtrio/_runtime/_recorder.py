@@ -236,7 +236,12 @@ class Recorder:
         return self.runs.get(key) or self._cut.get(key)
 
     async def start(
-        self, nursery: trio.Nursery, stream: EventStream, resume_window: float
+        self,
+        nursery: trio.Nursery,
+        stream: EventStream,
+        resume_window: float,
+        *,
+        is_remembered: bool = False,
     ) -> HostedRun:
         """Host a run, unless there is one of its key; then nothing happens.
 
@@ -245,7 +250,7 @@ class Recorder:
         info = stream._run.info
         hosted = self.find(info.tenant_id, info.run_id)
         if hosted is None:
-            hosted = self._make(stream, resume_window)
+            hosted = self._make(stream, resume_window, is_remembered)
             self.runs[hosted.key] = hosted
             nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
         await hosted.has_begun.wait()
@@ -258,7 +263,7 @@ class Recorder:
             raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
         return hosted
 
-    def _make(self, stream: EventStream, resume_window: float) -> HostedRun:
+    def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
         info = stream._run.info
         header = RunHeader(
             tenant_id=info.tenant_id,
@@ -268,6 +273,7 @@ class Recorder:
             message=info.message,
             created_at=info.wall_clock(),
             owner=self.owner,
+            is_remembered=is_remembered,
         )
         return HostedRun(stream, header, resume_window, int(min(info.limits.buffer, _MOST_RECENT)))
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from flowtrio._core._transcript import Reply
+
 from ._agent import Agent
 from ._model import Turn
-from ._transcript import Reply
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient

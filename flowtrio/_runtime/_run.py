@@ -50,13 +50,13 @@ from flowtrio._core._exceptions import (
     RunFailed,
 )
 from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
+from flowtrio._core._transcript import Transcript
 
 from ._agent import as_awaitable, result_to_json
 from ._closers import closing_event
 from ._context import RunContext
 from ._frame import Alarm, Frame
 from ._log import EventLog
-from ._transcript import Transcript
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits

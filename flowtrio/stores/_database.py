@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # pragma: no cover - Windows: there a second proces
 
 T = TypeVar("T")
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the tables, as ``PRAGMA user_version``."""
 GROUP_SECONDS: Final = 0.005
 """Time between two commits, at least."""
@@ -56,6 +56,8 @@ CREATE TABLE runs (
     status TEXT,
     owner TEXT,
     last INTEGER NOT NULL DEFAULT -1,
+    is_remembered INTEGER NOT NULL DEFAULT 0,
+    untold INTEGER NOT NULL DEFAULT 0,
     UNIQUE (tenant_id, run_id)
 );
 CREATE INDEX runs_of_session ON runs (tenant_id, session_id);
@@ -74,6 +76,14 @@ CREATE TABLE conversations (
     PRIMARY KEY (tenant_id, session_id)
 ) WITHOUT ROWID;
 """
+
+_STEPS: Final = {
+    1: """
+ALTER TABLE runs ADD COLUMN is_remembered INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;
+"""
+}
+"""What makes the tables of one version those of the next."""
 
 Query: TypeAlias = "Callable[[sqlite3.Connection], T]"
 """What is done with a connection; may raise what its caller is to be told."""
@@ -97,6 +107,8 @@ class Database:
         self._thread: threading.Thread | None = None
         self._users = 0
         self._is_closed = False
+        self.oldest_conversation: Callable[[], float] | None = None
+        """Gives the time before which conversations are forgotten; None where none are kept."""
         weakref.finalize(self, self._jobs.put, None)
 
     async def read(self, query: Query[T]) -> T:
@@ -279,16 +291,20 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     [version] = connection.execute("PRAGMA user_version").fetchone()
     if version == VERSION:
         return
-    if version != 0:
+    if version == 0:
+        script = _SCHEMA
+    elif version in _STEPS:
+        script = "".join(_STEPS[step] for step in range(version, VERSION))
+    else:
         raise ValueError(f"the file is of version {version}: expected {VERSION}")
-    statements = [s for s in _SCHEMA.split(";") if s.strip()]
+    statements = [s for s in script.split(";") if s.strip()]
 
-    def create(connection: sqlite3.Connection) -> None:
+    def change(connection: sqlite3.Connection) -> None:
         for statement in statements:
             connection.execute(statement)
         connection.execute(f"PRAGMA user_version = {VERSION}")
 
-    _in_transaction(connection, create)
+    _in_transaction(connection, change)
 
 
 @contextmanager

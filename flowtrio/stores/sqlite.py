@@ -1,7 +1,9 @@
 """Logs of hosted runs, and conversations, in one SQLite file.
 
 They outlast their process, however it ends. One process at a time may use a file: whoever opens it
-ends the runs that the one before left unfinished.
+ends the runs that the one before left unfinished, and adds what they said to their conversations.
+A run is *untold* until its conversation was saved with its part; both are noted in one transaction,
+so nothing is added twice.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import builtins
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -19,6 +21,7 @@ import trio
 
 from flowtrio._core._events import ROOT, SCHEMA, AgentEvent, AgentStatus, EventType
 from flowtrio._core._interrupted import missing_end
+from flowtrio._core._said import Said
 from flowtrio.abc import RunHeader
 from flowtrio.wire._json import encode_json
 
@@ -33,6 +36,8 @@ _LOOK_AGAIN: Final = 0.5
 """Seconds after which a waiting reader looks for what somebody else may have written."""
 _EXPIRE_EVERY: Final = 60.0
 """Seconds between two looks for what is too old."""
+_MOST_RECOVERED: Final = 10_000
+"""Messages of a conversation to which those of a cut run are added; the next run keeps fewer."""
 _EVENT: Final = msgspec.json.Decoder(AgentEvent)
 
 
@@ -45,7 +50,8 @@ class SQLiteStore:
     is closed, then ERROR ``interrupted`` and DONE. A log is never cut at its front: it is kept
     whole, or forgotten.
 
-    May share its file with `SQLiteConversations`. Opened at its first use, which may be in Trio
+    May share its file with `SQLiteConversations`, which then get what such a run's user and agent
+    had said. Opened at its first use, which may be in Trio
     only; ``async with`` closes it.
     """
 
@@ -88,12 +94,21 @@ class SQLiteStore:
         """See `flowtrio.abc.EventStore`."""
         await self._expire_now_and_then()
 
+        oldest = self._database.oldest_conversation if header.is_remembered else None
+        forget_before = None if oldest is None else oldest()
+
         def query(db: sqlite3.Connection) -> bool:
-            row = attrs.asdict(header)
+            row = {**attrs.asdict(header), "untold": forget_before is not None}
             names = ", ".join(row)
             places = ", ".join("?" for _ in row)
             text = f"INSERT OR IGNORE INTO runs ({names}) VALUES ({places})"
-            return db.execute(text, list(row.values())).rowcount == 1
+            is_new = db.execute(text, list(row.values())).rowcount == 1
+            if is_new and forget_before is not None:
+                # What is forgotten is not remembered by a run that is added to it later.
+                where = "tenant_id = ? AND session_id = ? AND used_at < ?"
+                key = (header.tenant_id, header.session_id, forget_before)
+                db.execute(f"DELETE FROM conversations WHERE {where}", key)
+            return is_new
 
         return await self._database.write(query)
 
@@ -190,7 +205,8 @@ class SQLiteStore:
 class SQLiteConversations:
     """A `flowtrio.abc.ConversationStore` in a file, which outlasts its process.
 
-    May share its file with `SQLiteStore`.
+    May share its file with `SQLiteStore`: then a hosted run that was cut off with its process is
+    in its conversation too, as far as it came.
     """
 
     max_messages: int
@@ -200,6 +216,7 @@ class SQLiteConversations:
     clock: Callable[[], float]
     """UTC, seconds."""
     _database: Database
+    _oldest: Callable[[], float]
     _expired_at: float
 
     def __init__(
@@ -218,6 +235,8 @@ class SQLiteConversations:
         self.keep = keep
         self.clock = clock
         self._database = open_database(path, end_cut_runs)
+        self._database.oldest_conversation = _oldest_by(keep, clock)
+        self._oldest = self._database.oldest_conversation
         self._expired_at = -_EXPIRE_EVERY
 
     async def __aenter__(self) -> SQLiteConversations:
@@ -234,18 +253,23 @@ class SQLiteConversations:
 
     async def load(self, tenant_id: str, session_id: str) -> list[Message]:
         """See `flowtrio.abc.ConversationStore`."""
-        oldest = 0.0 if self.keep is None else self.clock() - self.keep
-        text = (
-            "SELECT messages FROM conversations "
-            "WHERE tenant_id = ? AND session_id = ? AND used_at >= ?"
-        )
-        values = (tenant_id, session_id, oldest)
-        row = await self._database.read(lambda db: db.execute(text, values).fetchone())
-        messages: list[Message] = [] if row is None else msgspec.json.decode(row[0])
+        key, oldest = (tenant_id, session_id), self._oldest()
+        messages, _ = await self._database.read(lambda db: _conversation(db, *key, oldest))
         return messages
 
     async def save(self, tenant_id: str, session_id: str, messages: Sequence[Message]) -> None:
         """See `flowtrio.abc.ConversationStore`."""
+        await self._save(tenant_id, session_id, None, messages)
+
+    async def save_after(
+        self, tenant_id: str, session_id: str, run_id: str, messages: Sequence[Message]
+    ) -> None:
+        """See `flowtrio.abc.RecoverableConversations`."""
+        await self._save(tenant_id, session_id, run_id, messages)
+
+    async def _save(
+        self, tenant_id: str, session_id: str, run_id: str | None, messages: Sequence[Message]
+    ) -> None:
         now = self.clock()
         encoded = encode_json(whole_turns(messages, self.max_messages))
         oldest: float | None = None
@@ -256,8 +280,10 @@ class SQLiteConversations:
         def query(db: sqlite3.Connection) -> None:
             if oldest is not None:
                 db.execute("DELETE FROM conversations WHERE used_at < ?", [oldest])
-            text = "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, ?)"
-            db.execute(text, (tenant_id, session_id, encoded, now))
+            _replace(db, tenant_id, session_id, encoded, now)
+            if run_id is not None:
+                text = "UPDATE runs SET untold = 0 WHERE tenant_id = ? AND run_id = ?"
+                db.execute(text, (tenant_id, run_id))
 
         await self._database.write(query)
 
@@ -277,7 +303,9 @@ _COLUMNS: Final = ", ".join(_FIELDS)
 def _header(row: tuple[Any, ...]) -> RunHeader:
     values = dict(zip(_FIELDS, row, strict=True))
     status = values["status"]
-    return RunHeader(**{**values, "status": None if status is None else AgentStatus(status)})
+    values["status"] = None if status is None else AgentStatus(status)
+    values["is_remembered"] = bool(values["is_remembered"])
+    return RunHeader(**values)
 
 
 def _find(db: sqlite3.Connection, tenant_id: str, run_id: str) -> tuple[int, int, RunHeader]:
@@ -307,20 +335,69 @@ def _delete(db: sqlite3.Connection, where: str, values: list[Any]) -> int:
     return db.execute(f"DELETE FROM runs WHERE {where}", values).rowcount
 
 
+def _conversation(
+    db: sqlite3.Connection, tenant_id: str, session_id: str, oldest: float
+) -> tuple[list[Message], float]:
+    """Give what was said, and when last; nothing where that was before *oldest*."""
+    text = (
+        "SELECT messages, used_at FROM conversations "
+        "WHERE tenant_id = ? AND session_id = ? AND used_at >= ?"
+    )
+    row = db.execute(text, (tenant_id, session_id, oldest)).fetchone()
+    return ([], oldest) if row is None else (msgspec.json.decode(row[0]), row[1])
+
+
+def _replace(
+    db: sqlite3.Connection, tenant_id: str, session_id: str, messages: bytes, used_at: float
+) -> None:
+    text = "INSERT OR REPLACE INTO conversations VALUES (?, ?, ?, ?)"
+    db.execute(text, (tenant_id, session_id, messages, used_at))
+
+
+def _oldest_by(keep: float | None, clock: Callable[[], float]) -> Callable[[], float]:
+    # A function that holds no store: one that is dropped has to free its file.
+    return (lambda: 0.0) if keep is None else (lambda: clock() - keep)
+
+
 # Opening
 
 
 def end_cut_runs(db: sqlite3.Connection) -> None:
-    """End the logs of runs whose process is gone."""
-    text = f"SELECT run, last, {_COLUMNS} FROM runs WHERE ended_at IS NULL"
-    for run, last, *row in db.execute(text).fetchall():
-        header = _header(tuple(row))
+    """End the logs of runs whose process is gone, and keep what was said in them.
+
+    In the order in which they were started: of one conversation only the first can have come to
+    say something, the others were in its line.
+    """
+    text = f"SELECT run, last, untold, {_COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY run"
+    for run, last, untold, *row in db.execute(text).fetchall():
+        header, said = _header(tuple(row)), Said()
         stored = db.execute("SELECT event FROM events WHERE run = ? ORDER BY seq", [run])
-        events = (_EVENT.decode(event) for (event,) in stored)
-        missing = missing_end(events, _start_of(header))
+        missing = missing_end(_told_to(said, stored), _start_of(header))
         assert missing[0].seq == last + 1
         rows = [(run, event.seq, encode_json(event)) for event in missing]
         _insert(db, rows, header_after(header, missing[-1]), run)
+        if untold:
+            for event in missing:
+                said.add(event)
+            _add_to_conversation(db, header, said.messages(), missing[-1].timestamp)
+            db.execute("UPDATE runs SET untold = 0 WHERE run = ?", [run])
+
+
+def _told_to(said: Said, stored: Iterable[tuple[bytes]]) -> Iterator[AgentEvent]:
+    for (encoded,) in stored:
+        event = _EVENT.decode(encoded)
+        said.add(event)
+        yield event
+
+
+def _add_to_conversation(
+    db: sqlite3.Connection, header: RunHeader, said: list[Message], when: float
+) -> None:
+    assert header.session_id is not None
+    key = (header.tenant_id, header.session_id)
+    before, used_at = _conversation(db, *key, 0.0)
+    messages = whole_turns([*before, *said], _MOST_RECOVERED)
+    _replace(db, *key, encode_json(messages), max(used_at, when))
 
 
 def _start_of(header: RunHeader) -> AgentEvent:

@@ -69,6 +69,7 @@ _ODD: Final[dict[str, Any]] = {
 
 def _header(run_id: str = "r", tenant_id: str = "t", **keys: Any) -> RunHeader:
     given: dict[str, Any] = {"session_id": "s", "agent": "a", "message": "hi", "created_at": 1.5}
+    given["is_remembered"] = True
     return RunHeader(tenant_id=tenant_id, run_id=run_id, **{**given, **keys})
 
 

@@ -16,13 +16,13 @@ import trio
 
 from flowtrio import AgentEvent, Chunk, EventStream, EventType, RemoteProtocolError, Tool
 from flowtrio._core._snapshot import Snapshot
+from flowtrio._core._transcript import Transcript
 from flowtrio._runtime._calls import ActiveCall
 from flowtrio._runtime._channel import EventChannel
 from flowtrio._runtime._frame import Frame
 from flowtrio._runtime._log import EventLog
 from flowtrio._runtime._model import Turn
 from flowtrio._runtime._run import Run
-from flowtrio._runtime._transcript import Transcript
 
 T = EventType
 

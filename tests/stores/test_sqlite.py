@@ -12,7 +12,7 @@ import trio
 from flowtrio import Orchestrator, RunContext, SQLiteConversations, SQLiteStore
 from flowtrio._core._events import ROOT, AgentEvent, EventType
 from flowtrio.abc import RunHeader
-from flowtrio.stores import _database
+from flowtrio.stores import _database, sqlite
 from flowtrio.testing import check_events
 from tests.runtime._programs import done_of, error_of
 
@@ -116,6 +116,208 @@ async def test_opening_leaves_what_ended_alone(tmp_path: Path) -> None:
             log = await store.read("t", "r", -1, 100)
     async with SQLiteStore(path) as store:
         assert await store.read("t", "r", -1, 100) == log
+
+
+# What was said in a run that was cut off
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs.db"
+
+
+USER = {"role": "user", "content": "m"}
+HALF = {"role": "assistant", "content": "half a ", "flowtrio": {"partial": True}}
+BEFORE = [{"role": "user", "content": "before"}, {"role": "assistant", "content": "yes"}]
+
+
+async def cut(path: Path, *runs: RunHeader, kept: int = 3, saved: Any = BEFORE) -> None:
+    """Leave runs without an end in a file, in a conversation with something in it."""
+    async with SQLiteStore(path) as store, SQLiteConversations(path) as conversations:
+        if saved:
+            await conversations.save("t", "s", saved)
+        for run in runs or [header(is_remembered=True)]:
+            await store.create(run)
+            if kept:
+                await store.append(run.tenant_id, run.run_id, -1, begun(run.run_id)[:kept])
+
+
+async def loaded(path: Path, tenant_id: str = "t", session_id: str = "s") -> list[Any]:
+    async with SQLiteConversations(path) as conversations:
+        return await conversations.load(tenant_id, session_id)
+
+
+@pytest.mark.parametrize(
+    ("kept", "said"), [(0, [USER]), (1, [USER]), (2, [USER]), (3, [USER, HALF])]
+)
+async def test_what_was_said_in_a_run_that_was_cut_off_is_remembered_once(
+    kept: int, said: list[Any], path: Path
+) -> None:
+    await cut(path, kept=kept)
+
+    for _ in range(3):
+        assert await loaded(path) == [*BEFORE, *said]
+
+
+async def test_a_conversation_may_begin_with_a_run_that_was_cut_off(path: Path) -> None:
+    await cut(path, saved=())
+
+    assert await loaded(path) == [USER, HALF]
+
+
+async def test_runs_in_line_are_remembered_in_their_order(path: Path) -> None:
+    runs = [header(name, message=name, is_remembered=True) for name in ("z", "b", "a")]
+    await cut(path, *runs, kept=0)
+
+    assert [m["content"] for m in await loaded(path)] == ["before", "yes", "z", "b", "a"]
+
+
+async def test_tenants_and_sessions_are_kept_apart(path: Path) -> None:
+    await cut(
+        path,
+        header("r", "other", is_remembered=True),
+        header("q", session_id="z", is_remembered=True),
+    )
+
+    assert await loaded(path) == BEFORE
+    assert await loaded(path, "other") == await loaded(path, "t", "z") == [USER, HALF]
+
+
+async def test_a_message_without_a_session_is_not_remembered(path: Path) -> None:
+    await cut(path, header())
+
+    assert await loaded(path) == BEFORE
+
+
+async def test_a_run_whose_conversation_was_saved_is_not_told_again(path: Path) -> None:
+    """The process died between the last save and the log's DONE."""
+    await cut_after_saving(path)
+
+    assert await loaded(path) == [*BEFORE, USER]
+
+
+async def cut_after_saving(path: Path) -> None:
+    async with SQLiteStore(path) as store, SQLiteConversations(path) as conversations:
+        await store.create(header(is_remembered=True))
+        await store.append("t", "r", -1, begun())
+        await conversations.save_after("t", "s", "r", [*BEFORE, USER])
+
+
+async def test_a_save_that_forgot_its_run_would_be_noticed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The planted bug: the conversation is saved, and the run stays untold."""
+    save = SQLiteConversations.save
+    monkeypatch.setattr(
+        SQLiteConversations, "save_after", lambda self, t, s, run, said: save(self, t, s, said)
+    )
+    await cut_after_saving(path)
+
+    assert await loaded(path) != [*BEFORE, USER]
+
+
+async def test_a_recovery_that_is_cut_off_itself_begins_anew(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [header(name, is_remembered=True) for name in ("one", "two")]
+    await cut(path, *runs, kept=0)
+    add, calls = sqlite._add_to_conversation, []
+
+    def die(*args: Any) -> None:
+        calls.append(args)
+        add(*args)
+        if len(calls) == 2:
+            raise sqlite3.OperationalError("cut off")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "_add_to_conversation", die)
+        with pytest.raises(sqlite3.OperationalError):
+            await loaded(path)
+
+    assert await loaded(path) == [*BEFORE, USER, USER]
+
+
+async def test_a_conversation_that_was_forgotten_is_not_remembered_by_a_run(path: Path) -> None:
+    clock = Clock()
+    async with (
+        SQLiteStore(path, clock=clock) as store,
+        SQLiteConversations(path, keep=100, clock=clock) as conversations,
+    ):
+        await conversations.save("t", "s", BEFORE)
+        clock.now += 101
+        await store.create(header(is_remembered=True, created_at=clock.now))
+
+    assert await loaded(path) == [USER]
+
+
+async def test_a_store_without_conversations_keeps_none(path: Path) -> None:
+    async with SQLiteStore(path) as store:
+        await store.create(header(is_remembered=True))
+
+    assert await loaded(path) == []
+
+
+async def test_a_file_of_the_version_before_still_opens(path: Path) -> None:
+    with sqlite3.connect(path) as connection:
+        for statement in VERSION_1.split(";"):
+            connection.execute(statement)
+    connection.close()
+    async with SQLiteStore(path) as store:
+        found = await store.header("t", "r")
+        log = await store.read("t", "r", -1, 10)
+        await store.create(header("new", is_remembered=True))
+    with sqlite3.connect(path) as connection:
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+    connection.close()
+
+    assert found is not None
+    assert (found.status, found.is_remembered) == ("error", False)
+    check_events(log)
+    assert version == _database.VERSION
+    assert await loaded(path) == [USER]
+
+
+VERSION_1 = """
+CREATE TABLE runs (
+    run INTEGER PRIMARY KEY, tenant_id TEXT NOT NULL, run_id TEXT NOT NULL, session_id TEXT,
+    agent TEXT NOT NULL, message TEXT NOT NULL, created_at REAL NOT NULL, ended_at REAL,
+    status TEXT, owner TEXT, last INTEGER NOT NULL DEFAULT -1, UNIQUE (tenant_id, run_id)
+);
+CREATE INDEX runs_of_session ON runs (tenant_id, session_id);
+CREATE INDEX runs_by_end ON runs (ended_at);
+CREATE TABLE events (
+    run INTEGER NOT NULL, seq INTEGER NOT NULL, event BLOB NOT NULL, PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE conversations (
+    tenant_id TEXT NOT NULL, session_id TEXT NOT NULL, messages BLOB NOT NULL,
+    used_at REAL NOT NULL, PRIMARY KEY (tenant_id, session_id)
+) WITHOUT ROWID;
+INSERT INTO runs (tenant_id, run_id, session_id, agent, message, created_at)
+VALUES ('t', 'r', 's', 'a', 'old', 5.0);
+INSERT INTO conversations VALUES ('t', 's', '[{"role":"user","content":"m"}]', 5.0);
+PRAGMA user_version = 1
+"""
+
+
+async def test_an_orchestrator_tells_which_run_it_saves_after(path: Path) -> None:
+    async def saved(ctx: RunContext, message: str) -> str:
+        return message
+
+    async with SQLiteStore(path) as store, SQLiteConversations(path) as conversations:
+        async with Orchestrator(
+            agents=[saved], store=store, conversations=conversations
+        ) as orchestrator:
+            run_id = await orchestrator.start("hi", session_id="s")
+            await read(orchestrator, run_id)
+            alone = await orchestrator.start("alone")
+            await read(orchestrator, alone)
+        remembered = [await store.header("default", name) for name in (run_id, alone)]
+    with sqlite3.connect(path) as connection:
+        rows = connection.execute("SELECT untold FROM runs").fetchall()
+    connection.close()
+
+    assert [h is not None and h.is_remembered for h in remembered] == [True, False]
+    assert rows == [(0,), (0,)]
 
 
 # Forgetting
@@ -243,7 +445,7 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     async with SQLiteStore(path) as store:
         for _ in range(2):
-            with pytest.raises(ValueError, match="version 99: expected 1"):
+            with pytest.raises(ValueError, match="version 99: expected 2"):
                 await store.create(header())
 
 

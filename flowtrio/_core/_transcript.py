@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from flowtrio._core._chunks import ToolCall
+from ._chunks import ToolCall
 
 
 @attrs.define(eq=False)
@@ -104,6 +104,11 @@ class Transcript:
             }
             for call_id, id in self._open.items()
         ]
+
+
+def own_id(run_id: str, call_id: str) -> str:
+    """An id for a call whose provider gave none, or gave one twice."""
+    return f"call_{run_id[-24:]}_{call_id}"
 
 
 def result_text(data: dict[str, Any]) -> str:

@@ -1,0 +1,158 @@
+"""What a run's log says of its conversation, for a run whose process is gone.
+
+A run that ends keeps its conversation by itself. One that was cut off did not come to it, but its
+log has nearly all: the user's message, what the root agent said, its calls and their results. They
+are put into a `Transcript` as the run itself would have done, so the same rules hold: partial text
+is kept and marked, and every call has a result.
+
+What no event carries is lost: the providers' own ids and their private parts, a call of which there
+was no event yet, and what an agent told its model beside the results. And events do not tell an
+agent's own words from those of a tool that it called by itself: both are kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import attrs
+import msgspec
+
+from ._chunks import ToolCall
+from ._events import ROOT, AgentEvent, EventType
+from ._transcript import Reply, Transcript, own_id
+
+_T = EventType
+
+_OF_MESSAGES: Final = frozenset(
+    {
+        *(_T.MESSAGE_CHUNK, _T.REASONING_CHUNK, _T.MESSAGE_PART, _T.MESSAGE_RESET),
+        *(_T.TOOL_CALL_ARGS, _T.MESSAGE_COMPLETE),
+    }
+)
+"""Events that a message consists of."""
+_KEPT: Final = _OF_MESSAGES | {_T.APPROVAL_REQUIRED, _T.TOOL_CALL_START, _T.TOOL_CALL_END}
+_CHUNKS: Final = frozenset({_T.MESSAGE_CHUNK, _T.REASONING_CHUNK})
+
+
+@attrs.define(eq=False)
+class _Call:
+    """A call as its events tell of it."""
+
+    name: str
+    message_id: str
+    """The reply that made it."""
+    written: list[str] = attrs.Factory(list)
+    arguments: dict[str, Any] | None = None
+
+    def to_tool_call(self) -> ToolCall:
+        arguments = self.arguments
+        if arguments is None:
+            arguments = _parse("".join(self.written))
+        return ToolCall(id="", name=self.name, arguments=arguments)
+
+
+class Said:
+    """Walks a whole log, and gives the run's part of its conversation."""
+
+    def __init__(self) -> None:
+        self._start: AgentEvent | None = None
+        self._events: list[AgentEvent] = []
+        self._begun: set[str] = set()
+
+    def add(self, event: AgentEvent) -> None:
+        """Take the log's next event, from RUN_START on."""
+        if event.type is _T.RUN_START:
+            self._start = event
+        if event.agent != ROOT or event.type not in _KEPT:
+            return
+        if event.type in _CHUNKS:
+            # Their text is in MESSAGE_COMPLETE too: the first one tells when the message began.
+            if event.data["message_id"] in self._begun:
+                return
+            self._begun.add(event.data["message_id"])
+        self._events.append(event)
+
+    def messages(self) -> list[dict[str, Any]]:
+        """The user's message, and what followed; without what was said before."""
+        assert self._start is not None
+        start = self._start
+        transcript = Transcript((), start.data["message"])
+        calls = self._calls()
+        replies: dict[str, Reply] = {}
+        running: set[str] = set()
+        for event in self._events:
+            data = event.data
+            if event.type in _OF_MESSAGES:
+                # A message that begins while the agent waits for results is a tool's, not its own.
+                if (message_id := data["message_id"]) not in replies:
+                    replies[message_id] = Reply(message_id)
+                    if not running:
+                        transcript.expect(replies[message_id])
+                self._note_reply(transcript, event, replies[message_id], calls)
+            elif event.type is _T.TOOL_CALL_END:
+                running.discard(data["call_id"])
+                transcript.note_result(data)
+            elif event.type is _T.TOOL_CALL_START and data["call_id"] in calls:
+                running.add(data["call_id"])
+        return transcript.messages()
+
+    def _note_reply(
+        self, transcript: Transcript, event: AgentEvent, reply: Reply, calls: dict[str, _Call]
+    ) -> None:
+        data = event.data
+        match event.type:
+            case _T.MESSAGE_PART if data["part"].get("type") == "refusal":
+                reply.refusal += data["part"].get("text") or ""
+            case _T.MESSAGE_RESET:
+                reply.refusal = ""
+            case _T.MESSAGE_COMPLETE:
+                for call_id in _keys_of(calls, reply.message_id):
+                    call = calls[call_id].to_tool_call()
+                    own = transcript.conversation_id(call, own_id(event.run_id, call_id))
+                    reply.calls.append((call_id, own, call))
+                transcript.note_message(data)
+            case _:
+                pass
+
+    def _calls(self) -> dict[str, _Call]:
+        """The calls that the agent's replies made: by our id, in order."""
+        calls: dict[str, _Call] = {}
+        asking: str | None = None
+        for event in self._events:
+            data = event.data
+            match event.type:
+                case _T.TOOL_CALL_ARGS:
+                    call = _Call(data["tool_name"], data["message_id"])
+                    calls.setdefault(data["call_id"], call).written.append(data["delta"])
+                case _T.MESSAGE_RESET:
+                    for call_id in _keys_of(calls, data["message_id"]):
+                        del calls[call_id]
+                case _T.MESSAGE_COMPLETE:
+                    is_asking = data["finish_reason"] == "tool_calls"
+                    asking = data["message_id"] if is_asking else None
+                case _T.TOOL_CALL_START if data["message_id"] is None or data["provider_executed"]:
+                    # The agent's own doing, or the provider's: no part of what the model said.
+                    calls.pop(data["call_id"], None)
+                case _T.APPROVAL_REQUIRED | _T.TOOL_CALL_START:
+                    # An approval does not say whose call it is: then it is the last reply's.
+                    message_id = data.get("message_id") or asking
+                    if message_id is not None:
+                        call = calls.setdefault(
+                            data["call_id"], _Call(data["tool_name"], message_id)
+                        )
+                        call.arguments = data["arguments"]
+                case _:
+                    pass
+        return calls
+
+
+def _keys_of(calls: dict[str, _Call], message_id: str) -> list[str]:
+    return [key for key, call in calls.items() if call.message_id == message_id]
+
+
+def _parse(text: str) -> dict[str, Any] | None:
+    try:
+        arguments = msgspec.json.decode(text)
+    except ValueError:
+        return None
+    return arguments if isinstance(arguments, dict) else None
