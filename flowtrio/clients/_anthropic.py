@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+from flowtrio._core._chunks import Chunk
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
-from flowtrio.wire._anthropic import anthropic_decoder, decode_completion
-from flowtrio.wire._anthropic_requests import encode_request
+from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
+from flowtrio.wire._anthropic_requests import continued, encode_request
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -82,9 +84,31 @@ class AnthropicClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
+        return self._part_of_reply(model, messages, tools, options, None)
+
+    def _part_of_reply(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+        paused: Chunk | None,
+    ) -> ModelRequest:
+        """Ask for a reply, or for what is still to come of one that was paused."""
         url = f"{self._host.base_url}/v1/messages"
+        said = messages if paused is None else continued(messages, paused)
 
         def ask(stream: bool) -> HttpRequest:
-            return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
+            return HttpRequest(url, encode_request(model, said, tools, options, stream=stream))
 
-        return ModelRequest(ask=ask, decoder=anthropic_decoder, decode_whole=decode_completion)
+        def go_on(final: Chunk) -> ModelRequest | None:
+            if not is_paused(final):
+                return None
+            return self._part_of_reply(model, messages, tools, options, final)
+
+        return ModelRequest(
+            ask=ask,
+            decoder=partial(anthropic_decoder, paused=paused),
+            decode_whole=partial(decode_completion, paused=paused),
+            go_on=go_on,
+        )

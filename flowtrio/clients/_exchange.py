@@ -6,6 +6,7 @@ One reply::
                     ├─ "cannot stream" ───────── the same without streaming, once
                     ├─ any other status ──────── ProviderError
                     └─ 200 ─ pieces of the body ─ decoder ─ chunks ─ final ─ drained, slot free
+                                 │                             └─ paused ─ drained, another request
                                  └─ left early ─ unwound, connection closed, slot free
 
 A request that waits for a place in httpx's pool may lose that place when it is cancelled: so
@@ -38,6 +39,9 @@ _AFTERWORD = 2.0
 _DRAIN = 0.05
 """Seconds for the end of a body whose reply is whole, so that its connection can be used again."""
 
+MAX_CONTINUATIONS = 8
+"""How often a reply goes on in another request, after its host has paused it."""
+
 _MAX_ERROR = 64 * 1024
 _MAX_WHOLE = 64 * 1024 * 1024
 """Bytes of an error's body that are read, and of an answer that is not streamed."""
@@ -57,6 +61,10 @@ class Exchange:
     """Whether the final chunk has come."""
     is_closed: bool = False
     _requests: int = 0
+    """Sent since the reply began, or went on."""
+    _continuations: int = 0
+    _next: ModelRequest | None = None
+    """With what the reply goes on."""
     _asks_whole: bool = False
     """Whether a whole answer is asked for: by the caller, or since the host cannot stream."""
     _pool: Pool | None = None
@@ -76,6 +84,8 @@ class Exchange:
         if self.has_spoken and self._decoder is not None:
             # For every token: without a further frame to walk through.
             return self._read_piece(self._decoder)
+        if self._next is not None:
+            return self._go_on(self._next)
         return self._open() if self._body is None else self._begin()
 
     async def _begin(self) -> None:
@@ -91,6 +101,12 @@ class Exchange:
             await self._ask_whole()
 
     # Opening
+
+    async def _go_on(self, request: ModelRequest) -> None:
+        await self._leave()
+        self.request, self._next = request, None
+        self._requests = 0
+        await self._open()
 
     async def _open(self) -> None:
         host = self.host
@@ -152,6 +168,9 @@ class Exchange:
 
     def watched(self, seconds: float) -> Wait | None:
         """What watches the waits for a body; None where its connection is not its own."""
+        if self._next is not None:
+            # It is not a body that is waited for.
+            return None
         if self._wait is None and self._pool is not None and self._response is not None:
             stream = self._response.extensions.get("network_stream")
             if stream is None or self._response.http_version != "HTTP/1.1":
@@ -223,8 +242,25 @@ class Exchange:
             raise
         if chunks:
             self.has_spoken = True
+            if chunks[-1].is_final:
+                chunks[-1] = self._end(chunks[-1])
             self.is_over = chunks[-1].is_final
             self.chunks.extend(chunks)
+
+    def _end(self, final: Chunk) -> Chunk:
+        """The final chunk; where the reply goes on, only what it says."""
+        if self._continuations < MAX_CONTINUATIONS:
+            self._next = self.request.go_on(final)
+        if self._next is None:
+            return final
+        self._continuations += 1
+        self._decoder, self._may_hide_error = None, False
+        return Chunk(
+            content=final.content,
+            reasoning=final.reasoning,
+            tool_args=final.tool_args,
+            parts=final.parts,
+        )
 
     def _detail(self) -> dict[str, Any]:
         headers = self._response.headers
@@ -278,7 +314,8 @@ class Exchange:
         self._body = self._response = self._pool = self._wait = None
         try:
             if body is not None:
-                await unwind(body, patience=_DRAIN if self.is_over else 0)
+                is_read = self.is_over or self._next is not None
+                await unwind(body, patience=_DRAIN if is_read else 0)
             if response is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE):
                     await response.aclose()

@@ -46,6 +46,9 @@ class ModelRequest:
     decode_whole: Callable[[bytes], list[Chunk]]
     content_type: str = "text/event-stream"
     """Of a streamed answer."""
+    go_on: Callable[[Chunk], ModelRequest | None] = lambda final: None
+    """Gives, for the final chunk of an answer, the request with which the reply goes on; None where
+    it is whole."""
 
     def as_whole(self) -> ModelRequest:
         """The same, asked for a whole answer from the start."""

@@ -7,6 +7,10 @@ blocks may overlap, told apart by their index. A reply is finished when a ``mess
 Blocks other than plain text and plain calls belong to the provider: thoughts are signed, results of
 its own tools are encrypted in part, a compaction stands for the conversation before it. So a reply
 that has one is kept as it came, and goes back in the next request; see `_anthropic_requests`.
+
+A turn that took the provider's own tools too long is paused (``pause_turn``). It goes on when its
+blocks are sent back as they are; what is said then belongs to the same reply, so its reader begins
+with what was kept of the part before.
 """
 
 from __future__ import annotations
@@ -27,6 +31,8 @@ from ._openai_chat import stream_error
 from ._reply import ReplyDecoder, read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
+_PAUSED = "pause_turn"
+
 _FINISH_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -34,7 +40,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     # The answer is to be continued: as little a whole one as one that became too long.
-    "pause_turn": "length",
+    _PAUSED: "length",
     "compaction": "length",
     "refusal": "content_filter",
 }
@@ -130,15 +136,31 @@ class _Block:
         return bool(self.citations or not _PLAIN_KEYS.get(self.type, set()) >= self.given.keys())
 
 
-def anthropic_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[ServerSentEvent]:
-    """A decoder of one streamed reply."""
-    return ReplyDecoder(SSEDecoder(max_event_bytes), AnthropicReply(), "a stop_reason")
+def anthropic_decoder(
+    max_event_bytes: int = MAX_EVENT_BYTES, *, paused: Chunk | None = None
+) -> ReplyDecoder[ServerSentEvent]:
+    """A decoder of one streamed reply; *paused* is the final chunk of what it goes on from."""
+    return ReplyDecoder(SSEDecoder(max_event_bytes), AnthropicReply(paused), "a stop_reason")
+
+
+def is_paused(final: Chunk) -> bool:
+    """Whether a reply goes on when it is sent back; not where it waits for results of ours."""
+    has_blocks = bool(_kept(final).get("content"))
+    return final.raw_finish_reason == _PAUSED and has_blocks and not final.tool_calls
+
+
+def _kept(final: Chunk) -> dict[str, Any]:
+    return (final.carry or {}).get("anthropic") or {}
 
 
 class AnthropicReply:
     """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
 
-    def __init__(self) -> None:
+    def __init__(self, paused: Chunk | None = None) -> None:
+        kept = {} if paused is None else _kept(paused)
+        self._before: list[dict[str, Any]] = kept.get("content", [])
+        """The blocks of the part before, as they came."""
+        self._usage_before = None if paused is None else paused.usage
         self._blocks: list[_Block] = []
         self._places: dict[int, _Block] = {}
         self._calls = CallWriter()
@@ -146,7 +168,7 @@ class AnthropicReply:
         self._model: str | None = None
         self._stop_reason: str | None = None
         self._stop_details: Any = None
-        self._container: str | None = None
+        self._container: str | None = kept.get("container")
         self._is_stopped = False
 
     @property
@@ -307,10 +329,16 @@ class AnthropicReply:
             tool_calls=calls,
             finish_reason="tool_calls" if calls and reason == "stop" else reason,
             raw_finish_reason=raw,
-            usage=_read_usage(self._usage),
+            usage=self._total_usage(),
             model=self._model,
             carry=None if raw == "refusal" else self._carry(),
         )
+
+    def _total_usage(self) -> Usage | None:
+        usage = _read_usage(self._usage)
+        if usage is None or self._usage_before is None:
+            return usage or self._usage_before
+        return self._usage_before + usage
 
     def _finish_calls(self) -> list[ToolCall]:
         calls = self._calls.finish()
@@ -322,15 +350,16 @@ class AnthropicReply:
 
     def _carry(self) -> dict[str, Any] | None:
         carry: dict[str, Any] = {}
-        if any(block.is_private for block in self._blocks):
-            carry["content"] = [block.value() for block in self._blocks]
+        goes_back = bool(self._before) or self._stop_reason == _PAUSED
+        if goes_back or any(block.is_private for block in self._blocks):
+            carry["content"] = [*self._before, *(block.value() for block in self._blocks)]
         if self._container is not None:
             carry["container"] = self._container
         return {"anthropic": carry} if carry else None
 
 
-def decode_completion(body: bytes) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks.
+def decode_completion(body: bytes, paused: Chunk | None = None) -> list[Chunk]:
+    """Decode an answer that was not streamed, as chunks; see `anthropic_decoder`.
 
     Raises:
       ProviderError: it is an error.
@@ -340,7 +369,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
     message = read_payload(_message_decoder, body)
     if message.error is not None:
         raise stream_error(message.error)
-    reply = AnthropicReply()
+    reply = AnthropicReply(paused)
     chunks = reply.read_message(message)
     if not reply.is_finished:
         raise RemoteProtocolError("the model's answer has no stop_reason", code="bad_answer")

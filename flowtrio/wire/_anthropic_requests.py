@@ -13,6 +13,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from flowtrio._core._chunks import Chunk
+
 from ._messages import data_url, parts_of
 
 MAX_TOKENS = 16_384
@@ -62,6 +64,11 @@ def encode_request(
         body["stream"] = True
     _add_options(body, options)
     return body
+
+
+def continued(messages: Sequence[Mapping[str, Any]], paused: Chunk) -> Sequence[Mapping[str, Any]]:
+    """The conversation that lets a paused reply go on; *paused* is its final chunk."""
+    return [*messages, {"role": "assistant", "flowtrio": {"carry": paused.carry}}]
 
 
 def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:

@@ -1,6 +1,8 @@
 """Google's Gemini: ``streamGenerateContent`` as server-sent events.
 
-A reply is finished when its candidate has a ``finishReason``, or when the prompt was blocked. What
+A reply is finished when its candidate has a ``finishReason``, or when the prompt was blocked. Many
+reasons say that there is no answer (a call that does not parse, too many calls): those are errors,
+and so is a reason that is not known here. What
 the model thought is signed: the parts that it gave are kept as they came, and go back unchanged in
 the next request, where the provider refuses calls whose signatures are missing.
 """
@@ -15,7 +17,7 @@ from typing import Any
 import msgspec
 
 from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
+from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
 from ._calls import CallWriter
 from ._json import decode_json
@@ -34,7 +36,20 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "PROHIBITED_CONTENT": "content_filter",
     "SPII": "content_filter",
     "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "ESCALATION": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "CONTINUATION": "length",
 }
+
+_PASSING = frozenset(
+    {
+        *("OTHER", "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL"),
+        *("TOO_MANY_TOOL_CALLS", "IMAGE_OTHER", "NO_IMAGE"),
+    }
+)
+"""Reasons without an answer that another attempt may not meet."""
 
 
 class _Content(msgspec.Struct):
@@ -68,6 +83,8 @@ class GeminiReply:
     def __init__(self) -> None:
         self._calls = CallWriter()
         self._finish_reason: str | None = None
+        self._is_blocked = False
+        """Whether the prompt was, for whatever reason."""
         self._usage: Usage | None = None
         self._model: str | None = None
         self._kept: list[tuple[dict[str, Any], StringIO]] = []
@@ -106,6 +123,7 @@ class GeminiReply:
         feedback = payload.prompt_feedback
         if isinstance(feedback, dict) and isinstance(feedback.get("blockReason"), str):
             self._finish_reason = feedback["blockReason"]
+            self._is_blocked = True
         for candidate in payload.candidates or ():
             # Several choices: the first.
             if not candidate.index:
@@ -204,13 +222,17 @@ class GeminiReply:
         return is_new
 
     def final(self) -> Chunk:
-        """The final chunk."""
+        """The final chunk.
+
+        Raises:
+          ProviderError: the provider says that there is no answer.
+
+        """
         calls = self._calls.finish()
-        raw = self._finish_reason
-        reason = _FINISH_REASONS.get(raw or "", "stop")
-        if raw is not None and raw not in _FINISH_REASONS and not self._kept:
-            # The prompt was blocked, for whatever reason.
-            reason = "content_filter"
+        raw = self._finish_reason or ""
+        reason = "content_filter" if self._is_blocked else _FINISH_REASONS.get(raw)
+        if reason is None:
+            raise _failure(raw)
         return Chunk(
             is_final=True,
             tool_calls=calls,
@@ -220,6 +242,17 @@ class GeminiReply:
             model=self._model,
             carry=self._carry(),
         )
+
+
+def _failure(reason: str) -> ProviderError:
+    # Its finishMessage quotes the model, so it stays untold.
+    word = reason if reason.isascii() and reason.isidentifier() and len(reason) <= 64 else "unknown"
+    return ProviderError(
+        f"the model stopped without an answer: finishReason {word}",
+        code="stream_error",
+        retryable=reason in _PASSING,
+        detail={"words": f"finishReason {word}", "code": word, "type": None},
+    )
 
 
 def decode_completion(body: bytes) -> list[Chunk]:

@@ -49,7 +49,12 @@ class Reply(Protocol[F_contra]):
         ...
 
     def final(self) -> Chunk:
-        """The final chunk; the reply is finished."""
+        """The final chunk; the reply is finished.
+
+        Raises:
+          ProviderError: what finished it says that there is no answer.
+
+        """
         ...
 
 
@@ -120,8 +125,9 @@ class ReplyDecoder(Generic[F]):
                 code="stream_cut",
                 retryable=True,
             )
+        final = self._reply.final()
         self.is_complete = True
-        return [*chunks, self._reply.final()]
+        return [*chunks, final]
 
     def _read(self, frame: F, chunks: list[Chunk]) -> None:
         if self.is_complete:

@@ -12,6 +12,7 @@ from trio.testing import MockClock
 
 from flowtrio._core._chunks import Chunk, fold
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._limits import ModelLimits
 from flowtrio.clients import _exchange
 from flowtrio.clients._host import SLOTS
 from flowtrio.clients._request import HttpRequest, ModelRequest
@@ -195,6 +196,61 @@ async def test_a_whole_answer_has_a_size(
 
 
 JSON = {"content-type": "application/json"}
+
+
+# Going on
+
+
+def goes_on(final: Chunk) -> ModelRequest | None:
+    """What is asked after an answer that became too long."""
+    return in_part(2) if final.finish_reason == "length" else None
+
+
+def in_part(part: int) -> ModelRequest:
+    return ModelRequest(
+        ask=lambda stream: HttpRequest("http://models.example", {"part": part}),
+        decoder=ChatDecoder,
+        decode_whole=decode_completion,
+        go_on=goes_on,
+    )
+
+
+PAUSED = event({"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "length"}]})
+
+
+async def test_a_reply_goes_on_in_another_request(autojump_clock: MockClock, make: Make) -> None:
+    setting = make(streams(PAUSED, USAGE, DONE), refuses(503), refuses(503), speaks("b"))
+    text, error, _ = await read(stream_reply(setting.model, in_part(1)))
+
+    assert (text, error) == ("ab", None)
+    assert [asked.body["part"] for asked in setting.fake.asked] == [1, 2, 2, 2]
+    setting.check_left()
+
+
+async def test_what_went_on_and_then_fails_is_not_tried_again(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    for last in (refuses(400, "cannot stream"), streams(delta("b"), "ReadError")):
+        setting = make(streams(PAUSED, DONE), last)
+        text, error, _ = await read(stream_reply(setting.model, in_part(1)))
+
+        assert text.startswith("a")
+        assert isinstance(error, ProviderError | RemoteProtocolError)
+        assert len(setting.fake.asked) == 2
+        setting.check_left()
+
+
+async def test_a_reply_that_goes_on_is_waited_for_as_long_as_between_two_chunks(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    setting = make(
+        streams(PAUSED, DONE), Answer(delay=math.inf), limits=ModelLimits(first_token=9, gap=3)
+    )
+    text, error, _ = await read(stream_reply(setting.model, in_part(1)))
+
+    assert text == "a"
+    assert str(error) == "the model sent nothing for 3 s (gap)"
+    setting.check_left()
 
 
 # Errors

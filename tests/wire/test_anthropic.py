@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolCall, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
-from flowtrio.wire._anthropic import anthropic_decoder, decode_completion
+from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
 
 PROPERTY: Final = settings(max_examples=150, deadline=None, database=None, derandomize=True)
 
@@ -698,3 +698,34 @@ def test_a_long_reply_costs_linear_time_and_little_memory() -> None:
 
     assert peak < 2_000_000
     assert seconds(20_000) < 60 * small
+
+
+# Going on
+
+
+def test_a_part_that_goes_on_begins_with_what_was_kept() -> None:
+    [*_, paused] = hear(START, text(0, "a"), end("pause_turn", container={"id": "box"}))
+    decoder = anthropic_decoder(paused=paused)
+    [*_, final] = [*decoder.receive_data(START + text(0, "b") + end()), *decoder.end_of_data()]
+    blocks = [{"type": "text", "text": word} for word in "ab"]
+
+    assert is_paused(paused)
+    assert not is_paused(final)
+    assert final.carry == {"anthropic": {"content": blocks, "container": "box"}}
+    assert final.usage == USAGE + USAGE
+
+
+def test_usage_that_only_one_part_tells_is_kept() -> None:
+    bare = event("message_delta", delta={"stop_reason": "pause_turn"})
+    for pieces, usage in (((START, text(0, "a"), bare), 327), ((text(0, "a"), bare), None)):
+        [*_, paused] = hear(*pieces)
+        decoder = anthropic_decoder(paused=paused)
+        decoder.receive_data(event("message_delta", delta={"stop_reason": "end_turn"}))
+        [final] = decoder.end_of_data()
+
+        assert (final.usage and final.usage.prompt_tokens) == usage
+
+
+@pytest.mark.parametrize("chunk", [Chunk(is_final=True), Chunk(raw_finish_reason="pause_turn")])
+def test_without_blocks_and_a_pause_nothing_goes_on(chunk: Chunk) -> None:
+    assert not is_paused(chunk)

@@ -186,20 +186,86 @@ def test_what_an_answer_rests_on_is_told_once() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("raw", "ours"),
-    [("STOP", "stop"), ("MAX_TOKENS", "length"), ("SAFETY", "content_filter"), ("NEW", "stop")],
-)
-def test_why_it_stopped_is_told_in_both_words(raw: str, ours: str) -> None:
+REASONS: Final = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "CONTINUATION": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "ESCALATION": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+}
+"""Google's reasons for an end that is an answer, or one that was held back."""
+
+FAILURES: Final = {
+    "OTHER": True,
+    "MALFORMED_FUNCTION_CALL": True,
+    "MALFORMED_RESPONSE": True,
+    "UNEXPECTED_TOOL_CALL": True,
+    "TOO_MANY_TOOL_CALLS": True,
+    "IMAGE_OTHER": True,
+    "NO_IMAGE": True,
+    "MISSING_THOUGHT_SIGNATURE": False,
+    "PUP_LIMITED_DISABLED": False,
+}
+"""Its other reasons, and whether another attempt may help."""
+
+
+@pytest.mark.parametrize("raw", REASONS)
+def test_why_it_stopped_is_told_in_both_words(raw: str) -> None:
     final = says({"text": "a"}, finish=raw)[-1]
 
-    assert (final.raw_finish_reason, final.finish_reason) == (raw, ours)
+    assert (final.raw_finish_reason, final.finish_reason) == (raw, REASONS[raw])
+
+
+IN_THE_SDK: Final = {reason.value for reason in types.FinishReason}
+NEITHER: Final = sorted(IN_THE_SDK - REASONS.keys() - {"FINISH_REASON_UNSPECIFIED"})
+
+
+@pytest.mark.parametrize("raw", [*dict.fromkeys([*FAILURES, *NEITHER, "new"])])
+def test_any_other_reason_is_an_error(raw: str) -> None:
+    decoder = gemini_decoder()
+    call = {"functionCall": {"name": "look", "args": {}}}
+    quoted = payload({"text": "a"}, call, finishReason=raw, finishMessage="print(secret)")
+    heard = decoder.receive_data(event(quoted))
+
+    assert [chunk.content for chunk in heard] == ["a", ""]
+    for _ in range(2):
+        with pytest.raises(
+            ProviderError, match=f"without an answer: finishReason {raw}$"
+        ) as caught:
+            decoder.end_of_data()
+    assert caught.value.code == "stream_error"
+    assert caught.value.retryable is FAILURES.get(raw, False)
+    assert caught.value.detail is not None
+    assert caught.value.detail["code"] == raw
+    assert "secret" not in repr(caught.value) + repr(caught.value.detail)
+    with pytest.raises(ProviderError, match=raw):
+        decode_completion(json.dumps(quoted).encode())
+
+
+@pytest.mark.parametrize("raw", ["a b", "x" * 65, "é"])
+def test_a_reason_that_is_no_word_is_not_repeated(raw: str) -> None:
+    with pytest.raises(ProviderError, match=r"finishReason unknown$"):
+        says({"text": "a"}, finish=raw)
 
 
 def test_a_blocked_prompt_is_an_answer_held_back() -> None:
     final = hear(event({"promptFeedback": {"blockReason": "WHATEVER"}}))[-1]
 
     assert (final.finish_reason, final.raw_finish_reason) == ("content_filter", "WHATEVER")
+    assert says({"text": "a"})[-1].finish_reason == "stop"
+    blocked = hear(
+        event(payload({"text": "a"})), event({"promptFeedback": {"blockReason": "OTHER"}})
+    )
+    assert blocked[-1].finish_reason == "content_filter"
     with pytest.raises(RemoteProtocolError):
         hear(event({"promptFeedback": {"blockReason": 5}}))
 
