@@ -5,8 +5,8 @@
     signal ─ /ready is 503 ─ runs get their drain ─ ERROR shutdown, DONE ─ 1012 ─ gone
 
 The orchestrator is opened around both listeners, so that a run started on one of them can be
-followed on the other. The sockets of the HTTP address are opened here and handed to Hypercorn:
-each listener has to know the other's address before it takes its first connection.
+followed on the other. The sockets of the HTTP address are opened here: each listener has to know
+the other's address before it takes its first connection.
 """
 
 from __future__ import annotations
@@ -28,13 +28,12 @@ import trio
 
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
-from flowtrio.transports._access import is_loopback_host
+from flowtrio.transports._access import Access, is_loopback_host
 
 if TYPE_CHECKING:
     from hypercorn import Config
 
     from flowtrio._runtime._orchestrator import Orchestrator
-    from flowtrio.transports.asgi import App
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
@@ -175,9 +174,9 @@ async def _start(
             sockets = serving.origins_of("ws", ws_port)
             lines.append(f"{serving.place('ws', ws_port)}/chat")
         if listeners:
-            await _start_http(servers, orchestrator, serving, sockets, listeners, stopping)
+            await _start_http(servers, orchestrator, serving, sockets, listeners, tls, stopping)
+            opened.pop_all()  # They are the server's now.
             lines = [f"{url}/", *lines, _curl(url, has_token=bool(serving.tokens))]
-        # The listeners are closed here: Hypercorn has descriptors of its own.
         return lines
 
 
@@ -262,10 +261,10 @@ async def _start_http(
     serving: Serving,
     sockets: list[str],
     listeners: list[trio.SocketListener],
+    tls: ssl.SSLContext | None,
     stopping: trio.Event,
 ) -> None:
-    import hypercorn.trio
-
+    from flowtrio.transports._front import serve_front
     from flowtrio.transports.asgi import create_app
 
     app = create_app(
@@ -278,22 +277,27 @@ async def _start_http(
         insecure=serving.insecure,
         sockets=sockets,
     )
-    config = make_config(serving)
-    config.bind = [f"fd://{os.dup(listener.socket.fileno())}" for listener in listeners]
-    drained = partial(_drain, app, stopping)
-    # Hypercorn's type of an application lists each message of the protocol.
-    served: Any = app
-    await servers.start(partial(hypercorn.trio.serve, served, config, shutdown_trigger=drained))
-
-
-async def _drain(app: App, stopping: trio.Event) -> None:
-    """Drain while Hypercorn still answers: /ready has to say that we are leaving."""
-    await stopping.wait()
-    await app.drain()
+    access = Access.of(
+        host=serving.host,
+        token=serving.tokens or None,
+        origins=serving.origins,
+        authenticate=None,
+        insecure=serving.insecure,
+    )
+    front = partial(
+        serve_front,
+        app,
+        listeners,
+        make_config(serving),
+        access=access,
+        ssl_context=tls,
+        until=stopping.wait,
+    )
+    await servers.start(front)
 
 
 def make_config(serving: Serving) -> Config:
-    """Make Hypercorn's configuration, but for the sockets; its limits are ours."""
+    """Make the configuration of Hypercorn, which has one request of each connection."""
     from hypercorn import Config
 
     limits = serving.limits
@@ -302,15 +306,9 @@ def make_config(serving: Serving) -> Config:
     config.errorlog = _http_logger()
     config.include_server_header = False
     config.graceful_timeout = 1  # The application has drained by then.
+    config.keep_alive_max_requests = 0  # Each request's head is read by us, see `serve_front`.
     config.keep_alive_timeout = limits.handshake
-    config.ssl_handshake_timeout = limits.handshake
     config.h11_max_incomplete_size = limits.head
-    config.h2_max_header_list_size = limits.head
-    config.websocket_max_message_size = limits.message
-    config.websocket_ping_interval = limits.ping_interval
-    if serving.is_tls:
-        config.certfile = serving.certfile
-        config.keyfile = serving.keyfile or serving.certfile
     return config
 
 

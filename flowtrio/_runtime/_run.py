@@ -479,9 +479,9 @@ class Run:
             "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
             "prompt_tokens=%d completion_tokens=%d",
             info.run_id,
-            info.tenant_id,
-            info.session_id,
-            info.agent_name,
+            _printable(info.tenant_id),
+            _printable(info.session_id),
+            _printable(info.agent_name),
             ending.status,
             None if failure is None else failure.code,
             duration,
@@ -681,6 +681,11 @@ class Run:
 
 
 NO_USAGE = Usage()
+
+
+def _printable(text: str | None) -> str | None:
+    """A name as one word of the log's line: clients choose some, and could forge lines."""
+    return text if text is None or (text.isprintable() and " " not in text) else repr(text)
 
 
 def _names_of_leaves(nursery: trio.Nursery) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qsl
 
 import attrs
+import trio
 
 from flowtrio.abc import Request
 
@@ -65,14 +66,19 @@ class Exchange:
     cors: dict[str, str] = attrs.Factory(dict)
     """Headers that let a page of an allowed origin read the answer."""
 
-    async def read_body(self, limit: int) -> bytes:
+    async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the request's body.
 
         Raises:
-          Refused: it is larger than *limit* bytes.
+          Refused: it is larger than *limit* bytes, or takes longer than *seconds*.
           Left: the client has gone.
 
         """
+        with trio.move_on_after(seconds):
+            return await self._read_body(limit)
+        raise Refused(408, f"the request's body takes longer than {seconds:g} s")
+
+    async def _read_body(self, limit: int) -> bytes:
         body = b""
         while True:
             message = await self.receive()

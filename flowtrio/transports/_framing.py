@@ -16,6 +16,8 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from flowtrio._core._limits import ServerLimits
 
+from ._replayed import Replayed
+
 _PIECE = 64 * 1024
 
 
@@ -24,7 +26,7 @@ class Framing(WebSocketConnection):
 
     def __init__(self, stream: trio.abc.Stream, received: bytes, limits: ServerLimits) -> None:
         super().__init__(
-            _Replayed(stream, received),
+            Replayed(stream, received),
             WSConnection(ConnectionType.SERVER),
             # What is received is taken at once: what waits here would hold up the pings behind it.
             message_queue_size=1,
@@ -123,30 +125,6 @@ class Framing(WebSocketConnection):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
-
-
-class _Replayed(trio.abc.Stream):
-    """A stream that gives what was received before once more."""
-
-    def __init__(self, stream: trio.abc.Stream, received: bytes) -> None:
-        self._stream = stream
-        self._received = received
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if self._received:
-            await trio.lowlevel.checkpoint()
-            received, self._received = self._received, b""
-            return received
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
 
 
 __all__ = ["ConnectionClosed", "Framing"]

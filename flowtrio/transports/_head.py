@@ -19,6 +19,14 @@ from ._access import Refused
 
 _PIECE = 4096
 
+_ASCII = frozenset(
+    {
+        *("connection", "upgrade", "sec-websocket-protocol", "sec-websocket-extensions"),
+        *("sec-websocket-key", "sec-websocket-version"),
+    }
+)
+"""Headers that are lists of tokens, or one."""
+
 
 @attrs.frozen(kw_only=True)
 class Head:
@@ -30,6 +38,10 @@ class Head:
     """All bytes received so far, to be read again by the framing layer."""
     is_upgrade: bool
     """Whether it asks for a WebSocket, of the one version there is."""
+    has_body: bool
+    """Whether something of the request follows it."""
+    length: int
+    """Bytes of ``raw`` that are the head."""
 
 
 async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str | None) -> Head:
@@ -48,7 +60,7 @@ async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str 
         except h11.RemoteProtocolError as exc:
             raise Refused(exc.error_status_hint, "expected a request of HTTP/1.1") from None
         if isinstance(event, h11.Request):
-            return _read(event, raw, client)
+            return _read(event, raw, len(raw) - len(connection.trailing_data[0]), client)
         if event is not h11.NEED_DATA:
             raise trio.BrokenResourceError("the connection ended before a request")
         if len(raw) >= max_bytes:
@@ -59,16 +71,18 @@ async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str 
         connection.receive_data(data)
 
 
-def _read(event: h11.Request, raw: bytes, client: str | None) -> Head:
+def _read(event: h11.Request, raw: bytes, length: int, client: str | None) -> Head:
     headers: dict[str, str] = {}
     for raw_name, raw_value in event.headers:
         name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    # The framing layer takes the whole server down on some of these, if they get that far.
-    if not headers.get("sec-websocket-protocol", "").isascii():
-        raise Refused(400, "Sec-WebSocket-Protocol: expected ASCII text")
-    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
-        raise Refused(400, "expected a request without a body")
+    # What is behind us takes these for ASCII, and whole servers end where they are not.
+    for name in headers:
+        if name in _ASCII and not headers[name].isascii():
+            raise Refused(400, f"{name}: expected ASCII text")
+    if event.http_version not in (b"1.0", b"1.1"):
+        # Such as a client that speaks HTTP/2 without having asked.
+        raise Refused(400, "expected a request of HTTP/1.1")
     try:
         target = urlsplit(event.target.decode("latin-1"))
     except ValueError:
@@ -81,7 +95,14 @@ def _read(event: h11.Request, raw: bytes, client: str | None) -> Head:
         client=client,
     )
     method = event.method.decode("ascii")
-    return Head(method=method, request=request, raw=raw, is_upgrade=_is_upgrade(method, headers))
+    return Head(
+        method=method,
+        request=request,
+        raw=raw,
+        is_upgrade=_is_upgrade(method, headers),
+        has_body="transfer-encoding" in headers or headers.get("content-length", "0") != "0",
+        length=length,
+    )
 
 
 def _is_upgrade(method: str, headers: Mapping[str, str]) -> bool:

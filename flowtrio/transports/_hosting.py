@@ -39,6 +39,8 @@ class Hosting:
     nursery: trio.Nursery | None = None
     """Where hosted runs live, so that they outlast a server's cancellation by its drain; None for
     the orchestrator's own."""
+    connections: int = attrs.field(default=0, init=False)
+    """Streaming connections of clients."""
     runs: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
     """The runs that live with their connection, by tenant and run id."""
     _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)

@@ -122,7 +122,6 @@ class App:
     _is_insecure: bool
     _page_headers: dict[str, str]
     _page: Any = attrs.field(factory=read_page, init=False)
-    _connections: int = attrs.field(default=0, init=False)
     _sessions: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
     _opened: trio.Event | None = attrs.field(default=None, init=False)
 
@@ -242,13 +241,14 @@ class App:
     @contextlib.contextmanager
     def _connected(self) -> Any:
         """One of the connections that are limited."""
-        if self._connections >= self._hosting.limits.connections:
+        hosting = self._hosting
+        if hosting.connections >= hosting.limits.connections:
             raise Refused(503, "no more connections at the moment")
-        self._connections += 1
+        hosting.connections += 1
         try:
             yield
         finally:
-            self._connections -= 1
+            hosting.connections -= 1
 
     # WebSocket
 
@@ -361,7 +361,7 @@ class App:
         has_keys = bool(self._access.tokens or self._access.authenticate)
         if not has_keys and not is_loopback_host(exchange.request.client):
             raise Refused(403, "metrics are for loopback, or with a token")
-        body = encode_metrics(self._hosting.orchestrator, self._connections)
+        body = encode_metrics(self._hosting.orchestrator, self._hosting.connections)
         await exchange.answer(200, body, {"content-type": MEDIA_TYPE})
 
     # Runs
@@ -371,6 +371,7 @@ class App:
         self._check_site(exchange.request)
         place = _last_event_id(exchange.request)
         if place is not None:
+            _check_same_run(exchange.request.query.get("run_id"), place[0])
             mode = _mode(exchange.request.query.get("mode"))
             return await self._follow(exchange, tenant_id, *place, mode)
         command = await self._read_message(exchange)
@@ -390,7 +391,7 @@ class App:
             kind = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
             if kind != "application/json":
                 raise Refused(415, "expected a request in application/json")
-            body = await exchange.read_body(limits.message)
+            body = await exchange.read_body(limits.message, limits.handshake)
         command = decode_request("message", body, limits.json_depth)
         assert isinstance(command, MessageCommand)
         return command
@@ -404,13 +405,15 @@ class App:
     async def _events(self, exchange: Exchange, tenant_id: str, run_id: str) -> None:
         query = exchange.request.query
         place = _last_event_id(exchange.request)
+        if place is not None:
+            _check_same_run(run_id, place[0])
         after = place[1] if place is not None else _whole(query.get("after", "-1"))
         await self._follow(exchange, tenant_id, run_id, after, _mode(query.get("mode")))
 
     async def _control(self, exchange: Exchange, tenant_id: str, run_id: str, control: str) -> None:
         self._check_site(exchange.request)
         limits = self._hosting.limits
-        body = await exchange.read_body(limits.message)
+        body = await exchange.read_body(limits.message, limits.handshake)
         command = decode_request(control, body, limits.json_depth, run_id=run_id)
         stream = self._hosting.find(tenant_id, run_id)
         if stream is None:
@@ -532,9 +535,24 @@ def _encode_lines(events: list[AgentEvent]) -> bytes:
 
 
 def _last_event_id(request: Request) -> tuple[str, int] | None:
-    """The run and the place in it that an EventSource has seen; None where it is no such id."""
-    run_id, colon, seq = request.headers.get("last-event-id", "").rpartition(":")
-    return (run_id, int(seq)) if colon and run_id and seq.isdecimal() and len(seq) < 16 else None
+    """The run and the place in it that an EventSource has seen; None where it has seen nothing.
+
+    Raises:
+      Refused: it is none of our ids; to begin anew would be to start the run again.
+
+    """
+    text = request.headers.get("last-event-id", "").strip()
+    if not text:
+        return None
+    run_id, _, seq = text.rpartition(":")
+    if not (run_id and seq.isascii() and seq.isdecimal() and len(seq) < 16):
+        raise Refused(400, "Last-Event-ID: expected <run_id>:<seq>")
+    return run_id, int(seq)
+
+
+def _check_same_run(asked: str | None, seen: str) -> None:
+    if asked is not None and asked != seen:
+        raise Refused(400, "Last-Event-ID: it is of another run than the address")
 
 
 def _whole(text: str) -> int:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -108,13 +108,13 @@ async def serve_websocket(
     except OSError as exc:
         exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
         raise
-    server = _Server(
+    server = Server(
         hosting=Hosting(orchestrator, limits, debug, resume_window),
         access=access,
         ssl_context=ssl_context,
     )
     async with _opened(orchestrator), trio.open_nursery() as nursery:
-        connections = await nursery.start(_hold_connections)
+        connections = await nursery.start(hold_connections)
         server.hosting.nursery = connections
         try:
             task_status.started(listeners)
@@ -135,7 +135,9 @@ async def _opened(orchestrator: Orchestrator) -> AsyncIterator[None]:
             yield
 
 
-async def _hold_connections(task_status: trio.TaskStatus[trio.Nursery]) -> None:
+async def hold_connections(
+    task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED,
+) -> None:
     """Shielded, so that connections and runs outlive the accept loop and end in good order."""
     async with trio.open_nursery() as nursery:
         nursery.cancel_scope.shield = True
@@ -144,18 +146,22 @@ async def _hold_connections(task_status: trio.TaskStatus[trio.Nursery]) -> None:
 
 
 @attrs.define(eq=False, kw_only=True)
-class _Server:
+class Server:
     """What the connections of one server share."""
 
     hosting: Hosting
     access: Access
     ssl_context: ssl.SSLContext | None
-    _count: int = 0
+    answer: Callable[[trio.abc.Stream, Head], Awaitable[None]] | None = None
+    """Answers requests that ask for no WebSocket; None where there are no others."""
+    _count: int = attrs.field(default=0, init=False)
+    _has_fewer: trio.Event = attrs.field(factory=trio.Event, init=False)
     _open: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
     """The sessions that live, and what tells that one has ended."""
 
     @property
     def limits(self) -> ServerLimits:
+        """Those of its connections."""
         return self.hosting.limits
 
     async def handle(self, transport: trio.SocketStream) -> None:
@@ -172,10 +178,21 @@ class _Server:
             logger.error("a connection ended by an error of ours", exc_info=group)
         finally:
             self._count -= 1
+            self._has_fewer.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until no connection is left."""
+        while self._count:
+            self._has_fewer = trio.Event()
+            await self._has_fewer.wait()
 
     async def stop(self, seconds: float) -> None:
         """End the runs, then the connections."""
         await self.hosting.drain(seconds)
+        await self.dismiss()
+
+    async def dismiss(self) -> None:
+        """Close the connections, each behind the last that was said on it."""
         async with trio.open_nursery() as nursery:
             for session, closed in self._open.items():
                 nursery.start_soon(self._dismiss, session, closed)
@@ -195,12 +212,20 @@ class _Server:
             stream = await self._secure(transport)
             try:
                 head = await read_head(stream, limits.head, _address(transport))
-                tenant_id = await self._admit(head)
+                is_plain = self.answer is not None and not _wants_websocket(head)
+                tenant_id = None if is_plain else await self._admit(head)
             except Refused as exc:
                 return await _answer(stream, exc.status, {"error": exc.error})
-            if tenant_id is None:
+            if tenant_id is None and not is_plain:
                 return await _answer(stream, 200, {"status": "ok"})
-        return await self._upgrade(stream, head, tenant_id)
+        if tenant_id is None:
+            assert self.answer is not None
+            return await self.answer(stream, head)
+        self.hosting.connections += 1
+        try:
+            return await self._upgrade(stream, head, tenant_id)
+        finally:
+            self.hosting.connections -= 1
 
     async def _secure(self, transport: trio.SocketStream) -> trio.abc.Stream:
         if self.ssl_context is None:
@@ -218,9 +243,12 @@ class _Server:
             return None
         if path not in PATHS:
             raise Refused(404, f"expected one of {', '.join(PATHS)}")
+        if head.has_body:
+            raise Refused(400, "expected a request without a body")
         if not head.is_upgrade:
             raise Refused(426, "expected a WebSocket handshake, version 13")
-        if self.hosting.is_draining or self._count > self.limits.connections:
+        most = self.limits.connections
+        if self.hosting.is_draining or max(self._count - 1, self.hosting.connections) >= most:
             raise Refused(503, "no more connections at the moment")
         try:
             return await self.access.admit(head.request, is_tls=self.ssl_context is not None)
@@ -308,6 +336,11 @@ class _Server:
 async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:
     headers = {401: {"www_authenticate": "Bearer"}, 426: {"upgrade": "websocket"}}.get(status, {})
     await stream.send_all(encode_response(status, body, **headers))
+
+
+def _wants_websocket(head: Head) -> bool:
+    """Whether it does, be it in a way that we do not serve."""
+    return head.request.headers.get("upgrade", "").lower() == "websocket"
 
 
 def _pieces(texts: list[str]) -> Iterator[list[str]]:

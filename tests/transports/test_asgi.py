@@ -135,6 +135,30 @@ async def test_an_event_source_goes_on_where_it_was_and_is_told_when_all_is_over
     assert (gone.status_code, gone.json()["code"]) == (404, "unknown_run")
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        *("r-1", "r-1:", ":3", "r-1:x", "r-1:-1", "r-1:1.5", "r-1:1e3", "3", "*", "r-1:0x3"),
+        *("r-1:\xb2", "\xff\xfe", "r-1:" + "9" * 5000, "other:3"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/chat/stream?message=a&run_id=r-1", "/runs/r-1/events"])
+async def test_an_odd_last_event_id_is_told_and_starts_nothing(odd: str, path: str) -> None:
+    agent = Talker()
+    async with site(agent) as s:
+        refused = await s.http.get(path, headers={"last-event-id": odd.encode("latin-1")})  # type: ignore[dict-item]
+
+    assert (refused.status_code, agent.begun) == (400, 0)
+    assert "Last-Event-ID" in refused.json()["error"]
+
+
+async def test_an_empty_last_event_id_says_that_nothing_was_seen() -> None:
+    async with site() as s:
+        events, _ = await s.follow("GET", "/chat/stream?message=a", headers={"last-event-id": ""})
+
+    check_events(as_events(events))
+
+
 async def test_starting_twice_runs_once() -> None:
     agent = Talker()
     async with site(agent) as s:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
+from flowtrio.transports._access import Refused
 from flowtrio.transports._exchange import Exchange, Left, path_below, read_request
 
 SCOPE: dict[str, Any] = {
@@ -56,6 +58,21 @@ async def test_a_body_comes_in_pieces_and_a_client_may_leave_within() -> None:
 
     exchange = Exchange(read_request(SCOPE, "/"), "POST", receive, send)
 
-    assert await exchange.read_body(10) == b"ab"
+    assert await exchange.read_body(10, 5) == b"ab"
     with pytest.raises(Left):
-        await exchange.read_body(10)
+        await exchange.read_body(10, 5)
+
+
+async def test_a_body_has_its_time(autojump_clock: Any) -> None:
+    async def receive() -> Any:
+        await trio.sleep(1)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    exchange = Exchange(read_request(SCOPE, "/"), "POST", receive, send)
+
+    with pytest.raises(Refused) as refused:
+        await exchange.read_body(1000, 5)
+    assert (refused.value.status, trio.current_time()) == (408, pytest.approx(5, abs=0.1))

@@ -13,8 +13,8 @@ from flowtrio import MemoryStore, Orchestrator, ServerLimits
 from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader
 from flowtrio.testing import check_events
-from flowtrio.transports._framing import _Replayed
 from flowtrio.transports._hosting import Hosting
+from flowtrio.transports._replayed import Replayed
 from flowtrio.transports._session import Session, apply
 from flowtrio.wire._frames import MessageCommand
 from tests.support.ws_peer import connect, open_server
@@ -131,7 +131,7 @@ async def test_a_run_that_goes_on_in_another_process_is_followed_to_its_end() ->
 @pytest.mark.parametrize("received", [b"", b"before"])
 async def test_what_came_with_a_requests_head_is_read_first(received: bytes) -> None:
     ours, theirs = memory_stream_pair()
-    stream = _Replayed(ours, received)
+    stream = Replayed(ours, received)
     await stream.wait_send_all_might_not_block()
     await stream.send_all(b"out")
     await theirs.send_all(b"after")

@@ -559,6 +559,17 @@ async def test_operators_get_one_line_a_run(caplog: pytest.LogCaptureFixture) ->
     assert "secret words" not in caplog.text
 
 
+async def test_a_clients_names_forge_no_line_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "flowtrio")
+    session = "s status=error\n2026 ERROR flowtrio: forged"
+    async with open_server(echo) as served, connect(served) as peer:
+        await peer.ask(type="message", message="hi", session_id=session, run_id="r")
+
+    [line] = [r.getMessage() for r in caplog.records if "run r " in r.getMessage()]
+    assert "\n" not in line
+    assert f"session={session!r} " in line
+
+
 # Options
 
 
