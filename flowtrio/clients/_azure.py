@@ -94,5 +94,4 @@ class AzureOpenAIClient(HttpClient):
         # A chat is at its deployment; Responses name theirs in the body.
         place = f"deployments/{quote(model, safe='')}/" if self.api == "chat" else ""
         path = f"openai/{place}{PATHS[self.api]}?api-version={quote(self.api_version, safe='')}"
-        url = f"{self._host.base_url}/{path}"
-        return make_request(self.api, url, model, messages, tools, options)
+        return make_request(self.api, self._host, path, model, messages, tools, options)

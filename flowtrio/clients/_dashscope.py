@@ -68,5 +68,5 @@ class DashScopeClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
-        url = f"{self._host.base_url}/{_PREFIX}/{PATHS['chat']}"
-        return make_request("chat", url, model, messages, tools, options)
+        path = f"{_PREFIX}/{PATHS['chat']}"
+        return make_request("chat", self._host, path, model, messages, tools, options)

@@ -27,6 +27,7 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
 
 from ._body import body_of, read_at_most, unwind
+from ._carry import tagged
 from ._errors import error_of_response, refuses_streaming, request_id, unreachable
 from ._host import CLOSE, ModelHost, Pool, library_of, library_of_response
 from ._request import Decoder, ModelRequest
@@ -252,7 +253,7 @@ class Exchange:
         if self._continuations < MAX_CONTINUATIONS:
             self._next = self.request.go_on(final)
         if self._next is None:
-            return final
+            return tagged(final, self.request.origin) if self.request.origin else final
         self._continuations += 1
         self._decoder, self._may_hide_error = None, False
         return Chunk(

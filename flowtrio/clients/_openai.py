@@ -9,7 +9,9 @@ from typing import Any, Literal, TypeAlias, get_args
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire import _openai_chat, _openai_input, _openai_responses
+from flowtrio.wire._mistral import fit_call_ids
 
+from ._carry import for_origin, origin_of
 from ._client import HttpClient
 from ._host import ModelHost
 from ._request import HttpRequest, ModelRequest
@@ -76,8 +78,8 @@ class OpenAIClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
-        url = f"{self._host.base_url}/{PATHS[self.api]}"
-        return make_request(self.api, url, model, messages, tools, options)
+        path = PATHS[self.api]
+        return make_request(self.api, self._host, path, model, messages, tools, options)
 
 
 # For the other clients of these protocols
@@ -102,13 +104,18 @@ def check_api(client: type, api: str) -> Api:
 
 def make_request(
     api: Api,
-    url: str,
+    host: ModelHost,
+    path: str,
     model: str,
     messages: list[Mapping[str, Any]],
     tools: list[ToolSpec],
     options: dict[str, Any],
 ) -> ModelRequest:
     """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
+    url, origin = f"{host.base_url}/{path}", origin_of(host.base_url)
+    messages = for_origin(messages, origin)
+    if api == "chat" and f".{host.name}".endswith(".mistral.ai"):
+        messages = fit_call_ids(messages)
     encode = _openai_chat.encode_request if api == "chat" else _openai_input.encode_request
 
     def ask(stream: bool) -> HttpRequest:
@@ -117,11 +124,13 @@ def make_request(
     if api == "chat":
         return ModelRequest(
             ask=ask,
+            origin=origin,
             decoder=_openai_chat.ChatDecoder,
             decode_whole=_openai_chat.decode_completion,
         )
     return ModelRequest(
         ask=ask,
+        origin=origin,
         decoder=_openai_responses.responses_decoder,
         decode_whole=_openai_responses.decode_completion,
     )

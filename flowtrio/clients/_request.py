@@ -46,6 +46,8 @@ class ModelRequest:
     decode_whole: Callable[[bytes], list[Chunk]]
     content_type: str = "text/event-stream"
     """Of a streamed answer."""
+    origin: str = ""
+    """Names the host in what it gives to carry; empty where any host of the protocol takes that."""
     go_on: Callable[[Chunk], ModelRequest | None] = lambda final: None
     """Gives, for the final chunk of an answer, the request with which the reply goes on; None where
     it is whole."""
