@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from io import StringIO
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -138,6 +138,43 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """On the last chunk: the model that answered, by the provider's name."""
     carry: dict[str, Any] | None = None
     """Opaque; the provider wants it back in the next request (signatures, encrypted reasoning)."""
+
+
+_COUNTS = ("prompt_tokens", "completion_tokens", "reasoning_tokens", "cached_tokens")
+
+
+def check_told(final: Chunk) -> None:
+    """Refuse a final chunk whose model or usage is none; only clients that are not ours give such.
+
+    Raises:
+      TypeError: one of their values is of another type.
+      ValueError: tokens are fewer than none, the cost is no decimal, or the quality no word for it.
+
+    """
+    if not isinstance(final.model, str | None):
+        raise TypeError(f"Chunk.model: expected a str or None, got {type(final.model).__name__}")
+    usage = final.usage
+    if not isinstance(usage, Usage | None):
+        raise TypeError(f"Chunk.usage: expected a Usage or None, got {type(usage).__name__}")
+    if usage is None:
+        return
+    for name in _COUNTS:
+        count = getattr(usage, name)
+        if not isinstance(count, int) or isinstance(count, bool):
+            raise TypeError(f"Usage.{name}: expected an int, got {type(count).__name__}")
+        if count < 0:
+            raise ValueError(f"Usage.{name}: expected at least 0, got {count}")
+    if usage.quality not in ("measured", "lower_bound"):
+        raise ValueError("Usage.quality: expected 'measured' or 'lower_bound'")
+    if usage.cost is not None and not _is_decimal(usage.cost):
+        raise ValueError("Usage.cost: expected a decimal as a str, or None")
+
+
+def _is_decimal(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and Decimal(text).is_finite()
+    except InvalidOperation:
+        return False
 
 
 @attrs.frozen(kw_only=True)

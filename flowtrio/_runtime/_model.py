@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage
+from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, check_told
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
@@ -155,6 +155,7 @@ class Turn:
             else:
                 event = await self._say(chunk)
             if chunk.is_final:
+                check_told(chunk)
                 final = chunk
                 break
             now = trio.current_time() if event is None else self.run.log.trio_time(event)
@@ -296,7 +297,7 @@ class Turn:
         calls = self._match_calls(tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
-        told = self._priced(final.usage, final.model) if isinstance(final.usage, Usage) else None
+        told = None if final.usage is None else self._priced(final.usage, final.model)
         usage = self._lower_bound(len(content)) if told is None else told
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
@@ -315,7 +316,7 @@ class Turn:
                 "content": content,
                 "finish_reason": finish_reason,
                 "usage": None if told is None else told.to_dict(),
-                "model": final.model,
+                "model": None if final.model is None else clean_text(final.model),
             },
         )
         frame.add_usage(usage)

@@ -9,7 +9,13 @@ from typing import Any, Final, TypeAlias
 
 import trio
 
-from flowtrio._core._chunks import Chunk, CompletionBuilder, FinishReason, ToolCall, Usage
+from flowtrio._core._chunks import (
+    Chunk,
+    CompletionBuilder,
+    FinishReason,
+    ToolCall,
+    check_told,
+)
 from flowtrio.abc import LLMClient
 
 MakeClient: TypeAlias = Callable[[], AbstractAsyncContextManager[LLMClient]]
@@ -193,7 +199,10 @@ def _check_final(chunk: Chunk, ask: _Ask) -> None:
         chunk.finish_reason is None or chunk.finish_reason in _REASONS,
         f"finish_reason is None or one of {', '.join(_REASONS)}",
     )
-    _ensure(chunk.usage is None or isinstance(chunk.usage, Usage), "usage is None or a Usage")
+    try:
+        check_told(chunk)
+    except (TypeError, ValueError) as exc:
+        raise AssertionError(f"the final chunk tells a model and a usage: {exc}") from exc
     _ensure(isinstance(chunk.tool_calls, list), "tool_calls is a list")
     for call in chunk.tool_calls:
         _ensure(isinstance(call, ToolCall), "tool_calls are ToolCalls")

@@ -17,6 +17,7 @@ from flowtrio._core._chunks import (
     ToolArgs,
     ToolCall,
     Usage,
+    check_told,
 )
 from flowtrio._core._chunks import fold as fold_reply
 from flowtrio._core._exceptions import RemoteProtocolError
@@ -320,3 +321,42 @@ async def test_nothing_is_read_behind_the_final_chunk() -> None:
     assert (await fold_reply(reply)).content == "a"
     assert reply.is_left
     assert (await anext(reply)).content == "b"
+
+
+# What the last chunk tells
+
+
+@pytest.mark.parametrize(
+    "final",
+    [
+        Chunk(),
+        Chunk(model="m", usage=Usage()),
+        Chunk(usage=Usage(prompt_tokens=10**30, quality="lower_bound", cost="0.10")),
+    ],
+)
+def test_a_model_and_a_usage_may_be_told(final: Chunk) -> None:
+    check_told(final)
+
+
+def usage(**given: Any) -> Chunk:
+    return Chunk(usage=Usage(**given))
+
+
+@pytest.mark.parametrize(
+    ("final", "words"),
+    [
+        (Chunk(model=b"m"), "Chunk.model: expected a str or None, got bytes"),  # type: ignore[arg-type]
+        (Chunk(usage={}), "Chunk.usage: expected a Usage or None, got dict"),  # type: ignore[arg-type]
+        (usage(prompt_tokens=-5), "Usage.prompt_tokens: expected at least 0, got -5"),
+        (usage(completion_tokens=1.5), "Usage.completion_tokens: expected an int, got float"),
+        (usage(reasoning_tokens=None), "Usage.reasoning_tokens: expected an int, got NoneType"),
+        (usage(cached_tokens=True), "Usage.cached_tokens: expected an int, got bool"),
+        (usage(quality="guessed"), "Usage.quality: expected 'measured' or 'lower_bound'"),
+        (usage(cost=0.5), "Usage.cost: expected a decimal as a str, or None"),
+        (usage(cost="cheap"), "Usage.cost: expected a decimal as a str, or None"),
+        (usage(cost="NaN"), "Usage.cost: expected a decimal as a str, or None"),
+    ],
+)
+def test_what_is_no_model_and_no_usage_is_refused_by_name(final: Chunk, words: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{words}$"):
+        check_told(final)

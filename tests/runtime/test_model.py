@@ -405,3 +405,33 @@ async def test_a_call_that_is_no_json_is_one_that_does_not_parse(name: str, argu
     assert log[-1].data["status"] == "completed"
     assert ran == []
     json.dumps(stream.messages, allow_nan=False, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"model": 5}, "TypeError: Chunk.model: expected a str or None, got int"),
+        (
+            {"usage": Usage(prompt_tokens=-5)},
+            "ValueError: Usage.prompt_tokens: expected at least 0, got -5",
+        ),
+        ({"usage": {}}, "TypeError: Chunk.usage: expected a Usage or None, got dict"),
+    ],
+)
+async def test_a_foreign_client_that_tells_no_model_or_usage_is_an_error(
+    told: dict[str, Any], words: str
+) -> None:
+    played = await play(runner(ScriptedModel(["x", Chunk(is_final=True, **told)])))
+
+    check_events(played.log)
+    [error] = only(played.log, T.ERROR)
+    assert (error["error"], error["code"], error["source"]) == (words, "model_failed", "model")
+    [complete] = only(played.log, T.MESSAGE_COMPLETE)
+    assert (complete["content"], complete["model"]) == ("x", None)
+
+
+async def test_a_models_name_is_text() -> None:
+    played = await play(runner(ScriptedModel([Chunk(is_final=True, model="m\ud800")])))
+
+    [complete] = only(played.log, T.MESSAGE_COMPLETE)
+    assert complete["model"] == "m\ufffd"

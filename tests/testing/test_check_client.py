@@ -94,7 +94,15 @@ BUGS: dict[str, tuple[list[Any], str]] = {
         [Chunk(is_final=True, finish_reason="end_turn")],  # type: ignore[arg-type]
         "finish_reason is None or one of stop",
     ),
-    "usage as a dict": ([Chunk(is_final=True, usage={})], "usage is None or a Usage"),  # type: ignore[arg-type]
+    "usage as a dict": ([Chunk(is_final=True, usage={})], "expected a Usage or None, got dict"),  # type: ignore[arg-type]
+    "usage below nothing": (
+        [Chunk(is_final=True, usage=Usage(cached_tokens=-1))],
+        "Usage.cached_tokens: expected at least 0, got -1",
+    ),
+    "a model that is no name": (
+        [Chunk(is_final=True, model=7)],  # type: ignore[arg-type]
+        "Chunk.model: expected a str or None, got int",
+    ),
     "calls as a tuple": ([Chunk(is_final=True, tool_calls=())], "tool_calls is a list"),  # type: ignore[arg-type]
     "calls as dicts": ([Chunk(is_final=True, tool_calls=[{}])], "tool_calls are ToolCalls"),  # type: ignore[list-item]
     "arguments as text": (
