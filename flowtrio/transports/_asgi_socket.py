@@ -20,12 +20,7 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 
 async def serve_socket(
-    hosting: Hosting,
-    tenant_id: str,
-    scope: Scope,
-    receive: Receive,
-    send: Send,
-    sessions: dict[Session, trio.Event],
+    hosting: Hosting, tenant_id: str, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Accept a handshake and serve until one of both closes.
 
@@ -35,7 +30,6 @@ async def serve_socket(
       scope: Of the connection, as the next two by ASGI's rules.
       receive: Gives what the client sends.
       send: Takes what it gets.
-      sessions: Where the session is to be found while it lives.
 
     """
     subprotocol = choose_subprotocol(scope.get("subprotocols", ()))
@@ -49,12 +43,8 @@ async def serve_socket(
             may_come_back=subprotocol is not None,
         )
         nursery.start_soon(_write, session, send, hosting.limits.send, nursery.cancel_scope)
-        sessions[session] = closed = trio.Event()
-        try:
+        with session.living():
             await _read(session, receive, hosting.limits.message)
-        finally:
-            del sessions[session]
-            closed.set()
         nursery.cancel_scope.cancel(reason="the client left")
 
 

@@ -16,6 +16,7 @@ from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
 
 from flowtrio._core._limits import ServerLimits
 
+from ._head import Head
 from ._replayed import Replayed
 
 _PIECE = 64 * 1024
@@ -24,9 +25,10 @@ _PIECE = 64 * 1024
 class Framing(WebSocketConnection):
     """One WebSocket: texts in, texts out, closed with a code."""
 
-    def __init__(self, stream: trio.abc.Stream, received: bytes, limits: ServerLimits) -> None:
+    def __init__(self, stream: trio.abc.Stream, head: Head, limits: ServerLimits) -> None:
+        self._held = _Held(stream, head)
         super().__init__(
-            Replayed(stream, received),
+            self._held,
             WSConnection(ConnectionType.SERVER),
             # What is received is taken at once: what waits here would hold up the pings behind it.
             message_queue_size=1,
@@ -34,6 +36,7 @@ class Framing(WebSocketConnection):
         )
         self._limits = limits
         self._frames = 0
+        self._has_left = trio.Event()
         self._has_read_all = trio.Event()
 
     async def accept(self, subprotocol: str | None) -> None:
@@ -46,12 +49,14 @@ class Framing(WebSocketConnection):
         with trio.fail_after(self._limits.handshake):
             request = await self._get_request()
             await request.accept(subprotocol=subprotocol)
+        self._held.go_on()
 
     async def read(self) -> None:
         """Read from the network until it ends; one task has to, all the time."""
         try:
             await self._reader_task()
         finally:
+            self._has_left.set()
             self._has_read_all.set()
 
     async def send_texts(self, texts: Sequence[str]) -> None:
@@ -77,6 +82,10 @@ class Framing(WebSocketConnection):
         with trio.move_on_after(self._limits.close):
             await self.aclose(code, reason)
 
+    async def wait_left(self) -> None:
+        """Wait until the other side has closed, gone, or broken the protocol."""
+        await self._has_left.wait()
+
     async def wait_closed(self) -> None:
         """Wait until a closing that began on the network's side is through."""
         with trio.move_on_after(self._limits.close):
@@ -87,6 +96,14 @@ class Framing(WebSocketConnection):
         await trio.aclose_forcefully(self._stream)
 
     async def _handle_close_connection_event(self, event: CloseConnection) -> None:
+        self._has_left.set()
+        # Our close frame stands in line behind what is being sent, which nobody may be reading.
+        with trio.move_on_after(self._limits.close) as answering:
+            await self._answer_close(event)
+        if answering.cancelled_caught:
+            await self.abort()
+
+    async def _answer_close(self, event: CloseConnection) -> None:
         if self._wsproto.state is ConnectionState.OPEN:
             # The framing found a violation. "[It] MUST send an appropriate Close frame before
             # proceeding to close the TCP connection" (section 7.1.7); trio-websocket does not.
@@ -125,6 +142,28 @@ class Framing(WebSocketConnection):
                     pass
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 pass
+
+
+class _Held(Replayed):
+    """A connection whose head is read again; what came behind it waits until that was answered.
+
+    wsproto forgets what it is given behind a handshake that it has not accepted yet.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, head: Head) -> None:
+        super().__init__(stream, head.raw[: head.length])
+        self._rest = head.raw[head.length :]
+        self._may_go_on = trio.Event()
+
+    def go_on(self) -> None:
+        """The head was read and answered."""
+        self.received = self._rest
+        self._may_go_on.set()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        if not self.received:
+            await self._may_go_on.wait()
+        return await super().receive_some(max_bytes)
 
 
 __all__ = ["ConnectionClosed", "Framing"]

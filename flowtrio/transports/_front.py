@@ -83,7 +83,6 @@ async def serve_front(
         task_status.started()
         await until()
         await app.drain()
-        await server.dismiss()
         await context.terminated.set()
         with trio.move_on_after(config.graceful_timeout):
             await server.wait_empty()

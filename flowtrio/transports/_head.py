@@ -35,7 +35,7 @@ class Head:
     method: str
     request: Request
     raw: bytes = attrs.field(repr=False)
-    """All bytes received so far, to be read again by the framing layer."""
+    """All bytes received so far, to be read again by what is behind us."""
     is_upgrade: bool
     """Whether it asks for a WebSocket, of the one version there is."""
     has_body: bool

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flowtrio._runtime._orchestrator import Orchestrator
     from flowtrio._runtime._stream import EventStream
 
+    from ._session import Session
+
 Key: TypeAlias = tuple[str, str]
 """A run's key: tenant and run id."""
 
@@ -41,6 +43,8 @@ class Hosting:
     the orchestrator's own."""
     connections: int = attrs.field(default=0, init=False)
     """Streaming connections of clients."""
+    sessions: set[Session] = attrs.field(factory=set, init=False)
+    """The WebSockets that are open."""
     runs: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
     """The runs that live with their connection, by tenant and run id."""
     _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
@@ -160,6 +164,12 @@ class Hosting:
         # Each has its grace to clean up, and its reader the time to take the end.
         with trio.move_on_after(self.orchestrator.limits.grace + self.limits.send):
             await self._wait_idle()
+
+    async def dismiss(self) -> None:
+        """Say goodbye to all sessions, and wait until they have ended, or for a while."""
+        async with trio.open_nursery() as nursery:
+            for session in self.sessions:
+                nursery.start_soon(session.dismiss)
 
     async def _wait_idle(self) -> None:
         while self.runs or self._hosted or self._readers:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
 
 import attrs
@@ -94,12 +95,13 @@ class Session:
     """What is to be sent, in order; nobody else sends."""
     _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
-    _own: dict[str, bool] = attrs.field(factory=dict, init=False)
-    """The runs that live with this session, those that ended included, and whether each goes on."""
+    _own: dict[str, trio.CancelScope | None] = attrs.field(factory=dict, init=False)
+    """The runs that live with this session; None for those that have ended."""
     _following: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The hosted runs whose events are handed over now."""
     _live: int = attrs.field(default=0, init=False)
     _bad: int = attrs.field(default=0, init=False)
+    _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         # No buffer: what was not handed over waits in its run, where it counts.
@@ -128,16 +130,42 @@ class Session:
         else:
             await self._control(command)
 
+    @contextmanager
+    def living(self) -> Iterator[None]:
+        """The time in which the client is listened to, and can be said goodbye to."""
+        self.hosting.sessions.add(self)
+        try:
+            yield
+        finally:
+            self.hosting.sessions.discard(self)
+            self._has_ended.set()
+
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Close the connection, behind all that was handed over before."""
         await self._send.send(Goodbye(code, reason))
+
+    async def dismiss(self) -> None:
+        """Say that the server stops, and wait until the client is gone, or takes too long."""
+        limits = self.hosting.limits
+        with trio.move_on_after(limits.send + limits.close):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.say_goodbye, 1012, "the server is shutting down")
+                # One that is about to end may say nothing more.
+                await self._has_ended.wait()
+                nursery.cancel_scope.cancel(reason="the session has ended")
+
+    def leave(self) -> None:
+        """The client has gone: cancel the runs that live with it, and detach from the others."""
+        for scope in [*self._own.values(), *self._following.values()]:
+            if scope is not None:
+                scope.cancel(reason="the client left")
 
     # Starting and following
 
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
         if run_id is not None:
-            if run_id in self._following or self._own.get(run_id):
+            if run_id in self._following or self._own.get(run_id) is not None:
                 # Starting twice is starting once: its events come on this connection.
                 return await self._accept(ref, run_id)
             if run_id in self._own or (self.tenant_id, run_id) in hosting.runs:
@@ -234,20 +262,21 @@ class Session:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Run a run: reply to its command, then hand its events over until DONE."""
+        scope = trio.CancelScope()
         try:
-            with self.hosting.holding(self.tenant_id, stream):
+            with scope, self.hosting.holding(self.tenant_id, stream):
                 async with stream:
                     if stream.refusal is not None:
                         await self._reject(ref, stream.refusal.code, str(stream.refusal))
                         return task_status.started()
-                    self._own[stream.run_id] = True
+                    self._own[stream.run_id] = scope
                     await self._accept(ref, stream.run_id)
                     task_status.started()
                     await self._hand_over(stream, view, -1)
         finally:
             self._live -= 1
             if stream.run_id in self._own:
-                self._own[stream.run_id] = False
+                self._own[stream.run_id] = None
 
     async def _hand_over(self, stream: EventStream | Follower, view: View, after: int) -> None:
         while True:

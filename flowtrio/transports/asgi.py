@@ -47,7 +47,7 @@ from ._exchange import Exchange, Left, Receive, Scope, Send, path_below, read_re
 from ._hosting import Hosting
 from ._metrics import MEDIA_TYPE, encode_metrics
 from ._page import page_headers, read_page
-from ._session import Session, apply
+from ._session import apply
 
 if TYPE_CHECKING:
     from flowtrio._runtime._follower import Follower
@@ -122,7 +122,6 @@ class App:
     _is_insecure: bool
     _page_headers: dict[str, str]
     _page: Any = attrs.field(factory=read_page, init=False)
-    _sessions: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
     _opened: trio.Event | None = attrs.field(default=None, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,14 +162,7 @@ class App:
         if hosting.is_draining:
             return
         await hosting.drain(self._drain)
-        async with trio.open_nursery() as nursery:
-            for session, closed in list(self._sessions.items()):
-                nursery.start_soon(self._dismiss, session, closed)
-
-    async def _dismiss(self, session: Session, closed: trio.Event) -> None:
-        with trio.move_on_after(self._hosting.limits.send + self._hosting.limits.close):
-            await session.say_goodbye(1012, "the server is shutting down")
-            await closed.wait()
+        await hosting.dismiss()
 
     async def _ensure_open(self) -> None:
         """Have the orchestrator open, also where nobody runs our lifespan."""
@@ -262,7 +254,7 @@ class App:
                 raise Refused(503, "the server is shutting down")
             tenant_id = await self._admit(scope, request)
             with self._connected():
-                await serve_socket(self._hosting, tenant_id, scope, receive, send, self._sessions)
+                await serve_socket(self._hosting, tenant_id, scope, receive, send)
         except Refused as exc:
             await _deny(scope, send, exc)
 

@@ -156,8 +156,6 @@ class Server:
     """Answers requests that ask for no WebSocket; None where there are no others."""
     _count: int = attrs.field(default=0, init=False)
     _has_fewer: trio.Event = attrs.field(factory=trio.Event, init=False)
-    _open: dict[Session, trio.Event] = attrs.field(factory=dict, init=False)
-    """The sessions that live, and what tells that one has ended."""
 
     @property
     def limits(self) -> ServerLimits:
@@ -189,18 +187,7 @@ class Server:
     async def stop(self, seconds: float) -> None:
         """End the runs, then the connections."""
         await self.hosting.drain(seconds)
-        await self.dismiss()
-
-    async def dismiss(self) -> None:
-        """Close the connections, each behind the last that was said on it."""
-        async with trio.open_nursery() as nursery:
-            for session, closed in self._open.items():
-                nursery.start_soon(self._dismiss, session, closed)
-
-    async def _dismiss(self, session: Session, closed: trio.Event) -> None:
-        with trio.move_on_after(self.limits.send + self.limits.close):
-            await session.say_goodbye(1012, "the server is shutting down")
-            await closed.wait()
+        await self.hosting.dismiss()
 
     # One connection, in the order of its life
 
@@ -260,7 +247,7 @@ class Server:
 
     async def _upgrade(self, stream: trio.abc.Stream, head: Head, tenant_id: str) -> None:
         subprotocol = choose_subprotocol(subprotocols_of(head.request.headers))
-        framing = Framing(stream, head.raw, self.limits)
+        framing = Framing(stream, head, self.limits)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(framing.read)
             await framing.accept(subprotocol)
@@ -271,14 +258,11 @@ class Server:
                 is_batch=subprotocol == BATCH_SUBPROTOCOL,
                 may_come_back=subprotocol is not None,
             )
+            nursery.start_soon(_let_go, framing, session)
             nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, framing)
-            self._open[session] = closed = trio.Event()
-            try:
+            with session.living():
                 await self._read(framing, session)
-            finally:
-                del self._open[session]
-                closed.set()
             nursery.cancel_scope.cancel(reason="the client left")
 
     async def _read(self, framing: Framing, session: Session) -> None:
@@ -331,6 +315,12 @@ class Server:
                 if waiting.cancelled_caught:
                     logger.info("a client answered no ping for %s s", self.limits.ping_timeout)
                     return await framing.abort()
+
+
+async def _let_go(framing: Framing, session: Session) -> None:
+    """Let a client's runs go as soon as it closes, also while it takes nothing."""
+    await framing.wait_left()
+    session.leave()
 
 
 async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:

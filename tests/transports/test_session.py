@@ -77,6 +77,18 @@ async def test_following_counts_as_a_run_of_the_connection() -> None:
     assert (refused["ref"], refused["code"]) == ("more", "too_many_runs")
 
 
+async def test_one_that_ends_while_the_server_stops_is_not_waited_for(autojump_clock: Any) -> None:
+    hosting = Hosting(Orchestrator(agents=[waits]), ServerLimits(send=60), False, 60)
+    async with trio.open_nursery() as nursery:
+        session = Session(hosting=hosting, tenant_id="default", nursery=nursery)
+        with session.living():
+            nursery.start_soon(hosting.dismiss)
+            await wait_all_tasks_blocked()
+    # Nobody sent its goodbye.
+    assert trio.current_time() < 1
+    assert not hosting.sessions
+
+
 def stored_log() -> list[AgentEvent]:
     return as_events([{**event, "run_id": "r"} for event in answers()])
 

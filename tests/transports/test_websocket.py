@@ -24,7 +24,16 @@ from flowtrio import (
 )
 from flowtrio.testing import ScriptedModel, check_events
 from flowtrio.transports.websocket import _PIECE, _address, _pieces
-from tests.support.ws_peer import Served, connect, frame, open_server, read_all, upgraded
+from tests.support.ws_peer import (
+    Served,
+    connect,
+    frame,
+    handshake,
+    open_server,
+    read_all,
+    read_until,
+    upgraded,
+)
 
 
 async def echo(ctx: RunContext, message: str) -> str:
@@ -502,6 +511,53 @@ async def test_a_reader_that_takes_nothing_is_let_go(caplog: pytest.LogCaptureFi
             with trio.fail_after(5):
                 await left.wait()
     assert "a client took nothing for 0.2 s" in caplog.text
+
+
+CLOSE = frame((1000).to_bytes(2, "big"), opcode=8)
+
+
+@pytest.mark.parametrize("start", [b"go", b'{"type": "message", "message": "go", "run_id": "r"}'])
+@pytest.mark.parametrize("more", [b"", frame(b'{"type": "cancel", "run_id": "other"}')])
+async def test_a_client_that_closes_lets_its_runs_go_though_it_reads_nothing(
+    start: bytes, more: bytes
+) -> None:
+    """Also where the server is about to reply to another command of it."""
+    left = trio.Event()
+
+    async def talks(ctx: RunContext, message: str) -> None:
+        try:
+            async with ctx.message() as out:
+                while True:
+                    await out.write("x" * 10_000)
+        finally:
+            left.set()
+
+    limits = ServerLimits(send=60, close=0.1)
+    async with open_server(talks, limits=limits, resume_window=0.1) as served:
+        stream = await trio.open_tcp_stream("127.0.0.1", served.port)
+        async with stream:
+            await upgraded(served, stream)
+            await stream.send_all(frame(start))
+            # Until neither side's buffer takes any more.
+            await trio.sleep(0.5)
+            assert not left.is_set()
+            await stream.send_all(more + CLOSE)
+            with trio.fail_after(5):
+                await left.wait()
+            await read_all(stream)
+
+
+async def test_a_frame_that_comes_with_the_handshake_is_taken_at_once() -> None:
+    async with open_server(echo) as served:
+        for split in (None, 10, -3):
+            stream = await trio.open_tcp_stream("127.0.0.1", served.port)
+            async with stream:
+                data = handshake(served) + frame(b"one") + frame(b"two")
+                await stream.send_all(data[:split])
+                if split is not None:
+                    await trio.testing.wait_all_tasks_blocked(0.05)
+                    await stream.send_all(data[split:])
+                await read_until(stream, b'"result":"one two"')
 
 
 async def test_a_client_that_answers_no_ping_is_let_go(caplog: pytest.LogCaptureFixture) -> None:
