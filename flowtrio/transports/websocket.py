@@ -258,7 +258,7 @@ class Server:
                 is_batch=subprotocol == BATCH_SUBPROTOCOL,
                 may_come_back=subprotocol is not None,
             )
-            nursery.start_soon(_let_go, framing, session)
+            framing.let_go = session.leave
             nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, framing)
             with session.living():
@@ -315,12 +315,6 @@ class Server:
                 if waiting.cancelled_caught:
                     logger.info("a client answered no ping for %s s", self.limits.ping_timeout)
                     return await framing.abort()
-
-
-async def _let_go(framing: Framing, session: Session) -> None:
-    """Let a client's runs go as soon as it closes, also while it takes nothing."""
-    await framing.wait_left()
-    session.leave()
 
 
 async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:
