@@ -55,6 +55,22 @@ def pytest_runtest_setup() -> None:
     """See pytest."""
     if (replay := sys.modules.get(_REPLAY)) is not None:
         replay.recent.clear()
+        replay.replayed.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """See pytest."""
+    result = yield
+    replay = sys.modules.get(_REPLAY)
+    if replay is not None and replay.forced and not replay.replayed:
+        name = item.config.getoption("--flowtrio-replay")
+        pytest.fail(
+            f"--flowtrio-replay {name}: nothing was replayed, since this test has not called "
+            "flowtrio.testing.simulate. Name the test that the file was written for",
+            pytrace=False,
+        )
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

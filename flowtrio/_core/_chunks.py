@@ -111,7 +111,7 @@ class ToolArgs(msgspec.Struct, frozen=True):
     """Piece of the arguments' JSON text."""
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     """A fragment of a model's reply."""
 
     content: str = ""

@@ -11,6 +11,7 @@ import outcome
 import trio
 from trio.lowlevel import Abort
 
+from ._code import AsCode
 from ._models import SimulatedFailure
 
 OF_RUNS: Final = ("cancel", "cut_off")
@@ -28,8 +29,8 @@ def _check_place(instance: object, attribute: attrs.Attribute[Any], value: objec
         raise ValueError(f"Fault({attribute.name}={value!r}): expected a whole number from 0")
 
 
-@attrs.frozen
-class Fault:
+@attrs.frozen(repr=False)
+class Fault(AsCode):
     """Something that strikes at a moment of a run.
 
     ======================  ===================================================================

@@ -9,8 +9,9 @@ import attrs
 
 from flowtrio._core._chunks import Chunk, Completion, ToolCall, fold
 
+from ._code import AsCode
 from ._requests import check_messages
-from ._scripted import CUT, ScriptedReply, Step
+from ._scripted import CUT, ScriptedReply, Step, as_turns
 
 LAST_WORDS = "done"
 """What a model answers that has no turn left."""
@@ -23,11 +24,13 @@ class SimulatedFailure(Exception):
 
 
 def _as_turns(given: Turns) -> tuple[tuple[Step, ...], ...]:
-    return tuple((turn,) if isinstance(turn, str) else tuple(turn) for turn in given)
+    if isinstance(given, str):
+        raise TypeError("turns: expected a list of turns, got one text")
+    return tuple(map(tuple, as_turns(given)))
 
 
-@attrs.define(eq=False)
-class SimulatedModel:
+@attrs.define(eq=False, repr=False)
+class SimulatedModel(AsCode):
     """A client that plays turns by how far a conversation has come, and may be asked at any time.
 
     Unlike a `ScriptedModel` it keeps no place of its own: the conversation's n-th reply is its n-th
@@ -40,7 +43,7 @@ class SimulatedModel:
         default=(), converter=_as_turns, on_setattr=attrs.setters.frozen
     )
     """What it says, as for a `ScriptedModel`."""
-    open_replies: int = attrs.field(default=0, init=False, repr=False)
+    open_replies: int = attrs.field(default=0, init=False)
     """Replies begun and neither read to their end nor closed."""
 
     def stream_completion(

@@ -11,13 +11,15 @@ import trio
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._runtime._stream import EventStream
 
+from ._code import AsCode
+
 
 class ReaderLeft(Exception):
     """What a simulated reader's own code raises in the block of a stream."""
 
 
-@attrs.frozen(kw_only=True)
-class Reader:
+@attrs.frozen(kw_only=True, repr=False)
+class Reader(AsCode):
     """Reads a run. As it is: at once, to the end, saying yes to everything.
 
     Places are counted in events read, from 1.

@@ -65,3 +65,6 @@ recent: Final[deque[Played]] = deque(maxlen=1)
 
 forced: Final[list[Case]] = []
 """The case that every simulation is to play instead of its own; empty for none."""
+
+replayed: Final[deque[Case]] = deque(maxlen=1)
+"""The forced case, once the running test has played it."""

@@ -24,6 +24,8 @@ import attrs
 import trio
 from trio.lowlevel import Task
 
+from ._code import AsCode
+
 _SEEDED_CHOICES = 400
 """Choices of a schedule that is made from a seed: more than most runs take."""
 
@@ -44,8 +46,8 @@ def _as_choices(given: Iterable[int]) -> tuple[int, ...]:
     return choices
 
 
-@attrs.frozen
-class Schedule:
+@attrs.frozen(repr=False)
+class Schedule(AsCode):
     """Who goes next where several tasks could: 0 is the one spawned first. Empty: spawn order."""
 
     choices: tuple[int, ...] = attrs.field(default=(), converter=_as_choices)

@@ -30,6 +30,9 @@ Step: TypeAlias = "str | float | ToolCall | Chunk | Usage | BaseException | _Cut
 tells, an exception is raised, and `CUT` ends the stream. Unless one of the last three or a final
 `Chunk` does, the turn ends with a final chunk."""
 
+_STEPS: Final = (str, int, float, ToolCall, Chunk, Usage, BaseException, _Cut)
+_EXPECTED: Final = "a text, seconds, a ToolCall, a Chunk, a Usage, an exception or CUT"
+
 DEFAULT_USAGE: Final = Usage(prompt_tokens=10, completion_tokens=5)
 """What a turn costs that says nothing of it."""
 
@@ -56,16 +59,14 @@ class ScriptedModel:
     Args:
       turns: One for each request; each a text, or a list of steps (see `Step`).
 
+    Raises:
+      TypeError: a turn is neither, or a step is none.
+      ValueError: a step is a silence of less than no time.
+
     """
 
     def __init__(self, *turns: str | Iterable[Step]) -> None:
-        self._turns: deque[list[Step]] = deque()
-        for number, turn in enumerate(turns, start=1):
-            if not isinstance(turn, str | Iterable):
-                raise TypeError(
-                    f"turn {number}: expected a text or a list of steps, got {type(turn).__name__}"
-                )
-            self._turns.append([turn] if isinstance(turn, str) else list(turn))
+        self._turns = deque(as_turns(turns))
         self._failure: AssertionError | None = None
         self.requests: list[ScriptedRequest] = []
         """What was asked, in order."""
@@ -206,6 +207,36 @@ class ScriptedReply(AsyncIterator[Chunk]):
         await self.aclose()
 
 
+def as_turns(given: Iterable[str | Iterable[Step]]) -> list[list[Step]]:
+    """Write turns out as lists of steps.
+
+    Raises:
+      TypeError: a turn is neither a text nor a list of steps, or a step is none.
+      ValueError: a step is a silence of less than no time.
+
+    """
+    turns: list[list[Step]] = []
+    for number, turn in enumerate(given, start=1):
+        if not isinstance(turn, str | Iterable) or isinstance(turn, bytes | Mapping):
+            raise TypeError(
+                f"turn {number}: expected a text or a list of steps, got {type(turn).__name__}"
+            )
+        steps: list[Step] = [turn] if isinstance(turn, str) else list(turn)
+        for place, step in enumerate(steps, start=1):
+            _check_step(f"turn {number}, step {place}", step)
+        turns.append(steps)
+    return turns
+
+
+def _check_step(where: str, step: object) -> None:
+    if isinstance(step, type) and issubclass(step, BaseException):
+        raise TypeError(f"{where}: expected an exception, got the class {step.__name__}: call it")
+    if isinstance(step, bool) or not isinstance(step, _STEPS):
+        raise TypeError(f"{where}: expected {_EXPECTED}, got {type(step).__name__}")
+    if isinstance(step, int | float) and not step >= 0:
+        raise ValueError(f"{where}: expected seconds of silence from 0, got {step!r}")
+
+
 def _expand(steps: Sequence[Step]) -> list[float | BaseException | Chunk]:
     """Write the steps out as what happens: silence, failures and chunks."""
     played: list[float | BaseException | Chunk] = []
@@ -228,10 +259,8 @@ def _expand(steps: Sequence[Step]) -> list[float | BaseException | Chunk]:
                 played.append(step)
                 if step.is_final:
                     return played
-            case int() | float():
-                played.append(step)
             case _:
-                raise TypeError(f"a turn has no step {type(step).__name__}: see Step")
+                played.append(step)
     reason: Any = "tool_calls" if calls else "stop"
     final = Chunk(
         is_final=True, tool_calls=calls, finish_reason=reason, raw_finish_reason=reason, usage=usage

@@ -29,7 +29,7 @@ from flowtrio._runtime._tools import Tool
 from ._faults import Fault, Striker, ToolFaults
 from ._models import SimulatedModel
 from ._readers import Reader, ReaderLeft
-from ._replay import Case, Played, forced, recent
+from ._replay import Case, Played, forced, recent, replayed
 from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_clock
 from ._simulated import SimulatedRun
 
@@ -92,6 +92,7 @@ def simulate(
     )
     if forced:
         case = forced[0]
+        replayed.append(case)
         if case.model is not None:
             model = case.model
     world = _World(case, model)

@@ -16,7 +16,15 @@ from typing import Any
 import pytest
 
 from flowtrio import EventType, StreamEngine
-from flowtrio.testing import LawBroken, RunRecorder, ScriptedModel, check_events, simulate
+from flowtrio.testing import (
+    LawBroken,
+    Reader,
+    RunRecorder,
+    Schedule,
+    ScriptedModel,
+    check_events,
+    simulate,
+)
 from flowtrio.testing._pytest import tell
 from flowtrio.testing._replay import Case, Played, forced, recent
 from tests.support.races import RACE
@@ -124,6 +132,17 @@ def test_a_file_that_is_no_run_is_refused(tmp_path: Path) -> None:
         assert f"--flowtrio-replay {name}: no such run" in printed
 
 
+def test_a_replay_of_a_test_that_simulates_nothing_fails(tmp_path: Path) -> None:
+    (tmp_path / "test_shop.py").write_text(RACE + "\ndef test_other():\n    pass\n")
+    case = Case(reader=Reader(), faults=(), schedule=Schedule(), model=None)
+    (tmp_path / "case.json").write_bytes(case.to_json())
+    printed = run_pytest(tmp_path, "--flowtrio-replay=case.json")
+
+    assert "1 failed, 1 passed" in printed
+    assert "FAILED test_shop.py::test_other" in printed
+    assert "--flowtrio-replay case.json: nothing was replayed, since this test" in printed
+
+
 # The parts, in this process
 
 
@@ -177,7 +196,7 @@ def test_without_a_cache_the_files_go_elsewhere_and_long_timelines_only_there() 
 
 
 def test_a_case_that_is_forced_is_played_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowtrio.testing import Fault, Reader, Schedule, SimulatedModel
+    from flowtrio.testing import Fault, SimulatedModel
 
     case = Case(
         reader=Reader(),
@@ -195,7 +214,6 @@ def test_a_case_that_is_forced_is_played_instead(monkeypatch: pytest.MonkeyPatch
 
 def test_a_forced_case_without_a_model_leaves_the_tests_own() -> None:
     from flowtrio import Agent
-    from flowtrio.testing import Reader, Schedule
 
     forced.append(Case(reader=Reader(), faults=(), schedule=Schedule(), model=None))
     try:

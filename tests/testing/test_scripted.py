@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from flowtrio import Agent, Chunk, RemoteProtocolError, StreamEngine, ToolCall, Usage, tool
-from flowtrio.testing import CUT, ScriptedModel, check_events
+from flowtrio.testing import CUT, ScriptedModel, SimulatedModel, check_events
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -85,14 +86,40 @@ async def test_chunks_are_played_as_they_are() -> None:
     assert await play(Chunk(reasoning="hm"), final) == [Chunk(reasoning="hm"), final]
 
 
-def test_what_is_no_step_is_refused() -> None:
-    with pytest.raises(TypeError, match="a turn has no step dict"):
-        ScriptedModel([{}]).stream_completion(HELLO)  # type: ignore[list-item]
+@pytest.mark.parametrize("make", [ScriptedModel, lambda *turns: SimulatedModel(turns)])
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({}, r"expected a text, seconds, a ToolCall, .* or CUT, got dict"),
+        (None, "got NoneType"),
+        (True, "got bool"),
+        (ValueError, "expected an exception, got the class ValueError: call it"),
+        (-1, "expected seconds of silence from 0, got -1"),
+        (math.nan, "expected seconds of silence from 0, got nan"),
+    ],
+)
+def test_what_is_no_step_is_refused_with_its_place_when_it_is_written(
+    make: Any, step: Any, expected: str
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^turn 2, step 3: .*{expected}"):
+        make("a", ["b", 0.5, step])
 
 
-def test_what_is_no_turn_is_refused_with_its_place() -> None:
-    with pytest.raises(TypeError, match="turn 2: expected a text or a list of steps, got ToolCall"):
-        ScriptedModel("a", ToolCall("1", "look", {}))  # type: ignore[arg-type]
+@pytest.mark.parametrize("turn", [ToolCall("1", "look", {}), {"content": "b"}, b"b", 3])
+def test_what_is_no_turn_is_refused_with_its_place(turn: Any) -> None:
+    name = type(turn).__name__
+    with pytest.raises(TypeError, match=f"turn 2: expected a text or a list of steps, got {name}"):
+        ScriptedModel("a", turn)
+
+
+def test_one_text_is_no_list_of_turns() -> None:
+    with pytest.raises(TypeError, match="expected a list of turns, got one text"):
+        SimulatedModel("hello")
+
+
+@pytest.mark.parametrize("step", [math.inf, 0, Usage(), Chunk(content="x"), CUT, ValueError("x")])
+def test_what_is_a_step_is_taken(step: Any) -> None:
+    ScriptedModel(["a", step])
 
 
 async def test_requests_are_kept() -> None:
