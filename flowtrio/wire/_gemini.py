@@ -41,6 +41,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "ESCALATION": "content_filter",
     "MODEL_ARMOR": "content_filter",
     "CONTINUATION": "length",
+    # Google says STOP; servers that imitate it have a word of their own.
+    "FUNCTION_CALL": "tool_calls",
 }
 
 _PASSING = frozenset(

@@ -218,6 +218,14 @@ FAILURES: Final = {
 """Its other reasons, and whether another attempt may help."""
 
 
+def test_a_reason_of_servers_that_imitate_google_is_known() -> None:
+    call = {"functionCall": {"name": "look", "args": {}}}
+    final = says(call, finish="FUNCTION_CALL")[-1]
+
+    assert (final.raw_finish_reason, final.finish_reason) == ("FUNCTION_CALL", "tool_calls")
+    assert [call.name for call in final.tool_calls] == ["look"]
+
+
 @pytest.mark.parametrize("raw", REASONS)
 def test_why_it_stopped_is_told_in_both_words(raw: str) -> None:
     final = says({"text": "a"}, finish=raw)[-1]
