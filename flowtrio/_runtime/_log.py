@@ -10,6 +10,7 @@ Beside the log stands what the closing events need to know of what is open: who 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from ._channel import EventChannel
 if TYPE_CHECKING:
     from ._frame import Frame
     from ._model import Turn
+
+logger = logging.getLogger("flowtrio")
 
 SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
@@ -128,10 +131,13 @@ class EventLog:
             self.discard(type)
             return None
         try:
-            return self.record_closing(type, data, agent)
+            event = self._put(type, data, agent)
         except BaseException:
             channel.give_back()
             raise
+        if type is not EventType.MESSAGE_CHUNK:
+            self._note(event)
+        return event
 
     def record(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent | None:
         """Record a closing event at once, owing its credit; discarded if the run is closing."""
@@ -163,31 +169,46 @@ class EventLog:
     @enable_ki_protection
     def _record_or_give_back(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
         try:
-            return self.record_closing(type, data, agent)
+            event = self._put(type, data, agent)
         except BaseException:
             self.channel.give_back()
             raise
+        self._note(event)
+        return event
 
     @enable_ki_protection
     def record_closing(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
-        """Record an event whatever credits there are: for the run's closer, and the gate of all."""
+        """Record an event whatever credits there are: for the run's closer."""
+        event = self._put(type, data, agent)
+        try:
+            self._note(event)
+        except Exception:
+            # A bug of ours. The end has to be recorded all the same, and nobody is there to tell.
+            logger.exception("run %s: %s is not in its conversation", self.run_id, type)
+        return event
+
+    def _put(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
+        """Check the law, stamp, put: the gate of all. To be called with Ctrl-C held off.
+
+        Either the law refuses, and nothing has changed; or the event is in the channel. Whatever
+        else might fail stands before the law's step, or comes after this.
+        """
+        now = self._clock.current_time()
         law = self.law
         seq = law.count
         law.step(type, data, agent)
-        now = self._clock.current_time()
         event = AgentEvent(type, data, seq, self.run_id, agent, now + self._wall_offset)
-        if type is not EventType.MESSAGE_CHUNK:
-            self._note(type, data, agent, now)
         self.channel.put(event)
         return event
 
-    def _note(self, type: EventType, data: dict[str, Any], agent: str, now: float) -> None:
-        """Keep what later events and the conversation need of this one."""
-        match type:
+    def _note(self, event: AgentEvent) -> None:
+        """Keep what later events and the conversation need of this one, in the same step."""
+        data, agent = event.data, event.agent
+        match event.type:
             case EventType.TOOL_CALL_START:
-                self._opened_at[data["call_id"]] = now
+                self._opened_at[data["call_id"]] = self.now()
             case EventType.AGENT_START:
-                self._opened_at[agent] = now
+                self._opened_at[agent] = self.now()
             case EventType.MESSAGE_COMPLETE:
                 self._forget(data["message_id"])
                 self.turns.pop(data["message_id"], None)

@@ -11,6 +11,7 @@ import trio.testing
 
 from flowtrio import EventStream, EventType, Limits, RunContext, StreamEngine, tool
 from flowtrio._core._exceptions import LocalProtocolError
+from flowtrio._core._transcript import Transcript
 from flowtrio._runtime._log import EventLog
 from tests.runtime._programs import (
     agent_of,
@@ -166,3 +167,68 @@ async def test_a_host_that_breaks_at_the_end_ends_its_run_and_is_logged(
 
     assert log[-1].type is T.DONE
     assert "a run's host failed" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["in its turn", "in the end"])
+async def test_a_conversation_that_fails_leaves_the_log_whole(
+    place: str, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """No closing event is lost by what is done with it beside the log."""
+
+    def fail(*args: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    async def body(ctx: RunContext) -> None:
+        async with ctx.message() as out:
+            await out.write("said")
+            if place == "in the end":
+                ctx._frame.run.cancel("enough")
+                await trio.sleep_forever()
+
+    monkeypatch.setattr(Transcript, "note_message", fail)
+    played = await play(agent_of(body), limits=Limits(buffer=4))
+
+    await check_ended(played.stream, played.log)
+    assert [e.type for e in played.log].count(T.MESSAGE_COMPLETE) == 1
+    status = played.log[-1].data["status"]
+    assert status == ("error" if place == "in its turn" else "cancelled")
+    assert "a bug of ours" in caplog.text
+
+
+async def test_a_clock_that_fails_leaves_the_log_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog("r1", 8, 64)
+    log.start(lambda: 0.0)
+
+    class Broken:
+        def current_time(self) -> float:
+            raise RuntimeError("no time")
+
+    monkeypatch.setattr(log, "_clock", Broken())
+    with pytest.raises(RuntimeError):
+        await log.emit(T.RUN_START, {}, "root")
+
+    assert (log.channel.credits, log.law.count, len(log.channel.queue)) == (8, 0, 0)
+
+
+async def test_an_event_that_is_in_the_channel_has_cost_its_credit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where what is done with it beside the log fails."""
+
+    def fail(log: EventLog, event: Any) -> None:
+        raise RuntimeError("a bug of ours")
+
+    data = {
+        "message": "hi",
+        "session_id": None,
+        "agent": "a",
+        "parent_run_id": None,
+        "schema": 1,
+    }
+    log = EventLog("r1", 8, 64)
+    log.start(lambda: 0.0)
+    monkeypatch.setattr(EventLog, "_note", fail)
+    with pytest.raises(RuntimeError):
+        await log.emit(T.RUN_START, data, "root")
+
+    assert (log.channel.credits, log.law.count, len(log.channel.queue)) == (7, 1, 1)

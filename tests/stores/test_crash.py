@@ -190,7 +190,9 @@ def _compare(kept: list[dict[str, Any]], said: dict[str, tuple[str, list[str]]])
         if user["content"] == AND_NOW:
             continue
         status, texts = said[user["content"]]
-        assert [m["content"] for m in rest if m["role"] == "assistant" and m["content"]] == texts
+        told = [m["content"] for m in rest if m["role"] == "assistant" and m["content"]]
+        # A run that had just ended may have been saved before the last of its log was.
+        assert told == texts if status == "completed" else "".join(told).startswith("".join(texts))
         is_partial = [bool(m.get("flowtrio", {}).get("partial")) for m in rest]
         assert not (status == "completed" and any(is_partial))
         partial += any(is_partial)
