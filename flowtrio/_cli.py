@@ -136,14 +136,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     option(
         "--resume-window",
         metavar="TIME",
-        type=_duration,
+        type=_duration_or_zero,
         default=60,
         help="how long a run goes on without a reader (default: %(default)s seconds)",
     )
     option(
         "--drain",
         metavar="TIME",
-        type=_duration,
+        type=_duration_or_zero,
         default=5,
         help="how long runs may go on when the server stops (default: %(default)s seconds)",
     )
@@ -208,13 +208,20 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def _duration(text: str) -> float:
-    """Seconds, from a number with a unit or without."""
+    """Seconds, from a number with a unit or without; more than 0."""
+    seconds = _duration_or_zero(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError(f"expected more than 0, got {text!r}")
+    return seconds
+
+
+def _duration_or_zero(text: str) -> float:
     unit = text[-1:] if text[-1:] in _SECONDS else ""
     try:
         seconds = float(text.removesuffix(unit)) * _SECONDS.get(unit, 1)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds < math.inf:
+    if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(
             f"expected a time such as 7d, 12h, 30m or 45s, got {text!r}"
         )

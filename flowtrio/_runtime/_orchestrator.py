@@ -22,7 +22,7 @@ from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
 from ._follower import Follower
 from ._meter import Meter
-from ._recorder import Recorder
+from ._recorder import Recorder, Seat
 from ._routing import choose_agent
 from ._run import Run
 from ._sessions import OnBusy, Sessions
@@ -193,7 +193,9 @@ class Orchestrator:
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
           app: Anything; agents and tools find it as ``ctx.app``.
           resume_window: Seconds after which the run is cancelled when no follower is attached, and
-            none was since the start; a run that waits for a person is not. By default none.
+            none was since the start; a run that waits for a person is not. 0 cancels it as soon as
+            its last follower has left, and leaves it alone until the first one comes. By default
+            none.
 
         Returns:
           The run's id, for `attach`. A store that fails is an ERROR there, not an exception here.
@@ -202,11 +204,22 @@ class Orchestrator:
           LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
             started, and no log is left.
           RuntimeError: the orchestrator is not open.
+          ValueError: *resume_window* is below 0, or another argument cannot be one.
 
         """
-        return await self._start_in(
-            self._engine._nursery, message, tenant_id, session_id, run_id, app, resume_window
+        if not resume_window >= 0:
+            raise ValueError(f"resume_window={resume_window!r}: expected seconds, 0 or more")
+        nursery, seat = self._engine._nursery, Seat.of_starter()
+        run_id = await self._start_in(
+            nursery, message, tenant_id, session_id, run_id, app, resume_window, seat
         )
+        hosted = self._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            if resume_window:
+                hosted.detach(seat)
+            else:
+                hosted.keep(seat)
+        return run_id
 
     async def _start_in(
         self,
@@ -217,6 +230,7 @@ class Orchestrator:
         run_id: str | None,
         app: Any,
         resume_window: float,
+        seat: Seat,
     ) -> str:
         if nursery is None or not self.is_open:
             raise RuntimeError(
@@ -224,7 +238,9 @@ class Orchestrator:
             )
         stream = self.process_stream(message, tenant_id, session_id, "events", run_id, app)
         is_remembered = session_id is not None
-        await self._recorder.start(nursery, stream, resume_window, is_remembered=is_remembered)
+        await self._recorder.start(
+            nursery, stream, resume_window, seat, is_remembered=is_remembered
+        )
         return stream.run_id
 
     def attach(

@@ -72,6 +72,11 @@ class Seat:
     is_up_to_date: bool = False
     """Whether it has come near the newest event: from then on the recorder waits for it."""
 
+    @classmethod
+    def of_starter(cls) -> Seat:
+        """The place of one who starts a run, until he follows it or gives up; never waited for."""
+        return cls(patience=0, seq=-1)
+
 
 @attrs.define(eq=False)
 class HostedRun:
@@ -104,6 +109,8 @@ class HostedRun:
     _progress: ParkingLot = attrs.field(factory=ParkingLot, init=False)
     """Where the recorder waits for followers."""
     _seats: dict[Seat, None] = attrs.field(factory=dict, init=False)
+    _kept: list[Seat] = attrs.field(factory=list, init=False)
+    """Seats among those that are left by themselves once somebody else takes one."""
     _alarm: Alarm | None = attrs.field(default=None, init=False)
 
     @property
@@ -119,7 +126,7 @@ class HostedRun:
     @property
     def seats(self) -> int:
         """How many followers are attached."""
-        return len(self._seats)
+        return len(self._seats) - len(self._kept)
 
     # The followers' side
 
@@ -129,6 +136,12 @@ class HostedRun:
             self.stream._run.forget(self._alarm)
             self._alarm = None
         self._seats[seat] = None
+        while self._kept:
+            del self._seats[self._kept.pop()]
+
+    def keep(self, seat: Seat) -> None:
+        """Let a seat count until another one is taken."""
+        self._kept.append(seat)
 
     def detach(self, seat: Seat) -> None:
         """Leave a seat; the run goes on, for its resume window at least."""
@@ -162,6 +175,7 @@ class HostedRun:
         """Have the run cancelled after its resume window, if it has no follower."""
         run = self.stream._run
         is_watched = self.resume_window < math.inf and not run.is_closing
+        is_watched = is_watched and self.has_begun.is_set() and not self.is_void
         if is_watched and not self._seats and self._alarm is None:
             self._alarm = run.call_at(trio.current_time() + self.resume_window, self._ring)
 
@@ -172,7 +186,9 @@ class HostedRun:
             when = trio.current_time() + max(self.resume_window, 1)
             self._alarm = self.stream._run.call_at(when, self._ring)
         else:
-            self.stream.cancel(f"no reader came back within {self.resume_window:g} s")
+            seconds = self.resume_window
+            came = f"no reader came back within {seconds:g} s" if seconds else "its reader left"
+            self.stream.cancel(came)
 
     # The recorder's side
 
@@ -240,12 +256,14 @@ class Recorder:
         nursery: trio.Nursery,
         stream: EventStream,
         resume_window: float,
+        seat: Seat,
         *,
         is_remembered: bool = False,
     ) -> HostedRun:
         """Host a run, unless there is one of its key; then nothing happens.
 
-        Being cancelled here does not take the start back.
+        Whoever starts it has *seat* from the beginning, and has to leave it (`HostedRun.detach`)
+        when this has returned. Being cancelled here does not take the start back.
         """
         info = stream._run.info
         hosted = self.find(info.tenant_id, info.run_id)
@@ -253,14 +271,19 @@ class Recorder:
             hosted = self._make(stream, resume_window, is_remembered)
             self.runs[hosted.key] = hosted
             nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
-        await hosted.has_begun.wait()
-        if hosted.is_over and hosted.last < 0 and not hosted.is_void:
-            raise trio.ClosedResourceError(
-                f"can't start run {info.run_id!r}: its host was cancelled"
-            )
-        if hosted.stream.refusal is not None and hosted.is_void:
-            refusal = hosted.stream.refusal
-            raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+        hosted.attach(seat)
+        try:
+            await hosted.has_begun.wait()
+            if hosted.is_over and hosted.last < 0 and not hosted.is_void:
+                raise trio.ClosedResourceError(
+                    f"can't start run {info.run_id!r}: its host was cancelled"
+                )
+            if hosted.stream.refusal is not None and hosted.is_void:
+                refusal = hosted.stream.refusal
+                raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+        except BaseException:
+            hosted.detach(seat)
+            raise
         return hosted
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
@@ -331,8 +354,8 @@ class Recorder:
     async def _record_to_the_end(self, hosted: HostedRun) -> None:
         run = hosted.stream._run
         run.when_done(hosted.wake_recorder)
-        hosted.watch()
         hosted.has_begun.set()
+        hosted.watch()
         try:
             await self._record(hosted)
         except trio.Cancelled:

@@ -13,6 +13,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._limits import ServerLimits
 from flowtrio._core._modes import View
 from flowtrio._runtime._follower import Follower
+from flowtrio._runtime._recorder import Seat
 
 from ._conceal import conceal
 
@@ -34,8 +35,8 @@ class Hosting:
     orchestrator: Orchestrator
     limits: ServerLimits
     debug: bool = False
-    resume_window: float = 60
-    """Seconds that a hosted run goes on without a reader."""
+    resume_window: float = attrs.field(default=60)
+    """Seconds that a hosted run goes on without a reader; 0 for none."""
     is_draining: bool = False
     """Whether the server is stopping, and starts no more runs."""
     nursery: trio.Nursery | None = None
@@ -51,6 +52,11 @@ class Hosting:
     """The hosted runs that were started here and have not ended."""
     _readers: int = attrs.field(default=0, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @resume_window.validator
+    def _check_window(self, attribute: attrs.Attribute[float], value: float) -> None:
+        if not value >= 0:
+            raise ValueError(f"resume_window={value!r}: expected seconds, 0 or more")
 
     # Runs that live with their connection
 
@@ -68,26 +74,53 @@ class Hosting:
     # Hosted runs
 
     async def start(
-        self, tenant_id: str, message: str, session_id: str | None, run_id: str | None
+        self,
+        tenant_id: str,
+        message: str,
+        session_id: str | None,
+        run_id: str | None,
+        seat: Seat | None = None,
     ) -> str:
         """Start a hosted run, unless there is one of this id; gives its id.
+
+        Args:
+          tenant_id: Whose it is.
+          message: What the user says.
+          session_id: The conversation.
+          run_id: Its id; None for a new one.
+          seat: Where the starter sits, until `leave`: the run does not count as left before.
 
         Raises:
           LimitExceeded: the conversation or the tenant is busy.
 
         """
         orchestrator = self.orchestrator
+        starter = Seat.of_starter() if seat is None else seat
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
         nursery = self.nursery or orchestrator._engine._nursery
         run_id = await orchestrator._start_in(
-            nursery, message, tenant_id, session_id, run_id, None, self.resume_window
+            nursery, message, tenant_id, session_id, run_id, None, self.resume_window, starter
         )
         hosted = orchestrator._recorder.runs.get((tenant_id, run_id))
         # One that has not begun is another request's attempt, which hears soon that it came late.
         if hosted is not None and hosted.has_begun.is_set() and not known:
             self._hosted[hosted.key] = hosted.stream
             hosted.stream._run.when_done(lambda: self._forget(hosted.key))
+        if seat is None:
+            self.leave(tenant_id, run_id, starter)
         return run_id
+
+    def sit(self, tenant_id: str, run_id: str, seat: Seat) -> None:
+        """Have the run not count as left until `leave`, if it is one of those hosted here."""
+        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            hosted.attach(seat)
+
+    def leave(self, tenant_id: str, run_id: str, seat: Seat) -> None:
+        """Leave a seat, which may be left already."""
+        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            hosted.detach(seat)
 
     def _forget(self, key: Key) -> None:
         self._hosted.pop(key, None)

@@ -28,6 +28,7 @@ import trio
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, ReplayGap
 from flowtrio._core._modes import View
+from flowtrio._runtime._recorder import Seat
 from flowtrio.wire._frames import (
     AnswerCommand,
     ApproveCommand,
@@ -178,24 +179,32 @@ class Session:
             return await self._reject(ref, "shutting_down", "the server is shutting down")
         if run_id is None and not self.may_come_back:
             return await self._start_own(command)
+        session_id, seat = command.session_id or self._session_id, Seat.of_starter()
         try:
-            run_id = await hosting.start(
-                self.tenant_id, command.message, command.session_id or self._session_id, run_id
-            )
+            run_id = await hosting.start(self.tenant_id, command.message, session_id, run_id, seat)
         except LimitExceeded as exc:
             return await self._reject(ref, exc.code, str(exc))
-        return await self._begin_to_follow(ref, run_id, -1, command.mode)
+        try:
+            return await self._begin_to_follow(ref, run_id, -1, command.mode)
+        finally:
+            hosting.leave(self.tenant_id, run_id, seat)
 
     async def _resume(self, command: ResumeCommand) -> None:
         ref, run_id = command.ref, command.run_id
         if (self.tenant_id, run_id) in self.hosting.runs:
             return await self._reject(ref, "not_resumable", _NOT_KEPT)
+        hosting, seat = self.hosting, Seat.of_starter()
         if following := self._following.get(run_id):
-            # Whoever resumes what he follows here has lost his place, and begins anew.
+            # Whoever resumes what he follows here has lost his place, and begins anew. In between
+            # he has not left.
+            hosting.sit(self.tenant_id, run_id, seat)
             following.cancel(reason="the client resumed elsewhere in the log")
         elif self._live >= self.hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
-        return await self._begin_to_follow(ref, run_id, command.after, command.mode)
+        try:
+            return await self._begin_to_follow(ref, run_id, command.after, command.mode)
+        finally:
+            hosting.leave(self.tenant_id, run_id, seat)
 
     async def _begin_to_follow(
         self, ref: Ref, run_id: str, after: int, mode: StreamMode | None

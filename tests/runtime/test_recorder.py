@@ -20,6 +20,7 @@ from flowtrio import (
 )
 from flowtrio._runtime import _recorder
 from flowtrio._runtime._recorder import HostedRun
+from flowtrio.asgi import create_app
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime._programs import done_of, error_of
 
@@ -271,6 +272,39 @@ async def test_whoever_comes_back_within_the_window_keeps_the_run(autojump_clock
 
     check_events(seen)
     assert done_of(seen)["status"] == "completed"
+
+
+async def test_without_a_window_the_last_reader_that_leaves_ends_the_run(
+    autojump_clock: Any,
+) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        run_id = await orchestrator.start("1000", resume_window=0)
+        # Nobody has left yet.
+        await trio.sleep(50)
+        [hosted] = orchestrator._recorder.runs.values()
+        assert hosted.seats == 0
+        async with orchestrator.attach(run_id) as last:
+            async with orchestrator.attach(run_id) as first:
+                await first.receive_batch()
+            assert hosted.seats == 1
+            await trio.sleep(50)
+            await last.receive_batch()
+            assert not hosted.stream._run.is_closing
+        events = await read_stored_end(orchestrator, run_id)
+        assert trio.current_time() < 101
+
+    check_events(events)
+    assert events[-1].data["status"] == "cancelled"
+    assert events[-1].data["reason"] == "its reader left"
+
+
+@pytest.mark.parametrize("window", [-1, math.nan])
+async def test_a_window_is_a_time(window: float) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        with pytest.raises(ValueError, match="expected seconds, 0 or more"):
+            await orchestrator.start("1", resume_window=window)
+        with pytest.raises(ValueError, match="expected seconds, 0 or more"):
+            create_app(orchestrator, resume_window=window)
 
 
 async def test_the_window_cancels_nothing_that_waits_for_a_person(autojump_clock: Any) -> None:

@@ -214,6 +214,22 @@ async def test_a_client_that_leaves_has_its_window_and_then_its_run_is_cancelled
     assert "no reader came back within 0.1 s" in events[-1]["data"]["reason"]
 
 
+async def test_without_a_window_a_client_that_stays_gets_all_and_one_that_leaves_cancels() -> None:
+    agent = Talker()
+    orchestrator = Orchestrator(agents=[talk, agent], route=lambda message, ctx: message)
+    async with site(orchestrator=orchestrator, resume_window=0) as s:
+        for _ in range(20):
+            events, _ = await s.follow("GET", "/chat/stream?message=talk")
+            assert events[-1]["data"]["status"] == "completed"
+        with trio.CancelScope() as leaving:
+            async with s.http.stream("GET", "/chat/stream?message=talker") as response:
+                async for _ in response.aiter_bytes():
+                    if agent.begun:
+                        leaving.cancel()
+        with trio.fail_after(5):
+            await agent.ended.wait()
+
+
 async def test_controls_reach_the_run_and_unknown_runs_are_told() -> None:
     async def asks(ctx: RunContext, message: str) -> Any:
         return [await ctx.approve("pay", {"euros": 3}), await ctx.ask("How many?")]

@@ -10,7 +10,7 @@ import attrs
 import pytest
 import trio
 
-from flowtrio import MemoryStore, Orchestrator, RunContext
+from flowtrio import Limits, MemoryStore, Orchestrator, RunContext
 from flowtrio.testing import check_events
 from tests.support.ws_peer import Peer, Served, connect, open_server
 from tests.transports.test_websocket import approving_agent, events_of, waits
@@ -211,6 +211,57 @@ async def test_a_person_may_come_back_to_decide() -> None:
 
     [ended] = [frame for frame in frames if frame["type"] == "tool_call_end"]
     assert ended["data"]["outcome"] == "ok"
+
+
+async def test_without_a_window_leaving_cancels_and_nothing_else_does() -> None:
+    agent = Counting()
+    async with open_server(agent, resume_window=0) as served:
+        async with coming_back(served) as peer:
+            await peer.send(type="message", message="6", run_id="r")
+            agent.go(3)
+            await peer.until("message_chunk", chunk="2 ")
+            await peer.send(type="resume", run_id="r", after=1)
+            await peer.until("message_chunk", chunk="2 ")
+            agent.go(3)
+            done = (await peer.until("done"))[-1]
+            agent.left = trio.Event()
+            await peer.send(type="message", message="6", run_id="q")
+            await peer.until("state_change")
+            await drop(peer)
+        with trio.fail_after(5):
+            await agent.left.wait()
+        async with coming_back(served) as peer:
+            log = events_of(await peer.ask(type="resume", run_id="q", after=-1))
+
+    assert done["data"]["status"] == "completed"
+    assert (log[-1]["data"]["status"], log[-1]["data"]["reason"]) == (
+        "cancelled",
+        "its reader left",
+    )
+
+
+async def test_without_a_window_a_start_that_is_refused_leaves_no_run() -> None:
+    """Its starter does not come to follow it, and counts no more."""
+
+    class Unread(MemoryStore):
+        async def header(self, *args: Any) -> Any:
+            raise OSError("unreadable")
+
+        async def read(self, *args: Any) -> Any:
+            raise OSError("unreadable")
+
+    agent = Counting()
+    orchestrator = Orchestrator(agents=[agent], store=Unread(), limits=Limits(buffer=1))
+    async with open_server(orchestrator, resume_window=0) as served, coming_back(served) as peer:
+        agent.go(1000)
+        await peer.send(type="message", message="9", run_id="r")
+        agent.go(1000)
+        await peer.until("accepted")
+        await drop(peer)
+        with trio.fail_after(5):
+            await agent.left.wait()
+            while orchestrator._recorder.runs:
+                await trio.sleep(0.01)
 
 
 async def test_several_runs_and_conversations_share_a_socket() -> None:
