@@ -138,14 +138,16 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
         metavar="TIME",
         type=_duration_or_zero,
         default=60,
-        help="how long a run goes on without a reader (default: %(default)s seconds)",
+        help="how long a run goes on without a reader; 0 cancels it when its reader leaves "
+        "(default: %(default)s seconds)",
     )
     option(
         "--drain",
         metavar="TIME",
         type=_duration_or_zero,
         default=5,
-        help="how long runs may go on when the server stops (default: %(default)s seconds)",
+        help="how long runs may go on when the server stops; 0 for not at all "
+        "(default: %(default)s seconds)",
     )
     option(
         "--log-format",

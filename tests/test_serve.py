@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ import trio_websocket
 import trustme
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from flowtrio import DemoClient, Orchestrator, ServerLimits
 from flowtrio._serve import (
@@ -314,6 +316,24 @@ def test_what_does_not_end_is_left_behind_in_time(folder: Path) -> None:
     assert status == 1
     assert "something has not ended 4.1 s after the signal" in errors
     assert time.monotonic() - began < 10
+
+
+def test_without_window_and_drain_runs_are_whole_and_end_with_the_server(folder: Path) -> None:
+    options = ("--agent", "odd:endless", "--resume-window", "0", "--drain", "0s")
+    with serving(*options, cwd=folder) as served:
+        with connect(served.socket, subprotocols=[Subprotocol("flowtrio.v1")]) as peer:
+            peer.send("hi")
+            while json.loads(peer.recv(timeout=20))["type"] != "message_chunk":
+                pass
+            served.process.send_signal(signal.SIGTERM)
+            types = []
+            with suppress(ConnectionClosed):
+                while True:
+                    types.append(json.loads(peer.recv(timeout=20))["type"])
+        _, errors = served.process.communicate(timeout=60)
+
+    assert types[-2:] == ["error", "done"]
+    assert (served.process.returncode, "Traceback" in errors) == (0, False)
 
 
 def test_a_second_signal_ends_at_once(folder: Path) -> None:

@@ -153,6 +153,12 @@ class Follower(AsyncIterator[AgentEvent]):
         self._is_closed = True
         self._detach()
 
+    def let_go(self) -> None:
+        """Detach, and keep nothing of the run; for one whose reader is stuck elsewhere."""
+        self.close()
+        self._hosted = None
+        self._ready.clear()
+
     async def aclose(self) -> None:
         """Detach; the run goes on. Reading is over."""
         self.close()

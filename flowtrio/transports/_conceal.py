@@ -19,7 +19,7 @@ _DESCRIBED = re.compile(r"([^\W\d]\w*)(?:: .*)?", re.DOTALL)
 _ERROR = "error: "
 """How a conversation tells the model that a call failed."""
 
-_OURS = frozenset({"tool", "agent", "internal"})
+_OURS = frozenset({"tool", "agent", "store", "internal"})
 """Sources whose texts were written by the application or by a library below it."""
 
 

@@ -424,7 +424,7 @@ def _refusal(stream: RemoteStream, code: str, error: str) -> Exception:
             return LimitExceeded(error, limit=code.removesuffix("_busy"), code=code)
         case "too_many_runs":
             return LimitExceeded(error, limit="runs_per_connection", code=code)
-        case "unknown_run" | "not_resumable":
+        case "unknown_run" | "not_resumable" | "store_failed":
             return LookupError(error)
         case "replay_gap":
             after = stream._last

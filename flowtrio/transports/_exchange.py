@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeAlias
@@ -18,6 +20,8 @@ from ._access import Refused
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+logger: logging.Logger = logging.getLogger("flowtrio")
 
 _COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -65,6 +69,15 @@ class Exchange:
     _send: Send
     cors: dict[str, str] = attrs.Factory(dict)
     """Headers that let a page of an allowed origin read the answer."""
+    seconds: float = math.inf
+    """Until the client has taken what was sent to it; each piece has as long."""
+    scope: trio.CancelScope | None = attrs.field(default=None, init=False)
+    """What is cancelled when it has not; None for nothing, then the send raises `Left`.
+
+    A server may shield its sends (Hypercorn does): a deadline does not reach them. But it reaches
+    all that stands beside the sender in this scope."""
+    has_begun: bool = attrs.field(default=False, init=False)
+    """Whether something of the answer may be on its way."""
 
     async def read_body(self, limit: int, seconds: float) -> bytes:
         """Read the request's body.
@@ -96,9 +109,10 @@ class Exchange:
             pass
 
     async def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Send an answer's head."""
+        """Send an answer's head; see `send` for what it raises."""
         named = {**_COMMON, **self.cors, **headers}
-        await self._send(
+        self.has_begun = True
+        await self._give(
             {
                 "type": "http.response.start",
                 "status": status,
@@ -107,8 +121,41 @@ class Exchange:
         )
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
-        """Send a piece of an answer's body."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        """Send a piece of an answer's body.
+
+        Half a piece may be on the wire when that takes too long. Without its end, the answer is
+        known to be cut.
+
+        Raises:
+          Left: the client did not take it in time, and there is no scope to cancel.
+
+        """
+        await self._give({"type": "http.response.body", "body": body, "more_body": more})
+
+    async def _give(self, message: MutableMapping[str, Any]) -> None:
+        scope = trio.CancelScope() if self.scope is None else self.scope
+        scope.deadline = trio.current_time() + self.seconds
+        if self.scope is None:
+            with scope:
+                await self._send(message)
+            if scope.cancelled_caught:
+                self.tell_late()
+                raise Left
+        else:
+            await self._send(message)
+            if scope.cancel_called:
+                # By the deadline, or since the client left: nothing of what goes on is for it.
+                await trio.lowlevel.checkpoint()
+            scope.deadline = math.inf
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the client has not taken in time what is being sent in the scope."""
+        return self.scope is not None and trio.current_time() >= self.scope.deadline
+
+    def tell_late(self) -> None:
+        """Write down that the client was too slow."""
+        logger.info("a client took nothing for %g s", self.seconds)
 
     async def answer(
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None

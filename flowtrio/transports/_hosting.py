@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
+from flowtrio._core._exceptions import ReplayGap
+from flowtrio._core._failures import describe
 from flowtrio._core._limits import ServerLimits
 from flowtrio._core._modes import View
 from flowtrio._runtime._follower import Follower
@@ -24,8 +27,19 @@ if TYPE_CHECKING:
 
     from ._session import Session
 
+logger: logging.Logger = logging.getLogger("flowtrio")
+
 Key: TypeAlias = tuple[str, str]
 """A run's key: tenant and run id."""
+
+
+class Refusal(NamedTuple):
+    """Why a client does not get what it asks for."""
+
+    code: str
+    """For programs."""
+    error: str
+    """For people."""
 
 
 @attrs.define(eq=False)
@@ -184,6 +198,26 @@ class Hosting:
         shown = batch if self.debug else [conceal(event) for event in batch]
         seen = [view.see(event) for event in shown]
         return [event for event in seen if event is not None and event.seq > after]
+
+    # What goes wrong
+
+    def refusal_of(self, run_id: str, exc: Exception) -> Refusal:
+        """Why a hosted run cannot be read (on), from what that raised.
+
+        A store that fails is told to the operators; its text may name places and people of theirs.
+        """
+        match exc:
+            case ReplayGap():
+                return Refusal(code="replay_gap", error=str(exc))
+            case LookupError():
+                return Refusal(code="unknown_run", error="no run of this id is known")
+            case _:
+                logger.error("run %s: the store failed a reader", run_id, exc_info=exc)
+                return Refusal(code="store_failed", error=self.words_of(exc))
+
+    def words_of(self, exc: Exception) -> str:
+        """What a remote client is told of an exception of the store's."""
+        return f"the store failed: {describe(exc) if self.debug else type(exc).__name__}"
 
     # The end
 

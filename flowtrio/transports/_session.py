@@ -26,7 +26,7 @@ import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._exceptions import LimitExceeded, ReplayGap
+from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._modes import View
 from flowtrio._runtime._recorder import Seat
 from flowtrio.wire._frames import (
@@ -173,10 +173,13 @@ class Session:
                 return await self._reject(ref, "not_resumable", _NOT_KEPT)
         if self._live >= hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
-        if hosting.is_draining and not (
-            run_id is not None and await hosting.is_known(self.tenant_id, run_id)
-        ):
-            return await self._reject(ref, "shutting_down", "the server is shutting down")
+        if hosting.is_draining:
+            try:
+                is_new = run_id is None or not await hosting.is_known(self.tenant_id, run_id)
+            except Exception as exc:
+                return await self._reject(ref, *hosting.refusal_of(run_id or "", exc))
+            if is_new:
+                return await self._reject(ref, "shutting_down", "the server is shutting down")
         if run_id is None and not self.may_come_back:
             return await self._start_own(command)
         session_id, seat = command.session_id or self._session_id, Seat.of_starter()
@@ -212,12 +215,8 @@ class Session:
         follower, view = self.hosting.follow(self.tenant_id, run_id, after, mode)
         try:
             await follower.__aenter__()
-        except LookupError:
-            return await self._reject(ref, "unknown_run", "no run of this id is known")
-        except ReplayGap as exc:
-            return await self._reject(ref, "replay_gap", str(exc))
         except Exception as exc:
-            return await self._reject_unreadable(ref, run_id, exc)
+            return await self._reject(ref, *self.hosting.refusal_of(run_id, exc))
         if follower.is_over:
             return await self._accept(ref, run_id, is_over=True)
         self._live += 1
@@ -236,13 +235,9 @@ class Session:
             with following, self.hosting.reading():
                 async with follower:
                     await self._hand_over(follower, view, after)
-        except ReplayGap as exc:
-            await self._reject(None, "replay_gap", str(exc))
-        except LookupError:
-            error = f"run {follower.run_id!r} was deleted"
-            await self._reject(None, "unknown_run", error)
         except Exception as exc:
-            await self._reject_unreadable(None, follower.run_id, exc)
+            # No fault of the connection, whose other runs go on.
+            await self._reject(None, *self.hosting.refusal_of(follower.run_id, exc))
         finally:
             self._live -= 1
             if self._following.get(follower.run_id) is following:
@@ -311,13 +306,6 @@ class Session:
 
     async def _accept(self, ref: Ref, run_id: str, *, is_over: bool = False) -> None:
         await self._send.send([encode_accepted(ref, run_id, is_over=is_over)])
-
-    async def _reject_unreadable(self, ref: Ref, run_id: str, exc: Exception) -> None:
-        """The store failed: that is no fault of the connection, whose other runs go on."""
-        logger.error("run %s: the store failed a reader", run_id, exc_info=exc)
-        # Its text may name places and people of the operators'.
-        error = f"the log of run {run_id!r} can't be read: {type(exc).__name__}"
-        await self._reject(ref, "not_resumable", error)
 
     async def _reject_too_many(self, ref: Ref) -> None:
         error = f"{self._live} runs of this connection are under way"

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,15 +28,17 @@ import attrs
 import trio
 
 from flowtrio._core._events import AgentEvent, StreamMode
-from flowtrio._core._exceptions import LimitExceeded, ReplayGap
+from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._limits import ServerLimits
 from flowtrio._core._modes import View
+from flowtrio._runtime._recorder import Seat
 from flowtrio.wire._frames import (
     BadFrame,
     MessageCommand,
     decode_request,
     encode_accepted,
     encode_events,
+    encode_rejected,
 )
 from flowtrio.wire._sse import encode_comment, encode_event
 
@@ -56,6 +58,23 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
+
+class _StoreFailed(Exception):
+    """A store raised *error*, before anything was answered."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextlib.contextmanager
+def _asking_the_store() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        raise _StoreFailed(exc) from exc
+
+
 CONTROLS: Final = ("cancel", "cancel_tool", "approve", "deny", "answer")
 """Commands that can be posted to a run."""
 
@@ -63,6 +82,8 @@ _RETRY: Final = 1000
 """Milliseconds after which an EventSource comes back."""
 
 _SSE: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
+_STATUSES: Final = {"unknown_run": 404, "replay_gap": 410, "store_failed": 503}
+"""Of answers that tell why a run cannot be read."""
 _LINES: Final = {"content-type": "application/x-ndjson", "x-accel-buffering": "no"}
 
 
@@ -94,8 +115,8 @@ def create_app(
       authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
       limits: Limits of the connections.
       resume_window: Seconds in which a reader that was cut off may come back; then its run is
-        cancelled, unless it waits for a person.
-      drain: Seconds that running runs get when the application stops.
+        cancelled, unless it waits for a person. 0 cancels it when the last reader leaves.
+      drain: Seconds that running runs get when the application stops; 0 for none.
       insecure: Whether to answer everybody on an address that others can reach.
       debug: Whether clients see the text of the application's exceptions.
       sockets: Origins of WebSocket servers at other addresses that the page may connect to.
@@ -263,17 +284,24 @@ class App:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = path_below(scope)
         request = read_request(scope, path)
-        exchange = Exchange(request, scope["method"], receive, send, self._cors(request))
+        cors, seconds = self._cors(request), self._hosting.limits.send
+        exchange = Exchange(request, scope["method"], receive, send, cors, seconds)
+        with contextlib.suppress(Left):
+            await self._answer_or_refuse(scope, exchange)
+
+    async def _answer_or_refuse(self, scope: Scope, exchange: Exchange) -> None:
         try:
             if exchange.method == "OPTIONS":
                 await self._answer_preflight(exchange)
             elif not await self._answer_anybody(scope, exchange):
-                tenant_id = await self._admit(scope, request)
+                tenant_id = await self._admit(scope, exchange.request)
                 await self._answer(exchange, tenant_id)
-        except Left:
-            pass
         except Refused as exc:
             await exchange.refuse(exc.status, f"http_{exc.status}", exc.error)
+        except _StoreFailed as failed:
+            logger.error("the store failed a request", exc_info=failed.error)
+            words = self._hosting.words_of(failed.error)
+            await exchange.refuse(_STATUSES["store_failed"], "store_failed", words)
         except BadFrame as exc:
             await exchange.refuse(400, exc.code, exc.error)
 
@@ -367,11 +395,15 @@ class App:
             mode = _mode(exchange.request.query.get("mode"))
             return await self._follow(exchange, tenant_id, *place, mode)
         command = await self._read_message(exchange)
+        seat = Seat.of_starter()
         try:
-            run_id = await self._start(tenant_id, command)
+            run_id = await self._start(tenant_id, command, seat)
         except LimitExceeded as exc:
             return await exchange.refuse(429, exc.code, str(exc))
-        return await self._follow(exchange, tenant_id, run_id, -1, command.mode)
+        try:
+            return await self._follow(exchange, tenant_id, run_id, -1, command.mode, seat)
+        finally:
+            self._hosting.leave(tenant_id, run_id, seat)
 
     async def _read_message(self, exchange: Exchange) -> MessageCommand:
         limits = self._hosting.limits
@@ -388,11 +420,14 @@ class App:
         assert isinstance(command, MessageCommand)
         return command
 
-    async def _start(self, tenant_id: str, command: MessageCommand) -> str:
+    async def _start(self, tenant_id: str, command: MessageCommand, seat: Seat) -> str:
         hosting, run_id = self._hosting, command.run_id
-        if hosting.is_draining and not (run_id and await hosting.is_known(tenant_id, run_id)):
-            raise Refused(503, "the server is shutting down")
-        return await hosting.start(tenant_id, command.message, command.session_id, run_id)
+        if hosting.is_draining:
+            with _asking_the_store():
+                is_known = run_id is not None and await hosting.is_known(tenant_id, run_id)
+            if not is_known:
+                raise Refused(503, "the server is shutting down")
+        return await hosting.start(tenant_id, command.message, command.session_id, run_id, seat)
 
     async def _events(self, exchange: Exchange, tenant_id: str, run_id: str) -> None:
         query = exchange.request.query
@@ -418,10 +453,13 @@ class App:
         orchestrator = self._hosting.orchestrator
         if exchange.method == "DELETE":
             self._check_site(exchange.request)
-            await orchestrator.conversations.delete(tenant_id, session_id)
-            await orchestrator.store.delete(tenant_id, session_id=session_id)
+            with _asking_the_store():
+                await orchestrator.conversations.delete(tenant_id, session_id)
+                await orchestrator.store.delete(tenant_id, session_id=session_id)
             return await exchange.answer(204)
-        messages = await orchestrator.conversations.load(tenant_id, session_id)
+        with _asking_the_store():
+            messages = await orchestrator.conversations.load(tenant_id, session_id)
+            headers = await orchestrator.store.list(tenant_id, session_id)
         shown = [{k: v for k, v in m.items() if k != "flowtrio"} for m in messages]
         if not self._hosting.debug:
             shown = [conceal_message(message) for message in shown]
@@ -432,7 +470,7 @@ class App:
                 ]
         runs = [
             {"run_id": h.run_id, "created_at": h.created_at, "status": h.status and str(h.status)}
-            for h in await orchestrator.store.list(tenant_id, session_id)
+            for h in headers
         ]
         body = {"session_id": session_id, "messages": shown, "runs": runs}
         return await exchange.answer_json(200, body)
@@ -446,72 +484,83 @@ class App:
         run_id: str,
         after: int,
         mode: StreamMode | None,
+        seat: Seat | None = None,
     ) -> None:
-        follower, view = self._hosting.follow(tenant_id, run_id, after, mode)
-        try:
-            with self._connected(), self._hosting.reading():
-                async with follower:
-                    await self._stream(exchange, follower, view, after)
-        except LookupError:
-            await exchange.refuse(404, "unknown_run", "no run of this id is known")
-        except ReplayGap as exc:
-            await exchange.refuse(410, "replay_gap", str(exc))
+        hosting = self._hosting
+        follower, view = hosting.follow(tenant_id, run_id, after, mode)
+        with self._connected(), contextlib.ExitStack() as held:
+            held.enter_context(hosting.reading())
+            held.callback(follower.let_go)
+            try:
+                await follower.__aenter__()
+            except Exception as exc:
+                code, error = hosting.refusal_of(run_id, exc)
+                return await exchange.refuse(_STATUSES[code], code, error)
+            if seat is not None:
+                hosting.leave(tenant_id, run_id, seat)
+            return await self._stream(exchange, follower, view, after, held)
 
-    async def _stream(self, exchange: Exchange, follower: Follower, view: View, after: int) -> None:
+    async def _stream(
+        self,
+        exchange: Exchange,
+        follower: Follower,
+        view: View,
+        after: int,
+        held: contextlib.ExitStack,
+    ) -> None:
         if follower.is_over:
             return await exchange.answer(204)
         wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
-        encode = _encode_lines if wants_lines else _encode_sse
-        limits = self._hosting.limits
         is_whole = False
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_run_until, exchange.wait_left, nursery.cancel_scope)
-            sender = _Sender(exchange, limits.send, nursery.cancel_scope)
+            exchange.scope = nursery.cancel_scope
+            nursery.start_soon(_let_go, exchange, nursery.cancel_scope, held)
             await exchange.begin(200, _LINES if wants_lines else _SSE)
             if not wants_lines:
-                await sender.send(f"retry: {_RETRY}\n\n".encode())
-            while True:
-                batch: list[AgentEvent] = []
-                with trio.move_on_after(limits.ping_interval):
-                    try:
-                        batch = await follower.receive_batch()
-                    except trio.EndOfChannel:
-                        is_whole = True
-                        break
-                if not batch:
-                    await sender.send(b"\n" if wants_lines else encode_comment("still here"))
-                elif body := encode(self._hosting.show(batch, view, after)):
-                    await sender.send(body)
+                await exchange.send(f"retry: {_RETRY}\n\n".encode())
+            while not is_whole:
+                body, is_whole = await self._next(follower, view, after, wants_lines=wants_lines)
+                if body:
+                    await exchange.send(body)
             nursery.cancel_scope.cancel(reason="the log has ended")
+        exchange.scope = None
         if is_whole:
             # Here, where nobody listens any more: a server says that the exchange is over as if the
             # client had left, in the midst of this, and then has the connection to close.
-            with trio.move_on_after(limits.send):
-                await exchange.send(b"", more=False)
+            await exchange.send(b"", more=False)
         return None
 
+    async def _next(
+        self, follower: Follower, view: View, after: int, *, wants_lines: bool
+    ) -> tuple[bytes, bool]:
+        """Wait for the answer's next piece; give it, and whether it is the last."""
+        encode = _encode_lines if wants_lines else _encode_sse
+        with trio.move_on_after(self._hosting.limits.ping_interval):
+            try:
+                batch = await follower.receive_batch()
+            except trio.EndOfChannel:
+                return b"", True
+            except Exception as exc:
+                # The status is told already. So this is the frame that a WebSocket would get.
+                rejected = encode_rejected(None, *self._hosting.refusal_of(follower.run_id, exc))
+                body = f"{rejected}\n".encode() if wants_lines else encode_event(rejected)
+                return body, True
+            return encode(self._hosting.show(batch, view, after)), False
+        return b"\n" if wants_lines else encode_comment("still here"), False
 
-@attrs.define(eq=False)
-class _Sender:
-    """Sends, each piece within its deadline."""
 
-    exchange: Exchange
-    seconds: float
-    scope: trio.CancelScope
+async def _let_go(exchange: Exchange, scope: trio.CancelScope, held: contextlib.ExitStack) -> None:
+    """Wait until the client has gone; then, or when it takes nothing, hold nothing for it.
 
-    async def send(self, body: bytes) -> None:
-        with trio.move_on_after(self.seconds) as sending:
-            await self.exchange.send(body)
-        if sending.cancelled_caught:
-            # Half a piece may be on the wire. Without its end, the answer is known to be cut.
-            logger.info("a client took nothing for %s s", self.seconds)
-            self.scope.cancel(reason="the client takes nothing")
-            await trio.lowlevel.checkpoint()
-
-
-async def _run_until(wait: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
-    await wait()
-    scope.cancel(reason="the client left")
+    Apart from who sends, since that one may be stuck where no cancellation comes.
+    """
+    try:
+        await exchange.wait_left()
+        scope.cancel(reason="the client left")
+    finally:
+        if exchange.is_late:
+            exchange.tell_late()
+        held.close()
 
 
 def _encode_sse(events: list[AgentEvent]) -> bytes:

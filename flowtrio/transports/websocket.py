@@ -87,8 +87,8 @@ async def serve_websocket(
       limits: Limits of the connections.
       resume_window: Seconds in which a client that was cut off may come back, if it named a
         subprotocol or chose its ``run_id``; then its runs are cancelled, unless they wait for a
-        person. The runs of other clients are cancelled at once.
-      drain: Seconds that running runs get when the server stops.
+        person. The runs of other clients are cancelled at once, as all are where this is 0.
+      drain: Seconds that running runs get when the server stops; 0 for none.
       insecure: Whether to listen to everybody on an address that others can reach.
       debug: Whether clients see the text of the application's exceptions.
       task_status: Started with the listeners, as of `trio.serve_tcp`.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,6 +15,7 @@ import attrs
 import httpx
 import pytest
 import trio
+import trio.testing
 import trio_websocket
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -823,3 +826,101 @@ async def test_an_answer_that_nobody_takes_is_cut_and_not_ended(
 
     assert all(message.get("more_body", True) for message in sent)
     assert "a client took nothing for 3" in caplog.text
+
+
+# Clients that take nothing
+
+
+@pytest.mark.parametrize("path", ["/health", "/nothing", "/sessions/s", "/runs/x/events", "/page"])
+async def test_a_client_that_takes_no_answer_is_left(
+    path: str, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(Orchestrator(agents=[talk]), limits=ServerLimits(send=3))
+
+    async def take(message: Any) -> None:
+        await trio.sleep_forever()
+
+    with caplog.at_level(logging.INFO, "flowtrio"):
+        assert await exchange(app, path, take=take) == []
+
+    assert trio.current_time() == 3
+    assert "a client took nothing for 3 s" in caplog.text
+
+
+async def _stuck(type_: str, agent: Any, **scope: Any) -> tuple[list[float], list[Any]]:
+    """Have a client take nothing of one kind, where no cancellation reaches what is being sent.
+
+    Gives when the run ended, and whether anything of it is still held then.
+    """
+    orchestrator = Orchestrator(agents=[agent])
+    limits = ServerLimits(send=3, connections=1)
+    app = create_app(orchestrator, limits=limits, resume_window=5, drain=0)
+    released = trio.Event()
+
+    async def take(message: Any) -> None:
+        if message["type"] == type_:
+            with trio.CancelScope(shield=True):
+                await released.wait()
+
+    ask = partial(exchange, app, "/chat/stream", query_string=b"message=a&run_id=x", take=take)
+    async with orchestrator, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(ask, **scope))
+        await trio.testing.wait_all_tasks_blocked()
+        hosted = weakref.ref(orchestrator._recorder.runs["default", "x"])
+        await agent.ended.wait()
+        times = [trio.current_time()]
+        while orchestrator._recorder.runs:
+            await trio.testing.wait_all_tasks_blocked()
+        gc.collect()
+        held = [hosted(), app._hosting._readers or None, *orchestrator._recorder.runs]
+        await app.drain()
+        times.append(trio.current_time())
+        released.set()
+    return times, held
+
+
+@pytest.mark.parametrize("type_", ["http.response.start", "http.response.body"])
+async def test_a_send_that_no_cancellation_reaches_holds_no_run(
+    type_: str, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Hypercorn's, to a client that takes nothing and does not go."""
+    with caplog.at_level(logging.INFO, "flowtrio"):
+        times, held = await _stuck(type_, Talker())
+
+    # The send's deadline, then the resume window.
+    assert times == [8, 8]
+    assert held == [None, None]
+    assert caplog.text.count("a client took nothing for 3 s") == 1
+
+
+async def test_a_client_that_leaves_what_it_does_not_take_has_left(autojump_clock: Any) -> None:
+    left = {"type": "http.disconnect"}
+    told = [{"type": "http.request", "body": b""}, left]
+    times, held = await _stuck("http.response.body", Talker(), told=told)
+
+    assert times == [5, 5]
+    assert held == [None, None]
+
+
+async def test_hypercorn_holds_no_run_for_a_client_that_takes_nothing() -> None:
+    """All fits into one send, and the run says no more: no follower falls behind."""
+
+    class Large(Talker):
+        async def __call__(self, ctx: RunContext, message: str) -> str:
+            async with ctx.message() as out:
+                await out.write("x" * 30_000_000)
+            return await super().__call__(ctx, message)
+
+    agent = Large()
+    async with site(agent, limits=ServerLimits(send=0.5), resume_window=0.1) as s:
+        port = int(s.url.rpartition(":")[2].strip("/"))
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            request = "GET /chat/stream?message=a HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            await stream.send_all(request.encode())
+            with trio.fail_after(20):
+                await agent.ended.wait()
+                while s.orchestrator._recorder.runs:
+                    await trio.sleep(0.01)
+            other = await s.http.get("/health")
+
+    assert other.status_code == 200

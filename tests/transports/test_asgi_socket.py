@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 import pytest
@@ -113,3 +114,41 @@ async def test_a_draining_application_takes_no_more() -> None:
         "reason": "the server is shutting down",
     }
     assert (start["status"], body["body"]) == (503, b"the server is shutting down")
+
+
+@pytest.mark.parametrize("subprotocols", [[], ["flowtrio.v1"]])
+async def test_a_send_that_no_cancellation_reaches_holds_no_run(
+    subprotocols: list[str], autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As Hypercorn's, to a client that takes nothing and does not go."""
+    ended, released = trio.Event(), trio.Event()
+
+    async def waits(ctx: RunContext, message: str) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    orchestrator = Orchestrator(agents=[waits])
+    app = create_app(orchestrator, limits=ServerLimits(send=3), resume_window=5)
+
+    async def take(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            with trio.CancelScope(shield=True):
+                await released.wait()
+
+    told = [CONNECT, {"type": "websocket.receive", "text": "hi"}]
+    serve = partial(exchange, app, "/chat", kind="websocket", told=told, take=take)
+    with caplog.at_level(logging.INFO, "flowtrio"):
+        async with orchestrator, trio.open_nursery() as nursery:
+            nursery.start_soon(partial(serve, subprotocols=subprotocols))
+            with trio.fail_after(9):
+                await ended.wait()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not orchestrator._recorder.runs
+            assert not app._hosting.runs
+            assert not app._hosting.sessions
+            assert trio.current_time() == pytest.approx(8 if subprotocols else 3)
+            released.set()
+
+    assert "a client took nothing for 3 s" in caplog.text

@@ -420,7 +420,7 @@ async def test_a_store_that_fails_a_reader_ends_nothing_else(
             agent.go(1)
             done = await peer.until("done")
 
-    assert rejected[-1]["code"] == "not_resumable"
+    assert rejected[-1]["code"] == "store_failed"
     assert "canary" not in str(rejected)
     assert done[-1]["data"]["status"] == "completed"
 
@@ -437,7 +437,7 @@ async def test_a_store_that_fails_in_the_middle_is_told() -> None:
             await peer.send(type="resume", run_id="r", after=0)
             frames = await peer.until("rejected")
 
-    assert (frames[-1]["code"], frames[-1]["ref"]) == ("not_resumable", None)
+    assert (frames[-1]["code"], frames[-1]["ref"]) == ("store_failed", None)
     assert len([f for f in frames if "seq" in f]) == 500
 
 

@@ -525,8 +525,11 @@ export class Client extends EventTarget {
         else if (!response.ok) run._end(await refusal(response));
         else if (response.body) {
           for await (const data of readServerSentEvents(response.body)) {
+            const frame = JSON.parse(data);
+            // The log cannot be read on from there: come back, and hear the reason.
+            if (frame.type === "rejected") break;
             attempt = 0;
-            if (!run._take(JSON.parse(data)) || run.isOver) break;
+            if (!run._take(frame) || run.isOver) break;
           }
         }
       } catch {
