@@ -425,22 +425,25 @@ async def test_a_client_that_leaves_cancels_its_runs() -> None:
 
 
 async def test_a_shutdown_lets_runs_end_and_says_goodbye() -> None:
+    may_end = trio.Event()
+
     async def short(ctx: RunContext, message: str) -> str:
         await ctx.custom("begun")
-        await trio.sleep(0.3)
+        await may_end.wait()
         return "in time"
 
-    async with open_server(short, drain=5) as served, connect(served) as peer:
+    async with open_server(short, drain=30) as served, connect(served) as peer:
         await peer.send("go")
         await peer.until("custom")
         served.scope.cancel()
-        await trio.testing.wait_all_tasks_blocked(0.05)
+        await trio.testing.wait_all_tasks_blocked()
         await peer.send(type="message", message="too late", ref=9)
+        [refused] = await peer.until("rejected")
+        may_end.set()
         frames = await peer.until("done")
         code = await peer.closed()
 
-    refused = [frame for frame in frames if frame["type"] == "rejected"]
-    assert [(f["ref"], f["code"]) for f in refused] == [(9, "shutting_down")]
+    assert (refused["ref"], refused["code"]) == (9, "shutting_down")
     assert frames[-1]["data"]["result"] == "in time"
     assert code == (1012, "the server is shutting down")
 
