@@ -8,7 +8,12 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
-from flowtrio.wire import _openai_chat, _openai_input, _openai_responses
+from flowtrio.wire import (
+    _openai_chat,
+    _openai_chat_requests,
+    _openai_input,
+    _openai_responses,
+)
 from flowtrio.wire._mistral import fit_call_ids
 
 from ._carry import for_origin, origin_of
@@ -116,10 +121,12 @@ def make_request(
     messages = for_origin(messages, origin)
     if api == "chat" and f".{host.name}".endswith(".mistral.ai"):
         messages = fit_call_ids(messages)
-    encode = _openai_chat.encode_request if api == "chat" else _openai_input.encode_request
+    requests = _openai_chat_requests if api == "chat" else _openai_input
 
     def ask(stream: bool) -> HttpRequest:
-        return HttpRequest(url, encode(model, messages, tools, options, stream=stream))
+        return HttpRequest(
+            url, requests.encode_request(model, messages, tools, options, stream=stream)
+        )
 
     if api == "chat":
         return ModelRequest(

@@ -26,8 +26,8 @@ from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, ToolCall, Usag
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
+from ._errors import stream_error
 from ._json import decode_arguments
-from ._openai_chat import stream_error
 from ._reply import ReplyDecoder, read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 

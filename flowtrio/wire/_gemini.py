@@ -20,9 +20,9 @@ from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
 from ._calls import CallWriter
+from ._errors import stream_error
 from ._json import decode_json
 from ._messages import data_url, parts_of, text_of
-from ._openai_chat import stream_error
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 

@@ -12,10 +12,10 @@ from flowtrio._core._chunks import Chunk, FinishReason, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
+from ._errors import stream_error
 from ._json import decode_json
 from ._messages import data_url, parts_of, text_of
 from ._ndjson import NDJSONDecoder
-from ._openai_chat import stream_error
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES
 

@@ -7,16 +7,16 @@ does not fail a finished reply.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
-from flowtrio._core._values import clean_text
 
 from ._calls import CallWriter
+from ._errors import stream_error
 from ._json import decode_json
 from ._reply import read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
@@ -38,10 +38,6 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 
 _FAILED = frozenset({"error", "insufficient_system_resource"})
 """Finish reasons that compatible servers give when they failed."""
-
-
-_PASSING = ("overload", "rate_limit", "server_error", "api_error", "timeout_error")
-"""What stands in the names of errors that another attempt may not meet."""
 
 
 class _Function(msgspec.Struct):
@@ -380,89 +376,3 @@ def read_usage(usage: Any) -> Usage | None:
         reasoning_tokens=count(usage.get("completion_tokens_details"), "reasoning_tokens"),
         cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),
     )
-
-
-def stream_error(error: Any) -> ProviderError:
-    """The error that a provider told inside a stream of status 200."""
-    given = error if isinstance(error, dict) else {"message": str(error)}
-    nested = given.get("error")
-    if isinstance(nested, dict):
-        given = nested
-    code, kind = given.get("code"), given.get("type")
-    status = code if isinstance(code, int) and not isinstance(code, bool) else None
-    words = clean_text(str(given.get("message") or ""))[:2000]
-    hints = f"{code} {kind} {words}".lower()
-    retryable = status in (408, 409, 429) or (status or 0) >= 500
-    retryable = retryable or any(w in hints for w in _PASSING)
-    return ProviderError(
-        "the provider told an error in the middle of its stream",
-        status=None,
-        code="rate_limited" if status == 429 or "rate_limit" in hints else "stream_error",
-        retryable=retryable,
-        detail={
-            "words": words,
-            "code": code if isinstance(code, str | int) else None,
-            "type": kind if isinstance(kind, str) else None,
-        },
-    )
-
-
-# Requests
-
-
-def encode_request(
-    model: str,
-    messages: Sequence[Mapping[str, Any]],
-    tools: Sequence[Mapping[str, Any]] | None,
-    options: Mapping[str, Any],
-    *,
-    stream: bool,
-) -> dict[str, Any]:
-    """The body of a request.
-
-    Args:
-      model: The model's name.
-      messages: The conversation; the private key ``flowtrio`` is taken out.
-      tools: Tools to offer.
-      options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
-        becomes the ``response_format``, and ``tools`` join the others.
-      stream: Whether the answer is to be streamed.
-
-    """
-    body: dict[str, Any] = {"model": model, "messages": [encode_message(m) for m in messages]}
-    if tools:
-        body["tools"] = [dict(tool) for tool in tools]
-    if stream:
-        body["stream"] = True
-        body["stream_options"] = {"include_usage": True}
-    for key, value in options.items():
-        if key == "output_schema":
-            if value is None:
-                continue
-            name, schema = value
-            body["response_format"] = {
-                "type": "json_schema",
-                "json_schema": {"name": name, "schema": schema},
-            }
-        elif key == "tools" and value is not None:
-            body["tools"] = [*(body.get("tools") or ()), *map(dict, value)]
-        else:
-            body[key] = value
-    if not stream:
-        body.pop("stream_options", None)
-    return {key: value for key, value in body.items() if value is not None}
-
-
-def encode_message(message: Mapping[str, Any]) -> dict[str, Any]:
-    """A message as the provider wants it: without our private key, with what was carried for it."""
-    encoded = {key: value for key, value in message.items() if key != "flowtrio"}
-    private = message.get("flowtrio")
-    carry = private.get("carry") if isinstance(private, Mapping) else None
-    if isinstance(carry, Mapping) and isinstance(carry.get("openai_chat"), Mapping):
-        encoded.update(carry["openai_chat"])
-    if isinstance(encoded.get("tool_calls"), list):
-        encoded["tool_calls"] = [
-            {key: value for key, value in call.items() if key != "flowtrio"}
-            for call in encoded["tool_calls"]
-        ]
-    return encoded

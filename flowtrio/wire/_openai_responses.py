@@ -18,8 +18,8 @@ from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
 from ._calls import CallWriter
+from ._errors import stream_error
 from ._json import decode_json
-from ._openai_chat import stream_error
 from ._openai_items import (
     annotation_part,
     call_part,

@@ -8,7 +8,7 @@ import pytest
 from openai.types.chat import completion_create_params as chat_params
 from openai.types.responses import response_create_params as responses_params
 
-from flowtrio.wire import _openai_chat, _openai_input
+from flowtrio.wire import _openai_chat_requests, _openai_input
 from flowtrio.wire._openai_items import carry_of
 from tests.support.responses import call, message, reasoning, response
 from tests.support.sdk_types import check_typed
@@ -20,7 +20,7 @@ TYPES: Final[dict[tuple[str, bool], Any]] = {
     ("responses", False): responses_params.ResponseCreateParamsNonStreaming,
 }
 ENCODERS: Final[dict[str, Any]] = {
-    "chat": _openai_chat.encode_request,
+    "chat": _openai_chat_requests.encode_request,
     "responses": _openai_input.encode_request,
 }
 
