@@ -46,15 +46,14 @@ from flowtrio._core._events import ROOT, SCHEMA, AgentStatus, EventType
 from flowtrio._core._exceptions import (
     DeadlineExceeded,
     LimitExceeded,
-    RunCancelled,
-    RunFailed,
 )
-from flowtrio._core._failures import Failure, causes_of, failure_of, leaves
+from flowtrio._core._failures import Failure, leaves
 from flowtrio._core._transcript import Transcript
 
 from ._agent import as_awaitable, result_to_json
 from ._closers import closing_event
 from ._context import RunContext
+from ._ending import Ending, tell_operators
 from ._frame import Alarm, Frame
 from ._log import EventLog
 
@@ -102,20 +101,6 @@ class RunInfo:
     schedule_every: int
     simulation: Simulation | None
     prices: PriceTable | None
-
-
-@attrs.frozen
-class Ending:
-    """The first reason for which a run ended: what decides how it ended."""
-
-    status: AgentStatus
-    reason: str | None = None
-    failure: Failure | None = None
-    exc: BaseException | None = None
-    value: Any = None
-    """What the agent returned."""
-    result: Any = None
-    """The same as JSON."""
 
 
 class Run:
@@ -391,8 +376,7 @@ class Run:
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 self.interrupt = self.interrupt or error
             who = next((who for blamed, who in self._sources if blamed is error), source)
-            failure = failure_of(error, who)
-            if not self.close(Ending(AgentStatus.ERROR, failure.code, failure, error)):
+            if not self.close(Ending.by_exception(error, who)):
                 self.note_error(error, who)
 
     def note_error(self, exc: BaseException, source: str) -> None:
@@ -430,7 +414,7 @@ class Run:
             ROOT,
         )
         if ending.failure is not None:
-            log.record_closing(EventType.ERROR, self._error_data(ending), ROOT)
+            log.record_closing(EventType.ERROR, ending.error_data(self._also), ROOT)
         duration = trio.current_time() - self._started_at
         log.record_closing(
             EventType.DONE,
@@ -449,47 +433,16 @@ class Run:
         self._wake_waiters()
         for fn in self._when_done:
             fn()
-        self._tell_operators(ending, duration)
-
-    def _error_data(self, ending: Ending) -> dict[str, Any]:
-        assert ending.failure is not None
-        causes = causes_of(ending.exc, list(self._also), ending.failure.source)
-        return ending.failure.to_data(causes)
+        tell_operators(self.info, ending, duration, log.law.count, self.usage)
 
     def _overrun(self, ending: Ending, leftover: list[str]) -> Ending:
         """Cleanup outlasted the grace: that is an error, if there is none yet."""
-        exc = DeadlineExceeded(
-            f"cleanup took longer than the grace of {self.limits.grace} s: {', '.join(leftover)}",
-            deadline="grace",
-        )
-        if ending.failure is not None:
-            self.note_error(exc, "internal")
-            return ending
-        failure = Failure(error=str(exc), code="cleanup_timeout", source="internal")
-        return Ending(AgentStatus.ERROR, failure.code, failure, exc)
-
-    def _tell_operators(self, ending: Ending, duration: float) -> None:
-        """Write the run's one line into the log; with a traceback, where an exception ended it."""
-        info, failure = self.info, ending.failure
-        level = logging.INFO if failure is None else logging.ERROR
-        if not logger.isEnabledFor(level):
-            return
-        logger.log(
-            level,
-            "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
-            "prompt_tokens=%d completion_tokens=%d",
-            info.run_id,
-            _printable(info.tenant_id),
-            _printable(info.session_id),
-            _printable(info.agent_name),
-            ending.status,
-            None if failure is None else failure.code,
-            duration,
-            self.log.law.count,
-            self.usage.prompt_tokens,
-            self.usage.completion_tokens,
-            exc_info=ending.exc,
-        )
+        overrun = Ending.by_overrun(leftover, self.limits.grace)
+        if ending.failure is None:
+            return overrun
+        assert overrun.exc is not None
+        self.note_error(overrun.exc, "internal")
+        return ending
 
     # The host's waiting
 
@@ -663,29 +616,11 @@ class Run:
         assert ending is not None
         if ending.status is AgentStatus.COMPLETED:
             return ending.value
-        run_id, messages, usage = self.info.run_id, self.messages(), self.usage.to_dict()
-        if ending.failure is None:
-            raise RunCancelled(
-                f"run {run_id!r} was cancelled: {ending.reason or 'no reason given'}",
-                run_id=run_id,
-                messages=messages,
-                usage=usage,
-            )
-        raise RunFailed(
-            f"run {run_id!r} failed: {ending.failure.error}",
-            run_id=run_id,
-            messages=messages,
-            usage=usage,
-            error=self._error_data(ending),
-        ) from ending.exc
+        told = {"messages": self.messages(), "usage": self.usage.to_dict()}
+        raise ending.as_exception(self.info.run_id, self._also, told) from ending.exc
 
 
 NO_USAGE = Usage()
-
-
-def _printable(text: str | None) -> str | None:
-    """A name as one word of the log's line: clients choose some, and could forge lines."""
-    return text if text is None or (text.isprintable() and " " not in text) else repr(text)
 
 
 def _names_of_leaves(nursery: trio.Nursery) -> list[str]:

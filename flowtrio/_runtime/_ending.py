@@ -1,0 +1,102 @@
+"""How a run ended, and what is told of it: to readers, to who awaits its result, to operators."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from flowtrio._core._chunks import Usage
+from flowtrio._core._events import AgentStatus
+from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
+from flowtrio._core._failures import Failure, causes_of, failure_of
+
+if TYPE_CHECKING:
+    from ._run import RunInfo
+
+logger = logging.getLogger("flowtrio")
+
+
+@attrs.frozen
+class Ending:
+    """The first reason for which a run ended: what decides how it ended."""
+
+    status: AgentStatus
+    reason: str | None = None
+    failure: Failure | None = None
+    exc: BaseException | None = None
+    value: Any = None
+    """What the agent returned."""
+    result: Any = None
+    """The same as JSON."""
+
+    @classmethod
+    def by_exception(cls, exc: BaseException, source: str) -> Ending:
+        """*source* raised *exc*, which is no group."""
+        failure = failure_of(exc, source)
+        return cls(AgentStatus.ERROR, failure.code, failure, exc)
+
+    @classmethod
+    def by_overrun(cls, leftover: Sequence[str], grace: float) -> Ending:
+        """Cleanup took longer than *grace* seconds; *leftover* names the tasks still alive."""
+        exc = DeadlineExceeded(
+            f"cleanup took longer than the grace of {grace} s: {', '.join(leftover)}",
+            deadline="grace",
+        )
+        failure = Failure(error=str(exc), code="cleanup_timeout", source="internal")
+        return cls(AgentStatus.ERROR, failure.code, failure, exc)
+
+    def error_data(self, also: Sequence[tuple[BaseException, str]]) -> dict[str, Any]:
+        """The data of the ERROR event; *also* went wrong besides, each with its source."""
+        assert self.failure is not None
+        return self.failure.to_data(causes_of(self.exc, list(also), self.failure.source))
+
+    def as_exception(
+        self, run_id: str, also: Sequence[tuple[BaseException, str]], told: dict[str, Any]
+    ) -> RunCancelled | RunFailed:
+        """What ``result()`` raises where there is none; *told* has messages and usage."""
+        if self.failure is None:
+            return RunCancelled(
+                f"run {run_id!r} was cancelled: {self.reason or 'no reason given'}",
+                run_id=run_id,
+                **told,
+            )
+        return RunFailed(
+            f"run {run_id!r} failed: {self.failure.error}",
+            run_id=run_id,
+            error=self.error_data(also),
+            **told,
+        )
+
+
+def tell_operators(
+    info: RunInfo, ending: Ending, duration: float, events: int, usage: Usage
+) -> None:
+    """Write a run's one line into the log; with a traceback, where an exception ended it."""
+    failure = ending.failure
+    level = logging.INFO if failure is None else logging.ERROR
+    if not logger.isEnabledFor(level):
+        return
+    logger.log(
+        level,
+        "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
+        "prompt_tokens=%d completion_tokens=%d",
+        info.run_id,
+        _printable(info.tenant_id),
+        _printable(info.session_id),
+        _printable(info.agent_name),
+        ending.status,
+        None if failure is None else failure.code,
+        duration,
+        events,
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        exc_info=ending.exc,
+    )
+
+
+def _printable(text: str | None) -> str | None:
+    """A name as one word of the log's line: clients choose some, and could forge lines."""
+    return text if text is None or (text.isprintable() and " " not in text) else repr(text)
