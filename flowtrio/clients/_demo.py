@@ -81,6 +81,7 @@ class DemoReply(AsyncIterator[Chunk]):
     async def aclose(self) -> None:
         """Forget the rest."""
         self._chunks.clear()
+        check_trio()
         await trio.lowlevel.checkpoint()
 
     async def __aenter__(self) -> Self:
