@@ -7,10 +7,11 @@ import math
 
 import trio
 
+from flowtrio.wire._frames import BATCH_SUBPROTOCOL
+
 from ._exchange import Receive, Scope, Send
 from ._hosting import Hosting
 from ._session import (
-    BATCH_SUBPROTOCOL,
     Goodbye,
     Session,
     TooManyBadMessages,

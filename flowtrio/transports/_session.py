@@ -30,6 +30,8 @@ from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._modes import View
 from flowtrio._runtime._recorder import Seat
 from flowtrio.wire._frames import (
+    BATCH_SUBPROTOCOL,
+    SUBPROTOCOL,
     AnswerCommand,
     ApproveCommand,
     BadFrame,
@@ -54,10 +56,6 @@ if TYPE_CHECKING:
 
 
 logger: logging.Logger = logging.getLogger("flowtrio")
-SUBPROTOCOL: Final = "flowtrio.v1"
-"""One event a frame."""
-BATCH_SUBPROTOCOL: Final = "flowtrio.batch.v1"
-"""All events that are ready in one frame."""
 
 _NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
 

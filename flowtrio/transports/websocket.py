@@ -24,12 +24,12 @@ import attrs
 import trio
 
 from flowtrio._core._limits import ServerLimits
+from flowtrio.wire._frames import BATCH_SUBPROTOCOL
 
 from ._access import Access, Refused, subprotocols_of
 from ._framing import ConnectionClosed, Framing
 from ._head import Head, encode_response, read_head
 from ._session import (
-    BATCH_SUBPROTOCOL,
     Goodbye,
     Hosting,
     Session,

@@ -15,6 +15,11 @@ from flowtrio._core._events import RUN_ID, AgentEvent, StreamMode
 
 from ._json import NestedTooDeeply, check_depth, decode_json
 
+SUBPROTOCOL: Final = "flowtrio.v1"
+"""One event a frame."""
+BATCH_SUBPROTOCOL: Final = "flowtrio.batch.v1"
+"""All events that are ready in one frame."""
+
 Ref: TypeAlias = str | int | None
 """A client's own name for a command, given back in its reply."""
 

@@ -18,8 +18,8 @@ from flowtrio import AgentEvent, MemoryStore, Orchestrator, RunContext, SQLiteSt
 from flowtrio.testing import check_events, find_violations
 from flowtrio.transports import asgi
 from flowtrio.wire._sse import SSEDecoder
+from tests.support.remote import talks
 from tests.transports.test_asgi import Site, as_events, site
-from tests.transports.test_connect import talks
 
 
 @attrs.define(eq=False)

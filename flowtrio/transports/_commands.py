@@ -1,0 +1,149 @@
+"""What is asked of a server, and who hears what it says.
+
+A command waits here until there is a line, and until it was replied to; a line that is made again
+begins with all that its server has to know. Nothing is done twice by that: a run is started under
+an id of our own choice, and starting one that exists attaches to it; every other command may be
+repeated; events that come twice are told by their numbers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import msgspec
+import trio
+
+from flowtrio._core._events import AgentEvent
+from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError, ReplayGap
+
+if TYPE_CHECKING:
+    from ._remote_stream import RemoteStream
+
+Command: TypeAlias = dict[str, Any]
+
+
+@attrs.define(eq=False)
+class _Pending:
+    """A command without a reply."""
+
+    command: Command
+    stream: RemoteStream | None
+    """Whose beginning it is; None for a control."""
+
+
+class Commands:
+    """The streams of one connection, and the commands that were not replied to."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, RemoteStream] = {}
+        self._pending: dict[int, _Pending] = {}
+        self._unsent: deque[int] = deque()
+        self._last_ref = 0
+        self._work = trio.Event()
+        self._failure: Exception | None = None
+
+    # The streams' side
+
+    def add(self, stream: RemoteStream) -> None:
+        """Have a run started or resumed, and its events given to *stream*.
+
+        Raises:
+          RuntimeError: there is a stream of this run already.
+          trio.BrokenResourceError: the server was given up.
+
+        """
+        if self._failure is not None:
+            raise self._failure
+        if stream.run_id in self._streams:
+            raise RuntimeError(f"run {stream.run_id!r} is read here already")
+        self._streams[stream.run_id] = stream
+        self.ask(stream._opening(), stream)
+
+    def ask(self, command: Command, stream: RemoteStream | None = None) -> None:
+        """Have a command sent, now or when there is a line again."""
+        self._last_ref += 1
+        self._pending[self._last_ref] = _Pending(command, stream)
+        self._unsent.append(self._last_ref)
+        self._work.set()
+
+    def forget(self, stream: RemoteStream) -> None:
+        """Give a stream no more events."""
+        if self._streams.get(stream.run_id) is stream:
+            del self._streams[stream.run_id]
+
+    # The line's side
+
+    def begin_anew(self) -> None:
+        """Put in line what a new line has to know: streams where they are, then controls."""
+        controls = [p.command for p in self._pending.values() if p.stream is None]
+        self._pending.clear()
+        self._unsent.clear()
+        for stream in self._streams.values():
+            self.ask(stream._opening(), stream)
+        for command in controls:
+            self.ask(command)
+
+    async def next(self) -> Command:
+        """Wait for a command that is to be sent."""
+        while not self._unsent:
+            self._work = trio.Event()
+            await self._work.wait()
+        ref = self._unsent.popleft()
+        return {**self._pending[ref].command, "ref": ref}
+
+    async def take(self, frame: dict[str, Any]) -> None:
+        """Give an event to its stream, or a reply to whom it is for.
+
+        Raises:
+          trio.BrokenResourceError: the line is of no use any more.
+
+        """
+        if "seq" not in frame:
+            return self._take_reply(frame)
+        stream = self._streams.get(frame.get("run_id", ""))
+        if stream is not None:
+            await stream._take(_convert(frame))
+        return None
+
+    def _take_reply(self, frame: dict[str, Any]) -> None:
+        pending = self._pending.pop(frame.get("ref") or 0, None)
+        stream = pending.stream if pending is not None else None
+        if frame.get("type") != "rejected":
+            if frame.get("is_over") and stream is not None:
+                stream._end()
+            return
+        code, error = str(frame.get("code")), str(frame.get("error"))
+        if code == "shutting_down" or frame.get("ref") is None:
+            # The server goes, or has lost our place: say anew where we are, and hear the reason.
+            raise trio.BrokenResourceError(f"the server says {code}")
+        if stream is not None:
+            stream._fail(_refusal(stream, code, error))
+
+    def give_up(self, failure: Exception) -> None:
+        """Have this raised to all streams, and to those that come."""
+        self._failure = failure
+        for stream in list(self._streams.values()):
+            stream._fail(failure)
+
+
+def _convert(frame: dict[str, Any]) -> AgentEvent:
+    try:
+        return msgspec.convert(frame, AgentEvent)
+    except msgspec.ValidationError as exc:
+        raise trio.BrokenResourceError(f"the server sent an event that is none: {exc}") from None
+
+
+def _refusal(stream: RemoteStream, code: str, error: str) -> Exception:
+    match code:
+        case "session_busy" | "tenant_busy":
+            return LimitExceeded(error, limit=code.removesuffix("_busy"), code=code)
+        case "too_many_runs":
+            return LimitExceeded(error, limit="runs_per_connection", code=code)
+        case "unknown_run" | "not_resumable" | "store_failed":
+            return LookupError(error)
+        case "replay_gap":
+            return ReplayGap(error, run_id=stream.run_id, after=stream._last, oldest=None)
+        case _:
+            return RemoteProtocolError(f"the server refused: {error}", code=code)

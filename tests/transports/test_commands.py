@@ -1,0 +1,117 @@
+"""Commands until they are replied to, and what replies and frames do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+import flowtrio
+from flowtrio import (
+    LimitExceeded,
+    RemoteProtocolError,
+)
+from flowtrio.testing import check_events
+from tests.support.fake_server import Connection, open_fake_server
+from tests.support.remote import log_of
+from tests.testing.test_checks import asks_for_approval
+
+
+async def test_commands_without_a_reply_are_sent_again() -> None:
+    taken = []
+
+    async def lose_the_start(peer: Connection) -> None:
+        taken.append(await peer.take())
+
+    async def lose_the_control(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        taken.append(command)
+        await peer.give(*log_of(command, asks_for_approval)[:5])
+        taken.append(await peer.take())
+
+    async def take(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        taken.append(await peer.take())
+        await peer.give({"type": "rejected", "ref": taken[3]["ref"], "code": "x", "error": "y"})
+        await peer.give(*log_of(command, asks_for_approval)[5:])
+        await trio.sleep_forever()
+
+    events = []
+    scripts = (lose_the_start, lose_the_control, take)
+    async with open_fake_server(*scripts) as url, flowtrio.connect(url) as remote:
+        async with remote.process_stream("hello") as run:
+            async for event in run:
+                events.append(event)
+                if event.seq == 4:
+                    assert run.approve("c1")
+
+    check_events(events)
+    first, second, third, fourth = [{**command, "ref": 0} for command in taken]
+    assert first == second
+    assert third == fourth
+    assert (third["type"], third["call_id"]) == ("approve", "c1")
+
+
+@pytest.mark.parametrize(
+    "nonsense", ["no JSON", "[1]", '{"type": "mood", "seq": 3, "run_id": "r", "data": {}}']
+)
+async def test_what_is_no_frame_is_a_lost_connection(nonsense: str) -> None:
+    async def speak(peer: Connection) -> None:
+        await peer.accept(await peer.take())
+        await peer.connection.send_message(nonsense)
+        await trio.sleep_forever()
+
+    async def answer(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*log_of(command))
+        await trio.sleep_forever()
+
+    async with open_fake_server(speak, answer) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello", run_id="r")])
+
+
+def refuse_with(code: str, refs: Any = lambda ref: ref) -> Any:
+    async def refuse(peer: Connection) -> None:
+        reply = {"ref": refs((await peer.take())["ref"]), "code": code, "error": "not today"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    return refuse
+
+
+async def answer_all(peer: Connection) -> None:
+    await peer.accept(command := await peer.take())
+    await peer.give(*log_of(command))
+    await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("code", "ref"), [("shutting_down", lambda ref: ref), ("not_resumable", lambda ref: None)]
+)
+async def test_a_server_that_goes_or_lost_our_place_is_asked_again(code: str, ref: Any) -> None:
+    refuse = refuse_with(code, ref)
+    async with open_fake_server(refuse, answer_all) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello")])
+
+
+async def test_too_many_runs_are_a_limit() -> None:
+    refuse = refuse_with("too_many_runs")
+    async with open_fake_server(refuse) as url, flowtrio.connect(url) as remote:
+        with pytest.raises(LimitExceeded) as caught:
+            await remote.process("hello")
+
+    assert caught.value.limit == "runs_per_connection"
+
+
+async def test_an_unknown_refusal_is_told_with_its_code() -> None:
+    async def refuse(peer: Connection) -> None:
+        reply = {"ref": (await peer.take())["ref"], "code": "mood", "error": "not today"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    async with open_fake_server(refuse) as url, flowtrio.connect(url) as remote:
+        with pytest.raises(RemoteProtocolError, match="not today") as caught:
+            await remote.process("hello")
+
+    assert caught.value.code == "mood"
