@@ -6,14 +6,9 @@ from typing import Any
 
 import pytest
 import trio
-from fastapi import FastAPI
 
-from flowtrio import Agent, Orchestrator, RunContext, ServerLimits, ToolCall, tool
-from flowtrio.asgi import create_app
-from tests.browser._model import Puppet
+from flowtrio import RunContext, ServerLimits, ToolCall, tool
 from tests.browser.conftest import OpenStage, Stage
-from tests.support.chromium import open_chromium
-from tests.support.front import open_front
 
 STATUS = "document.querySelector('.turn:last-of-type').dataset.status"
 
@@ -62,7 +57,7 @@ async def test_the_answer_grows_token_by_token(open_stage: OpenStage) -> None:
         model.answer(" **three**")
         await page.until(f"{STATUS} === 'completed'")
 
-        assert await page.text(".markdown") == "One two three"
+        await page.until_text(".markdown", "One two three")
         assert await page.text(".markdown strong") == "three"
         assert await page.text(".said") == "hello"
         assert await until_listed(stage) == list(range(len(await seqs(stage))))
@@ -78,8 +73,9 @@ async def test_a_second_message_goes_on_with_the_conversation(open_stage: OpenSt
                 f"document.querySelectorAll('[data-status=completed]').length === {number}"
             )
 
+        await stage.page.until_text(".turn:last-of-type .answer", "second answer")
+
         assert await stage.page.run("document.querySelectorAll('.turn').length") == 2
-        assert "second answer" in await stage.page.text(".turn:last-of-type .answer")
 
 
 async def test_a_run_is_stopped(open_stage: OpenStage) -> None:
@@ -90,33 +86,32 @@ async def test_a_run_is_stopped(open_stage: OpenStage) -> None:
         await stage.page.click("#stop")
         await stage.page.until(f"{STATUS} === 'cancelled'")
 
-        assert await stage.page.text(".message") == "Well\nStopped here."
-        assert await stage.page.run("document.querySelector('#stop').hidden")
+        await stage.page.until_text(".message", "Well\nStopped here.")
+        await stage.page.until("document.querySelector('#stop').hidden")
+
         assert stage.page.problems == []
 
 
 async def test_it_can_be_used_by_the_keyboard_alone(open_stage: OpenStage) -> None:
     async with open_stage() as stage:
         page = stage.page
-        focused = "document.activeElement.id || document.activeElement.textContent"
 
-        assert await page.run(focused) == "message"
+        async def until_focused(name: str) -> None:
+            await page.until("document.activeElement.id === values[0]", name)
 
+        await until_focused("message")
         await stage.ask("hello")
         stage.model.say("word")
         await page.until("!document.querySelector('#stop').hidden")
         await page.press("Tab")
-        assert await page.run(focused) == "stop"
+        await until_focused("stop")
         await page.press("Enter")
         await page.until(f"{STATUS} === 'cancelled'")
-
-        assert await page.run(focused) == "message"
-
+        await until_focused("message")
         await page.run("document.querySelector('#tab-timeline').focus()")
         await page.press("ArrowRight")
-
-        assert await page.run(focused) == "tab-events"
-        assert await page.run("document.querySelector('#events').checkVisibility()")
+        await until_focused("tab-events")
+        await page.until("document.querySelector('#events').checkVisibility()")
 
 
 # Tools and questions
@@ -128,16 +123,15 @@ async def test_a_tool_is_approved(open_stage: OpenStage) -> None:
         stage.model.call(ToolCall(id="1", name="launch", arguments={"target": "moon"}))
         await stage.page.until("document.querySelector('.call[data-outcome=waiting]')")
 
-        assert "moon" in await stage.page.text(".call")
-        assert await stage.page.text("#announcer") == "launch needs your approval"
-
+        await stage.page.until_text(".call", "moon")
+        await stage.page.until_text("#announcer", "launch needs your approval")
         await stage.page.click("[aria-label='Approve launch']")
         await stage.page.until("document.querySelector('.call[data-outcome=ok]')")
         stage.model.answer("Done.")
         await stage.page.until(f"{STATUS} === 'completed'")
         await stage.page.click(".call summary")
+        await stage.page.until_text(".call", "launched at moon")
 
-        assert "launched at moon" in await stage.page.text(".call")
         assert stage.page.problems == []
 
 
@@ -151,8 +145,7 @@ async def test_a_tool_is_denied_with_a_reason(open_stage: OpenStage) -> None:
         stage.model.answer("Then not.")
         await stage.page.until(f"{STATUS} === 'completed'")
         await stage.page.click(".call summary")
-
-        assert "not today" in await stage.page.text(".call")
+        await stage.page.until_text(".call", "not today")
 
 
 async def test_a_call_is_cancelled_and_the_run_goes_on(open_stage: OpenStage) -> None:
@@ -186,8 +179,8 @@ async def test_a_question_is_answered_in_place(open_stage: OpenStage) -> None:
         await stage.page.press("Enter")
         await stage.page.until(f"{STATUS} === 'completed'")
 
-        assert await stage.page.text(".markdown") == "Hello Ada"
-        assert await stage.page.text(".ask") == "What is your name?\nAda"
+        await stage.page.until_text(".markdown", "Hello Ada")
+        await stage.page.until_text(".ask", "What is your name?\nAda")
 
 
 async def test_the_timeline_has_a_lane_for_the_model_and_each_tool_and_agent(
@@ -223,8 +216,8 @@ async def test_the_timeline_has_a_lane_for_the_model_and_each_tool_and_agent(
 
         # A bar leads to the event that began it.
         await stage.page.click("[data-kind=agent] .bar")
+        await stage.page.until_text(".rows details[open]", "agent_start")
 
-        assert "agent_start" in await stage.page.text(".rows details[open]")
         assert stage.page.problems == []
 
 
@@ -236,7 +229,7 @@ async def test_a_failed_run_tells_why(open_stage: OpenStage) -> None:
         await stage.ask("pump")
         await stage.page.until(f"{STATUS} === 'error'")
 
-        assert "the pump is broken" in await stage.page.text(".failure")
+        await stage.page.until_text(".failure", "the pump is broken")
 
 
 # Hostile text
@@ -295,7 +288,12 @@ async def test_what_a_model_says_never_becomes_markup(open_stage: OpenStage) -> 
         await page.press("Enter")
         await page.until(f"{STATUS} === 'error'")
         await page.click("#tab-events")
+        await until_listed(stage)
         await page.run("document.querySelectorAll('details').forEach((node) => node.open = true)")
+        # What is opened is filled in an event of its own.
+        await page.until(
+            "[...document.querySelectorAll('.rows details')].every((row) => row.children[1])"
+        )
         hrefs = await page.run(
             "[...document.querySelectorAll('#turns a')].map((a) => [a.href, a.rel, a.target])"
         )
@@ -363,8 +361,13 @@ async def test_a_token_is_asked_for_and_kept(open_stage: OpenStage) -> None:
         page = stage.page
         await page.until("document.querySelector('#ask-token').open")
         await page.type("#token", "wrong")
+        # It is asked for again: seen by a mark, since the dialog is open before and after.
+        await page.run(
+            """void (document.querySelector("#ask-token").addEventListener(
+              "close", () => (window.isClosed = true), { once: true }))"""
+        )
         await page.press("Enter")
-        await page.until("document.querySelector('#ask-token').open")
+        await page.until("window.isClosed && document.querySelector('#ask-token').open")
         await page.run("document.querySelector('#token').value = ''")
         await page.type("#token", "s3cret-token")
         await page.press("Enter")
@@ -381,8 +384,7 @@ async def test_a_message_that_is_too_big_is_told_so(open_stage: OpenStage) -> No
         await stage.ask("x" * 2000)
         await stage.page.until(f"{STATUS} === 'error'")
 
-        assert "larger than the server takes" in await stage.page.text(".failure")
-
+        await stage.page.until_text(".failure", "larger than the server takes")
         # And the next one is answered.
         await stage.ask("hello")
         stage.model.answer("here")
@@ -407,23 +409,6 @@ async def test_nothing_is_wider_than_the_screen(open_stage: OpenStage, width: in
         await stage.page.until(f"{STATUS} === 'completed'")
         for tab in ("chat", "timeline", "events") if width < 500 else ("timeline", "events"):
             await stage.page.click(f"#tab-{tab}")
+            await stage.page.until("document.querySelector(values[0]).checkVisibility()", f"#{tab}")
 
             assert await stage.page.run("document.documentElement.scrollWidth") <= width
-
-
-async def test_it_works_below_a_path_of_another_application(open_stage: OpenStage) -> None:
-    model = Puppet()
-    app = FastAPI()
-    app.mount("/agents", create_app(Orchestrator(agents=[Agent(llm_client=model)]), drain=0.2))
-    async with open_front(app) as front, open_chromium() as browser:
-        # Without its slash, as people type it.
-        async with browser.open_page(f"{front.url}agents") as page:
-            await page.until("document.querySelector('#connection').dataset.state === 'open'")
-            await page.type("#message", "hello")
-            await page.press("Enter")
-            model.answer("from below")
-            await page.until(f"{STATUS} === 'completed'")
-
-            assert await page.text(".markdown") == "from below"
-            assert all(url.startswith(f"{front.url}agents") for url in page.requests)
-            assert page.problems == []

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
 from flowtrio import ToolCall, tool
 from tests.browser.conftest import OpenStage, Stage
 from tests.browser.test_page import STATUS, until_listed
+from tests.support.leaving import Endless, check_ends_within_a_second
 
 WORDS = [f"word{number} " for number in range(40)]
 
@@ -73,8 +75,7 @@ async def test_where_no_websocket_comes_through_all_is_done_over_sse(open_stage:
         return "launched"
 
     async with open_stage(launch, has_sockets=False) as stage:
-        assert await stage.page.text("#connection") == "Connected · SSE"
-
+        await stage.page.until_text("#connection", "Connected · SSE")
         await stage.ask("launch")
         stage.model.call(ToolCall(id="1", name="launch", arguments={}))
         await stage.page.click("[aria-label='Approve launch']")
@@ -82,7 +83,7 @@ async def test_where_no_websocket_comes_through_all_is_done_over_sse(open_stage:
         await stage.page.until("document.querySelector('.markdown')?.innerText.trim() === 'before'")
         stage.front.cut()
         stage.model.answer("after")
-        await stage.page.until("document.querySelector('.markdown').innerText === 'before after'")
+        await stage.page.until("document.querySelector('.markdown')?.innerText === 'before after'")
         await stage.page.until(f"{STATUS} === 'completed'")
         seqs = await until_listed(stage)
 
@@ -105,9 +106,9 @@ async def test_a_reload_goes_on_where_it_was(open_stage: OpenStage) -> None:
         await until_says(stage, "before")
         await stage.page.reload()
         await until_says(stage, "before")
+        await stage.page.until_text(".turn:first-of-type .answer", "An answer.")
 
         assert await stage.page.run("document.querySelectorAll('.turn').length") == 2
-        assert "An answer." in await stage.page.text(".turn:first-of-type .answer")
         assert await stage.page.run(STATUS) == "running"
 
         stage.model.answer("after")
@@ -164,6 +165,42 @@ async def test_a_message_that_was_sent_into_the_void_starts_one_run(open_stage: 
         assert await stage.page.run("document.querySelectorAll('.turn').length") == 1
 
 
+@pytest.mark.parametrize("has_sockets", [True, False])
+async def test_a_page_that_is_left_is_no_reader_any_more(
+    open_stage: OpenStage, has_sockets: bool
+) -> None:
+    """The browser keeps it for the back button; its run is cancelled after the window."""
+    agent, window = Endless(), 0.3
+    async with open_stage(agent=agent, resume_window=window, has_sockets=has_sockets) as stage:
+        await stage.ask("go on")
+        await until_says(stage, "one")
+        left_at = trio.current_time()
+        await stage.page.go(f"{stage.front.url}health")
+        await check_ends_within_a_second(agent, trio.current_time(), window)
+
+        assert agent.ended_at - left_at >= window
+
+
+@pytest.mark.parametrize("has_sockets", [True, False])
+async def test_a_page_that_is_come_back_to_goes_on_where_it_was(
+    open_stage: OpenStage, has_sockets: bool
+) -> None:
+    async with open_stage(has_sockets=has_sockets) as stage:
+        await stage.ask("go on")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        await stage.page.run("window.isTheSame = true")
+        await stage.page.go(f"{stage.front.url}health")
+        stage.model.say("meanwhile ")
+        await stage.page.run("history.back()")
+        await until_says(stage, "before meanwhile")
+        stage.model.answer("after")
+        await check_the_whole_is_there(stage, "before ", "meanwhile ", "after")
+
+        # Kept by the browser, not loaded anew: else this would be another test.
+        assert await stage.page.run("window.isTheSame === true")
+
+
 async def test_a_run_that_the_server_forgot_is_not_started_again(open_stage: OpenStage) -> None:
     async with open_stage() as stage:
         await stage.ask("hello")
@@ -178,7 +215,8 @@ async def test_a_run_that_the_server_forgot_is_not_started_again(open_stage: Ope
         await stage.page.reload()
         await stage.page.until(f"{STATUS} === 'error'")
 
-        assert "does not keep this run" in await stage.page.text(".failure")
+        await stage.page.until_text(".failure", "does not keep this run")
+
         assert await stage.page.text(".said") == "hello"
 
 

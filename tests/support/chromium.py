@@ -97,7 +97,7 @@ class Chromium:
         attached = await self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
-        page = Page(self, attached["sessionId"])
+        page = Page(self, target["targetId"], attached["sessionId"])
         self._pages[page.session] = page
         try:
             for domain in ("Page", "Runtime", "Log", "Network"):
@@ -117,6 +117,7 @@ class Page:
     """One page."""
 
     browser: Chromium
+    target: str
     session: str
     problems: list[str] = attrs.field(factory=list)
     """What the browser complained about: errors of scripts, and what the policy refused."""
@@ -158,6 +159,10 @@ class Page:
         await self.call("Page.reload")
         await self.until("window.beforeReload === undefined && document.readyState === 'complete'")
 
+    async def close(self) -> None:
+        """Close it, as a person closes a tab; nothing more can be asked of it."""
+        await self.browser.call("Target.closeTarget", targetId=self.target)
+
     async def run(self, script: str, *values: Any) -> Any:
         """Give the value of an expression, or of the promise that it gives.
 
@@ -185,6 +190,22 @@ class Page:
                         return value
                 await trio.sleep(0.03)
         raise AssertionError(f"did not become true: {script}\n{await self._state()}")
+
+    async def until_text(self, selector: str, text: str) -> None:
+        """Wait until the visible text of an element, without empty lines, has this text in it."""
+        await self.until(
+            """document.querySelector(values[0])?.innerText.split(/\\n/)
+              .filter((line) => line.trim()).join("\\n").includes(values[1])""",
+            selector,
+            text,
+        )
+
+    async def until_problem(self, text: str) -> None:
+        """Wait until the browser complained in these words."""
+        with trio.move_on_after(DEADLINE):
+            while not any(text in problem for problem in self.problems):
+                await trio.sleep(0.03)
+        assert any(text in problem for problem in self.problems), self.problems
 
     async def _state(self) -> str:
         text = await self.run("document.body.innerText")

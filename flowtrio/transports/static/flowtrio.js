@@ -201,6 +201,7 @@ export class Client extends EventTarget {
   #isFixed;
   /** @type {Map<string, Run>} Those that are followed. */ #runs = new Map();
   /** @type {WebSocket | null} */ #socket = null;
+  /** @type {WebSocket | null} One that is not open yet. */ #opening = null;
   #lastRef = 0;
   /** @type {Map<number, string>} Ids of the runs that are asked for, by `ref`. */
   #asked = new Map();
@@ -213,6 +214,8 @@ export class Client extends EventTarget {
   /** @type {Set<() => void>} What ends the pauses that are being made. */ #pauses = new Set();
   #aborter = new AbortController();
   #hurry = () => this.#onOnline();
+  #leave = () => this.#onPageLeft();
+  #comeBack = () => this.#endPauses();
 
   /**
    * @param {object} [options]
@@ -228,6 +231,8 @@ export class Client extends EventTarget {
     this.#isFixed = transport !== "auto";
     this.#transport = transport === "sse" ? "sse" : "websocket";
     globalThis.addEventListener?.("online", this.#hurry);
+    globalThis.addEventListener?.("pagehide", this.#leave);
+    globalThis.addEventListener?.("pageshow", this.#comeBack);
   }
 
   /** What the connection is doing. @returns {State} */
@@ -284,6 +289,8 @@ export class Client extends EventTarget {
     if (this.#state === "closed") return;
     this.#setState("closed");
     globalThis.removeEventListener?.("online", this.#hurry);
+    globalThis.removeEventListener?.("pagehide", this.#leave);
+    globalThis.removeEventListener?.("pageshow", this.#comeBack);
     this.#aborter.abort();
     this.#endPauses();
     this.#socket?.close(1000);
@@ -347,6 +354,17 @@ export class Client extends EventTarget {
     this.#endPauses();
   }
 
+  /**
+   * A browser may keep a page that was left for its back button, and its connections open with it:
+   * to the server it would be a reader for as long.
+   */
+  #onPageLeft() {
+    (this.#socket ?? this.#opening)?.close();
+    this.#aborter.abort();
+    // What was being read or sent is tried again, when there is somebody to see it.
+    if (this.#state !== "closed") this.#aborter = new AbortController();
+  }
+
   #open() {
     const offered = [...SUBPROTOCOLS];
     if (this.#token !== null) {
@@ -357,8 +375,10 @@ export class Client extends EventTarget {
     const url = new URL("chat", this.#base);
     url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, offered);
+    this.#opening = socket;
     let openedAt = 0;
     socket.onopen = () => {
+      this.#opening = null;
       openedAt = Date.now();
       this.#failures = 0;
       this.#onOpen(socket);
@@ -369,7 +389,7 @@ export class Client extends EventTarget {
       for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
     };
     socket.onclose = ({ code }) => {
-      this.#socket = null;
+      this.#socket = this.#opening = null;
       if (code === TOO_BIG) this.#giveUpStarts();
       if (openedAt && Date.now() - openedAt > STEADY) this.#attempts = 0;
       this.#onLost(openedAt > 0);

@@ -135,6 +135,45 @@ test("a start that is too big is given up; what runs beside it goes on", async (
   client.close();
 });
 
+test("a page that is left closes what it has open, and goes on when it is come back to", async () => {
+  const page = new EventTarget();
+  globalThis.addEventListener = page.addEventListener.bind(page);
+  globalThis.removeEventListener = page.removeEventListener.bind(page);
+  try {
+    const client = new Client({ url: URL_BASE });
+    const run = client.send("hello");
+    page.dispatchEvent(new Event("pagehide"));
+
+    assert.ok(sockets[0].isClosed, "one that was opening");
+
+    await settle();
+    page.dispatchEvent(new Event("pageshow"));
+    await settle();
+    sockets[1].open();
+    sockets[1].give(event(run.id, 0));
+    page.dispatchEvent(new Event("pagehide"));
+
+    assert.ok(sockets[1].isClosed);
+
+    await settle();
+    page.dispatchEvent(new Event("pageshow"));
+    await settle();
+    sockets[2].open();
+
+    assert.deepEqual(sockets[2].sent.map(({ type, after }) => [type, after]), [["resume", 0]]);
+
+    client.close();
+    page.dispatchEvent(new Event("pagehide"));
+    page.dispatchEvent(new Event("pageshow"));
+    await settle();
+
+    assert.equal(sockets.length, 3);
+  } finally {
+    delete globalThis.addEventListener;
+    delete globalThis.removeEventListener;
+  }
+});
+
 test("a lost connection goes on behind the last event, and nothing comes twice", async () => {
   const client = new Client({ url: URL_BASE });
   const run = client.send("hello");
