@@ -15,7 +15,6 @@ with what was kept of the part before.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import StringIO
 from typing import Any
 
@@ -25,6 +24,7 @@ import msgspec
 from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, ToolCall, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
+from ._anthropic_parts import citation_part, result_parts, server_call_part
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_arguments
@@ -237,8 +237,8 @@ class AnthropicReply:
         citations = given.get("citations")
         if isinstance(citations, list):
             block.citations = [item for item in citations if isinstance(item, dict)]
-        parts = [_citation(item) for item in block.citations]
-        parts += _parts_of_result(given)
+        parts = [citation_part(item) for item in block.citations]
+        parts += result_parts(given)
         match given:
             case {"type": "tool_use"}:
                 block.call = len(self._calls)
@@ -280,7 +280,7 @@ class AnthropicReply:
                 block.add("signature", delta.signature)
             case "citations_delta" if isinstance(delta.citation, dict):
                 block.citations.append(delta.citation)
-                return [Chunk(parts=[_citation(delta.citation)])]
+                return [Chunk(parts=[citation_part(delta.citation)])]
             case "compaction_delta":
                 for key in ("content", "encrypted_content"):
                     if (text := getattr(delta, key)) is not None:
@@ -296,7 +296,7 @@ class AnthropicReply:
             args = self._given_arguments(block)
             return [] if args is None else [Chunk(tool_args=[args])]
         if block.type in _SERVER_CALLS:
-            return [Chunk(parts=[_server_call(block.value())])]
+            return [Chunk(parts=[server_call_part(block.value())])]
         if block.type == "compaction":
             return [Chunk(parts=[{"type": "compaction", "text": block.value().get("content")}])]
         return []
@@ -395,65 +395,3 @@ def _read_usage(usage: dict[str, Any]) -> Usage | None:
         reasoning_tokens=count(usage.get("output_tokens_details"), "thinking_tokens"),
         cached_tokens=cached,
     )
-
-
-# Parts
-
-
-def _citation(given: dict[str, Any]) -> dict[str, Any]:
-    part = {key: value for key, value in _public(given).items() if key not in _CITATION_KEYS}
-    return {
-        "type": "citation",
-        "url": given.get("url"),
-        "title": given.get("title") or given.get("document_title"),
-        "text": given.get("cited_text"),
-        "kind": given.get("type"),
-        **part,
-    }
-
-
-_CITATION_KEYS = ("type", "url", "title", "document_title", "cited_text")
-
-
-def _server_call(block: dict[str, Any]) -> dict[str, Any]:
-    arguments = block.get("input")
-    return {
-        "type": "server_tool_call",
-        "id": str(block.get("id")),
-        "name": str(block.get("name")),
-        "arguments": arguments if isinstance(arguments, dict) else {},
-    }
-
-
-def _parts_of_result(block: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a result of one of the provider's own tools says; nothing for any other block."""
-    if block.get("type") == "container_upload":
-        return [{"type": "file", "file_id": block.get("file_id")}]
-    if not str(block.get("type")).endswith("_tool_result"):
-        return []
-    content = block.get("content")
-    part = {
-        "type": "server_tool_result",
-        "id": str(block.get("tool_use_id")),
-        "result": _public(content),
-    }
-    if isinstance(content, dict) and str(content.get("type")).endswith("_error"):
-        part["error"] = str(content.get("error_code") or "error")
-    elif block.get("is_error") is True:
-        part["error"] = "error"
-    return [part, *_files(content)]
-
-
-def _files(content: Any) -> Iterator[dict[str, Any]]:
-    """The files that a program has written."""
-    files = content.get("content") if isinstance(content, dict) else None
-    for file in files if isinstance(files, list) else ():
-        if isinstance(file, dict) and isinstance(file.get("file_id"), str):
-            yield {"type": "file", "file_id": file["file_id"]}
-
-
-def _public(value: Any) -> Any:
-    """A value without what only the provider can read; no deeper than JSON is decoded."""
-    if isinstance(value, dict):
-        return {k: _public(v) for k, v in value.items() if not k.startswith("encrypted_")}
-    return [_public(item) for item in value] if isinstance(value, list) else value
