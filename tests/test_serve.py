@@ -386,10 +386,12 @@ def test_a_run_and_its_conversation_outlast_a_server_on_a_file(
     events += read_sse(rest.content)
     check_events(events)
     assert [run["run_id"] for run in session["runs"]] == ["r"]
+    assert session["messages"][0] == {"role": "user", "content": "Hello"}
     if number is signal.SIGKILL:
         assert events[-2]["data"]["code"] == "interrupted"
-    else:
-        assert session["messages"][0] == {"role": "user", "content": "Hello"}
+        said = [e["data"]["content"] for e in events if e["type"] == "message_complete"]
+        kept = [m["content"] for m in session["messages"] if m["role"] == "assistant"]
+        assert [text for text in kept if text] == [text for text in said if text]
 
 
 def test_a_store_is_not_for_an_orchestrator_of_ones_own(folder: Path) -> None:

@@ -828,6 +828,36 @@ async def test_an_answer_that_nobody_takes_is_cut_and_not_ended(
     assert "a client took nothing for 3" in caplog.text
 
 
+async def test_a_draining_application_goes_on_with_runs_that_are_there(autojump_clock: Any) -> None:
+    agent = Talker()
+    orchestrator = Orchestrator(agents=[agent])
+    app = create_app(orchestrator)
+    asked: dict[str, Any] = {"query_string": b"message=a&run_id=x"}
+    command = json.dumps({"type": "message", "message": "a", "run_id": "x"})
+    opening = [{"type": "websocket.connect"}, {"type": "websocket.receive", "text": command}]
+    sent: list[Any] = []
+
+    async def take(message: Any) -> None:
+        app._hosting.is_draining = True
+        sent.append(message)
+
+    async with orchestrator, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(exchange, app, "/chat/stream", **asked))
+        await trio.testing.wait_all_tasks_blocked()
+        chat = partial(exchange, app, "/chat", kind="websocket", told=opening, take=take)
+        nursery.start_soon(chat)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(partial(exchange, app, "/chat/stream", take=take, **asked))
+        await trio.testing.wait_all_tasks_blocked()
+        orchestrator.attach("x").cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert [m["status"] for m in sent if m["type"] == "http.response.start"] == [200]
+    texts = [json.loads(m["text"])["type"] for m in sent if "text" in m]
+    assert (texts[0], texts[-1], agent.begun) == ("accepted", "done", 1)
+
+
 # Clients that take nothing
 
 

@@ -367,6 +367,33 @@ test("where no WebSocket comes through, events are read as SSE, resumed too", as
   client.close();
 });
 
+test("an answer in SSE that ends with a refusal is asked again, and the refusal is no event", async () => {
+  const bodies = [];
+  const asked = [];
+  globalThis.fetch = async (url, { headers }) => {
+    const path = String(url).slice(URL_BASE.length);
+    if (path === "runs/-/events") return new Response("{}", { status: 404 });
+    asked.push(headers.get("Last-Event-ID") ?? undefined);
+    return new Response(bodies.shift(), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello", { mode: "values" });
+  const sse = (...events) => events.map((e) => `id: ${run.id}:${e.seq}\ndata: ${JSON.stringify(e)}\n\n`).join("");
+  const refusal = { type: "rejected", ref: null, code: "store_failed", error: "the store failed" };
+  bodies.push(`${sse(event(run.id, 0))}data: ${JSON.stringify(refusal)}\n\n`);
+  bodies.push(sse(event(run.id, 1), event(run.id, 2, "done")));
+  const seqs = seqsOf(run);
+  sockets[0].drop();
+  await comeBack();
+  sockets[1].drop();
+  await comeBack();
+  await comeBack();
+
+  assert.deepEqual(await seqs, [0, 1, 2]);
+  assert.deepEqual(asked, [undefined, `${run.id}:0`]);
+  client.close();
+});
+
 test("leaving the loop forgets the run on this side only", async () => {
   const client = new Client({ url: URL_BASE });
   const run = client.send("hello");
