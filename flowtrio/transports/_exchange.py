@@ -23,6 +23,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
+STATUSES: Final = {"unknown_run": 404, "replay_gap": 410, "store_failed": 503}
+"""Of answers that tell why a run cannot be read, by its code."""
 _COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 

@@ -18,6 +18,7 @@ from flowtrio._core._modes import View
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
 
+from ._access import Refused
 from ._conceal import conceal
 
 if TYPE_CHECKING:
@@ -40,6 +41,28 @@ class Refusal(NamedTuple):
     """For programs."""
     error: str
     """For people."""
+
+
+class StoreFailed(Exception):
+    """A store raised *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def asking_the_store() -> Iterator[None]:
+    """Tell what a store raises from what else goes wrong.
+
+    Raises:
+      StoreFailed: something was raised in the block.
+
+    """
+    try:
+        yield
+    except Exception as exc:
+        raise StoreFailed(exc) from exc
 
 
 @attrs.define(eq=False)
@@ -71,6 +94,22 @@ class Hosting:
     def _check_window(self, attribute: attrs.Attribute[float], value: float) -> None:
         if not value >= 0:
             raise ValueError(f"resume_window={value!r}: expected seconds, 0 or more")
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """One of the connections that are limited.
+
+        Raises:
+          Refused: there are as many as there may be.
+
+        """
+        if self.connections >= self.limits.connections:
+            raise Refused(503, "no more connections at the moment")
+        self.connections += 1
+        try:
+            yield
+        finally:
+            self.connections -= 1
 
     # Runs that live with their connection
 

@@ -17,7 +17,7 @@ from flowtrio import DemoClient, Orchestrator
 from flowtrio._cli import _add_serve
 from flowtrio.asgi import create_app
 from flowtrio.transports import asgi
-from flowtrio.transports.asgi import CONTROLS
+from flowtrio.transports._routes import CONTROLS
 from tests.docs.test_guides import guide, names, rows
 from tests.support.blocks import marked_block
 from tests.support.command import serving

@@ -16,7 +16,7 @@ import trio
 
 from flowtrio import AgentEvent, MemoryStore, Orchestrator, RunContext, SQLiteStore
 from flowtrio.testing import check_events, find_violations
-from flowtrio.transports import asgi
+from flowtrio.transports import _endpoints
 from flowtrio.wire._sse import SSEDecoder
 from tests.support.remote import talks
 from tests.transports.test_asgi import Site, as_events, site
@@ -180,7 +180,7 @@ async def test_a_server_that_takes_the_place_wrongly_would_be_noticed(
     shift: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted: what comes after a drop begins one too early, or one too late."""
-    honest, shifts = asgi._last_event_id, [shift]
+    honest, shifts = _endpoints._last_event_id, [shift]
 
     def shifted(request: Any) -> tuple[str, int] | None:
         place = honest(request)
@@ -189,7 +189,7 @@ async def test_a_server_that_takes_the_place_wrongly_would_be_noticed(
     async with site(talks) as s:
         whole, dropped = EventSource.of(s, "r", []), EventSource.of(s, "r", [4000])
         await whole.read()
-        monkeypatch.setattr(asgi, "_last_event_id", shifted)
+        monkeypatch.setattr(_endpoints, "_last_event_id", shifted)
         await dropped.read()
 
     assert not shifts
