@@ -10,6 +10,8 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import websockets.frames
+import wsproto.events
 from hypothesis import settings
 
 # The same examples in every run: what fails here fails for everybody, and nothing fails by luck.
@@ -77,3 +79,35 @@ def _is_cancelled(exc: BaseException) -> bool:
     if isinstance(exc, BaseExceptionGroup):
         return all(map(_is_cancelled, exc.exceptions))
     return isinstance(exc, trio.Cancelled)
+
+
+# 1011 is what a server says of an error of its own: none of our tests may be told it, nor tell it.
+
+INTERNAL_ERROR = 1011
+_told: list[int] = []
+"""What was said or heard within a test by those who close with it."""
+
+
+def _watch_closing(cls: Any, method: str) -> None:
+    """Note each 1011 of a close frame that is made, be it to send it or because it came."""
+    original = getattr(cls, method)
+
+    def noting(self: Any, code: Any, *args: Any, **keys: Any) -> None:
+        if code == INTERNAL_ERROR:
+            _told.append(code)
+        original(self, code, *args, **keys)
+
+    setattr(cls, method, noting)
+
+
+_watch_closing(wsproto.events.CloseConnection, "__init__")  # ours, trio-websocket's, Hypercorn's
+_watch_closing(websockets.frames.Close, "__init__")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Fail a test in which a connection was closed with 1011."""
+    _told.clear()
+    result = yield
+    assert not _told, f"a WebSocket was closed with 1011 within {pyfuncitem.name}"
+    return result

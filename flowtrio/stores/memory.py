@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from flowtrio._core._events import EventType
+from flowtrio.wire._json import encode_json
 
 from ._rules import check_append, check_place, header_after, refuse_unknown
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 class _Conversation:
     messages: tuple[Message, ...]
     used_at: float
+    size: int
+    """Bytes as JSON."""
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -42,11 +45,16 @@ class MemoryConversations:
     """Seconds after which an unused conversation is forgotten; ``math.inf`` for never."""
     max_sessions: int = 10_000
     """Conversations kept."""
+    max_bytes: int = 16 * 1024 * 1024
+    """Bytes kept of one conversation, as JSON; the oldest turns are dropped whole."""
+    max_total_bytes: int = 256 * 1024 * 1024
+    """Bytes kept of all conversations."""
     clock: Callable[[], float] = time.monotonic
     """Seconds, for ``max_idle``."""
     _conversations: OrderedDict[tuple[str, str], _Conversation] = attrs.field(
         factory=OrderedDict, init=False, repr=False
     )
+    _bytes: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
         """Conversations kept."""
@@ -61,22 +69,42 @@ class MemoryConversations:
     async def save(self, tenant_id: str, session_id: str, messages: Sequence[Message]) -> None:
         """See `flowtrio.abc.ConversationStore`."""
         key = (tenant_id, session_id)
+        self._forget(key)
         kept = whole_turns(messages, self.max_messages)
-        self._conversations[key] = _Conversation(tuple(kept), self.clock())
-        self._conversations.move_to_end(key)
+        sizes = [_size_as_json(message) for message in kept]
+        while sum(sizes) > self.max_bytes:
+            kept = whole_turns(kept, len(kept) - 1)
+            sizes = sizes[len(sizes) - len(kept) :]
+        self._conversations[key] = _Conversation(tuple(kept), self.clock(), sum(sizes))
+        self._bytes += sum(sizes)
         self._expire()
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
         """See `flowtrio.abc.ConversationStore`."""
-        self._conversations.pop((tenant_id, session_id), None)
+        self._forget((tenant_id, session_id))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        if conversation := self._conversations.pop(key, None):
+            self._bytes -= conversation.size
 
     def _expire(self) -> None:
         oldest = self.clock() - self.max_idle if self.max_idle < math.inf else -math.inf
         while self._conversations:
             key, conversation = next(iter(self._conversations.items()))
-            if len(self._conversations) <= self.max_sessions and conversation.used_at >= oldest:
+            is_too_much = (
+                len(self._conversations) > self.max_sessions or self._bytes > self.max_total_bytes
+            )
+            if not is_too_much and conversation.used_at >= oldest:
                 return
-            del self._conversations[key]
+            self._forget(key)
+
+
+def _size_as_json(message: Message) -> int:
+    try:
+        return len(encode_json(message))
+    except TypeError:
+        # A client of one's own may carry what only it understands.
+        return len(repr(message))
 
 
 def whole_turns(messages: Sequence[Message], limit: int) -> list[Message]:

@@ -13,7 +13,7 @@ import msgspec
 
 from flowtrio._core._events import RUN_ID, AgentEvent, StreamMode
 
-from ._json import NestedTooDeeply, check_depth, decode_json
+from ._json import NestedTooDeeply, check_depth, decode_json, is_json_object
 
 SUBPROTOCOL: Final = "flowtrio.v1"
 """One event a frame."""
@@ -94,7 +94,7 @@ class ResumeCommand(_Command, frozen=True):
     """Follow a run from a place in its log."""
 
     run_id: _RunId
-    after: Annotated[int, msgspec.Meta(ge=-1)]
+    after: Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
     mode: StreamMode | None = None
 
 
@@ -140,6 +140,8 @@ def decode_command(text: str, max_depth: int) -> Command:
             raise BadFrame("bad_frame", f"JSON nested deeper than {max_depth}") from None
         value = None
     except ValueError:
+        if is_json_object(text):
+            raise BadFrame("bad_frame", "JSON with a number out of range") from None
         value = None
     if not isinstance(value, dict) or not isinstance(value.get("type"), str):
         if not text.strip():

@@ -36,6 +36,18 @@ def decode_json(data: bytes | str) -> Any:
     return value
 
 
+def is_json_object(text: str) -> bool:
+    """Whether a text is a JSON object by its grammar, be its numbers larger than we can take."""
+    if not text.lstrip().startswith("{"):
+        return False
+    try:
+        # Numbers are not looked at: converting them takes longer than their length.
+        json.loads(text, parse_int=len, parse_float=len, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def decode_arguments(text: str) -> dict[str, Any] | None:
     """Decode a tool call's arguments: an object, ``{}`` for empty text, None for anything else."""
     if not text.strip():

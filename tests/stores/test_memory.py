@@ -147,10 +147,45 @@ async def test_nothing_is_too_idle_for_a_store_that_waits_for_ever() -> None:
     assert await store.load("t", "s") == turns(1)
 
 
+async def test_a_large_conversation_loses_its_oldest_turns() -> None:
+    store = MemoryConversations(max_bytes=150)
+    long = [says("user", "x" * 50), says("assistant", "y" * 50), *turns(1)]
+    await store.save("t", "s", long)
+    assert await store.load("t", "s") == turns(1)
+
+    await store.save("t", "s", [says("user", "x" * 500)])
+    assert await store.load("t", "s") == []
+    assert store._bytes == 0
+
+
+async def test_large_conversations_make_room_for_each_other() -> None:
+    store = MemoryConversations(max_total_bytes=500)
+    for session in "abc":
+        await store.save("t", session, [says("user", "x" * 200)])
+
+    assert [bool(await store.load("t", session)) for session in "abc"] == [False, True, True]
+    assert store._bytes < 500
+    await store.delete("t", "b")
+    await store.delete("t", "b")
+    await store.save("t", "c", [])
+    assert store._bytes == 0
+
+
+async def test_what_has_no_json_form_is_kept_too() -> None:
+    odd = [{"role": "user", "content": "a", "flowtrio": {"carry": object()}}]
+    store = MemoryConversations()
+    await store.save("t", "s", odd)
+
+    assert await store.load("t", "s") == odd
+    assert store._bytes > 50
+
+
 def test_a_store_is_bounded_unless_told_otherwise() -> None:
     store = MemoryConversations()
+    mebibyte = 1024 * 1024
 
     assert (store.max_messages, store.max_idle, store.max_sessions) == (200, 86_400, 10_000)
+    assert (store.max_bytes, store.max_total_bytes) == (16 * mebibyte, 256 * mebibyte)
     assert store.clock is time.monotonic
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -56,16 +57,20 @@ class Server:
 
 
 @contextmanager
-def serving(*arguments: str, cwd: Path | None = None) -> Iterator[Server]:
-    """A server on any ports, from its first address to the block's end."""
-    process = subprocess.Popen(
-        [*FLOWTRIO, "serve", "--port", "0", "--ws-port", "0", *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=_environment(),
-        cwd=cwd,
-    )
+def serving(*arguments: str, cwd: Path | None = None, log: Path | None = None) -> Iterator[Server]:
+    """A server on any ports, from its first address to the block's end.
+
+    What it logs goes into a pipe, or into a file where it is more than a pipe holds.
+    """
+    with log.open("w") if log is not None else contextlib.nullcontext() as file:
+        process = subprocess.Popen(
+            [*FLOWTRIO, "serve", "--port", "0", "--ws-port", "0", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if file is None else file,
+            text=True,
+            env=_environment(),
+            cwd=cwd,
+        )
     expected = 1 if "--no-http" in arguments else 2 if "--no-ws" in arguments else 3
     try:
         assert process.stdout is not None

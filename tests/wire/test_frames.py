@@ -47,6 +47,8 @@ def decode(value: Any) -> Any:
         "null",
         "1",
         "NaN",
+        '{"type": NaN}',
+        '{"type": 1e999',
         "\x00",
         "[" * 100,
         "[" * 100 + "]" * 100,
@@ -144,6 +146,9 @@ def test_commands(value: Any, command: Any) -> None:
         ({"type": "resume", "run_id": "r"}, "bad_frame", "`after`"),
         ('{"type": "message", "message": ' + "[" * 50 + "]" * 50 + "}", "bad_frame", "than 32"),
         ('  {"a": ' + "[" * 100_000, "bad_frame", "nested deeper than 32"),
+        ('{"type": "resume", "run_id": "r", "after": ' + "9" * 300 + "}", "bad_frame", "$.after"),
+        ('{"type": "resume", "after": ' + "9" * 5000 + "}", "bad_frame", "number out of range"),
+        ('{"type": "x", "after": 1e999}', "bad_frame", "number out of range"),
     ],
 )
 def test_refusals(value: Any, code: str, words: str) -> None:
