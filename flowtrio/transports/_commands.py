@@ -15,7 +15,7 @@ import attrs
 import msgspec
 import trio
 
-from flowtrio._core._events import AgentEvent
+from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError, ReplayGap
 
 if TYPE_CHECKING:
@@ -41,6 +41,10 @@ class Commands:
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._last_ref = 0
+        self._asked_for: set[str] = set()
+        """The runs whose events this line's server was asked for, and sends, read or not."""
+        self._accepted: set[str] = set()
+        """The runs whose stream began on this line. What came before was for one that has left."""
         self._work = trio.Event()
         self._failure: Exception | None = None
 
@@ -59,7 +63,9 @@ class Commands:
         if stream.run_id in self._streams:
             raise RuntimeError(f"run {stream.run_id!r} is read here already")
         self._streams[stream.run_id] = stream
-        self.ask(stream._opening(), stream)
+        # Started again, it would go on where it is, and what was before that would be missing.
+        goes_on = stream.run_id in self._asked_for
+        self.ask(stream._resuming() if goes_on else stream._opening(), stream)
 
     def ask(self, command: Command, stream: RemoteStream | None = None) -> None:
         """Have a command sent, now or when there is a line again."""
@@ -72,6 +78,7 @@ class Commands:
         """Give a stream no more events."""
         if self._streams.get(stream.run_id) is stream:
             del self._streams[stream.run_id]
+            self._accepted.discard(stream.run_id)
 
     # The line's side
 
@@ -80,6 +87,8 @@ class Commands:
         controls = [p.command for p in self._pending.values() if p.stream is None]
         self._pending.clear()
         self._unsent.clear()
+        self._asked_for.clear()
+        self._accepted.clear()
         for stream in self._streams.values():
             self.ask(stream._opening(), stream)
         for command in controls:
@@ -91,7 +100,10 @@ class Commands:
             self._work = trio.Event()
             await self._work.wait()
         ref = self._unsent.popleft()
-        return {**self._pending[ref].command, "ref": ref}
+        pending = self._pending[ref]
+        if pending.stream is not None:
+            self._asked_for.add(pending.stream.run_id)
+        return {**pending.command, "ref": ref}
 
     async def take(self, frame: dict[str, Any]) -> None:
         """Give an event to its stream, or a reply to whom it is for.
@@ -102,24 +114,37 @@ class Commands:
         """
         if "seq" not in frame:
             return self._take_reply(frame)
-        stream = self._streams.get(frame.get("run_id", ""))
-        if stream is not None:
-            await stream._take(_convert(frame))
+        event = _convert(frame)
+        if event.type is EventType.DONE:
+            self._asked_for.discard(event.run_id)
+        if event.run_id in self._accepted:
+            await self._streams[event.run_id]._take(event)
         return None
 
     def _take_reply(self, frame: dict[str, Any]) -> None:
         pending = self._pending.pop(frame.get("ref") or 0, None)
         stream = pending.stream if pending is not None else None
         if frame.get("type") != "rejected":
-            if frame.get("is_over") and stream is not None:
-                stream._end()
+            if stream is not None:
+                self._begin(stream, is_over=bool(frame.get("is_over")))
             return
         code, error = str(frame.get("code")), str(frame.get("error"))
         if code == "shutting_down" or frame.get("ref") is None:
             # The server goes, or has lost our place: say anew where we are, and hear the reason.
             raise trio.BrokenResourceError(f"the server says {code}")
         if stream is not None:
+            self._asked_for.discard(stream.run_id)
             stream._fail(_refusal(stream, code, error))
+
+    def _begin(self, stream: RemoteStream, *, is_over: bool) -> None:
+        """A stream's events come from here on; none, where the run is over."""
+        if is_over:
+            self._asked_for.discard(stream.run_id)
+        if self._streams.get(stream.run_id) is not stream:
+            return  # It has left meanwhile.
+        self._accepted.add(stream.run_id)
+        if is_over:
+            stream._end()
 
     def give_up(self, failure: Exception) -> None:
         """Have this raised to all streams, and to those that come."""

@@ -64,9 +64,13 @@ class RemoteStream(AsyncIterator[AgentEvent]):
 
     def _opening(self) -> Command:
         """What makes a connection send our events, from where we are."""
-        keys = {"run_id": self.run_id, "mode": str(self.mode)}
         if self._start is not None and not self._has_events:
-            return {**self._start, **keys}
+            return {**self._start, "run_id": self.run_id, "mode": str(self.mode)}
+        return self._resuming()
+
+    def _resuming(self) -> Command:
+        """The same, for a run that there is already."""
+        keys = {"run_id": self.run_id, "mode": str(self.mode)}
         return {"type": "resume", "after": self._last, **keys}
 
     async def _take(self, event: AgentEvent) -> None:

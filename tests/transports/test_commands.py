@@ -8,14 +8,13 @@ import pytest
 import trio
 
 import flowtrio
-from flowtrio import (
-    LimitExceeded,
-    RemoteProtocolError,
-)
+from flowtrio import LimitExceeded, RemoteProtocolError, project
 from flowtrio.testing import check_events
 from tests.support.fake_server import Connection, open_fake_server
-from tests.support.remote import log_of
+from tests.support.remote import connected, log_of, until_chunk
+from tests.support.ws_peer import open_server
 from tests.testing.test_checks import asks_for_approval
+from tests.transports.test_resume import Counting
 
 
 async def test_commands_without_a_reply_are_sent_again() -> None:
@@ -115,3 +114,25 @@ async def test_an_unknown_refusal_is_told_with_its_code() -> None:
             await remote.process("hello")
 
     assert caught.value.code == "mood"
+
+
+@pytest.mark.parametrize("mode", ["events", "messages"])
+async def test_a_run_that_was_left_on_this_line_is_read_from_its_beginning(mode: str) -> None:
+    """The server goes on sending its events, and takes starting it for what it does already."""
+    agent = Counting()
+    async with open_server(agent) as served, connected(served) as there, connected(served) as here:
+        async with there.process_stream("6", run_id="r") as owner:
+            agent.go(2)
+            await until_chunk(owner)
+            async with here.attach("r") as left:
+                await until_chunk(left)
+            agent.go(2)
+            await until_chunk(owner)
+            async with here.process_stream("6", run_id="r", mode=mode) as again:
+                agent.go(2)
+                seen = [event async for event in again]
+        whole = [event async for event in here.attach("r")]
+
+    check_events(whole)
+    assert seen == list(project(mode, whole))
+    assert agent.started == 1
