@@ -17,7 +17,8 @@ from websockets.sync.client import connect
 
 from tests.support.command import Server, serving
 
-CONFIGURATION = Path(__file__).parents[2] / "docs" / "deploy" / "nginx.conf"
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
+CONFIGURATION = DEPLOY / "nginx.conf"
 TOKEN = "canary-token"
 
 AGENT = """
@@ -45,14 +46,15 @@ def find_nginx() -> str:
 
 
 @contextmanager
-def proxying(servers: str, behind: int, folder: Path) -> Iterator[int]:
-    """nginx with these servers, before a port of ours; gives its own."""
+def proxying(servers: str, behind: int, folder: Path, second: int = 0) -> Iterator[int]:
+    """nginx with these servers, before a port of ours, or two; gives its own."""
     program = find_nginx()
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert "listen 80;" in servers
     servers = servers.replace("listen 80;", f"listen 127.0.0.1:{port};")
     servers = servers.replace("127.0.0.1:8000", f"127.0.0.1:{behind}")
+    servers = servers.replace("127.0.0.1:8001", f"127.0.0.1:{second}")
     places = "".join(
         f"{kind}_temp_path {folder}/{kind};\n"
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -177,3 +179,52 @@ async def test_sse_passes_nginx_with_the_configuration_of_the_documents(
         meanwhile, _ = await read_while_running(port, served)
 
     assert b"message_chunk" in meanwhile
+
+
+def test_below_a_path_of_a_site_all_is_there(served: Server, tmp_path: Path) -> None:
+    headers = {"authorization": f"Bearer {TOKEN}"}
+    servers = (DEPLOY / "nginx-base-path.conf").read_text("utf-8")
+    with proxying(servers, port_of(served), tmp_path) as port:
+        site = f"127.0.0.1:{port}/agents"
+        page = httpx.get(f"http://{site}/")
+        module = httpx.get(f"http://{site}/flowtrio.js")
+        session = httpx.get(f"http://{site}/sessions/s", headers=headers)
+        metrics = httpx.get(f"http://{site}/metrics", headers=headers)
+        outside = httpx.get(f"http://127.0.0.1:{port}/health")
+        with connect(f"ws://{site}/chat", additional_headers=headers) as peer:
+            peer.send("hello")
+            assert '"accepted"' in peer.recv(timeout=20)
+
+    assert "<script" in page.text
+    # Else it would be looked for at the site's own root.
+    assert 'src="/' not in page.text
+    assert 'href="/' not in page.text
+    assert module.headers["content-type"].startswith("text/javascript")
+    assert session.json()["session_id"] == "s"
+    assert (metrics.status_code, outside.status_code) == (403, 404)
+
+
+def test_a_conversation_finds_its_process_again(tmp_path: Path) -> None:
+    find_nginx()
+    servers = (DEPLOY / "nginx-sticky.conf").read_text("utf-8")
+    with (
+        serving("--no-ws") as one,
+        serving("--no-ws") as other,
+        proxying(servers, port_of(one), tmp_path, port_of(other)) as port,
+    ):
+        site = f"http://127.0.0.1:{port}"
+        for name in map(str, range(12)):
+            where = {"session": name}
+            keys = {"session_id": name, "run_id": name, "message": "hi"}
+            httpx.post(f"{site}/chat/stream", params=where, json=keys, timeout=30)
+            for _ in range(3):
+                again = httpx.get(f"{site}/sessions/{name}", params=where)
+                assert [run["run_id"] for run in again.json()["runs"]] == [name]
+            assert httpx.get(f"{site}/runs/{name}/events", params=where).status_code == 200
+        shares = [
+            len([1 for name in range(12) if httpx.get(f"{s.page}sessions/{name}").json()["runs"]])
+            for s in (one, other)
+        ]
+
+    assert sum(shares) == 12
+    assert all(shares)

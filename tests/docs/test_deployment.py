@@ -1,0 +1,113 @@
+"""The unit of systemd starts the command that there is, and the security page tells what holds."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+
+from flowtrio import ServerLimits
+from flowtrio._cli import _parser
+from flowtrio._serve import _LAST
+from tests.docs.test_guides import guide, rows
+
+DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
+UNIT = DEPLOY / "flowtrio.service"
+
+
+def service() -> dict[str, str]:
+    """The unit's section of the service."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(UNIT)
+    return dict(parser["Service"])
+
+
+def started() -> Any:
+    """What the unit's command line means to the command."""
+    _, *arguments = shlex.split(service()["ExecStart"])
+    return _parser().parse_args(arguments)
+
+
+def test_the_unit_starts_a_command_that_there_is() -> None:
+    options = started()
+
+    assert options.store.startswith(f"sqlite:/var/lib/{service()['StateDirectory']}/")
+    assert options.token is None, "arguments can be read by everybody on the machine"
+
+
+def test_the_unit_waits_until_the_process_is_gone_by_itself() -> None:
+    assert float(service()["TimeoutStopSec"]) > started().drain + _LAST
+
+
+def test_the_unit_lets_the_process_have_its_connections() -> None:
+    assert int(service()["LimitNOFILE"]) > 2 * ServerLimits().connections
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "is_well"), [("", "", True), ("Restart=", "Restrat=", False)]
+)
+def test_systemd_takes_the_unit(old: str, new: str, is_well: bool, tmp_path: Path) -> None:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("no systemd-analyze on this machine; the other tests read the unit themselves")
+    text = UNIT.read_text("utf-8").replace("/opt/flowtrio/bin/flowtrio", "/bin/true")
+    text = text.replace("/opt/trips", "/tmp").replace("/etc/flowtrio.env", "-/etc/flowtrio.env")
+    unit = tmp_path / UNIT.name
+    unit.write_text(text.replace(old, new) if old else text)
+    ended = subprocess.run(
+        [program, "verify", "--man=no", str(unit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    about_it = [line for line in ended.stderr.splitlines() if UNIT.name in line]
+
+    assert (about_it == []) == is_well, ended.stderr
+
+
+def test_the_configurations_are_each_in_the_guides() -> None:
+    shown = set(re.findall(r"\{literalinclude\} \.\./deploy/(\S+)", guide("deployment")))
+    shown |= set(re.findall(r"\{literalinclude\} \.\./deploy/(\S+)", guide("machines")))
+
+    assert shown == {path.name for path in DEPLOY.iterdir()}
+
+
+# Security
+
+
+def closing_codes() -> set[int]:
+    """The codes that the code closes with, and those of the protocol that it answers with."""
+    transports = Path(__file__).parents[2] / "flowtrio" / "transports"
+    text = "".join(path.read_text("utf-8") for path in transports.glob("*.py"))
+    found = re.findall(
+        r"(?:_refuse\(session|say_goodbye|CloseReason|code=)[(, =]*(1\d\d\d)\b", text
+    )
+    return {int(code) for code in found} | {1000, 1002, 1007}
+
+
+def told_codes(text: str) -> set[int]:
+    return {int(code) for row in rows(text, "code")[1:] for code in re.findall(r"\d{4}", row[0])}
+
+
+def test_the_codes_of_the_security_page_are_those_of_the_code() -> None:
+    assert told_codes(guide("security")) == closing_codes()
+    assert told_codes(guide("security").replace("| 1012 |", "| 1013 |")) != closing_codes()
+
+
+def test_each_limit_is_an_option_of_the_command_and_has_an_effect_told() -> None:
+    _, *body = rows(guide("security"), "limit")
+    told = {name for row in body for name in re.findall(r"`(\w+)`", row[0])}
+    options = vars(_parser().parse_args(["serve"]))
+
+    assert told == {field.name for field in attrs.fields(ServerLimits)}
+    assert told == {name.removeprefix("limit_") for name in options if name.startswith("limit_")}
+    assert all(row[2] for row in body)
