@@ -85,10 +85,13 @@ def tests(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
-    Killed servers, cancelled requests and spoilt replies in numbers, and an hour of runs.
+    Killed servers, dropped connections, cancelled requests and spoilt replies in numbers, and an
+    hour of runs.
     """
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
+    drops = ("-rP", "tests/transports/test_drops.py")
+    session.run("pytest", "-q", *drops, env={"FLOWTRIO_DROPS": "1000"})
     cancellations = ("-k", "cancellations", "tests/clients/test_openai.py")
     session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
     session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})

@@ -80,7 +80,7 @@ class ServerLimits:
     bad_messages: int = attrs.field(default=20, validator=_whole)
     """Rejected messages of one connection before it is closed with 1008."""
     send: float = attrs.field(default=10, validator=_positive)
-    """Until a client has taken what was sent to it."""
+    """Until a client has taken the next 64 KiB of what is sent to it, or all that is left."""
     ping_interval: float = attrs.field(default=20, validator=_positive)
     """Between two keepalive pings."""
     ping_timeout: float = attrs.field(default=20, validator=_positive)

@@ -20,6 +20,8 @@ from ._session import (
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
+_TOO_LITTLE = "the client takes too little"
+
 
 async def serve_socket(
     hosting: Hosting, tenant_id: str, scope: Scope, receive: Receive, send: Send
@@ -86,17 +88,21 @@ async def _write(session: Session, send: Send, seconds: float, scope: trio.Cance
     try:
         async for item in session.outgoing:
             if isinstance(item, Goodbye):
-                # Shielded: the server tells the reader that all is over in the midst of this.
-                with trio.move_on_after(seconds, shield=True):
-                    await send(
-                        {"type": "websocket.close", "code": item.code, "reason": item.reason}
-                    )
-                return
+                return await _close(send, seconds, item)
             for text in item:
                 scope.deadline = trio.current_time() + seconds
                 await send({"type": "websocket.send", "text": text})
                 if scope.cancel_called:
+                    if trio.current_time() >= scope.deadline:
+                        # Taken, but too late. Without a word that would be 1011, as of a failure.
+                        await _close(send, seconds, Goodbye(code=1013, reason=_TOO_LITTLE))
                     return
                 scope.deadline = math.inf
     finally:
         scope.cancel(reason="the client takes nothing more")
+
+
+async def _close(send: Send, seconds: float, goodbye: Goodbye) -> None:
+    # Shielded: the server tells the reader that all is over in the midst of this.
+    with trio.move_on_after(seconds, shield=True):
+        await send({"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason})

@@ -25,6 +25,8 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 STATUSES: Final = {"unknown_run": 404, "replay_gap": 410, "store_failed": 503}
 """Of answers that tell why a run cannot be read, by its code."""
+_PIECE: Final = 64 * 1024
+"""Bytes that are sent at once: a client that needs long for a long log takes some all the time."""
 _COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
@@ -123,7 +125,7 @@ class Exchange:
         )
 
     async def send(self, body: bytes, *, more: bool = True) -> None:
-        """Send a piece of an answer's body.
+        """Send a part of an answer's body, in pieces that have the send deadline each for itself.
 
         Half a piece may be on the wire when that takes too long. Without its end, the answer is
         known to be cut.
@@ -132,7 +134,11 @@ class Exchange:
           Left: the client did not take it in time, and there is no scope to cancel.
 
         """
-        await self._give({"type": "http.response.body", "body": body, "more_body": more})
+        for start in range(0, max(len(body), 1), _PIECE):
+            end = start + _PIECE
+            is_last = not more and end >= len(body)
+            piece = {"body": body[start:end], "more_body": not is_last}
+            await self._give({"type": "http.response.body", **piece})
 
     async def _give(self, message: MutableMapping[str, Any]) -> None:
         scope = trio.CancelScope() if self.scope is None else self.scope

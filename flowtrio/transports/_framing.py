@@ -62,10 +62,11 @@ class Framing(WebSocketConnection):
             self._has_read_all.set()
 
     async def send_texts(self, texts: Sequence[str]) -> None:
-        """Send texts, each a message of its own, in one write.
+        """Send texts, each a message of its own, in one write or several where they are long.
 
         Raises:
           ConnectionClosed: the connection is closed, or being closed.
+          trio.TooSlowError: the other side does not take them. Half a frame may be on the wire.
 
         """
         if self._close_reason:
@@ -74,7 +75,10 @@ class Framing(WebSocketConnection):
         # As `_send` does for one: a message costs a third of what it does there.
         async with self._stream_lock:
             try:
-                await self._stream.send_all(data)
+                # Each for itself: a long message may take longer, and it would only come again.
+                for start in range(0, len(data), _PIECE):
+                    with trio.fail_after(self._limits.send):
+                        await self._stream.send_all(data[start : start + _PIECE])
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 await self._abort_web_socket()
                 raise ConnectionClosed(self._close_reason) from None

@@ -79,15 +79,18 @@ async def serve_front(
     async with trio.open_nursery() as nursery:
         connections = await nursery.start(hold_connections)
         accept = partial(trio.serve_listeners, server.handle, listeners)
-        nursery.start_soon(partial(accept, handler_nursery=connections))
-        task_status.started()
-        await until()
-        await app.drain()
-        await context.terminated.set()
-        with trio.move_on_after(config.graceful_timeout):
-            await server.wait_empty()
-        nursery.cancel_scope.cancel(reason="the server has stopped")
-        connections.cancel_scope.cancel(reason="the server has stopped")
+        try:
+            nursery.start_soon(partial(accept, handler_nursery=connections))
+            task_status.started()
+            await until()
+            await app.drain()
+            await context.terminated.set()
+            with trio.move_on_after(config.graceful_timeout):
+                await server.wait_empty()
+        finally:
+            nursery.cancel_scope.cancel(reason="the server has stopped")
+            # They are shielded: whoever cancels us from outside would wait for them for ever.
+            connections.cancel_scope.cancel(reason="the server has stopped")
 
 
 def _hand_over(stream: trio.abc.Stream, head: Head) -> Any:

@@ -206,14 +206,25 @@ _EXPECTED: Final = {
 
 _encoder = msgspec.json.Encoder()
 
+_ARRAY: Final = 64 * 1024
+"""Characters of an array with more than one event: what is cut in its midst has to come again."""
+
 
 def encode_events(events: Iterable[AgentEvent], *, is_batch: bool) -> list[str]:
-    """Frames of events: one each, or all in one JSON array."""
+    """Frames of events: one each, or all in one JSON array, or in several where that is large."""
     if is_batch:
-        # At once: each call costs as much as half an event.
         together = list(events)
-        return [_encoder.encode(together).decode()] if together else []
+        return _encode_arrays(together) if together else []
     return [_encoder.encode(event).decode() for event in events]
+
+
+def _encode_arrays(events: list[AgentEvent]) -> list[str]:
+    # At once: each call costs as much as half an event.
+    text = _encoder.encode(events).decode()
+    if len(text) <= _ARRAY or len(events) == 1:
+        return [text]
+    middle = len(events) // 2
+    return [*_encode_arrays(events[:middle]), *_encode_arrays(events[middle:])]
 
 
 def encode_accepted(ref: Ref, run_id: str | None, *, is_over: bool = False) -> str:

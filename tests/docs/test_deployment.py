@@ -100,7 +100,7 @@ def told_codes(text: str) -> set[int]:
 
 def test_the_codes_of_the_security_page_are_those_of_the_code() -> None:
     assert told_codes(guide("security")) == closing_codes()
-    assert told_codes(guide("security").replace("| 1012 |", "| 1013 |")) != closing_codes()
+    assert told_codes(guide("security").replace("| 1012 |", "| 1011 |")) != closing_codes()
 
 
 def test_each_limit_is_an_option_of_the_command_and_has_an_effect_told() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,11 +23,16 @@ from tests.support.ws_peer import Served
 async def open_door(
     agent: Any,
     *,
+    seconds: float = 40,
+    resume_window: float = 0.2,
     limits: ServerLimits | None = None,
     ssl_context: ssl.SSLContext | None = None,
     **options: Any,
 ) -> AsyncIterator[Served]:
-    """Serve an agent for as long as the block lasts."""
+    """Serve an agent, or an open orchestrator, for as long as the block lasts."""
+    opened: Any = contextlib.nullcontext(agent)
+    if not isinstance(agent, Orchestrator):
+        opened = Orchestrator(agents=[agent])
     limits = ServerLimits() if limits is None else limits
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     scope = trio.CancelScope()
@@ -37,11 +43,13 @@ async def open_door(
 
     rules = {"token": None, "origins": (), "authenticate": None, **options}
     # No test takes this long, whatever hangs.
-    with trio.fail_after(40):
-        async with Orchestrator(agents=[agent]) as orchestrator, trio.open_nursery() as nursery:
+    with trio.fail_after(seconds):
+        async with opened as orchestrator, trio.open_nursery() as nursery:
             front = partial(
                 serve_front,
-                create_app(orchestrator, limits=limits, resume_window=0.2, drain=0.2, **options),
+                create_app(
+                    orchestrator, limits=limits, resume_window=resume_window, drain=0.2, **options
+                ),
                 listeners,
                 make_config(Serving(limits=limits)),
                 access=Access.of(host="127.0.0.1", insecure=False, **rules),

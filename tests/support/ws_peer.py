@@ -29,8 +29,10 @@ class Served:
 
 
 @asynccontextmanager
-async def open_server(orchestrator: Any, **options: Any) -> AsyncIterator[Served]:
-    """Serve an orchestrator, or one agent, for as long as the block lasts."""
+async def open_server(
+    orchestrator: Any, *, seconds: float = 40, **options: Any
+) -> AsyncIterator[Served]:
+    """Serve an orchestrator, or one agent, for as long as the block lasts; *seconds* at most."""
     if not isinstance(orchestrator, Orchestrator):
         orchestrator = Orchestrator(agents=[orchestrator])
     scope = trio.CancelScope()
@@ -44,7 +46,7 @@ async def open_server(orchestrator: Any, **options: Any) -> AsyncIterator[Served
             )
 
     # No test takes this long, whatever hangs.
-    with trio.fail_after(40):
+    with trio.fail_after(seconds):
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(serve)
             yield Served(listeners[0].socket.getsockname()[1], scope)

@@ -25,6 +25,7 @@ from flowtrio import (
     Agent,
     AgentEvent,
     EventType,
+    MemoryStore,
     Orchestrator,
     RunContext,
     ServerLimits,
@@ -175,6 +176,40 @@ async def test_starting_twice_runs_once() -> None:
             await s.http.post("/runs/x/cancel")
 
     assert agent.begun == 1
+
+
+async def test_requests_that_race_to_start_leave_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a server keeps of a run that is over, it would wait for when it stops."""
+    gate = trio.Event()
+    gate.set()
+
+    class Slow(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            await gate.wait()
+            return await super().create(header)
+
+    orchestrator = Orchestrator(agents=[talk], store=Slow())
+    async with site(orchestrator=orchestrator) as s, trio.open_nursery() as nursery:
+        hosting = s.app._hosting
+        start = (hosting.start, "default", "60", None, "r")
+        await s.follow("GET", "/chat/stream", params={"message": "60", "run_id": "r"})
+        gate = trio.Event()
+
+        async def come_late(*_: Any) -> str:
+            # We have heard that there is such a run, and meanwhile another one asks the same.
+            monkeypatch.undo()
+            nursery.start_soon(*start)
+            while not orchestrator.attach("r").is_live:
+                await trio.lowlevel.checkpoint()
+            return "r"
+
+        monkeypatch.setattr(Orchestrator, "_start_in", come_late)
+        assert await hosting.start(*start[1:]) == "r"
+        gate.set()
+
+    assert not hosting._hosted
 
 
 async def test_a_run_can_be_followed_from_any_place_in_lines_or_modes() -> None:
@@ -954,3 +989,22 @@ async def test_hypercorn_holds_no_run_for_a_client_that_takes_nothing() -> None:
             other = await s.http.get("/health")
 
     assert other.status_code == 200
+
+
+async def test_an_answer_that_is_taken_slowly_is_whole(autojump_clock: Any) -> None:
+    """Its limit is for each piece: a batch that takes longer would only have to come again."""
+
+    async def talks(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            await out.write("x" * 500_000)
+
+    async def take(message: Any) -> None:
+        await trio.sleep(len(message.get("body", b"")) / 40_000)
+
+    app = create_app(Orchestrator(agents=[talks]), limits=ServerLimits(send=3))
+    sent = await exchange(app, "/chat/stream", query_string=b"message=a", take=take)
+
+    body = b"".join(message.get("body", b"") for message in sent)
+    assert body.count(b"data: ") == body.count(b"id: ") > 3
+    assert sent[-1]["more_body"] is False
+    assert trio.current_time() > 12

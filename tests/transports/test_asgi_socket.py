@@ -39,6 +39,23 @@ async def test_a_client_that_takes_nothing_is_left(
     assert "a client took nothing for 3" in caplog.text
 
 
+async def test_a_client_that_takes_something_too_late_is_told(autojump_clock: Any) -> None:
+    """Where a server shields its sends, as Hypercorn does; else it would tell 1011, a failure."""
+    app = create_app(Orchestrator(agents=[talk]), limits=ServerLimits(send=3))
+
+    async def take(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            with trio.CancelScope(shield=True):
+                await trio.sleep(4)
+
+    told = [CONNECT, {"type": "websocket.receive", "text": "hi"}]
+    sent = await exchange(app, "/chat", kind="websocket", told=told, take=take)
+
+    types = [message["type"] for message in sent]
+    assert types == ["websocket.accept", "websocket.send", "websocket.close"]
+    assert sent[-1]["code"] == 1013
+
+
 async def test_a_goodbye_is_whole_though_the_server_says_in_its_midst_that_all_is_over() -> None:
     """As Hypercorn does: what it does behind that, such as closing the connection, is not cut."""
     app = create_app(Orchestrator(agents=[talk]))

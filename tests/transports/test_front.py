@@ -280,3 +280,14 @@ async def test_at_its_end_it_waits_a_moment_for_who_is_still_answered() -> None:
             served.scope.cancel()
             await read_all(idle)
             assert trio.current_time() - begun < 5
+
+
+async def test_who_is_cancelled_from_outside_ends_at_once() -> None:
+    """As when the other listener fails: what is shielded here would be waited for for ever."""
+    with trio.CancelScope() as outside:
+        async with open_door(echo) as served, connect(served) as peer:
+            await peer.ask("hi")
+            outside.cancel()
+            await trio.sleep_forever()
+
+    assert outside.cancelled_caught

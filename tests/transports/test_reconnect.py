@@ -1,131 +1,20 @@
-"""Lines that break at any byte, and the patience with them."""
+"""Lines that break, and the patience with them; wherever they break, see `test_drops`."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
-import attrs
 import pytest
 import trio
 
 import flowtrio
-from flowtrio import (
-    AgentEvent,
-    MemoryStore,
-    Orchestrator,
-    RunContext,
-    SQLiteStore,
-)
 from flowtrio.testing import check_events
 from flowtrio.transports._reconnect import Backoff
 from tests.support.fake_server import Connection, open_fake_server
-from tests.support.remote import connected, log_of, talks, until_chunk
-from tests.support.ws_peer import Served, open_server
+from tests.support.remote import connected, log_of, until_chunk
+from tests.support.ws_peer import open_server
 from tests.transports.test_websocket import waits
-
-# A line that breaks
-
-
-@attrs.define(eq=False)
-class Line:
-    """A port that leads to a server, through connections that break after so many bytes."""
-
-    port: int
-    dice: random.Random
-    most_bytes: int
-    breaks_left: int = 0
-    """How many of the next connections break; the others hold."""
-    _connections: set[trio.SocketStream] = attrs.field(factory=set)
-
-    async def carry(self, near: trio.SocketStream) -> None:
-        """Carry one connection, until it breaks or ends."""
-        budget = None
-        if self.breaks_left > 0:
-            self.breaks_left -= 1
-            budget = self.dice.randrange(self.most_bytes)
-        far = await trio.open_tcp_stream("127.0.0.1", self.port)
-        left = [budget]
-        self._connections |= {near, far}
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._pump, near, far, left, nursery.cancel_scope)
-                nursery.start_soon(self._pump, far, near, left, nursery.cancel_scope)
-        finally:
-            self._connections -= {near, far}
-            for stream in self.dice.sample([near, far], 2):
-                stream.socket.close()
-
-    async def _pump(
-        self, source: trio.SocketStream, sink: trio.SocketStream, left: list[int | None], scope: Any
-    ) -> None:
-        try:
-            while data := await source.receive_some(4096):
-                budget = left[0]
-                if budget is not None:
-                    data, left[0] = data[:budget], max(budget - len(data), 0)
-                await sink.send_all(data)
-                if left[0] == 0:
-                    break
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass
-        scope.cancel()
-
-
-@asynccontextmanager
-async def line_to(served: Served, seed: int, breaks: int, most: int) -> AsyncIterator[Any]:
-    line = Line(served.port, random.Random(seed), most, breaks)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, line.carry, 0)
-        line_port = listeners[0].socket.getsockname()[1]
-        yield line, f"ws://127.0.0.1:{line_port}/chat"
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize("seed", range(8))
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_every_reader_ends_with_the_log_wherever_lines_break(
-    kind: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("flowtrio.transports._reconnect._FIRST_DELAY", 0.01)
-    monkeypatch.setattr("flowtrio.transports._reconnect._LONGEST_DELAY", 0.05)
-    started: list[str] = []
-
-    async def agent(ctx: RunContext, message: str) -> str:
-        started.append(ctx.run_id)
-        return await talks(ctx, message)
-
-    store = MemoryStore() if kind == "memory" else SQLiteStore(tmp_path / "runs.db")
-    orchestrator = Orchestrator(agents=[agent], store=store)
-    logs: dict[str, list[AgentEvent]] = {}
-
-    async def read(remote: Any, number: int) -> None:
-        async with remote.process_stream("60", run_id=f"r{number}") as stream:
-            logs[stream.run_id] = [event async for event in stream]
-
-    async with open_server(orchestrator) as served:
-        # Short budgets break handshakes and commands too, long ones the events.
-        async with line_to(served, seed, 0, [400, 2000, 20_000][seed % 3]) as (line, url):
-            async with flowtrio.connect(url, patience=30) as remote:
-                line.breaks_left = 6
-                for stream in list(line._connections):
-                    await trio.aclose_forcefully(stream)
-                async with trio.open_nursery() as nursery:
-                    for number in range(3):
-                        nursery.start_soon(read, remote, number)
-        stored = {name: await store.read("default", name, -1, 10_000) for name in logs}
-    if isinstance(store, SQLiteStore):
-        await store.aclose()
-
-    assert sorted(started) == ["r0", "r1", "r2"]
-    for name, log in logs.items():
-        check_events(log)
-        assert log == list(stored[name])
-
 
 # Coming back
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,6 +242,17 @@ def test_a_batch_is_one_frame() -> None:
 
     assert [event["seq"] for event in json.loads(text)] == [0, 1, 2]
     assert encode_events([], is_batch=True) == []
+
+
+def test_a_large_batch_is_several_frames() -> None:
+    large = events(1)[0]
+    large = msgspec.structs.replace(large, data={"name": "n", "value": "x" * 70_000})
+    many = [*events(1000), large, large]
+    arrays = [json.loads(text) for text in encode_events(many, is_batch=True)]
+
+    assert [event for array in arrays for event in array] == json.loads(msgspec.json.encode(many))
+    assert all(len(json.dumps(array)) < 70_000 or len(array) == 1 for array in arrays)
+    assert 4 < len(arrays) < 20
 
 
 def test_replies() -> None:
