@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import attrs
 import trio
@@ -32,6 +32,11 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 Key: TypeAlias = tuple[str, str]
 """A run's key: tenant and run id."""
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not value >= 0:
+        raise ValueError(f"{attribute.name}={value!r}: expected seconds, 0 or more")
 
 
 class Refusal(NamedTuple):
@@ -72,7 +77,7 @@ class Hosting:
     orchestrator: Orchestrator
     limits: ServerLimits
     debug: bool = False
-    resume_window: float = attrs.field(default=60)
+    resume_window: float = attrs.field(default=60, validator=_seconds)
     """Seconds that a hosted run goes on without a reader; 0 for none."""
     is_draining: bool = False
     """Whether the server is stopping, and starts no more runs."""
@@ -89,11 +94,6 @@ class Hosting:
     """The hosted runs that were started here and have not ended."""
     _readers: int = attrs.field(default=0, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    @resume_window.validator
-    def _check_window(self, attribute: attrs.Attribute[float], value: float) -> None:
-        if not value >= 0:
-            raise ValueError(f"resume_window={value!r}: expected seconds, 0 or more")
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
