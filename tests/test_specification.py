@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
 import websockets
+from websockets.sync.client import connect
 
 from flowtrio import Agent, EventType, OpenAIClient, Orchestrator, StreamMode, tool
 from tests.support.blocks import run_block
@@ -298,3 +304,54 @@ async def test_a_client_of_the_sse_example_that_leaves_stops_the_model(
                     await trio.sleep(0.01)
 
     assert left_at - gone_at <= 1
+
+
+PROGRAM = """
+import json
+from flowtrio import DemoClient, Orchestrator
+
+orchestrator = Orchestrator(llm_client=DemoClient(delay=0))
+"""
+
+
+@contextmanager
+def hypercorn(folder: Path, source: str) -> Iterator[str]:
+    """Run an example by Hypercorn's own command; gives its address without a scheme."""
+    (folder / "program.py").write_text(PROGRAM + source)
+    command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-b", "127.0.0.1:0", "program:app"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.search(r"Running on http://(\S+)", line):
+                yield found[1]
+                break
+        else:
+            raise AssertionError("".join(said))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_websocket_example_runs_by_hypercorns_command(tmp_path: Path) -> None:
+    with hypercorn(tmp_path, WEBSOCKET) as address, connect(f"ws://{address}/chat") as websocket:
+        websocket.send("Paris?")
+        events = [json.loads(websocket.recv(timeout=20))]
+        while events[-1]["type"] != "done":
+            events.append(json.loads(websocket.recv(timeout=20)))
+
+    assert events[0]["data"]["message"] == "Paris?"
+    assert events[-1]["data"]["status"] == "completed"
+
+
+def test_the_sse_example_runs_by_hypercorns_command(tmp_path: Path) -> None:
+    with hypercorn(tmp_path, SSE) as address:
+        answer = httpx.get(f"http://{address}/chat/stream", params={"message": "hi"}, timeout=20)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
+
+    assert events[0]["data"]["message"] == "hi"
+    assert events[-1]["data"]["status"] == "completed"

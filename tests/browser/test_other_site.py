@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from flowtrio import Orchestrator
 from flowtrio.asgi import App, create_app
+from flowtrio.transports._door import Door
 from tests.support.chromium import Page, open_chromium
 from tests.support.leaving import Endless
 from tests.support.worker import serving
@@ -161,7 +162,7 @@ async def test_without_the_check_an_image_would_start_a_run(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """A planted bug, for the test above: the server does not ask which site a request is from."""
-    monkeypatch.setattr(App, "_check_site", lambda self, request: None)
+    monkeypatch.setattr(Door, "check_site", lambda self, request: None)
     async with open_attack("localhost") as attack:
         await attack.make(ATTACKS[name])
         with trio.fail_after(20):
