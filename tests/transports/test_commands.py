@@ -136,3 +136,20 @@ async def test_a_run_that_was_left_on_this_line_is_read_from_its_beginning(mode:
     check_events(whole)
     assert seen == list(project(mode, whole))
     assert agent.started == 1
+
+
+async def test_a_reply_for_a_stream_that_has_left_begins_nothing() -> None:
+    async def reply_late(peer: Connection) -> None:
+        for _ in range(2):
+            command = await peer.take()
+        # To the first, which has left, and then to the one that is there.
+        await peer.accept({**command, "ref": command["ref"] - 1})
+        await peer.give(*log_of(command)[2:4])
+        await peer.accept(command)
+        await peer.give(*log_of(command))
+        await trio.sleep_forever()
+
+    async with open_fake_server(reply_late) as url, flowtrio.connect(url) as remote:
+        async with remote.attach("r"):
+            await trio.testing.wait_all_tasks_blocked()
+        check_events([event async for event in remote.attach("r")])
