@@ -55,8 +55,8 @@ from flowtrio.transports import (
 from tests.support.front_door import open_door
 from tests.support.lines import HOWS, Drop, Line, Net, draw_drop, open_lines
 from tests.support.readers import SUBPROTOCOLS, ClientReader, HTTPReader, Reader, SocketReader
+from tests.support.site import site
 from tests.support.ws_peer import open_server
-from tests.transports.test_asgi import site
 
 DROPS = int(os.environ.get("FLOWTRIO_DROPS", "100"))
 TRANSPORTS = ("websocket", "front websocket", "front sse", "asgi websocket", "asgi sse")

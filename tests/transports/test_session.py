@@ -17,9 +17,9 @@ from flowtrio.transports._hosting import Hosting
 from flowtrio.transports._replayed import Replayed
 from flowtrio.transports._session import Session, apply
 from flowtrio.wire._frames import MessageCommand
+from tests.support.site import as_events
 from tests.support.ws_peer import connect, open_server
 from tests.testing.test_checks import answers
-from tests.transports.test_asgi import as_events
 from tests.transports.test_websocket import events_of, waits
 
 
