@@ -127,6 +127,9 @@ class EventStore(Protocol):
 
     Every method may be called by many tasks at once, and a call that is cancelled has happened or
     has not. Those that are given a run raise `LookupError` where there is none of that key.
+
+    A store whose `append` never waits may have the same as a plain function ``append_nowait`` too:
+    then recorders call that, which needs neither a deadline nor a shield.
     """
 
     async def create(self, header: RunHeader) -> bool:

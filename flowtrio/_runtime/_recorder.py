@@ -26,9 +26,9 @@ from __future__ import annotations
 import logging
 import math
 import secrets
-from collections import OrderedDict, deque
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("flowtrio")
 
+AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
 Key = tuple[str, str]
 """A run's key: tenant and run id."""
 
@@ -92,7 +93,7 @@ class HostedRun:
     """The newest event that followers may see; -1 for none."""
     stored: int = attrs.field(default=-1, init=False)
     """The newest event that the store has taken."""
-    recent: deque[AgentEvent] = attrs.field(factory=deque, init=False)
+    recent: list[AgentEvent] = attrs.field(factory=list, init=False)
     """The newest events that followers may see."""
     chunk_at: float | None = attrs.field(default=None, init=False)
     """When its last chunk came; UTC, seconds; None before the first."""
@@ -151,13 +152,9 @@ class HostedRun:
 
     def take(self, seat: Seat) -> list[AgentEvent] | None:
         """The events behind the seat's place, if they are among the newest; None if not."""
-        missing = self.last - seat.seq
-        if missing > len(self.recent):
-            return None
         recent = self.recent
-        if missing == len(recent):
-            return list(recent)
-        return [recent[place] for place in range(len(recent) - missing, len(recent))]
+        first = len(recent) - (self.last - seat.seq)
+        return None if first < 0 else recent[first:]
 
     def note(self, seat: Seat) -> None:
         """A follower's reader comes for more than it was given."""
@@ -195,10 +192,12 @@ class HostedRun:
     def publish(self, batch: Sequence[AgentEvent]) -> None:
         """Let followers see a batch."""
         recent = self.recent
-        recent.extend(batch)
+        recent += batch
         self.last = batch[-1].seq
-        while len(recent) > self.lag and recent[0].seq <= self.stored:
-            recent.popleft()
+        # What the store has not taken is kept.
+        superfluous = min(len(recent) - self.lag, self.stored + 1 - recent[0].seq)
+        if superfluous > 0:
+            del recent[:superfluous]
         self.news.unpark_all()
 
     async def wait_for_followers(self) -> None:
@@ -242,9 +241,20 @@ class Recorder:
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
     """The runs that are hosted here now."""
+    _append_nowait: AppendNowait | None = attrs.field(init=False)
+    """How to append where that never waits, and so can neither be cancelled nor take too long."""
     _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
     """Runs that have ended and whose log the store did not take, for those who ask for it."""
     _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
+
+    @_append_nowait.default
+    def _find_append_nowait(self) -> AppendNowait | None:
+        for kind in type(self.store).__mro__:
+            # A class that has only `append` of its own means that one.
+            if "append_nowait" in vars(kind) or "append" in vars(kind):
+                found = vars(kind).get("append_nowait")
+                return None if found is None else found.__get__(self.store)
+        return None
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
@@ -390,6 +400,10 @@ class Recorder:
         tenant_id, run_id = hosted.key
         deadline = trio.current_time() + STORE_DEADLINE
         try:
+            if self._append_nowait is not None:
+                self._append_nowait(tenant_id, run_id, hosted.stored, batch)
+                hosted.stored = batch[-1].seq
+                return
             # Shielded: an append of which nobody knows whether it happened would be a gap. By hand:
             # for every token, `trio.fail_after` costs twice as much.
             with trio.CancelScope(shield=True, deadline=deadline) as scope:

@@ -8,20 +8,25 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import msgspec
 import trio
 
-from flowtrio._core._events import EventType
+from flowtrio._core._events import AgentEvent, EventType
 from flowtrio.wire._json import encode_json
 
 from ._rules import check_append, check_place, header_after, refuse_unknown
 
 if TYPE_CHECKING:
-    from flowtrio._core._events import AgentEvent
     from flowtrio.abc import Message, RunHeader
+
+_CHUNK: Final = EventType.MESSAGE_CHUNK
+_ENVELOPE: Final = 140
+"""Bytes of a chunk's event as JSON beside its text and its names."""
+
+_encoder = msgspec.json.Encoder()
 
 
 @attrs.frozen
@@ -119,28 +124,146 @@ def whole_turns(messages: Sequence[Message], limit: int) -> list[Message]:
     return []
 
 
+class _Chunks(msgspec.Struct, gc=False):
+    """Several chunks of one message, one behind the other."""
+
+    first: AgentEvent
+    """Their first event, which has all that they have in common."""
+    texts: tuple[str, ...]
+    times: tuple[float, ...]
+    """The timestamp of each."""
+    start: int = 0
+    """How many of them were dropped."""
+
+    def size(self, start: int, stop: int) -> int:
+        """About the bytes of some of them as events in JSON."""
+        texts = "".join(self.texts[start:stop])
+        return len(texts.encode()) + (stop - start) * _envelope(self.first)
+
+    def events(self) -> list[AgentEvent]:
+        """Events that are equal to those that were appended."""
+        first, start = self.first, self.start
+        run_id, agent, message_id = first.run_id, first.agent, first.data["message_id"]
+        return [
+            AgentEvent(_CHUNK, {"chunk": text, "message_id": message_id}, seq, run_id, agent, time)
+            for seq, text, time in zip(
+                range(first.seq + start, first.seq + len(self.texts)),
+                self.texts[start:],
+                self.times[start:],
+                strict=True,
+            )
+        ]
+
+
 @attrs.define(eq=False)
 class _Log:
-    """One run's events: a ring that loses its oldest."""
+    """One run's events: a ring that loses its oldest.
+
+    A server keeps events by the million, and nearly all are chunks. Of those that come together,
+    only texts and times are kept, in what the garbage collector does not look into: looking at each
+    would cost it more than making the events did. Who reads them gets events that are equal.
+    """
 
     header: RunHeader
-    events: deque[AgentEvent] = attrs.field(factory=deque)
-    sizes: deque[int] = attrs.field(factory=deque)
-    """Bytes of each, in step with them."""
+    parts: deque[AgentEvent | _Chunks] = attrs.field(factory=deque)
+    """The events that are kept, in order."""
+    count: int = 0
+    """How many these are."""
     size: int = 0
+    """Their bytes as JSON; of chunks about as many, since those come for every token."""
     last: int = -1
     news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
     def oldest(self) -> int:
-        return self.last + 1 - len(self.events)
+        return self.last + 1 - self.count
+
+    def append(self, events: Sequence[AgentEvent]) -> int:
+        """Keep events, all or none; gives their bytes."""
+        parts = _compact(events)
+        size = sum([_size_of(part) for part in parts])
+        self.parts += parts
+        self.count += len(events)
+        self.size += size
+        self.last = events[-1].seq
+        return size
+
+    def read(self, after: int, limit: int) -> list[AgentEvent]:
+        """The events behind *after*, at most *limit* of them."""
+        missing = self.last - after
+        found: list[list[AgentEvent]] = []
+        # From the end, as most readers are near it.
+        for part in reversed(self.parts):
+            if missing <= 0:
+                break
+            events = part.events() if isinstance(part, _Chunks) else [part]
+            found.append(events)
+            missing -= len(events)
+        behind = [event for events in reversed(found) for event in events]
+        first = max(0, -missing)
+        return behind[first : first + limit]
 
     def drop_oldest(self) -> int:
         """Lose one event; gives its bytes."""
-        self.events.popleft()
-        size = self.sizes.popleft()
+        part = self.parts[0]
+        if isinstance(part, _Chunks):
+            size = part.size(part.start, part.start + 1)
+            part.start += 1
+            if part.start == len(part.texts):
+                self.parts.popleft()
+        else:
+            size = _size_of(self.parts.popleft())
+        self.count -= 1
         self.size -= size
         return size
+
+
+def _compact(events: Sequence[AgentEvent]) -> list[AgentEvent | _Chunks]:
+    """Events with neighbouring chunks of one message put together."""
+    parts: list[AgentEvent | _Chunks] = []
+    place, end = 0, len(events)
+    while place < end:
+        first = events[place]
+        together = _chunks_at(events, place) if first.type is _CHUNK else []
+        if len(together) > 1:
+            texts = tuple([event.data["chunk"] for event in together])
+            parts.append(_Chunks(first, texts, tuple([event.timestamp for event in together])))
+            place += len(together)
+        else:
+            # Alone, an event is the smallest that there is.
+            parts.append(first)
+            place += 1
+    return parts
+
+
+def _chunks_at(events: Sequence[AgentEvent], place: int) -> list[AgentEvent]:
+    """The chunks of one message that begin at *place*."""
+    first = events[place]
+    agent, message_id = first.agent, first.data["message_id"]
+    together = []
+    for event in islice(events, place, None):
+        if (
+            event.type is not _CHUNK
+            or event.data["message_id"] != message_id
+            or event.agent != agent
+            or event.run_id != first.run_id
+            or len(event.data) != 2
+        ):
+            break
+        together.append(event)
+    return together
+
+
+def _size_of(part: AgentEvent | _Chunks) -> int:
+    if isinstance(part, _Chunks):
+        return part.size(0, len(part.texts))
+    if part.type is _CHUNK:
+        return len(part.data["chunk"].encode()) + _envelope(part)
+    return len(_encoder.encode(part))
+
+
+def _envelope(chunk: AgentEvent) -> int:
+    return len(chunk.run_id) + len(chunk.agent) + _ENVELOPE
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -188,15 +311,16 @@ class MemoryStore:
     ) -> None:
         """See `flowtrio.abc.EventStore`."""
         await trio.lowlevel.checkpoint_if_cancelled()
+        self.append_nowait(tenant_id, run_id, after, events)
+
+    def append_nowait(
+        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+    ) -> None:
+        """The same as `append`, which never waits."""
         log = self._get(tenant_id, run_id)
         check_append(log.header, log.last, after, events)
-        sizes = [_size_of(event) for event in events]
-        log.events.extend(events)
-        log.sizes.extend(sizes)
-        log.size += sum(sizes)
-        log.last = events[-1].seq
+        self._bytes += log.append(events)
         self._events += len(events)
-        self._bytes += sum(sizes)
         log.header = header_after(log.header, events[-1])
         if log.header.ended_at is not None:
             self._ended[tenant_id, run_id] = None
@@ -210,8 +334,7 @@ class MemoryStore:
         await trio.lowlevel.checkpoint()
         log = self._get(tenant_id, run_id)
         check_place(run_id, after, log.oldest, log.last)
-        start = after + 1 - log.oldest
-        return list(islice(log.events, start, start + limit))
+        return log.read(after, limit)
 
     async def wait_past(self, tenant_id: str, run_id: str, seq: int) -> int:
         """See `flowtrio.abc.EventStore`."""
@@ -262,11 +385,11 @@ class MemoryStore:
         return refuse_unknown(run_id) if log is None else log
 
     def _make_room(self, log: _Log) -> None:
-        while len(log.events) > self.max_events or log.size > self.max_bytes:
+        while log.count > self.max_events or log.size > self.max_bytes:
             self._drop_oldest(log)
         while self._is_full and self._ended:
             self._forget([next(iter(self._ended))])
-        while self._is_full and log.events:
+        while self._is_full and log.count:
             self._drop_oldest(log)
 
     @property
@@ -285,22 +408,7 @@ class MemoryStore:
         for key in keys:
             log = self._logs.pop(key)
             self._ended.pop(key, None)
-            self._events -= len(log.events)
+            self._events -= log.count
             self._bytes -= log.size
             log.news.unpark_all()
         return len(keys)
-
-
-_encoder = msgspec.json.Encoder()
-
-_ENVELOPE = 140
-"""Bytes of a chunk's event as JSON beside its text and its names."""
-
-
-def _size_of(event: AgentEvent) -> int:
-    """Bytes of an event as JSON; of a chunk about as many, since those come for every token."""
-    if event.type is EventType.MESSAGE_CHUNK:
-        text = event.data["chunk"]
-        size = len(text) if text.isascii() else len(text.encode())
-        return size + len(event.run_id) + len(event.agent) + _ENVELOPE
-    return len(_encoder.encode(event))

@@ -5,6 +5,7 @@ import time
 from typing import Any, Final
 
 import pytest
+import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -340,3 +341,68 @@ async def test_where_nothing_has_ended_the_one_that_appends_loses_its_oldest() -
     assert [e.seq for e in await store.read("t", "two", 14, 100)] == list(range(15, 20))
     with pytest.raises(ReplayGap):
         await store.read("t", "two", 13, 100)
+
+
+# Chunks that come together are kept without their events
+
+
+def chunk(seq: int, text: str = "é", **other: Any) -> AgentEvent:
+    data = {"chunk": text, "message_id": other.pop("message_id", "m1")} | other.pop("data", {})
+    return AgentEvent(EventType.MESSAGE_CHUNK, data, seq, "r", other.pop("agent", "root"), seq / 8)
+
+
+HEADER: Final[dict[str, Any]] = {
+    "tenant_id": "t",
+    "run_id": "r",
+    "session_id": None,
+    "agent": "a",
+    "message": "hi",
+    "created_at": 0.0,
+    "owner": "o",
+}
+
+MIXED: Final = [
+    *[chunk(seq, f"{seq}ü") for seq in range(5)],
+    *[chunk(seq, message_id="m2") for seq in (5, 6)],
+    chunk(7, message_id="m1", agent="root/a"),
+    chunk(8, message_id="m3", data={"more": 1}),
+    *[chunk(seq, message_id="m3") for seq in (9, 10, 11)],
+    AgentEvent(EventType.CUSTOM, {"name": "n", "value": 1}, 12, "r", "root", 2.0),
+    *[chunk(seq, message_id="m3") for seq in (13, 14, 15)],
+]
+"""Chunks of several messages and agents, one with a key of its own, and another event."""
+
+
+@given(st.lists(st.integers(1, 7), min_size=1, max_size=16), st.integers(1, 16))
+@PROPERTY
+def test_however_they_come_events_are_read_as_they_were(sizes: list[int], kept: int) -> None:
+    async def fill() -> None:
+        store = MemoryStore(max_events=kept)
+        await store.create(RunHeader(**HEADER))
+        appended = 0
+        for size in sizes:
+            if events := MIXED[appended : appended + size]:
+                await store.append("t", "r", appended - 1, events)
+                appended += len(events)
+        oldest = max(0, appended - kept)
+        for after in range(oldest - 1, appended):
+            for limit in (1, 3, 100):
+                read = await store.read("t", "r", after, limit)
+                assert list(read) == MIXED[after + 1 : min(appended, after + 1 + limit)]
+        if oldest:
+            with pytest.raises(ReplayGap):
+                await store.read("t", "r", oldest - 2, 1)
+
+    trio.run(fill)
+
+
+async def test_dropping_an_event_gives_back_what_it_counted() -> None:
+    store = MemoryStore(max_events=1)
+    await store.create(RunHeader(**HEADER))
+    await store.append("t", "r", -1, MIXED)
+    await store.append("t", "r", 15, [chunk(16, "last")])
+    alone = MemoryStore()
+    await alone.create(RunHeader(**HEADER))
+    await alone.append("t", "r", -1, [chunk(0, "last")])
+
+    assert store._bytes == alone._bytes == store._logs["t", "r"].size
