@@ -36,6 +36,7 @@ from ._exceptions import LocalProtocolError
 
 _S = AgentStatus
 _T = EventType
+_CHUNK: Final = EventType.MESSAGE_CHUNK
 
 TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
     _S.INITIALIZING: frozenset({_S.RUNNING, _S.ERROR, _S.CANCELLED}),
@@ -224,6 +225,13 @@ class Law:
           LocalProtocolError: the event is illegal here; ``law`` names the law.
 
         """
+        if type is _CHUNK and self._live:
+            # Once for every token, so without a further call; `_chunk` refuses, or opens a message.
+            message = self._messages.get(data["message_id"])
+            if message is not None and message.agent == agent and agent == ROOT:
+                message.text.write(data["chunk"])
+                self.count += 1
+                return
         if not self._live and type not in _OUTSIDE:
             law = "L4" if type is _T.STATE_CHANGE else "L2"
             self._refuse(type, "only RUN_START, STATE_CHANGE, ERROR and DONE are legal there", law)
@@ -288,7 +296,6 @@ class Law:
     # Messages
 
     def _chunk(self, data: dict[str, Any], agent: str) -> None:
-        # Once for every token: the open message is looked up before anything else.
         message = self._messages.get(data["message_id"])
         if message is None:
             message = self._open_message(_T.MESSAGE_CHUNK, data["message_id"], agent)

@@ -6,7 +6,7 @@ events carries ``data["state"]``, the fold of all UPDATES up to and including it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ._events import AgentEvent, EventType, StreamMode
@@ -42,12 +42,19 @@ may wait for a question they were not asked."""
 class View:
     """One reader's view of one log, fed event by event."""
 
-    __slots__ = ("_snapshot", "visible")
+    __slots__ = ("_is_whole", "_snapshot", "visible")
 
     def __init__(self, mode: StreamMode) -> None:
         self.visible = VISIBLE[mode]
         """The types this view shows."""
+        self._is_whole = mode is StreamMode.EVENTS
         self._snapshot = Snapshot() if mode is StreamMode.VALUES else None
+
+    def see_all(self, events: Sequence[AgentEvent]) -> Sequence[AgentEvent]:
+        """Take several of the log's next events; gives what the reader sees of them."""
+        if self._is_whole:
+            return events
+        return [seen for event in events if (seen := self.see(event)) is not None]
 
     def see(self, event: AgentEvent) -> AgentEvent | None:
         """Take the log's next event; gives what the reader sees of it, or None."""

@@ -55,9 +55,9 @@ class EventChannel:
 
         await wait_task_rescheduled(abort)
 
-    def give_back(self) -> None:
-        """Return a credit: its event was taken, or refused."""
-        self.credits += 1
+    def give_back(self, credits: int = 1) -> None:
+        """Return credits: their events were taken, or refused."""
+        self.credits += credits
         # Waking is dear (7 µs), so it is done for half a buffer at a time.
         if self.emitters and self.credits * 2 >= self._buffer:
             while self.emitters and self.credits > 0:
@@ -104,6 +104,14 @@ class EventChannel:
         event = self.queue.popleft()
         self.give_back()
         return event
+
+    def take_all(self) -> list[AgentEvent]:
+        """Take all that is there."""
+        events = list(self.queue)
+        if events:
+            self.queue.clear()
+            self.give_back(len(events))
+        return events
 
     def _abort(self, _: object) -> Abort:
         self._reader = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -25,6 +25,8 @@ from ._tools import Tool, as_tool
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
+
+_CHUNK: Final = EventType.MESSAGE_CHUNK
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
@@ -328,10 +330,13 @@ class MessageWriter:
 
     async def write(self, text: str) -> None:
         """Say a piece of the message."""
-        await self._frame.emit(
-            EventType.MESSAGE_CHUNK,
-            {"chunk": _text(text, "text"), "message_id": self._message_id},
-        )
+        frame = self._frame
+        data = {"chunk": _text(text, "text"), "message_id": self._message_id}
+        if frame.is_closed:
+            await frame.emit(_CHUNK, data)
+        else:
+            # For every token, a call less.
+            await frame.run.log.emit(_CHUNK, data, frame.agent)
 
     async def _complete(self) -> None:
         await self._frame.emit(EventType.MESSAGE_COMPLETE, self._data("stop"))
@@ -360,6 +365,8 @@ async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
 
 
 def _text(value: str, what: str) -> str:
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
     # Events hold plain text: an enum's member, say, is one that is more.

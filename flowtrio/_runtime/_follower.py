@@ -275,8 +275,8 @@ class Follower(AsyncIterator[AgentEvent]):
         if view is None:
             self._ready.extend(events)
         else:
-            seen = [view.see(event) for event in events]
-            self._ready.extend(e for e in seen if e is not None and e.seq > self._shown_after)
+            seen = view.see_all(events)
+            self._ready.extend(event for event in seen if event.seq > self._shown_after)
         if events[-1].type is EventType.DONE:
             self._is_over = True
             self._detach()

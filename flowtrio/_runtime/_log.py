@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ._model import Turn
 
 logger = logging.getLogger("flowtrio")
+_CHUNK: Final = EventType.MESSAGE_CHUNK
 
 SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
@@ -135,7 +136,7 @@ class EventLog:
         except BaseException:
             channel.give_back()
             raise
-        if type is not EventType.MESSAGE_CHUNK:
+        if type is not _CHUNK:
             self._note(event)
         return event
 
@@ -159,6 +160,8 @@ class EventLog:
         """Wait in line for a credit; False if the run is closing and none is needed any more."""
         if not self.is_closing:
             await self.channel.wait_for_credit()
+            # That was a schedule point, and another one soon would cut the reader's batches short.
+            self._until_schedule = self._schedule_every
         if not self.is_closing:
             return True
         await checkpoint_if_cancelled()

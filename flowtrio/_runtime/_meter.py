@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -13,6 +14,7 @@ from flowtrio._core._events import AgentEvent, EventType
 if TYPE_CHECKING:
     from ._run import Run
 
+_CHUNK: Final = EventType.MESSAGE_CHUNK
 _BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -33,6 +35,17 @@ class Histogram:
         """Count one."""
         self.counts[bisect_left(self.bounds, seconds)] += 1
         self.total += seconds
+
+    def add_gaps(self, times: Sequence[float]) -> None:
+        """Count what lies between each of *times* and the next; they only grow."""
+        span = times[-1] - times[0]
+        if span <= self.bounds[0]:
+            # None of them is longer: the usual case where a model is fast.
+            self.counts[0] += len(times) - 1
+            self.total += span
+        else:
+            for earlier, later in pairwise(times):
+                self.add(later - earlier)
 
 
 @attrs.define(eq=False)
@@ -72,8 +85,12 @@ class Meter:
           batch: Its next events.
 
         """
-        for event in batch:
-            if event.type is EventType.MESSAGE_CHUNK:
-                (self.gaps if has_spoken else self.first_token).add(event.timestamp - last_at)
-                has_spoken, last_at = True, event.timestamp
-        return last_at
+        times = [event.timestamp for event in batch if event.type is _CHUNK]
+        if not times:
+            return last_at
+        if has_spoken:
+            times.insert(0, last_at)
+        else:
+            self.first_token.add(times[0] - last_at)
+        self.gaps.add_gaps(times)
+        return times[-1]

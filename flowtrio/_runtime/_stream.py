@@ -207,12 +207,8 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
         """
         batch = [await self._receive()]
-        channel, view = self._run.log.channel, self._view
-        while channel.queue:
-            event = channel.take()
-            seen = event if view is None else view.see(event)
-            if seen is not None:
-                batch.append(seen)
+        events, view = self._run.log.channel.take_all(), self._view
+        batch += events if view is None else view.see_all(events)
         return batch
 
     async def aclose(self) -> None:

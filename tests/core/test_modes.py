@@ -184,3 +184,12 @@ def test_a_view_gives_nothing_for_what_its_mode_hides() -> None:
     assert View(StreamMode.VALUES).see(custom) is None
     assert View(StreamMode.EVENTS).see(custom) is custom
     assert View(StreamMode.MESSAGES).visible == VISIBLE[StreamMode.MESSAGES]
+
+
+@pytest.mark.parametrize("mode", list(StreamMode))
+def test_to_see_all_is_to_see_one_after_the_other(mode: StreamMode) -> None:
+    events = [
+        AgentEvent(type, data, seq, "r", "root", 0.0) for seq, (type, data) in enumerate(FACTS)
+    ]
+
+    assert list(View(mode).see_all(events)) == list(project(mode, events))
