@@ -7,6 +7,7 @@ operators find it in the log, with its traceback.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,6 +19,9 @@ _DESCRIBED = re.compile(r"([^\W\d]\w*)(?:: .*)?", re.DOTALL)
 
 _ERROR = "error: "
 """How a conversation tells the model that a call failed."""
+
+_TELLING = frozenset({EventType.ERROR, EventType.TOOL_CALL_END, EventType.AGENT_END})
+"""The events that tell of exceptions."""
 
 _OURS = frozenset({"tool", "agent", "store", "internal"})
 """Sources whose texts were written by the application or by a library below it."""
@@ -36,6 +40,11 @@ def conceal(event: AgentEvent) -> AgentEvent:
         case _:
             return event
     return event if concealed is data else msgspec.structs.replace(event, data=concealed)
+
+
+def conceal_all(events: Sequence[AgentEvent]) -> list[AgentEvent]:
+    """Give *events* as remote readers may see them."""
+    return [conceal(event) if event.type in _TELLING else event for event in events]
 
 
 def conceal_message(message: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
 
 from ._access import Refused
-from ._conceal import conceal
+from ._conceal import conceal_all
 
 if TYPE_CHECKING:
     from flowtrio._core._events import AgentEvent
@@ -229,14 +229,15 @@ class Hosting:
             self._readers -= 1
             self._idle.set()
 
-    def show(self, batch: Sequence[AgentEvent], view: View, after: int) -> list[AgentEvent]:
+    def show(self, batch: Sequence[AgentEvent], view: View, after: int) -> Sequence[AgentEvent]:
         """What a remote reader of *view*, who has seen the events up to *after*, gets of a batch.
 
         The view is fed all the same: states are folded from the first event on.
         """
-        shown = batch if self.debug else [conceal(event) for event in batch]
-        seen = [view.see(event) for event in shown]
-        return [event for event in seen if event is not None and event.seq > after]
+        shown = view.see_all(batch if self.debug else conceal_all(batch))
+        if shown and shown[0].seq <= after:
+            shown = [event for event in shown if event.seq > after]
+        return shown
 
     # What goes wrong
 

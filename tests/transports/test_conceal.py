@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowtrio import AgentEvent, EventType
-from flowtrio.transports._conceal import conceal, conceal_message
+from flowtrio.transports._conceal import conceal, conceal_all, conceal_message
 
 T = EventType
 
@@ -79,3 +79,11 @@ def test_the_rest_of_a_conversation_is_left_as_it_is(role: str, content: str | N
 )
 def test_the_rest_is_left_as_it_is(shown: AgentEvent) -> None:
     assert conceal(shown) is shown
+
+
+def test_several_events_are_concealed_one_by_one() -> None:
+    chunk = event(T.MESSAGE_CHUNK, chunk="ValueError: said", message_id="m1")
+    end = event(T.AGENT_END, error="ValueError: canary", outcome="error")
+
+    assert conceal_all([chunk, end, chunk]) == [chunk, conceal(end), chunk]
+    assert "canary" not in str(conceal_all([end]))
