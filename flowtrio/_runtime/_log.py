@@ -209,9 +209,9 @@ class EventLog:
         data, agent = event.data, event.agent
         match event.type:
             case EventType.TOOL_CALL_START:
-                self._opened_at[data["call_id"]] = self.now()
+                self._opened_at[data["call_id"]] = self._clock.current_time()
             case EventType.AGENT_START:
-                self._opened_at[agent] = self.now()
+                self._opened_at[agent] = self._clock.current_time()
             case EventType.MESSAGE_COMPLETE:
                 self._forget(data["message_id"])
                 self.turns.pop(data["message_id"], None)
