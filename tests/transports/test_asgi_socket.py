@@ -56,6 +56,24 @@ async def test_a_client_that_takes_something_too_late_is_told(autojump_clock: An
     assert sent[-1]["code"] == 1013
 
 
+async def test_a_client_that_leaves_in_the_midst_of_a_send_is_told_nothing() -> None:
+    app = create_app(Orchestrator(agents=[talk]))
+
+    async def take(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            with trio.CancelScope(shield=True):
+                await trio.testing.wait_all_tasks_blocked()
+
+    told = [
+        CONNECT,
+        {"type": "websocket.receive", "text": "hi"},
+        {"type": "websocket.disconnect", "code": 1001},
+    ]
+    sent = await exchange(app, "/chat", kind="websocket", told=told, take=take)
+
+    assert [message["type"] for message in sent] == ["websocket.accept", "websocket.send"]
+
+
 async def test_a_goodbye_is_whole_though_the_server_says_in_its_midst_that_all_is_over() -> None:
     """As Hypercorn does: what it does behind that, such as closing the connection, is not cut."""
     app = create_app(Orchestrator(agents=[talk]))
