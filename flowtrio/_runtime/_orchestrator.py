@@ -280,6 +280,13 @@ class Orchestrator:
             patience,
         )
 
+    async def _forget(self, tenant_id: str, session_id: str) -> None:
+        """Delete a conversation and its logs; what is under way in it would bring it back."""
+        await self._sessions.clear(tenant_id, session_id, "its conversation was deleted")
+        await self._recorder.wait_session_over(tenant_id, session_id)
+        await self.conversations.delete(tenant_id, session_id)
+        await self.store.delete(tenant_id, session_id=session_id)
+
     if not TYPE_CHECKING:
 
         def __enter__(self) -> None:

@@ -320,6 +320,14 @@ class Recorder:
         for hosted in list(self.runs.values()):
             hosted.stream._fail(code, source, error)
 
+    async def wait_session_over(self, tenant_id: str, session_id: str) -> None:
+        """Wait until no run of a conversation has anything left to store."""
+        for hosted in list(self.runs.values()):
+            header = hosted.header
+            if (header.tenant_id, header.session_id) == (tenant_id, session_id):
+                while not hosted.is_over:
+                    await hosted.news.park()
+
     async def wait_idle(self) -> None:
         """Wait until no run is hosted here."""
         while self.runs:

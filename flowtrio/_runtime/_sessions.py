@@ -95,6 +95,15 @@ class Sessions:
                 code="session_busy",
             )
 
+    async def clear(self, tenant_id: str, session_id: str, reason: str) -> None:
+        """Cancel a conversation's runs, also those that come meanwhile; wait for their DONE."""
+        while line := self._lines.get((tenant_id, session_id)):
+            runs = [place.run for place in line]
+            for run in runs:
+                run.cancel(reason)
+            for run in runs:
+                await run.wait_done()
+
     def _leave(self, key: tuple[str, str], run: Run) -> None:
         line = self._lines[key]
         line.remove(next(place for place in line if place.run is run))

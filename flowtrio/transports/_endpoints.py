@@ -104,8 +104,7 @@ class Endpoints:
         if exchange.method == "DELETE":
             self.door.check_site(exchange.request)
             with asking_the_store():
-                await orchestrator.conversations.delete(tenant_id, session_id)
-                await orchestrator.store.delete(tenant_id, session_id=session_id)
+                await orchestrator._forget(tenant_id, session_id)
             return await exchange.answer(204)
         with asking_the_store():
             messages = await orchestrator.conversations.load(tenant_id, session_id)

@@ -165,6 +165,31 @@ async def test_conversations_can_be_read_and_forgotten() -> None:
     assert after == {"session_id": "s 1", "messages": [], "runs": []}
 
 
+async def test_what_is_under_way_in_a_forgotten_conversation_is_cancelled() -> None:
+    async def agent(ctx: RunContext, message: str) -> None:
+        await trio.sleep_forever()
+
+    told: dict[str, Any] = {}
+
+    async with site(agent) as s, trio.open_nursery() as nursery:
+
+        async def ask(run_id: str) -> None:
+            body = {"message": "hello", "session_id": "s", "run_id": run_id}
+            told[run_id] = await s.follow("POST", "/chat/stream", json=body)
+
+        nursery.start_soon(ask, "first")
+        nursery.start_soon(ask, "in-line")
+        while len((await s.http.get("/sessions/s")).json()["runs"]) < 2:
+            await trio.sleep(0.01)
+        gone = await s.http.delete("/sessions/s")
+        after = (await s.http.get("/sessions/s")).json()
+
+    assert gone.status_code == 204
+    assert after == {"session_id": "s", "messages": [], "runs": []}
+    ends = [events[-1]["data"]["status"] for events, _ in told.values()]
+    assert ends == ["cancelled"] * 2
+
+
 @pytest.mark.parametrize("debug", [False, True])
 async def test_conversations_do_not_tell_what_a_tool_raised(debug: bool) -> None:
     @tool
