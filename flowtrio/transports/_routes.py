@@ -29,13 +29,9 @@ class Routes:
 
     _hosting: Hosting
     _door: Door
+    _endpoints: Endpoints
     _page_headers: dict[str, str]
     _page: Any = attrs.field(factory=read_page, init=False)
-    _endpoints: Endpoints = attrs.field(init=False)
-
-    @_endpoints.default
-    def _make_endpoints(self) -> Endpoints:
-        return Endpoints(self._hosting, self._door)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; a client that leaves meanwhile is no error."""

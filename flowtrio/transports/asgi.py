@@ -28,6 +28,7 @@ from flowtrio._core._limits import ServerLimits
 from ._access import Access, Refused
 from ._asgi_socket import serve_socket
 from ._door import Door
+from ._endpoints import Endpoints
 from ._exchange import Receive, Scope, Send, path_below, read_request
 from ._hosting import Hosting
 from ._page import page_headers
@@ -84,7 +85,8 @@ def create_app(
     limits = ServerLimits() if limits is None else limits
     hosting = Hosting(orchestrator, limits, debug, resume_window)
     door = Door(access, insecure)
-    return App(hosting, door, drain, Routes(hosting, door, page_headers(sockets)))
+    routes = Routes(hosting, door, Endpoints(hosting, door), page_headers(sockets))
+    return App(hosting, door, drain, routes)
 
 
 @attrs.define(eq=False)
