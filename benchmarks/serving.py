@@ -50,6 +50,12 @@ async def talk(ctx: RunContext, message: str) -> None:
             await out.write(TEXT)
 
 
+async def talk_to_all(ctx: RunContext, message: str) -> None:
+    """Wait until all who want to listen are there, then talk."""
+    await ctx.ask("Are all there?")
+    await talk(ctx, message)
+
+
 async def answer_bare(request: trio_websocket.WebSocketRequest) -> None:
     """Answer each message by as many frames."""
     connection = await request.accept()
@@ -75,7 +81,7 @@ async def serve(kind: str, model_url: str) -> None:
                 client = OpenAIClient(api_key="none", model="m", base_url=model_url)
                 orchestrator = Orchestrator(llm_client=client, store=MemoryStore())
             else:
-                orchestrator = Orchestrator(agents=[talk])
+                orchestrator = Orchestrator(agents=[talk_to_all if kind == "shared" else talk])
             serving = partial(serve_websocket, orchestrator, "127.0.0.1", 0, limits=limits)
             listeners = await nursery.start(serving)
             port = listeners[0].socket.getsockname()[1]
@@ -162,8 +168,50 @@ async def measure_events(running: Server, protocols: list[str], connections: int
     return spent / (connections * EVENTS)
 
 
+async def follow_shared(
+    running: Server, protocol: str, place: dict[str, Any], *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Follow the run from behind its question to its end."""
+    async with trio_websocket.open_websocket_url(
+        running.url, subprotocols=[protocol]
+    ) as connection:
+        resume = {"type": "resume", "run_id": place["run_id"], "after": place["seq"]}
+        await connection.send_message(json.dumps(resume))
+        assert '"accepted"' in await connection.get_message()
+        task_status.started()
+        while '"type":"done"' not in await connection.get_message():
+            pass
+
+
+async def measure_shared(running: Server, protocol: str, connections: int) -> float:
+    """CPU seconds of the server for each event of one run that all connections follow."""
+    async with trio_websocket.open_websocket_url(
+        running.url, subprotocols=["flowtrio.v1"]
+    ) as starter:
+        await starter.send_message("go")
+        question: dict[str, Any] = {}
+        while question.get("type") != "input_required":
+            question = json.loads(await starter.get_message())
+        async with trio.open_nursery() as nursery:
+            for _ in range(connections):
+                await nursery.start(partial(follow_shared, running, protocol, question))
+            before = running.ask()["cpu"]
+            answer = {"type": "answer", "run_id": question["run_id"], "text": "yes"}
+            answer["request_id"] = question["data"]["request_id"]
+            await starter.send_message(json.dumps(answer))
+            seen: dict[str, Any] = {}
+            while seen.get("type") != "done":
+                seen = json.loads(await starter.get_message())
+        spent = float(running.ask()["cpu"] - before)
+    return spent / (connections + 1) / (seen["seq"] - question["seq"])
+
+
 def event_rows(connections: int, rounds: int) -> list[Row]:
-    """CPU time of the server for each event."""
+    """CPU time of the server for each event.
+
+    Those of a run for each connection, which has to be made too, and those of one run that all
+    connections follow: what the connection costs by itself.
+    """
     sides: dict[str, tuple[str, list[str]]] = {
         "bare": ("bare", []),
         "frames": ("ours", []),
@@ -171,15 +219,21 @@ def event_rows(connections: int, rounds: int) -> list[Row]:
         "batch": ("ours", ["flowtrio.batch.v1"]),
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    with server("bare") as bare, server("ours") as ours:
+    shared = {"shared frames": "flowtrio.v1", "shared batch": "flowtrio.batch.v1"}
+    taken |= {name: [] for name in shared}
+    with server("bare") as bare, server("ours") as ours, server("shared") as of_all:
         servers = {"bare": bare, "ours": ours}
         for number in range(rounds + 1):
             for name, (kind, protocols) in sides.items():
                 spent = trio.run(measure_events, servers[kind], protocols, connections)
                 if number:
                     taken[name].append(spent)
+            for name, protocol in shared.items():
+                spent = trio.run(measure_shared, of_all, protocol, connections)
+                if number:
+                    taken[name].append(spent)
     theirs = taken.pop("bare")
-    targets = {"frames": EVENT_TARGET, "hosted frames": EVENT_TARGET, "batch": BATCH_TARGET}
+    targets = {name: BATCH_TARGET if "batch" in name else EVENT_TARGET for name in taken}
     return [
         Row(
             subject=f"event to {connections} clients, {name} / bare send_message",
