@@ -85,6 +85,8 @@ class Routes:
     async def _answer(self, exchange: Exchange, tenant_id: str) -> None:
         endpoints = self._endpoints
         match exchange.request.path.split("/")[1:], exchange.method:
+            case ["sessions" | "runs", "", *_], _:
+                raise Refused(404, "there is nothing without a name")
             case ["chat", "stream"], "GET" | "POST":
                 await endpoints.chat(exchange, tenant_id)
             case ["runs", run_id, "events"], "GET":

@@ -45,6 +45,21 @@ async def test_the_page_and_its_files_come_under_a_strict_policy() -> None:
     assert head.headers["content-length"] == str(len(script.content))
 
 
+async def test_there_is_nothing_without_a_name() -> None:
+    async with site() as s:
+        found = [
+            (await s.http.request(method, path)).status_code
+            for method, path in (
+                ("GET", "/sessions/"),
+                ("DELETE", "/sessions/"),
+                ("GET", "/runs//events"),
+                ("POST", "/runs//cancel"),
+            )
+        ]
+
+    assert found == [404] * 4
+
+
 async def test_where_it_is_mounted_the_page_is_below_a_slash() -> None:
     app = create_app(Orchestrator(agents=[talk]))
     [start, _] = await exchange(app, "/base/agents", root_path="/base/agents")
