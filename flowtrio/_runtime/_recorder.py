@@ -241,20 +241,14 @@ class Recorder:
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
     """The runs that are hosted here now."""
-    _append_nowait: AppendNowait | None = attrs.field(init=False)
+    _append_nowait: AppendNowait | None = attrs.field(
+        default=attrs.Factory(lambda self: _find_append_nowait(self.store), takes_self=True),
+        init=False,
+    )
     """How to append where that never waits, and so can neither be cancelled nor take too long."""
     _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
     """Runs that have ended and whose log the store did not take, for those who ask for it."""
     _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-
-    @_append_nowait.default
-    def _find_append_nowait(self) -> AppendNowait | None:
-        for kind in type(self.store).__mro__:
-            # A class that has only `append` of its own means that one.
-            if "append_nowait" in vars(kind) or "append" in vars(kind):
-                found = vars(kind).get("append_nowait")
-                return None if found is None else found.__get__(self.store)
-        return None
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
@@ -435,3 +429,12 @@ class Recorder:
         self._cut[hosted.key] = hosted
         if len(self._cut) > _MOST_CUT:
             self._cut.popitem(last=False)
+
+
+def _find_append_nowait(store: EventStore) -> AppendNowait | None:
+    for kind in type(store).__mro__:
+        # A class that has only `append` of its own means that one.
+        if "append_nowait" in vars(kind) or "append" in vars(kind):
+            found = vars(kind).get("append_nowait")
+            return None if found is None else found.__get__(store)
+    return None
