@@ -45,7 +45,7 @@ class View:
     __slots__ = ("_is_whole", "_snapshot", "visible")
 
     def __init__(self, mode: StreamMode) -> None:
-        self.visible = VISIBLE[mode]
+        self.visible: frozenset[EventType] = VISIBLE[mode]
         """The types this view shows."""
         self._is_whole = mode is StreamMode.EVENTS
         self._snapshot = Snapshot() if mode is StreamMode.VALUES else None
