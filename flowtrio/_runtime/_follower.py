@@ -175,7 +175,7 @@ class Follower(AsyncIterator[AgentEvent]):
         hosted = self._recorder.find(*self._key)
         if hosted is not None:
             await hosted.has_begun.wait()
-            if hosted.is_void:
+            if hosted.is_void or hosted.has_never_begun:
                 hosted = None
         await self._check(hosted)
         if hosted is not None and not self._is_over:
@@ -298,7 +298,7 @@ class Follower(AsyncIterator[AgentEvent]):
         hosted.note(seat)
         while hosted.last == seat.seq:
             if hosted.is_over:
-                raise trio.EndOfChannel
+                raise self._cut_short()
             await hosted.news.park()
         events = hosted.take(seat) or await self._read_store()
         hosted.fetched(seat, events[-1].seq)
@@ -319,13 +319,17 @@ class Follower(AsyncIterator[AgentEvent]):
                 raise trio.EndOfChannel
             if header.owner == self._recorder.owner:
                 # It was ours, is over, and the store has not got its end.
-                raise ReplayGap(
-                    f"the log of run {run_id!r} was cut short after seq {self._seat.seq}",
-                    run_id=run_id,
-                    after=self._seat.seq,
-                    oldest=None,
-                )
+                raise self._cut_short()
             await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
+
+    def _cut_short(self) -> ReplayGap:
+        """Tell of a log without an end; with its DONE seen, nobody reads on."""
+        return ReplayGap(
+            f"the log of run {self.run_id!r} was cut short after seq {self._seat.seq}",
+            run_id=self.run_id,
+            after=self._seat.seq,
+            oldest=None,
+        )
 
     async def _read_store(self) -> Sequence[AgentEvent]:
         tenant_id, run_id = self._key

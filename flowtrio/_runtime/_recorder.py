@@ -125,6 +125,11 @@ class HostedRun:
         return bool(self.recent) and self.recent[-1].type is EventType.DONE
 
     @property
+    def has_never_begun(self) -> bool:
+        """Whether its host was cancelled before there was a log."""
+        return self.is_over and self.last < 0
+
+    @property
     def seats(self) -> int:
         """How many followers are attached."""
         return len(self._seats) - len(self._kept)
@@ -278,7 +283,7 @@ class Recorder:
         hosted.attach(seat)
         try:
             await hosted.has_begun.wait()
-            if hosted.is_over and hosted.last < 0 and not hosted.is_void:
+            if hosted.has_never_begun and not hosted.is_void:
                 raise trio.ClosedResourceError(
                     f"can't start run {info.run_id!r}: its host was cancelled"
                 )

@@ -287,7 +287,8 @@ class Server:
     async def _write(self, framing: Framing, session: Session, scope: trio.CancelScope) -> None:
         """Send what the session says; the only task that does."""
         try:
-            async for item in session.outgoing:
+            while True:
+                item = await session.outgoing.receive()
                 if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
                     return await framing.close(item.code, item.reason)

@@ -98,6 +98,59 @@ async def test_attaching_while_a_start_comes_too_late_reads_what_is_stored(
     assert logs[0] == logs[1]
 
 
+async def test_attaching_to_a_start_whose_host_is_cancelled_finds_no_run(
+    autojump_clock: Any,
+) -> None:
+    class Hanging(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            await trio.sleep_forever()
+            raise AssertionError("not reached")
+
+    async def start() -> None:
+        with pytest.raises(trio.ClosedResourceError):
+            await orchestrator.start("1", run_id="r")
+
+    async def follow() -> None:
+        with pytest.raises(LookupError, match="no run 'r' is known"):
+            await read(orchestrator, "r")
+        told.append("r")
+
+    told: list[str] = []
+    orchestrator = Orchestrator(agents=[talks], store=Hanging())
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as host:
+            async with orchestrator:
+                nursery.start_soon(start)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(follow)
+                await trio.testing.wait_all_tasks_blocked()
+                host.cancel()
+
+    assert told == ["r"]
+
+
+async def test_a_reader_never_takes_a_log_without_its_end_for_a_whole_one(
+    autojump_clock: Any,
+) -> None:
+    async def waits(ctx: RunContext, message: str) -> None:
+        await trio.sleep(10)
+
+    async def follow() -> None:
+        with pytest.raises(ReplayGap, match="cut short after seq 1"):
+            await read(orchestrator, "r")
+        told.append("r")
+
+    told: list[str] = []
+    async with Orchestrator(agents=[waits]) as orchestrator, trio.open_nursery() as nursery:
+        await orchestrator.start("1", run_id="r")
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        [hosted] = orchestrator._recorder.runs.values()
+        hosted.end()
+
+    assert told == ["r"]
+
+
 class Forgetting(MemoryStore):
     """A store that takes nothing behind a run's first events."""
 
