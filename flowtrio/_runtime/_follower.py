@@ -315,10 +315,10 @@ class Follower(AsyncIterator[AgentEvent]):
             if header is None:
                 raise LookupError(f"no run {run_id!r} is known any more")
             self._header = header
-            if header.ended_at is not None:
-                raise trio.EndOfChannel
-            if header.owner == self._recorder.owner:
-                # It was ours, is over, and the store has not got its end.
+            if header.ended_at is not None or header.owner == self._recorder.owner:
+                # It is over. Its end came while we asked, or is not in the store.
+                if events := await self._read_store():
+                    return events
                 raise self._cut_short()
             await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
 

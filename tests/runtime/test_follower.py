@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import attrs
@@ -149,6 +150,40 @@ async def test_a_reader_never_takes_a_log_without_its_end_for_a_whole_one(
         hosted.end()
 
     assert told == ["r"]
+
+
+@pytest.mark.parametrize("is_stored", [True, False])
+async def test_a_run_elsewhere_that_ends_while_its_reader_asks_is_read_to_its_end(
+    autojump_clock: Any, is_stored: bool
+) -> None:
+    """Its last events come behind the read that found nothing, and before its header is read."""
+
+    class Late(MemoryStore):
+        async def header(self, tenant_id: str, run_id: str) -> Any:
+            header = await super().header(tenant_id, run_id)
+            if header is None or seen != [0, 1]:
+                return header
+            if not is_stored:
+                return attrs.evolve(header, ended_at=1.0)
+            may_end.set()
+            await here._recorder.wait_idle()
+            return await super().header(tenant_id, run_id)
+
+    async def waits(ctx: RunContext, message: str) -> None:
+        await may_end.wait()
+
+    seen: list[int] = []
+    may_end, store = trio.Event(), Late()
+    elsewhere = Orchestrator(agents=[waits], store=store)
+    async with Orchestrator(agents=[waits], store=store) as here:
+        await here.start("1", run_id="r")
+        async with elsewhere, elsewhere.attach("r") as follower:
+            with contextlib.nullcontext() if is_stored else pytest.raises(ReplayGap, match="cut"):
+                async for event in follower:
+                    seen.append(event.seq)
+        log = await read(here, "r") if is_stored else []
+
+    assert seen == ([event.seq for event in log] if is_stored else [0, 1])
 
 
 class Forgetting(MemoryStore):
