@@ -88,11 +88,5 @@ def project(mode: StreamMode | str, events: Iterable[AgentEvent]) -> Iterator[Ag
       ValueError: *mode* is not one of the modes.
 
     """
-    return _see_all(View(StreamMode(mode)), events)
-
-
-def _see_all(view: View, events: Iterable[AgentEvent]) -> Iterator[AgentEvent]:
-    for event in events:
-        seen = view.see(event)
-        if seen is not None:
-            yield seen
+    view = View(StreamMode(mode))
+    return (seen for event in events if (seen := view.see(event)) is not None)

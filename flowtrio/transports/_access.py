@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import inspect
 import ipaddress
+import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,6 +13,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from flowtrio.abc import Authenticate, Request
+
+logger: logging.Logger = logging.getLogger("flowtrio")
 
 TOKEN_PROTOCOL: Final = "flowtrio.token."
 """A browser's WebSocket can send no headers: it offers this subprotocol, its token appended."""
@@ -98,6 +101,21 @@ class Access:
         if self.tokens and not self._is_known(token_of(request)):
             raise Refused(401, "a token is needed, and the one given is missing or wrong")
         return DEFAULT_TENANT
+
+    async def let_in(self, request: Request, *, is_tls: bool) -> str:
+        """Do what `admit` does; an ``authenticate`` that fails is told to the operators.
+
+        Raises:
+          Refused: it is not let in, or nobody can tell: 500.
+
+        """
+        try:
+            return await self.admit(request, is_tls=is_tls)
+        except Refused:
+            raise
+        except Exception:
+            logger.exception("authenticate failed")
+            raise Refused(500, "the server could not tell who you are") from None
 
     def _check_host(self, request: Request) -> None:
         host = _host_name(request.headers.get("host", ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Final
 
 import attrs
@@ -11,8 +10,6 @@ from flowtrio.abc import Request
 
 from ._access import Access, Refused, is_loopback_host
 from ._exchange import Exchange, Scope
-
-logger: logging.Logger = logging.getLogger("flowtrio")
 
 _PREFLIGHT: Final = {
     "access-control-allow-methods": "GET, POST, DELETE",
@@ -46,13 +43,7 @@ class Door:
         if not (is_loopback or self.has_keys or self._is_insecure):
             raise Refused(403, "this address is open to others: expected token=... or authenticate")
         access = attrs.evolve(self._access, is_loopback=server is not None and is_loopback)
-        try:
-            return await access.admit(request, is_tls=scope.get("scheme") in ("https", "wss"))
-        except Refused:
-            raise
-        except Exception:
-            logger.exception("authenticate failed")
-            raise Refused(500, "the server could not tell who you are") from None
+        return await access.let_in(request, is_tls=scope.get("scheme") in ("https", "wss"))
 
     def check_site(self, request: Request) -> None:
         """Refuse what another origin's page makes a browser send: an image's address starts no run.

@@ -237,13 +237,7 @@ class Server:
         most = self.limits.connections
         if self.hosting.is_draining or max(self._count - 1, self.hosting.connections) >= most:
             raise Refused(503, "no more connections at the moment")
-        try:
-            return await self.access.admit(head.request, is_tls=self.ssl_context is not None)
-        except Refused:
-            raise
-        except Exception:
-            logger.exception("authenticate failed")
-            raise Refused(500, "the server could not tell who you are") from None
+        return await self.access.let_in(head.request, is_tls=self.ssl_context is not None)
 
     async def _upgrade(self, stream: trio.abc.Stream, head: Head, tenant_id: str) -> None:
         subprotocol = choose_subprotocol(subprotocols_of(head.request.headers))
