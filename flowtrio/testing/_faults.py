@@ -87,7 +87,8 @@ class Striker(trio.abc.Instrument):
 class ToolFaults:
     """Strikes the tools of one run."""
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], striker: Striker) -> None:
+        self._striker = striker
         self._faults: dict[int, list[Fault]] = {}
         for fault in faults:
             if fault.kind in OF_TOOLS:
@@ -107,6 +108,9 @@ class ToolFaults:
                 await trio.sleep(fault.seconds)
         struck = _Struck([fault for fault in faults if fault.kind != "delay"], cancel)
         struck.strike()
+        # At later places the task is about to wait, and Trio does not know that yet: so the control
+        # is called before the next step of any task, as somebody else's would be.
+        struck.cancel = lambda: self._striker.strike_at(self._striker.steps + 1, cancel)
         if struck.error is not None:
             raise struck.error
         return await _driven(fn(), struck)
@@ -117,7 +121,7 @@ class _Struck:
 
     def __init__(self, faults: list[Fault], cancel: Callable[[], object]) -> None:
         self._faults = faults
-        self._cancel = cancel
+        self.cancel = cancel
         self._waits = 0
         self.error: SimulatedFailure | None = None
 
@@ -125,7 +129,7 @@ class _Struck:
         for fault in self._faults:
             if fault.at == self._waits:
                 if fault.kind == "cancel_tool":
-                    self._cancel()
+                    self.cancel()
                 else:
                     self.error = SimulatedFailure(f"drawn for wait {fault.at}")
         self._waits += 1

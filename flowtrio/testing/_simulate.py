@@ -129,7 +129,7 @@ class _World:
         self.refused: list[str] = []
         """What of the real world was asked for."""
         self._model = model
-        self._tool_faults = ToolFaults(case.faults)
+        self._tool_faults = ToolFaults(case.faults, self.striker)
         self._numbers = itertools.count()
 
     def wall_clock(self) -> float:
@@ -156,7 +156,7 @@ class _World:
         """Look at the run between two steps of the scheduler."""
         assert self.stream is not None
         log = self.stream._run.log
-        self.most_undelivered = max(self.most_undelivered, len(log.channel.queue))
+        self.most_undelivered = max(self.most_undelivered, log.channel.undelivered)
         if log.is_closing and self.closed_at is None:
             self.closed_at = trio.current_time()
 
