@@ -14,6 +14,8 @@ _MAX_DEPTH = 64
 _MAX_BITS = 8192
 """Size of an integer: readers refuse to turn thousands of digits into one."""
 
+_CONTAINERS = frozenset((dict, list))
+
 
 def clean_text(text: str) -> str:
     """Replace lone surrogates, which UTF-8 cannot carry, by U+FFFD."""
@@ -55,6 +57,22 @@ def check_json(value: Any, what: str) -> Any:
         if str(exc).startswith(what):
             raise
         raise TypeError(f"{what}: {exc}") from None
+
+
+def copy_json(value: Any) -> Any:
+    """Copy plain JSON, such as `check_json` gave, all the way down; checks nothing."""
+    kind = type(value)
+    if kind is dict:
+        # Most values are flat: a copy of the dict, in which containers are replaced, is the fastest
+        # (0.5 us for four keys; a comprehension that calls this for each item takes 1.2).
+        copied = value.copy()
+        for key, item in value.items():
+            if type(item) in _CONTAINERS:
+                copied[key] = copy_json(item)
+        return copied
+    if kind is list:
+        return [copy_json(item) if type(item) in _CONTAINERS else item for item in value]
+    return value
 
 
 def _copy(value: Any, path: str, depth: int) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import decimal
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtrio._core._values import check_json, clean_text
+from flowtrio._core._values import check_json, clean_text, copy_json
 
 PROPERTY: Final = settings(
     max_examples=300, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
@@ -313,3 +314,38 @@ def test_a_coroutine_is_told_as_a_forgotten_await() -> None:
 
     with pytest.raises(TypeError, match="got a coroutine that lacks its 'await'"):
         check_json(late(), "result")
+
+
+# A copy of what was checked
+
+
+def containers(value: Any) -> list[int]:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    own = [id(value)] if isinstance(value, dict | list) else []
+    return own + [found for item in inner for found in containers(item)]
+
+
+def check_copying(copying: Callable[[Any], Any]) -> None:
+    @PROPERTY
+    @given(VALUES.filter(is_fit))
+    def agree(value: Any) -> None:
+        plain = check_json(value, "value")
+        copied = copying(plain)
+
+        assert is_plain(copied)
+        assert copied == plain
+        assert not set(containers(plain)) & set(containers(copied))
+
+    agree()
+
+
+def test_a_copy_of_plain_json_is_equal_and_shares_nothing_that_can_change() -> None:
+    check_copying(copy_json)
+
+
+@pytest.mark.parametrize(
+    "wrong", [lambda value: value, copy.copy, lambda value: copy_json([value])[0:1]]
+)
+def test_a_copy_that_shares_or_adds_something_is_found_out(wrong: Callable[[Any], Any]) -> None:
+    with pytest.raises(AssertionError):
+        check_copying(wrong)
