@@ -43,7 +43,7 @@ LAYERS = {
     "_core": _layer(),
     "wire": _layer("_core"),
     "abc": _layer("_core", libraries=("trio",)),
-    "_runtime": _layer("_core", "abc", libraries=("trio",)),
+    "_runtime": _layer("_core", "abc", libraries=("trio", "outcome")),
     "clients": _layer("_core", "wire", "abc", libraries=("trio", "httpx", "httpx2")),
     "stores": _layer("_core", "wire", "abc", libraries=("trio",)),
     "transports": _layer(

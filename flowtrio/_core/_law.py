@@ -216,6 +216,12 @@ class Law:
             self._refuse("a message", "the run is not live", "L2")
         self._open_message("a message", message_id, agent)
 
+    def abandon(self) -> None:
+        """Forget all that is open, unclosed: the last resort of one who cannot close it."""
+        for brackets in (self._calls, self._agents, self._questions, self._messages):
+            brackets.clear()
+        self._asked = 0
+
     # The one way in
 
     def step(self, type: EventType, data: dict[str, Any], agent: str) -> None:

@@ -21,7 +21,6 @@ import inspect
 import logging
 import math
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -32,23 +31,22 @@ from trio.lowlevel import RunVar, checkpoint
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
+from flowtrio._core._values import copy_json
 
 from ._frame import Frame, FrameTimer
-from ._pending import Pending
-from ._places import Places
+from ._pending import Approved, Denied, Pending
+from ._places import Places, give_back, take
+from ._telling import tell
 from ._tools import Tool, encode_result
 
 if TYPE_CHECKING:
     from ._run import Run
-
-logger = logging.getLogger("flowtrio")
 
 THREADS = 40
 """Plain functions that run at once in worker threads, in one Trio loop."""
 
 _threads: RunVar[trio.CapacityLimiter] = RunVar("flowtrio_threads")
 _tool_places: RunVar[WeakKeyDictionary[Tool[..., Any], Places]] = RunVar("flowtrio_tool_places")
-_NO_LIMIT: AbstractAsyncContextManager[None] = nullcontext()
 
 
 @attrs.frozen
@@ -82,17 +80,17 @@ class ActiveCall:
         self.message_id = message_id
         self.scope = trio.CancelScope()
         self.ended: dict[str, Any] | None = None
-        """The data of its END, once that is decided."""
+        """What its END tells, once that is decided."""
         self.end: CallEnd | None = None
         """The same for whoever made the call."""
-        self._is_recorded = False
+        self.pending: Pending | None = None
+        """While a person is asked."""
         self._was_asked = False
         """Whether a person was asked: then the run's status moves with this call."""
 
     def __enter__(self) -> None:
         """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
-        self.run.calls[self.call_id] = self
-        self.owner.own(self.call_id)
+        self.run.log.open(self.call_id, self)
         self.scope.__enter__()
 
     def __exit__(
@@ -113,72 +111,83 @@ class ActiveCall:
         return is_caught
 
     def _leave(self) -> None:
-        if self.ended is not None and not self._is_recorded:
-            self.run.log.record(EventType.TOOL_CALL_END, self.ended, self.owner.agent)
-            self.run.log.set_status_nowait()
+        log = self.run.log
         self.frame.leave()
-        self.run.calls.pop(self.call_id, None)
-        self.run.log.owners.pop(self.call_id, None)
+        # Its END may be decided and not recorded: the wait for the reader was cut short.
+        if log.opened.get(self.call_id) is self:
+            log.close((self.call_id,))
+            log.forget(self.call_id)
 
     async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
         """Run *tool* on decoded JSON *arguments*."""
         with self:
-            await self._execute(tool, arguments)
-        assert self.end is not None
-        return self.end
+            # What is approved, told and executed is what they are now, whoever holds them too.
+            await self._execute(tool, copy_json(arguments))
+        return self._told()
 
     async def refuse(self, error: str) -> CallEnd:
         """End a call whose arguments are no JSON object, or whose tool does not exist."""
         with self:
             await self._finish("error", error=error)
-        assert self.end is not None
-        return self.end
+        return self._told()
 
     async def approve(self, arguments: dict[str, Any]) -> bool:
         """Ask a person; there is no tool to run."""
         with self:
-            if await self._is_approved(arguments):
-                await self._start(arguments)
+            if await self._is_approved(arguments) and await self._start(arguments):
                 await self._finish("ok", value=True, result=True)
-        return self.end is not None and self.end.outcome == "ok"
+        return self._told().outcome == "ok"
+
+    def _told(self) -> CallEnd:
+        assert self.end is not None
+        return self.end
 
     # The way through
 
     async def _execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         try:
-            keywords = tool.decode(arguments)
+            keywords = tool.decode(copy_json(arguments))
             asks = tool.needs_approval
             if callable(asks):
-                asks = asks(arguments)
+                asks = asks(copy_json(arguments))
         except Exception as exc:
             return await self._finish("error", error=describe(exc), exc=exc)
         if asks and not await self._is_approved(arguments):
             return None
-        async with self.owner.places, _places_of(tool):
-            await self._start(arguments)
-            timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
-            self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
-            try:
-                value = await self._attempt(tool, keywords)
-                result = encode_result(value, self.run.limits.result_bytes)
-            except BaseException as exc:
-                return await self._failed(tool, exc)
-            finally:
-                timer.stop()
-            await self._finish("ok", value=value, result=result)
+        places = (self.owner.places, *_places_of(tool))
+        await take(places)
+        try:
+            if await self._start(arguments):
+                await self._work(tool, arguments, keywords)
+        finally:
+            give_back(places)
 
-    async def _attempt(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+    async def _work(
+        self, tool: Tool[..., Any], arguments: dict[str, Any], keywords: dict[str, Any]
+    ) -> None:
+        timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
+        self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
+        try:
+            value = await self._attempt(tool, arguments, keywords)
+            result = encode_result(value, self.run.limits.result_bytes)
+        except BaseException as exc:
+            return await self._failed(tool, exc)
+        finally:
+            timer.stop()
+        await self._finish("ok", value=value, result=result)
+
+    async def _attempt(
+        self, tool: Tool[..., Any], arguments: dict[str, Any], keywords: dict[str, Any]
+    ) -> Any:
         for _ in range(tool.retries):
             try:
                 return await self._invoke(tool, keywords)
-            except Exception:
-                logger.warning(
-                    "tool %s failed and is tried again (%s)",
-                    self.tool_name,
-                    self._error_id,
-                    exc_info=True,
-                )
+            except Exception as exc:
+                text = "tool %s failed and is tried again (%s)"
+                tell(logging.WARNING, text, self.tool_name, self._error_id, exc=exc)
                 await checkpoint()
+            # The function may have changed those that it got.
+            keywords = tool.decode(copy_json(arguments))
         return await self._invoke(tool, keywords)
 
     async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
@@ -222,7 +231,7 @@ class ActiveCall:
             for late in errors:
                 if isinstance(late, Exception):
                     self.run.note_error(late, "tool")
-                    logger.warning("tool cleanup failed (%s)", self._error_id, exc_info=late)
+                    tell(logging.WARNING, "tool cleanup failed (%s)", self._error_id, exc=late)
                 else:
                     self.run.fail(late, "tool")
             return await checkpoint()
@@ -232,7 +241,7 @@ class ActiveCall:
             self.end_now("error", error)
             self.run.fail(first, "tool")
             return await checkpoint()
-        logger.warning("tool %s failed (%s)", self.tool_name, self._error_id, exc_info=exc)
+        tell(logging.WARNING, "tool %s failed (%s)", self.tool_name, self._error_id, exc=exc)
         await self._finish("error", error=error, exc=exc)
 
     @property
@@ -243,48 +252,61 @@ class ActiveCall:
 
     async def _is_approved(self, arguments: dict[str, Any]) -> bool:
         run, seconds = self.run, self.run.limits.approval
-        pending = run.pending[self.call_id] = Pending("approval")
+        self.pending = pending = Pending.approval()
         self._was_asked = True
         try:
-            await self.owner.emit(
+            asked = await self.owner.emit(
                 EventType.APPROVAL_REQUIRED,
                 {
                     "call_id": self.call_id,
                     "tool_name": self.tool_name,
-                    "arguments": arguments,
+                    "arguments": copy_json(arguments),
                     "deadline": None if seconds == math.inf else float(seconds),
                 },
             )
-            await run.log.set_status()
+            if asked is None:
+                return self._gone()
+            await run.log.set_status(self.owner)
             if run.is_unattended:
                 pending.abandon()
             with self.owner.waiting_for_person(), trio.move_on_after(seconds):
                 await pending.wait()
         finally:
-            del run.pending[self.call_id]
-        if pending.value is True:
-            return True
-        if pending.is_decided:
-            await self._finish("denied", error=pending.value)
-        else:
-            await self._finish("timeout", error=f"nobody answered within {seconds} s")
+            self.pending = None
+        match pending.decision:
+            case Approved():
+                return True
+            case Denied(reason):
+                await self._finish("denied", error=reason)
+            case _:
+                await self._finish("timeout", error=f"nobody answered within {seconds} s")
         return False
 
     # Events
 
-    async def _start(self, arguments: dict[str, Any]) -> None:
-        await self.owner.emit(
+    async def _start(self, arguments: dict[str, Any]) -> bool:
+        """Tell that the call runs; False if nobody can be told any more, so that it may not."""
+        event = await self.owner.emit(
             EventType.TOOL_CALL_START,
             {
                 "call_id": self.call_id,
                 "tool_name": self.tool_name,
-                "arguments": arguments,
+                "arguments": copy_json(arguments),
                 "message_id": self.message_id,
                 "provider_executed": False,
             },
         )
+        if event is None:
+            return self._gone()
         if self._was_asked:
-            await self.run.log.set_status()
+            await self.run.log.set_status(self.owner)
+        return True
+
+    def _gone(self) -> bool:
+        """Who made this call was ended, and this call with it."""
+        if self.end is None:
+            self._decide(CallEnd("cancelled"), None)
+        return False
 
     async def _finish(
         self,
@@ -298,36 +320,39 @@ class ActiveCall:
         """End in good order, waiting for the reader if need be."""
         if self.ended is not None:
             return
-        data = self._decide(CallEnd(outcome, value, error, exc), result)
+        self.frame.leave()
+        told = self._decide(CallEnd(outcome, value, error, exc), result)
         # From here on the END stands, whatever becomes of this wait: see _leave.
-        event = await self.owner.emit(EventType.TOOL_CALL_END, data)
-        self._is_recorded = event is not None
+        call = {"call_id": self.call_id, "tool_name": self.tool_name}
+        await self.owner.emit(EventType.TOOL_CALL_END, {**call, **told})
         if self._was_asked:
-            await self.run.log.set_status()
+            await self.run.log.set_status(self.owner)
 
     def end_now(self, outcome: str, error: str | None = None) -> bool:
         """End early, at once: True if that took effect."""
         if self.ended is not None or self.run.is_closing:
             return False
-        data = self._decide(CallEnd(outcome, None, error), None)
-        self._is_recorded = True
+        self._decide(CallEnd(outcome, None, error), None)
         self.frame.close()
-        self.run.log.record(EventType.TOOL_CALL_END, data, self.owner.agent)
-        self.run.log.set_status_nowait()
-        self.scope.cancel(reason=f"call {self.call_id}: {outcome}")
+        self.run.log.close((self.call_id,))
         return True
+
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        told = self.ended or self._decide(CallEnd("cancelled"), None)
+        self.frame.mark_closed()
+        self.scope.cancel(reason=f"call {self.call_id}: {told['outcome']}")
+        return told
 
     def _decide(self, end: CallEnd, result: Any) -> dict[str, Any]:
         self.end = end
-        self.ended = data = {
-            "call_id": self.call_id,
-            "tool_name": self.tool_name,
+        self.ended = told = {
             "outcome": end.outcome,
             "result": result,
             "error": end.error,
             "duration": self.run.log.seconds_since(self.call_id),
         }
-        return data
+        return told
 
     def _late(self, timeout: float) -> None:
         self.end_now("timeout", f"took longer than {timeout} s")
@@ -389,10 +414,10 @@ def _thread_limiter() -> trio.CapacityLimiter:
         return limiter
 
 
-def _places_of(tool: Tool[..., Any]) -> Places | AbstractAsyncContextManager[None]:
+def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:
     """Places for all calls of one tool in this Trio loop, where it says how many."""
     if tool.concurrency is None:
-        return _NO_LIMIT
+        return ()
     try:
         places = _tool_places.get()
     except LookupError:
@@ -400,4 +425,4 @@ def _places_of(tool: Tool[..., Any]) -> Places | AbstractAsyncContextManager[Non
         _tool_places.set(places)
     if tool not in places:
         places[tool] = Places(tool.concurrency)
-    return places[tool]
+    return (places[tool],)

@@ -1,4 +1,4 @@
-"""The ordered channel: a queue, and credits that pause whoever fills it.
+"""The ordered channel: a memory channel, and credits that pause whoever fills it.
 
 A *credit* is the right to have one undelivered event. There are ``buffer`` of them. Whoever emits
 takes one, waiting in line when none is left; the reader gives it back when it takes the event.
@@ -8,52 +8,68 @@ then goes below zero, and nobody gets a new one before the reader has worked tha
 can be opened without a credit, at most ``buffer`` events plus one closer for each open bracket are
 ever undelivered.
 
-The queue is a deque and not a `trio.MemorySendChannel`: there is one reader, the waiting is ours
-anyway, and a deque costs about a sixth less for each event.
+So the channel itself has no bound, and nobody ever waits in its ``send``: an event is stamped and
+sent in one step, which a bounded channel could not promise (a sender that is cancelled while it
+waits would leave a gap), and the end of a run is recorded whoever reads.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import math
+from typing import Protocol
 
+import outcome
 import trio
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
 from flowtrio._core._events import AgentEvent
 
 
+class Speaker(Protocol):
+    """Who emits: an agent's body or a call."""
+
+    @property
+    def agent(self) -> str:
+        """Path of the agent in whose name it speaks."""
+        ...
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was ended: what it still says is discarded."""
+        ...
+
+
 class EventChannel:
     """Events on their way from a run to its one reader."""
 
-    __slots__ = ("_buffer", "_reader", "credits", "emitters", "is_closed", "queue")
+    __slots__ = ("_buffer", "_receive", "_send", "credits", "emitters")
 
     def __init__(self, buffer: float) -> None:
         self._buffer = buffer
-        self.queue: deque[AgentEvent] = deque()
-        """Events put and not yet taken. To be read by the reader only, and taken by `take`."""
-        self._reader: Task | None = None
-        self.emitters: dict[Task, None] = {}
+        self._send, self._receive = trio.open_memory_channel[AgentEvent](math.inf)
+        self.emitters: dict[Task, Speaker] = {}
         """Who waits for a credit, in line; truthy while anybody does."""
         self.credits: float = buffer
         """Events that may be put now; below zero while closers are owed for."""
-        self.is_closed: bool = False
-        """Whether the last event was put."""
+
+    @property
+    def undelivered(self) -> int:
+        """Events put and not yet taken."""
+        return self._receive.statistics().current_buffer_used
 
     # The writers' end
 
-    async def wait_for_credit(self) -> None:
-        """Wait in line for a credit; it is taken when this returns.
-
-        After `release` it returns at once, credit or not: the caller looks at its run's state.
-        """
+    async def wait_for_credit(self, speaker: Speaker) -> bool:
+        """Wait in line for a credit; False if none is needed any more, see `release`."""
         task = current_task()
-        self.emitters[task] = None
+        self.emitters[task] = speaker
 
         def abort(_: object) -> Abort:
             del self.emitters[task]
             return Abort.SUCCEEDED
 
-        await wait_task_rescheduled(abort)
+        has_credit: bool = await wait_task_rescheduled(abort)
+        return has_credit
 
     def give_back(self, credits: int = 1) -> None:
         """Return credits: their events were taken, or refused."""
@@ -62,62 +78,54 @@ class EventChannel:
         if self.emitters and self.credits * 2 >= self._buffer:
             while self.emitters and self.credits > 0:
                 self.credits -= 1
-                self._wake_emitter()
+                self._wake(next(iter(self.emitters)), True)
 
     def put(self, event: AgentEvent) -> None:
         """Append an event and wake the reader."""
-        self.queue.append(event)
-        if self._reader is not None:
-            self._wake_reader()
+        self._send.send_nowait(event)
 
     def release(self) -> None:
-        """Wake every emitter that waits: no more credits will be given."""
-        while self.emitters:
-            self._wake_emitter()
+        """Wake those of the waiting emitters that were ended: what they would say is discarded."""
+        for task in [task for task, speaker in self.emitters.items() if speaker.is_closed]:
+            self._wake(task, False)
 
     def close(self) -> None:
         """Say that the last event was put, in the step that put it; it can still be taken."""
-        self.is_closed = True
+        self._send.close()
 
-    def _wake_emitter(self) -> None:
-        task = next(iter(self.emitters))
+    def _wake(self, task: Task, has_credit: bool) -> None:
         del self.emitters[task]
-        trio.lowlevel.reschedule(task)
+        trio.lowlevel.reschedule(task, outcome.Value(has_credit))
 
     # The reader's end
 
-    async def wait_ready(self) -> None:
-        """Wait until an event can be taken.
+    async def take(self) -> AgentEvent:
+        """Take the oldest event, waiting for one.
 
         Raises:
           trio.EndOfChannel: the last event was taken.
 
         """
-        while not self.queue:
-            if self.is_closed:
-                raise trio.EndOfChannel
-            self._reader = current_task()
-            await wait_task_rescheduled(self._abort)
+        event = await self._receive.receive()
+        self.give_back()
+        return event
 
-    def take(self) -> AgentEvent:
-        """Take the oldest event. There has to be one."""
-        event = self.queue.popleft()
+    def take_nowait(self) -> AgentEvent:
+        """Take the oldest event.
+
+        Raises:
+          trio.WouldBlock: there is none yet.
+          trio.EndOfChannel: the last event was taken.
+
+        """
+        event = self._receive.receive_nowait()
         self.give_back()
         return event
 
     def take_all(self) -> list[AgentEvent]:
         """Take all that is there."""
-        events = list(self.queue)
+        take = self._receive.receive_nowait
+        events = [take() for _ in range(self.undelivered)]
         if events:
-            self.queue.clear()
             self.give_back(len(events))
         return events
-
-    def _abort(self, _: object) -> Abort:
-        self._reader = None
-        return Abort.SUCCEEDED
-
-    def _wake_reader(self) -> None:
-        reader, self._reader = self._reader, None
-        assert reader is not None
-        trio.lowlevel.reschedule(reader)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 import trio
+from trio.lowlevel import checkpoint
 
 from flowtrio._core._chunks import Completion
 from flowtrio._core._events import EventType
@@ -18,9 +20,9 @@ from flowtrio._core._values import check_json, clean_text
 
 from ._agent import agent_name, as_awaitable, result_to_json
 from ._calls import ActiveCall
-from ._frame import Frame
+from ._frame import Envoy, Frame
 from ._model import Turn
-from ._pending import Pending
+from ._pending import Answered, Pending
 from ._tools import Tool, as_tool
 
 if TYPE_CHECKING:
@@ -85,7 +87,8 @@ class RunContext:
 
         The status itself stays as it is. The same text twice in a row is told once.
         """
-        await self._frame.run.log.set_status(_text(text, "status"))
+        frame = self._frame
+        await frame.run.log.set_status(frame, _text(text, "status"))
 
     async def progress(self, value: Any) -> None:
         """Report on the running tool call: TOOL_PROGRESS with a JSON *value*.
@@ -113,26 +116,16 @@ class RunContext:
         data = {"name": _text(name, "name"), "value": check_json(value, "value")}
         await self._frame.emit(EventType.CUSTOM, data)
 
-    @asynccontextmanager
-    async def message(self) -> AsyncIterator[MessageWriter]:
+    def message(self) -> AbstractAsyncContextManager[MessageWriter]:
         """Say something as the agent: ``async with ctx.message() as out: await out.write(text)``.
 
         The message is complete when the block is left; with ``finish_reason`` ``error`` when it is
         left by an exception, ``cancelled`` when it was cancelled.
         """
         frame = self._frame
-        run = frame.run
-        reply = self._expect_reply()
-        if not (frame.is_closed or run.is_closing):
-            run.log.law.begin_message(reply.message_id, frame.agent)
-        writer = MessageWriter._of(frame, reply.message_id)
-        with frame.bracket(reply.message_id):
-            try:
-                yield writer
-            except Exception:
-                writer._complete_now("error")
-                raise
-            await writer._complete()
+        writer = MessageWriter._of(frame, frame.run.log.new_id("m"))
+        self._expect(Reply(writer._message_id))
+        return writer
 
     async def model(
         self,
@@ -157,6 +150,7 @@ class RunContext:
 
         """
         frame = self._frame
+        await frame.check_open("ask a model")
         client = client if client is not None else frame.client
         if client is None:
             raise LocalProtocolError(
@@ -164,21 +158,22 @@ class RunContext:
             )
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
         # Running the calls, with `call`, is up to the agent: so they are none of the run's yet.
-        turn = Turn(frame, client, self._expect_reply(), writes_calls=False)
-        try:
-            completion, _ = await turn.run_turn([dict(m) for m in messages], specs, options)
-        except BaseException:
-            frame.run.close_brackets(turn.brackets())
-            raise
+        reply = Reply(frame.run.log.new_id("m"))
+        self._expect(reply)
+        turn = Turn(frame, client, reply, writes_calls=False)
+        with frame.run.visited():
+            try:
+                completion, _ = await turn.run_turn([dict(m) for m in messages], specs, options)
+            except BaseException:
+                frame.run.log.close(turn.brackets())
+                raise
         return completion
 
-    def _expect_reply(self) -> Reply:
+    def _expect(self, reply: Reply) -> None:
         frame = self._frame
-        reply = Reply(frame.run.log.new_id("m"))
         transcript = frame.run.log.transcripts.get(frame.agent)
         if frame.call_id is None and transcript is not None:
             transcript.expect(reply)
-        return reply
 
     # Doing something
 
@@ -198,8 +193,10 @@ class RunContext:
         """
         tool = as_tool(tool)
         frame = self._frame
+        await frame.check_open(f"call tool {tool.name!r}")
         active = ActiveCall(frame, frame.run.log.new_id("c"), tool.name, None)
-        end = await active.execute(tool, check_json(arguments, "arguments"))
+        with frame.run.visited():
+            end = await active.execute(tool, check_json(arguments, "arguments"))
         if end.outcome != "ok":
             raise ToolFailed(
                 f"call {active.call_id} of tool {tool.name!r} ended {end.outcome}"
@@ -213,8 +210,10 @@ class RunContext:
     async def approve(self, name: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
         frame = self._frame
+        await frame.check_open("ask for approval")
         active = ActiveCall(frame, frame.run.log.new_id("c"), _text(name, "name"), None)
-        return await active.approve(check_json(dict(arguments or {}), "arguments"))
+        with frame.run.visited():
+            return await active.approve(check_json(dict(arguments or {}), "arguments"))
 
     async def ask(self, prompt: str) -> str:
         """Ask the user and wait for the answer; the stream stays open.
@@ -223,36 +222,10 @@ class RunContext:
           DeadlineExceeded: nobody answered within ``Limits.input``; also a `TimeoutError`.
 
         """
-        frame, run = self._frame, self._frame.run
-        request_id, seconds = run.log.new_id("q"), run.limits.input
-        pending = run.pending[request_id] = Pending("input")
-        try:
-            with frame.bracket(request_id):
-                await frame.emit(
-                    EventType.INPUT_REQUIRED,
-                    {"request_id": request_id, "prompt": _text(prompt, "prompt")},
-                )
-                await run.log.set_status()
-                if run.is_unattended:
-                    pending.abandon()
-                with frame.waiting_for_person(), trio.move_on_after(seconds):
-                    await pending.wait()
-                await frame.emit(
-                    EventType.INPUT_RESOLVED,
-                    {
-                        "request_id": request_id,
-                        "outcome": "answered" if pending.is_decided else "timeout",
-                        "text": pending.value,
-                    },
-                )
-        finally:
-            del run.pending[request_id]
-        await run.log.set_status()
-        if not pending.is_decided:
-            raise DeadlineExceeded(
-                f"question {request_id} got no answer within {seconds} s", deadline="input"
-            )
-        return str(pending.value)
+        frame, prompt = self._frame, _text(prompt, "prompt")
+        await frame.check_open("ask the user")
+        with frame.run.visited():
+            return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
 
     async def delegate(self, agent: AgentLike, message: str) -> Any:
         """Run another agent inside this one and give its result.
@@ -262,48 +235,10 @@ class RunContext:
         """
         parent, run = self._frame, self._frame.run
         message = _text(message, "message")
-        path = run.log.new_path(parent.agent, agent_name(agent))
-        frame = Frame(run, parent, path)
-        run.log.agents[path] = frame
-        try:
-            with parent.bracket(path):
-                await run.log.emit(
-                    EventType.AGENT_START, {"agent": path, "call_id": parent.call_id}, path
-                )
-                try:
-                    value = await run_agent(frame, agent, message)
-                    result = result_to_json(value)
-                except Exception as exc:
-                    frame.close()
-                    run.log.record(
-                        EventType.AGENT_END,
-                        self._agent_end(frame, "error", error=describe(exc)),
-                        path,
-                    )
-                    raise
-                except BaseException:
-                    frame.close()
-                    raise
-                await run.log.emit(
-                    EventType.AGENT_END, self._agent_end(frame, "ok", result=result), path
-                )
-        finally:
-            frame.leave()
-            run.log.agents.pop(path, None)
-        return value
-
-    def _agent_end(
-        self, frame: Frame, outcome: str, *, result: Any = None, error: str | None = None
-    ) -> dict[str, Any]:
-        return {
-            "agent": frame.agent,
-            "call_id": self._frame.call_id,
-            "outcome": outcome,
-            "result": result,
-            "error": error,
-            "usage": frame.usage.to_dict(),
-            "duration": frame.run.log.seconds_since(frame.agent),
-        }
+        await parent.check_open("delegate")
+        nested = NestedAgent(parent, run.log.new_path(parent.agent, agent_name(agent)))
+        with run.visited():
+            return await nested.run(agent, message)
 
     def start_soon(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a background task of this agent or tool; it is awaited at the body's end.
@@ -316,44 +251,167 @@ class RunContext:
 class MessageWriter:
     """Writes one message of an agent. Made by `RunContext.message`."""
 
-    __slots__ = ("_frame", "_is_complete", "_message_id")
+    __slots__ = ("_finish_reason", "_message_id", "owner")
 
-    _frame: Frame
+    owner: Frame
     _message_id: str
-    _is_complete: bool
+    _finish_reason: str
 
     @classmethod
     def _of(cls, frame: Frame, message_id: str) -> MessageWriter:
         writer = cls.__new__(cls)
-        writer._frame, writer._message_id, writer._is_complete = frame, message_id, False
+        writer.owner, writer._message_id, writer._finish_reason = frame, message_id, "cancelled"
         return writer
+
+    async def __aenter__(self) -> Self:
+        """Begin, once there is room for an event: the end of the message will need it."""
+        frame, log = self.owner, self.owner.run.log
+        if await log.wait_for_room(frame):
+            log.law.begin_message(self._message_id, frame.agent)
+            log.open(self._message_id, self)
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End, at once where the block was left by an exception."""
+        log = self.owner.run.log
+        try:
+            if exc is None:
+                await self._complete()
+        finally:
+            # Nothing is left to do where it is complete.
+            if isinstance(exc, Exception):
+                self._finish_reason = "error"
+            log.close((self._message_id,))
+            log.forget(self._message_id)
 
     async def write(self, text: str) -> None:
         """Say a piece of the message."""
-        frame = self._frame
+        frame = self.owner
         data = {"chunk": _text(text, "text"), "message_id": self._message_id}
-        if frame.is_closed:
-            await frame.emit(_CHUNK, data)
-        else:
-            # For every token, a call less.
-            await frame.run.log.emit(_CHUNK, data, frame.agent)
+        await frame.run.log.emit(_CHUNK, data, frame)
 
     async def _complete(self) -> None:
-        await self._frame.emit(EventType.MESSAGE_COMPLETE, self._data("stop"))
+        message = self.owner.run.log.law.open_message(self._message_id)
+        await self.owner.emit(
+            EventType.MESSAGE_COMPLETE,
+            {
+                "message_id": self._message_id,
+                "content": "" if message is None else message.text.getvalue(),
+                "finish_reason": "stop",
+                "usage": None,
+                "model": None,
+            },
+        )
 
-    def _complete_now(self, finish_reason: str) -> None:
-        frame = self._frame
-        if not frame.is_closed and frame.run.log.law.open_message(self._message_id) is not None:
-            frame.run.log.record(EventType.MESSAGE_COMPLETE, self._data(finish_reason), frame.agent)
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        return {"finish_reason": self._finish_reason}
 
-    def _data(self, finish_reason: str) -> dict[str, Any]:
-        message = self._frame.run.log.law.open_message(self._message_id)
+
+class Question:
+    """One question to the user, from asking to its answer."""
+
+    def __init__(self, frame: Frame, request_id: str) -> None:
+        self.owner = frame
+        self.pending = Pending.question()
+        self._request_id = request_id
+        self._is_closed = False
+
+    async def ask(self, prompt: str) -> str:
+        """See `RunContext.ask`."""
+        frame, run = self.owner, self.owner.run
+        seconds = run.limits.input
+        with frame.bracket(self._request_id, self):
+            data = {"request_id": self._request_id, "prompt": prompt}
+            if await frame.emit(EventType.INPUT_REQUIRED, data) is None:
+                raise frame.closed("ask the user")
+            await run.log.set_status(frame)
+            if run.is_unattended:
+                self.pending.abandon()
+            with frame.waiting_for_person(), trio.move_on_after(seconds):
+                await self.pending.wait()
+            if self._is_closed:
+                await checkpoint()
+                raise frame.closed(f"wait for the answer to {self._request_id}")
+            decision = self.pending.decision
+            text = decision.text if isinstance(decision, Answered) else None
+            await frame.emit(
+                EventType.INPUT_RESOLVED,
+                {
+                    "request_id": self._request_id,
+                    "outcome": "timeout" if text is None else "answered",
+                    "text": text,
+                },
+            )
+        await run.log.set_status(frame)
+        if text is None:
+            raise DeadlineExceeded(
+                f"question {self._request_id} got no answer within {seconds} s", deadline="input"
+            )
+        return text
+
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        self._is_closed = True
+        self.pending.abandon()
+        return {}
+
+
+class NestedAgent:
+    """An agent at work inside another one."""
+
+    def __init__(self, parent: Frame, path: str) -> None:
+        self.owner = parent
+        self.frame = Frame(parent.run, parent, path)
+        self._end: dict[str, Any] = {}
+
+    async def run(self, agent: AgentLike, message: str) -> Any:
+        """See `RunContext.delegate`."""
+        parent, frame, log = self.owner, self.frame, self.owner.run.log
+        path = frame.agent
+        data = {"agent": path, "call_id": parent.call_id}
+        try:
+            with parent.bracket(path, self):
+                if await log.emit(EventType.AGENT_START, data, frame) is None:
+                    raise parent.closed("delegate")
+                try:
+                    value = await run_agent(frame, agent, message)
+                    result = result_to_json(value)
+                except BaseException as exc:
+                    if isinstance(exc, Exception):
+                        self._end = {"outcome": "error", "error": describe(exc)}
+                    frame.close()
+                    raise
+                if frame.is_closed:
+                    # It was ended from elsewhere, and its body was cancelled or took no notice.
+                    await checkpoint()
+                    raise parent.closed("delegate")
+                frame.close()
+                self._end = {"outcome": "ok", "result": result}
+                await log.emit(EventType.AGENT_END, {**data, **self._told()}, Envoy(parent, path))
+        finally:
+            frame.leave()
+        return value
+
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        self.frame.mark_closed()
+        self.frame.stop_body("the agent was ended")
+        return self._told()
+
+    def _told(self) -> dict[str, Any]:
         return {
-            "message_id": self._message_id,
-            "content": "" if message is None else message.text.getvalue(),
-            "finish_reason": finish_reason,
-            "usage": None,
-            "model": None,
+            "outcome": "cancelled",
+            "result": None,
+            "error": None,
+            "usage": self.frame.usage.to_dict(),
+            "duration": self.frame.run.log.seconds_since(self.frame.agent),
+            **self._end,
         }
 
 

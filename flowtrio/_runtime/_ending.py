@@ -13,10 +13,10 @@ from flowtrio._core._events import AgentStatus
 from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
 from flowtrio._core._failures import Failure, causes_of, failure_of
 
+from ._telling import tell
+
 if TYPE_CHECKING:
     from ._run import RunInfo
-
-logger = logging.getLogger("flowtrio")
 
 
 @attrs.frozen
@@ -76,11 +76,8 @@ def tell_operators(
 ) -> None:
     """Write a run's one line into the log; with a traceback, where an exception ended it."""
     failure = ending.failure
-    level = logging.INFO if failure is None else logging.ERROR
-    if not logger.isEnabledFor(level):
-        return
-    logger.log(
-        level,
+    tell(
+        logging.INFO if failure is None else logging.ERROR,
         "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
         "prompt_tokens=%d completion_tokens=%d",
         info.run_id,
@@ -93,7 +90,7 @@ def tell_operators(
         events,
         usage.prompt_tokens,
         usage.completion_tokens,
-        exc_info=ending.exc,
+        exc=ending.exc,
     )
 
 

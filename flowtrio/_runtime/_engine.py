@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._failures import leaves
@@ -157,6 +158,7 @@ class StreamEngine:
         def __exit__(self, *_: object) -> None:
             raise AssertionError("never entered")
 
+    @enable_ki_protection
     async def __aenter__(self) -> Self:
         """Open the engine: runs of bare streams are held, and joined at the block's end."""
         if not trio.lowlevel.in_trio_task():
@@ -169,6 +171,7 @@ class StreamEngine:
         self._nursery = await self._manager.__aenter__()
         return self
 
+    @enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import trio
+from trio.lowlevel import checkpoint
 
 from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentEvent, EventType
@@ -22,6 +24,7 @@ from ._places import Places
 if TYPE_CHECKING:
     from flowtrio.abc import LLMClient
 
+    from ._log import OpenThing
     from ._run import Run
 
 
@@ -49,8 +52,10 @@ class Frame:
             self.client = parent.client
         self.history = history
         self.usage = Usage()
-        self.is_closed = False
+        self.is_closed: bool = parent is not None and parent.is_closed
         """Whether it was ended: what its code still says is discarded."""
+        self.things = 0
+        """How many things it has registered as open."""
         self.timer: FrameTimer | None = None
         # A dict, since an empty set takes three times as much, and most frames have no children.
         self._children: dict[Frame, None] = {}
@@ -64,44 +69,76 @@ class Frame:
 
     async def emit(self, type: EventType, data: dict[str, Any]) -> AgentEvent | None:
         """Emit an event in this frame's name; discarded when the frame was ended."""
-        if self.is_closed and not self.run.log.law.is_done:
-            await trio.lowlevel.checkpoint()
-            self.run.log.late_events += 1
-            return None
-        return await self.run.log.emit(type, data, self.agent)
+        return await self.run.log.emit(type, data, self)
 
-    def own(self, key: str) -> None:
-        """Have the bracket *key* closed with this frame."""
-        self.run.log.owners[key] = self
+    async def check_open(self, what: str) -> None:
+        """Refuse to begin *what* when this frame was ended: no event would tell of it.
+
+        Raises:
+          trio.ClosedResourceError: it was.
+
+        """
+        if self.is_closed:
+            await checkpoint()
+            raise self.closed(what)
+
+    def closed(self, what: str) -> trio.ClosedResourceError:
+        """Say that it is too late for *what*."""
+        who = f"agent {self.agent!r}" if self.call_id is None else f"call {self.call_id}"
+        return trio.ClosedResourceError(
+            f"can't {what} when {who} has ended (run {self.run.info.run_id!r})"
+        )
 
     @contextmanager
-    def bracket(self, key: str) -> Iterator[None]:
-        """Close the bracket *key* at once if the block is left by an exception."""
-        self.own(key)
+    def bracket(self, key: str, thing: OpenThing) -> Iterator[None]:
+        """Have *thing* open for the block; closed at once where the block leaves it so."""
+        log = self.run.log
+        log.open(key, thing)
         try:
             yield
         except BaseException:
-            self.run.close_brackets({key})
+            log.close((key,))
             raise
+        finally:
+            log.forget(key)
 
     # How it ends
 
     def close(self) -> None:
         """End this frame and those inside it: close at once what they have open."""
-        self._mark_closed()
-        owners = self.run.log.owners
-        self.run.close_brackets({key for key, owner in owners.items() if owner.is_closed})
+        is_busy, log = self.mark_closed(), self.run.log
+        if log.channel.emitters:
+            log.channel.release()
+        if is_busy:
+            log.close_ended()
 
     def leave(self) -> None:
-        """Forget this frame: its body has ended."""
-        self._mark_closed()
+        """Close and forget this frame: its body has ended."""
+        self.close()
         if self.parent is not None:
             self.parent._children.pop(self, None)
 
-    def _mark_closed(self) -> None:
-        self.is_closed = True
-        for child in self._children:
-            child._mark_closed()
+    def mark_closed(self) -> bool:
+        """Let nothing more be said from here or inside; whether anything may be open there."""
+        pending, is_busy = [self], False
+        while pending:
+            frame = pending.pop()
+            frame.is_closed = True
+            is_busy = is_busy or frame.things > 0
+            pending += frame._children
+            if frame._children:
+                is_busy = True
+        return is_busy
+
+    def stop_body(self, reason: str) -> None:
+        """Cancel what `run_body` runs, also where its caller is shielded."""
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel(reason=reason)
+
+    @property
+    def enclosing_call(self) -> str | None:
+        """The innermost call that this frame is, or is inside of."""
+        return next((frame.call_id for frame in self._chain() if frame.call_id), None)
 
     # What it costs
 
@@ -159,6 +196,8 @@ class Frame:
                 try:
                     value = await fn(*args)
                 except BaseException as exc:
+                    if is_cancelled(exc):
+                        raise
                     # Kept out of the nursery, which would wrap it into a group.
                     error = exc
                     self._nursery.cancel_scope.cancel(reason="the body raised")
@@ -197,6 +236,20 @@ class Frame:
 def is_cancelled(exc: BaseException) -> bool:
     """Whether *exc* is nothing but a cancellation; nurseries wrap those into groups."""
     return all(isinstance(leaf, trio.Cancelled) for leaf in leaves(exc))
+
+
+@attrs.frozen
+class Envoy:
+    """Tells of the end of a nested agent, which does not speak any more, for its parent."""
+
+    _parent: Frame
+    agent: str
+    """Path of the nested agent."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the parent was ended too."""
+        return self._parent.is_closed
 
 
 class Alarm:

@@ -2,37 +2,61 @@
 
 Check the law, stamp the sequence number, put into the channel: one step without any await in
 between, so the order of the stamps is the order of the channel, whoever emits. Two ways lead to it.
-`EventLog.emit` takes a credit first, and waits for it; `EventLog.record` is for closing events and
+`EventLog.emit` takes a credit first, and waits for it; `EventLog.close` is for what is open and
 owes its credit.
 
-Beside the log stands what the closing events need to know of what is open: who opened it, and when.
+**What is open brings its own closer.** Whoever opens a call, a nested agent, a question or a
+message registers it with `EventLog.open` beside the frame that it belongs to. Whoever ends a part
+of the run early, or all of it, has the log close what is open: it asks each thing how it ended, and
+makes the event of what the law knows of it. So a closer cannot be refused, and nobody closes
+anything twice: what was closed is not open any more.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+import math
+import time
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
+from flowtrio._core._closing import closing_event
 from flowtrio._core._events import ROOT, AgentEvent, AgentStatus, EventType
-from flowtrio._core._law import Law
-from flowtrio._core._transcript import Transcript
+from flowtrio._core._law import Bracket, Law
 
 from ._channel import EventChannel
+from ._telling import tell
 
 if TYPE_CHECKING:
-    from ._frame import Frame
-    from ._model import Turn
+    from flowtrio._core._transcript import Transcript
 
-logger = logging.getLogger("flowtrio")
+    from ._channel import Speaker
+    from ._frame import Frame
+
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 
 SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
+
+
+class OpenThing(Protocol):
+    """What is open, or about to be: a call, a nested agent, a question, a message."""
+
+    @property
+    def owner(self) -> Frame:
+        """The frame that it is closed with."""
+        ...
+
+    def closing(self) -> dict[str, Any]:
+        """It is being closed now: stop what it does, and tell how it ended.
+
+        Gives keys of its closing event's data; those that say what was closed are not asked of it.
+        """
+        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -63,15 +87,13 @@ class EventLog:
         "_schedule_every",
         "_until_schedule",
         "_wall_offset",
-        "agents",
         "channel",
         "is_closing",
         "late_events",
         "law",
-        "owners",
+        "opened",
         "run_id",
         "transcripts",
-        "turns",
     )
 
     def __init__(self, run_id: str, buffer: float, schedule_every: int) -> None:
@@ -84,12 +106,8 @@ class EventLog:
         """Events discarded because the run, or who emitted them, was ending."""
         self.transcripts: dict[str, Transcript] = {}
         """The conversations of the run's agents, by path."""
-        self.owners: dict[str, Frame] = {}
-        """Which frame opened what is open, by key."""
-        self.agents: dict[str, Frame] = {}
-        """The frames of the nested agents that run, by path."""
-        self.turns: dict[str, Turn] = {}
-        """The model replies that are under way, by message."""
+        self.opened: dict[str, OpenThing] = {}
+        """What is open, or about to be, by key; see `open`."""
         self._opened_at: dict[str, float] = {}
         self._ids: dict[str, int] = {}
         self._schedule_every = schedule_every
@@ -99,19 +117,19 @@ class EventLog:
         """Set the clocks; in Trio, before the first event."""
         # Asked directly, the clock costs a third of trio.current_time().
         self._clock = trio.lowlevel.current_clock()
-        self._wall_offset = wall_clock() - self._clock.current_time()
+        self._wall_offset = _read(wall_clock) - self._clock.current_time()
 
     # The two ways in
 
     @enable_ki_protection
-    async def emit(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent | None:
+    async def emit(self, type: EventType, data: dict[str, Any], by: Speaker) -> AgentEvent | None:
         """Record an event when there is room for it.
 
         Always a cancel point; a schedule point when it waits and at least every 64 events of the
         run. Either records the event or leaves the run unchanged.
 
         Returns:
-          The event; None if it was discarded because the run is closing.
+          The event; None if it was discarded because the run, or who speaks, was ended.
 
         Raises:
           LocalProtocolError: the event is illegal here.
@@ -126,13 +144,13 @@ class EventLog:
             self._until_schedule = self._schedule_every
             await checkpoint()
         channel = self.channel
-        if channel.credits > 0 and not channel.emitters and not self.is_closing:
+        if channel.credits > 0 and not channel.emitters and not by.is_closed:
             channel.credits -= 1
-        elif not await self._wait_for_credit():
+        elif not await self._take_credit(by):
             self.discard(type)
             return None
         try:
-            event = self._put(type, data, agent)
+            event = self._put(type, data, by.agent)
         except BaseException:
             channel.give_back()
             raise
@@ -140,13 +158,17 @@ class EventLog:
             self._note(event)
         return event
 
-    def record(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent | None:
-        """Record a closing event at once, owing its credit; discarded if the run is closing."""
-        if self.is_closing:
-            self.discard(type)
-            return None
-        self.channel.credits -= 1
-        return self._record_or_give_back(type, data, agent)
+    async def wait_for_room(self, by: Speaker) -> bool:
+        """Wait until an event could be recorded, and keep nothing of that; False if *by* has ended.
+
+        For what is opened without an event of its own: its closer will owe a credit, and without
+        this wait nothing would bound how many do.
+        """
+        if self.channel.credits <= 0 or self.channel.emitters or by.is_closed:
+            if not await self._take_credit(by):
+                return False
+            self.channel.give_back()
+        return True
 
     def discard(self, type: EventType) -> None:
         """Take no notice of an event that comes too late."""
@@ -156,14 +178,22 @@ class EventLog:
             )
         self.late_events += 1
 
-    async def _wait_for_credit(self) -> bool:
-        """Wait in line for a credit; False if the run is closing and none is needed any more."""
-        if not self.is_closing:
-            await self.channel.wait_for_credit()
-            # That was a schedule point, and another one soon would cut the reader's batches short.
-            self._until_schedule = self._schedule_every
-        if not self.is_closing:
+    async def _take_credit(self, by: Speaker) -> bool:
+        """Take a credit, waiting in line; False if *by* was ended, and none is needed any more."""
+        channel = self.channel
+        if by.is_closed:
+            await checkpoint_if_cancelled()
+            return False
+        if channel.credits > 0 and not channel.emitters:
+            channel.credits -= 1
             return True
+        has_credit = await channel.wait_for_credit(by)
+        # That was a schedule point, and another one soon would cut the reader's batches short.
+        self._until_schedule = self._schedule_every
+        if not _is_over(by):
+            return True
+        if has_credit:
+            channel.give_back()
         await checkpoint_if_cancelled()
         return False
 
@@ -185,10 +215,26 @@ class EventLog:
         event = self._put(type, data, agent)
         try:
             self._note(event)
-        except Exception:
+        except Exception as exc:
             # A bug of ours. The end has to be recorded all the same, and nobody is there to tell.
-            logger.exception("run %s: %s is not in its conversation", self.run_id, type)
+            text = "run %s: %s is not in its conversation"
+            tell(logging.ERROR, text, self.run_id, type, exc=exc)
         return event
+
+    def record_last(self, type: EventType, data: dict[str, Any]) -> None:
+        """Record one of the events that end the run, whatever the law says of it.
+
+        It says nothing against them, or there is a bug of ours; but a reader that waits for DONE
+        would wait for ever.
+        """
+        try:
+            self.record_closing(type, data, ROOT)
+        except Exception as exc:
+            tell(logging.ERROR, "run %s: its end is not lawful", self.run_id, exc=exc)
+            self.law.count += 1
+            self.law.is_done = type is EventType.DONE
+            now = self._clock.current_time() + self._wall_offset
+            self.channel.put(AgentEvent(type, data, self.law.count - 1, self.run_id, ROOT, now))
 
     def _put(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
         """Check the law, stamp, put: the gate of all. To be called with Ctrl-C held off.
@@ -213,26 +259,70 @@ class EventLog:
             case EventType.AGENT_START:
                 self._opened_at[agent] = self._clock.current_time()
             case EventType.MESSAGE_COMPLETE:
-                self._forget(data["message_id"])
-                self.turns.pop(data["message_id"], None)
+                self.forget(data["message_id"])
                 if transcript := self.transcripts.get(agent):
                     transcript.note_message(data)
             case EventType.TOOL_CALL_END:
-                self._forget(data["call_id"])
+                self.forget(data["call_id"])
                 if transcript := self.transcripts.get(agent):
                     transcript.note_result(data)
             case EventType.AGENT_END:
-                self._forget(agent)
+                self.forget(agent)
                 self.transcripts.pop(agent, None)
-                self.agents.pop(agent, None)
             case EventType.INPUT_RESOLVED:
-                self._forget(data["request_id"])
+                self.forget(data["request_id"])
             case _:
                 pass
 
-    def _forget(self, key: str) -> None:
-        self.owners.pop(key, None)
+    # What is open
+
+    def open(self, key: str, thing: OpenThing) -> None:
+        """Have *thing* asked when what *key* names has to be closed early.
+
+        To be called before its first event. Something that was registered under the same key, such
+        as a call that the model wrote, hands over.
+        """
+        self.forget(key)
+        self.opened[key] = thing
+        thing.owner.things += 1
+
+    def forget(self, key: str) -> None:
+        """What *key* names is closed, or was never opened."""
+        thing = self.opened.pop(key, None)
+        if thing is not None:
+            thing.owner.things -= 1
         self._opened_at.pop(key, None)
+
+    def close(self, only: Container[str]) -> None:
+        """Close some of what is open, at once and owing the credits; the run goes on."""
+        if self.is_closing:
+            return
+        for bracket in self.law.open_brackets(only):
+            type, data = self._closer(bracket)
+            self.channel.credits -= 1
+            self._record_or_give_back(type, data, bracket.agent)
+        self._stop(only)
+        self.set_status_nowait()
+
+    def close_ended(self) -> None:
+        """Close what belongs to frames that were ended."""
+        self.close({key for key, thing in self.opened.items() if thing.owner.is_closed})
+
+    def close_all(self) -> None:
+        """Close everything: for the run's closer."""
+        for bracket in self.law.open_brackets():
+            type, data = self._closer(bracket)
+            self.record_closing(type, data, bracket.agent)
+        self._stop(list(self.opened))
+
+    def _stop(self, only: Container[str]) -> None:
+        """What had no event yet has no closer either, but it may be under way."""
+        for thing in [thing for key, thing in self.opened.items() if key in only]:
+            _ask(thing, self.run_id)
+
+    def _closer(self, bracket: Bracket) -> tuple[EventType, dict[str, Any]]:
+        thing = self.opened.get(bracket.key)
+        return closing_event(bracket, None if thing is None else _ask(thing, self.run_id))
 
     # Status
 
@@ -242,31 +332,27 @@ class EventLog:
         return self.law.status or AgentStatus.INITIALIZING
 
     @enable_ki_protection
-    async def set_status(self, reason: str | None = None) -> None:
+    async def set_status(self, by: Speaker, reason: str | None = None) -> None:
         """Emit the STATE_CHANGE that what is open, or a new reason, makes necessary, if any."""
         await checkpoint_if_cancelled()
-        data = self._status_data(reason)
-        if data is None:
+        if self._status_data(reason) is None and not by.is_closed:
             return
-        channel = self.channel
-        if channel.credits > 0 and not channel.emitters and not self.is_closing:
-            channel.credits -= 1
-        elif not await self._wait_for_credit():
+        if not await self._take_credit(by):
             self.discard(EventType.STATE_CHANGE)
             return
-        else:
-            # What is open may have changed while this waited, and the answer with it.
-            data = self._status_data(reason)
+        # What is open may have changed while this waited, and the answer with it.
+        data = self._status_data(reason)
         if data is None:
-            channel.give_back()
+            self.channel.give_back()
         else:
             self._record_or_give_back(EventType.STATE_CHANGE, data, ROOT)
 
-    def set_status_nowait(self, reason: str | None = None) -> None:
-        """Record the same at once, owing its credit."""
-        data = self._status_data(reason)
+    def set_status_nowait(self) -> None:
+        """Record what is open as the status, at once, owing the credit."""
+        data = self._status_data(None)
         if data is not None and not self.is_closing:
-            self.record(EventType.STATE_CHANGE, data, ROOT)
+            self.channel.credits -= 1
+            self._record_or_give_back(EventType.STATE_CHANGE, data, ROOT)
 
     def _status_data(self, reason: str | None) -> dict[str, Any] | None:
         law = self.law
@@ -309,9 +395,33 @@ class EventLog:
         """See `EventStream.statistics`."""
         return RunStatistics(
             events=self.law.count,
-            undelivered=len(self.channel.queue),
+            undelivered=self.channel.undelivered,
             credits=self.channel.credits,
             parked_emitters=len(self.channel.emitters),
             late_events=self.late_events,
             open_brackets=len(self.law.open_brackets()),
         )
+
+
+def _is_over(by: Speaker) -> bool:
+    # Asked anew after a wait: type checkers would keep the answer from before it.
+    return by.is_closed
+
+
+def _ask(thing: OpenThing, run_id: str) -> dict[str, Any] | None:
+    """How *thing* ended, by its own words; it was cancelled where it has none."""
+    try:
+        return thing.closing()
+    except Exception as exc:
+        tell(logging.ERROR, "run %s: what is open cannot tell its end", run_id, exc=exc)
+        return None
+
+
+def _read(wall_clock: Callable[[], float]) -> float:
+    """The time by a clock that may be anybody's; by the system's where that has none to tell."""
+    try:
+        now = float(wall_clock())
+    except Exception as exc:
+        tell(logging.ERROR, "the wall clock failed", exc=exc)
+        return time.time()
+    return now if math.isfinite(now) else time.time()

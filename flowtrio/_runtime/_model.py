@@ -8,12 +8,14 @@ and then.
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 import trio
 
 from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, check_told
@@ -21,9 +23,10 @@ from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
 from flowtrio._core._transcript import own_id
-from flowtrio._core._values import check_json, clean_text
+from flowtrio._core._values import check_json, clean_text, copy_json
 
 from ._frame import Frame, is_cancelled
+from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio._core._transcript import Reply
@@ -39,14 +42,27 @@ _FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 
 
 @attrs.define(eq=False)
-class _Call:
-    """A call that the model is writing."""
+class _WrittenCall:
+    """A call that the model is writing, or one that its provider runs."""
 
+    owner: Frame
     call_id: str
     provider_id: str
     name: str
     text: str = ""
     """Fragments that came before the name."""
+    written: StringIO = attrs.field(factory=StringIO)
+    """Its arguments as far as they were told."""
+
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        return {"duration": self.owner.run.log.seconds_since(self.call_id)}
+
+    def becomes(self, call: ToolCall) -> bool:
+        """Whether what was told of it is what *call* says: else that is another call."""
+        return clean_text(self.name) == call.name and _is_text_of(
+            self.written.getvalue(), call.arguments
+        )
 
 
 class Turn:
@@ -55,7 +71,7 @@ class Turn:
     def __init__(
         self, frame: Frame, client: LLMClient, reply: Reply, *, writes_calls: bool = True
     ) -> None:
-        self.frame = frame
+        self.owner = frame
         self.run: Run = frame.run
         simulation = self.run.info.simulation
         self.client = client if simulation is None else simulation.client(client)
@@ -64,8 +80,8 @@ class Turn:
         self.has_failed = False
         self._writes_calls = writes_calls
         """Whether the calls that the model writes will be run as they are, and so are shown."""
-        self._calls: dict[int, _Call] = {}
-        self._provider_calls: dict[str, tuple[str, str]] = {}
+        self._calls: dict[int, _WrittenCall] = {}
+        self._provider_calls: dict[str, _WrittenCall] = {}
         self._hidden = 0
         """Characters of reasoning, of arguments and of what was reset."""
         self._reasoning = StringIO()
@@ -77,6 +93,8 @@ class Turn:
         self._limit = ""
         self._seconds = math.inf
         self._stalled: str | None = None
+        self._is_closed = False
+        """Whether it was ended from elsewhere."""
         self._alarm: Alarm | None = None
 
     # The turn
@@ -93,21 +111,20 @@ class Turn:
           The completion, and its calls with the ids that they have in this run.
 
         """
-        run = self.run
-        if self.frame.is_closed or run.is_closing:
-            await trio.lowlevel.checkpoint()
-            raise trio.ClosedResourceError("can't ask a model when the call or run has ended")
-        run.log.law.begin_message(self.message_id, self.frame.agent)
-        run.log.turns[self.message_id] = self
-        self.frame.own(self.message_id)
+        run, frame = self.run, self.owner
+        if not await run.log.wait_for_room(frame):
+            raise frame.closed("ask a model")
+        run.log.law.begin_message(self.message_id, frame.agent)
+        run.log.open(self.message_id, self)
         try:
             final = await self._stream(messages, tools, options)
+            tool_calls = [_fit_call(call) for call in final.tool_calls]
         except BaseException as exc:
             if not is_cancelled(exc):
                 self.has_failed = True
                 run.blame(exc, "model")
             raise
-        return await self._complete(final)
+        return await self._complete(final, tool_calls)
 
     async def _stream(
         self,
@@ -134,7 +151,10 @@ class Turn:
         finally:
             assert self._alarm is not None
             self.run.forget(self._alarm)
-        assert self._stalled is not None
+        if self._stalled is None:
+            assert self._is_closed
+            await trio.lowlevel.checkpoint()
+            raise self.owner.closed("read a model's reply")
         raise DeadlineExceeded(
             f"the model sent nothing for {self._seconds} s ({self._stalled})",
             deadline=self._stalled,
@@ -142,15 +162,15 @@ class Turn:
 
     async def _read(self, iterator: AsyncIterator[Chunk]) -> Chunk:
         final: Chunk | None = None
-        frame, emit, message_id = self.frame, self.run.log.emit, self.message_id
+        frame, emit, message_id = self.owner, self.run.log.emit, self.message_id
         async for chunk in iterator:
             self._is_waiting = False
-            if _is_plain_text(chunk) and not frame.is_closed:
+            if _is_plain_text(chunk):
                 # The usual case, for every token, without a further call: see _say.
                 event = await emit(
                     EventType.MESSAGE_CHUNK,
                     {"chunk": chunk.content, "message_id": message_id},
-                    frame.agent,
+                    frame,
                 )
             else:
                 event = await self._say(chunk)
@@ -184,7 +204,7 @@ class Turn:
 
     async def _say(self, chunk: Chunk) -> AgentEvent | None:
         """Emit the events of one chunk; gives the last of them."""
-        frame = self.frame
+        frame = self.owner
         event: AgentEvent | None = None
         if chunk.reset is not None:
             event = await self._reset(chunk.reset)
@@ -209,7 +229,8 @@ class Turn:
     async def _say_args(self, args: ToolArgs) -> AgentEvent | None:
         call = self._calls.get(args.index)
         if call is None:
-            call = self._calls[args.index] = _Call(self.run.log.new_id("c"), args.id, args.name)
+            call_id = self.run.log.new_id("c")
+            call = self._calls[args.index] = _WrittenCall(self.owner, call_id, args.id, args.name)
         call.provider_id = call.provider_id or args.id
         call.name = call.name or args.name
         call.text += args.text
@@ -217,7 +238,8 @@ class Turn:
             return None
         delta, call.text = clean_text(call.text), ""
         self._hidden += len(delta)
-        event = await self.frame.emit(
+        self.run.log.open(call.call_id, call)
+        event = await self.owner.emit(
             EventType.TOOL_CALL_ARGS,
             {
                 "call_id": call.call_id,
@@ -226,74 +248,76 @@ class Turn:
                 "message_id": self.message_id,
             },
         )
-        self.frame.own(call.call_id)
+        call.written.write(delta)
         return event
 
     async def _say_part(self, part: dict[str, Any]) -> AgentEvent | None:
         part = check_json(dict(part), "part of a model's message")
+        has_id = isinstance(part.get("id"), str) and isinstance(part.get("name"), str)
         match part.get("type"):
-            case "server_tool_call":
+            case "server_tool_call" if has_id and part["id"] not in self._provider_calls:
                 return await self._start_provider_call(part)
             case "server_tool_result" if str(part.get("id")) in self._provider_calls:
                 return await self._end_provider_call(part)
             case "refusal":
-                self.reply.refusal += part.get("text") or ""
-        self._parts.append(part)
-        return await self.frame.emit(
+                self.reply.refusal += str(part.get("text") or "")
+        self._parts.append(copy_json(part))
+        return await self.owner.emit(
             EventType.MESSAGE_PART, {"message_id": self.message_id, "part": part}
         )
 
     async def _start_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
-        call_id, name = self.run.log.new_id("c"), str(part["name"])
-        self._provider_calls[str(part["id"])] = (call_id, name)
-        event = await self.frame.emit(
+        call = _WrittenCall(self.owner, self.run.log.new_id("c"), part["id"], part["name"])
+        self._provider_calls[part["id"]] = call
+        self.run.log.open(call.call_id, call)
+        arguments = part.get("arguments")
+        return await self.owner.emit(
             EventType.TOOL_CALL_START,
             {
-                "call_id": call_id,
-                "tool_name": name,
-                "arguments": part.get("arguments") or {},
+                "call_id": call.call_id,
+                "tool_name": call.name,
+                "arguments": arguments if isinstance(arguments, dict) else {},
                 "message_id": self.message_id,
                 "provider_executed": True,
             },
         )
-        self.frame.own(call_id)
-        return event
 
     async def _end_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
-        call_id, name = self._provider_calls.pop(str(part["id"]))
+        call = self._provider_calls.pop(str(part["id"]))
         error = None if part.get("error") is None else str(part["error"]) or "failed"
-        return await self.frame.emit(
+        return await self.owner.emit(
             EventType.TOOL_CALL_END,
             {
-                "call_id": call_id,
-                "tool_name": name,
+                "call_id": call.call_id,
+                "tool_name": call.name,
                 "outcome": "ok" if error is None else "error",
                 "result": part.get("result"),
                 "error": error,
-                "duration": self.run.log.seconds_since(call_id),
+                "duration": self.run.log.seconds_since(call.call_id),
             },
         )
 
     async def _reset(self, reason: str) -> AgentEvent | None:
-        message = self.run.log.law.open_message(self.message_id)
+        log = self.run.log
+        message = log.law.open_message(self.message_id)
         if message is not None:
             self._hidden += message.text.tell()
-        open_calls = {call.key for call in self.run.log.law.calls_of(self.message_id)}
-        self.run.close_brackets(open_calls)
+        log.close({call.key for call in log.law.calls_of(self.message_id)})
         self._calls.clear()
         self._provider_calls.clear()
         self._reasoning = StringIO()
         self._parts.clear()
         self.reply.refusal = ""
-        return await self.frame.emit(
+        return await self.owner.emit(
             EventType.MESSAGE_RESET, {"message_id": self.message_id, "reason": reason}
         )
 
     # The end of the turn
 
-    async def _complete(self, final: Chunk) -> tuple[Completion, list[tuple[str, ToolCall]]]:
-        run, frame = self.run, self.frame
-        tool_calls = [_fit_call(call) for call in final.tool_calls]
+    async def _complete(
+        self, final: Chunk, tool_calls: list[ToolCall]
+    ) -> tuple[Completion, list[tuple[str, ToolCall]]]:
+        run, frame = self.run, self.owner
         calls = self._match_calls(tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
@@ -309,7 +333,7 @@ class Turn:
                 (call_id, transcript.conversation_id(call, own_id(run.info.run_id, call_id)), call)
                 for call_id, call in calls
             ]
-        await frame.emit(
+        event = await frame.emit(
             EventType.MESSAGE_COMPLETE,
             {
                 "message_id": self.message_id,
@@ -319,12 +343,16 @@ class Turn:
                 "model": None if final.model is None else clean_text(final.model),
             },
         )
+        if event is None:
+            raise frame.closed("complete a model's reply")
         frame.add_usage(usage)
-        run.log.turns.pop(self.message_id, None)
         # A call that was begun and is not among the final ones was taken back by the model.
         wanted = {call_id for call_id, _ in calls}
         begun = {call.key for call in run.log.law.calls_of(self.message_id)}
-        run.close_brackets(begun - wanted)
+        run.log.close(begun - wanted)
+        for call in self._calls.values():
+            if call.call_id not in wanted:
+                run.log.forget(call.call_id)
         completion = Completion(
             content=content,
             reasoning=self._reasoning.getvalue(),
@@ -343,8 +371,9 @@ class Turn:
         written = [call for _, call in sorted(self._calls.items())]
         matched = []
         for call in calls:
-            same = next((w for w in written if call.id and w.provider_id == call.id), None)
-            same = same or next((w for w in written if w.name == call.name), None)
+            fitting = [w for w in written if w.becomes(call)]
+            same = next((w for w in fitting if call.id and w.provider_id == call.id), None)
+            same = same or next(iter(fitting), None)
             if same is not None:
                 written.remove(same)
             matched.append((self.run.log.new_id("c") if same is None else same.call_id, call))
@@ -352,14 +381,20 @@ class Turn:
 
     def brackets(self) -> set[str]:
         """The keys of what this turn opened."""
-        calls = {call.call_id for call in self._calls.values()}
-        return {self.message_id} | calls | {call_id for call_id, _ in self._provider_calls.values()}
+        calls = [*self._calls.values(), *self._provider_calls.values()]
+        return {self.message_id, *(call.call_id for call in calls)}
 
-    def cut_short(self, characters: int) -> Usage:
-        """Count what a reply that ended early must at least have cost."""
-        usage = self._lower_bound(characters)
-        self.frame.add_usage(usage)
-        return usage
+    def closing(self) -> dict[str, Any]:
+        """See `OpenThing`."""
+        self._is_closed = True
+        self._scope.cancel(reason=f"message {self.message_id} was ended")
+        message = self.run.log.law.open_message(self.message_id)
+        usage = self._lower_bound(0 if message is None else message.text.tell())
+        self.owner.add_usage(usage)
+        return {
+            "finish_reason": "error" if self.has_failed else "cancelled",
+            "usage": usage.to_dict(),
+        }
 
     def _lower_bound(self, characters: int) -> Usage:
         reasoning = self._reasoning.tell()
@@ -377,7 +412,11 @@ class Turn:
         if prices is None:
             return usage
         asked = getattr(self.client, "model", None)
-        return prices.priced(usage, (answered, asked if isinstance(asked, str) else None))
+        try:
+            return prices.priced(usage, (answered, asked if isinstance(asked, str) else None))
+        except Exception as exc:
+            tell(logging.ERROR, "run %s: the price table failed", self.run.info.run_id, exc=exc)
+            return usage
 
     # The watch
 
@@ -410,6 +449,18 @@ def _is_plain_text(chunk: Chunk) -> bool:
         and not (chunk.reasoning or chunk.tool_args or chunk.parts or chunk.is_final)
         and chunk.reset is None
     )
+
+
+def _is_text_of(text: str, arguments: dict[str, Any] | None) -> bool:
+    """Whether *text* is that of the arguments, as far as anybody was told of it."""
+    if not text or "\\ud" in text.lower():
+        # Lone surrogates are replaced in arguments, so escaped ones cannot be compared.
+        return True
+    try:
+        written = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        written = None
+    return bool(arguments == (written if isinstance(written, dict) else None))
 
 
 def _fit_call(call: ToolCall) -> ToolCall:

@@ -26,8 +26,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -49,24 +49,23 @@ from flowtrio._core._exceptions import (
 )
 from flowtrio._core._failures import Failure, leaves
 from flowtrio._core._transcript import Transcript
+from flowtrio._core._values import copy_json
 
 from ._agent import as_awaitable, result_to_json
-from ._closers import closing_event
+from ._calls import ActiveCall
 from ._context import RunContext
 from ._ending import Ending, tell_operators
 from ._frame import Alarm, Frame
 from ._log import EventLog
+from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
     from flowtrio._core._prices import PriceTable
     from flowtrio.abc import AgentLike
 
-    from ._calls import ActiveCall
-    from ._pending import Pending
+    from ._pending import Decision, Pending
     from ._simulation import Simulation
-
-logger = logging.getLogger("flowtrio")
 
 current_run: ContextVar[Run | None] = ContextVar("flowtrio_run", default=None)
 """The run that the current task belongs to."""
@@ -120,13 +119,12 @@ class Run:
         "_home",
         "_host",
         "_is_cut_off",
-        "_sources",
         "_started_at",
         "_time_left",
+        "_visitors",
         "_waiters",
         "_waiting_people",
         "_when_done",
-        "calls",
         "history",
         "info",
         "interrupt",
@@ -135,8 +133,9 @@ class Run:
         "limits",
         "log",
         "nursery",
-        "pending",
+        "outer",
         "refusal",
+        "root",
         "token",
         "usage",
     )
@@ -155,10 +154,10 @@ class Run:
         """A KeyboardInterrupt or SystemExit that the consumer has still to be told of."""
         self.token: trio.lowlevel.TrioToken | None = None
         self.nursery: trio.Nursery | None = None
-        self.calls: dict[str, ActiveCall] = {}
-        """Calls that `cancel_tool` may end."""
-        self.pending: dict[str, Pending] = {}
-        """What waits for a person."""
+        self.root: Frame = Frame(self, None, ROOT, history=info.history)
+        """The root agent's frame."""
+        self.outer: Run | None = None
+        """The run inside which this one was started."""
         self.usage: Usage = NO_USAGE
         self.refusal: LimitExceeded | None = None
         """Why the run was not let in, from its first event on."""
@@ -168,7 +167,6 @@ class Run:
         self._ending: Ending | None = None
         self._asked_to_end: Ending | None = None
         self._also: tuple[tuple[BaseException, str], ...] = ()
-        self._sources: tuple[tuple[BaseException, str], ...] = ()
         self._started_at = 0.0
         self._alarms: dict[Alarm, None] | None = None
         self._alarm_scope: trio.CancelScope | None = None
@@ -178,6 +176,7 @@ class Run:
         self._is_cut_off = False
         self._home: dict[Run, None] = {}
         self._host: trio.lowlevel.Task | None = None
+        self._visitors: tuple[trio.lowlevel.Task, ...] = ()
         self._waiters: trio.Event | None = None
         self._when_done: tuple[Callable[[], None], ...] = ()
 
@@ -200,6 +199,7 @@ class Run:
         """
         info, log = self.info, self.log
         self.token = trio.lowlevel.current_trio_token()
+        self.outer = current_run.get()
         self._started_at = trio.current_time()
         log.start(info.wall_clock)
         log.record_closing(
@@ -214,16 +214,23 @@ class Run:
             ROOT,
         )
         log.channel.credits -= 1
-        if self._asked_to_end is not None:
-            self.close(self._asked_to_end)
-        elif self._admission is not None:
-            try:
-                self._admission.reserve(self)
-            except LimitExceeded as exc:
-                self.refusal = exc
-        spawn(self.host, name=f"flowtrio run {info.run_id}")
         self._home = home
         home[self] = None
+        if self._asked_to_end is not None:
+            self.close(self._asked_to_end)
+        try:
+            if self._admission is not None and not self.is_closing:
+                self._admission.reserve(self)
+        except LimitExceeded as exc:
+            self.refusal = exc
+        except Exception as exc:
+            self.fail(exc, "internal")
+        try:
+            spawn(self.host, name=f"flowtrio run {info.run_id}")
+        except Exception as exc:
+            # Such as a nursery that takes nobody in any more. What began has its end all the same.
+            self.fail(exc, "internal")
+            self._end()
 
     @enable_ki_protection
     async def host(self) -> None:
@@ -251,14 +258,18 @@ class Run:
         except BaseException as exc:
             # The same, too late to be told; it may not leave a system task.
             self.fail(exc, "internal")
-            logger.error("a run's host failed (%s)", self.info.run_id, exc_info=exc)
+            tell(logging.ERROR, "a run's host failed (%s)", self.info.run_id, exc=exc)
         finally:
-            self._finish(leftover=[])
-            self.is_joined = True
-            self._home.pop(self, None)
-            self._wake_waiters()
+            self._end()
         if cancelled is not None:
             raise cancelled
+
+    def _end(self) -> None:
+        """Nothing of the run is alive any more."""
+        self._finish(leftover=[])
+        self.is_joined = True
+        self._home.pop(self, None)
+        self._wake_waiters()
 
     async def _run_body(self) -> None:
         if self.refusal is not None:
@@ -276,22 +287,26 @@ class Run:
         self.close(ending)
 
     async def _run_agent(self) -> Ending:
-        await self.log.set_status()
-        frame = Frame(self, None, ROOT, history=self.history)
-        value = await as_awaitable(self._agent(RunContext._of(frame), self.info.message))
+        await self.log.set_status(self.root)
+        value = await as_awaitable(self._agent(RunContext._of(self.root), self.info.message))
         while self._background:
             await self._wait_for_news()
-        frame.leave()
         result = result_to_json(value)
         # A question that was left by a scope of the agent's own may have left its status behind.
-        await self.log.set_status()
+        await self.log.set_status(self.root)
+        self.root.leave()
         return Ending(AgentStatus.COMPLETED, value=value, result=result)
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         """Start a task of the run. What it raises ends the run."""
         assert self.nursery is not None
-        self._alive += 1
         self.nursery.start_soon(self._guard, fn, *args, name=name)
+        self._alive += 1
+
+    @property
+    def takes_guests(self) -> bool:
+        """Whether another run can be hosted in this one's nursery."""
+        return self.nursery is not None and self._alive > 0 and not self.is_done
 
     async def _guard(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         try:
@@ -300,15 +315,44 @@ class Run:
             # Cancelled ends here too: the host has one of its own where it came from outside.
             self.fail(exc, "agent")
         finally:
-            self._alive -= 1
             if trio.current_effective_deadline() == -math.inf:
                 # The host was awake when this came, and has not heard of it yet.
                 self._close_from_outside()
-            if not self._alive:
-                if not self.is_closing:
-                    # Only a Cancelled that was kept and raised again later gets a run here.
-                    self.fail(RuntimeError("the agent ended by a stale Cancelled"), "agent")
-                self._wake_host()
+            self._task_ended()
+
+    def _task_ended(self) -> None:
+        self._alive -= 1
+        if not self._alive:
+            if not self.is_closing:
+                # Only a Cancelled that was kept and raised again later gets a run here.
+                self.fail(RuntimeError("the agent ended by a stale Cancelled"), "agent")
+            self._wake_host()
+
+    @contextmanager
+    def visited(self) -> Iterator[None]:
+        """Wait for the block too before this run ends, where the current task is none of its own.
+
+        A context may be handed to a task outside. What that does with it is reached by the run's
+        end as everything is, through what it opened; and is a part of the run, so it is waited for.
+        """
+        task = current_task()
+        if self.holds(task):
+            yield
+            return
+        self._alive += 1
+        self._visitors += (task,)
+        try:
+            yield
+        finally:
+            self._visitors = tuple(other for other in self._visitors if other is not task)
+            self._task_ended()
+
+    def holds(self, task: trio.lowlevel.Task) -> bool:
+        """Whether *task* is below this run's host."""
+        nursery = task.parent_nursery
+        while nursery is not None and nursery is not self.nursery:
+            nursery = nursery.parent_task.parent_nursery
+        return nursery is not None
 
     # Background tasks of the root agent: tasks of the run, counted
 
@@ -337,24 +381,24 @@ class Run:
             self._asked_to_end = self._asked_to_end or ending
             return is_first
         self._ending = ending
-        for bracket in log.law.open_brackets():
-            type, data = closing_event(self, bracket)
-            log.record_closing(type, data, bracket.agent)
         log.is_closing = True
+        self.root.mark_closed()
+        try:
+            log.close_all()
+        except Exception as exc:
+            self._break(exc)
         log.channel.release()
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
         self._wake_host()
         return True
 
-    def close_brackets(self, only: Container[str]) -> None:
-        """Close some of what is open at once; the run goes on."""
-        if self.is_closing:
-            return
-        for bracket in self.log.law.open_brackets(only):
-            type, data = closing_event(self, bracket)
-            self.log.record(type, data, bracket.agent)
-        self.log.set_status_nowait()
+    def _break(self, exc: BaseException) -> None:
+        """A bug of ours struck where nothing may fail: it costs this run, and nobody else."""
+        tell(logging.ERROR, "run %s: its end failed", self.info.run_id, exc=exc)
+        self.log.law.abandon()
+        failure = Failure(error=type(exc).__name__, code="internal_failed", source="internal")
+        self._ending = Ending(AgentStatus.ERROR, failure.code, failure, exc)
 
     def cancel(self, reason: str | None) -> bool:
         """End the run on purpose."""
@@ -375,13 +419,13 @@ class Run:
                 continue
             if isinstance(error, KeyboardInterrupt | SystemExit):
                 self.interrupt = self.interrupt or error
-            who = next((who for blamed, who in self._sources if blamed is error), source)
+            who = _blamed(error, self.info.run_id) or source
             if not self.close(Ending.by_exception(error, who)):
                 self.note_error(error, who)
 
     def note_error(self, exc: BaseException, source: str) -> None:
         """Keep an exception that did not end the run, for the causes of the one that does."""
-        if self._ending is None or exc is not self._ending.exc:
+        if (self._ending is None or exc is not self._ending.exc) and len(self._also) < _MOST_NOTED:
             self._also += ((exc, source),)
 
     @contextmanager
@@ -394,46 +438,64 @@ class Run:
             raise
 
     def blame(self, exc: BaseException, source: str) -> None:
-        """Remember who raised *exc*, wherever it will be caught."""
-        self._sources += ((exc, source),)
+        """Remember who raised *exc*, wherever it will be caught.
+
+        With the exception itself: most are handled, and the run would keep them for nothing.
+        """
+        for error in leaves(exc):
+            with suppress(Exception):
+                error.__flowtrio__ = (self.info.run_id, source)  # type: ignore[attr-defined]
 
     @enable_ki_protection
     def _finish(self, leftover: list[str]) -> None:
-        """Record the terminal STATE_CHANGE, ERROR and DONE."""
+        """Record the terminal STATE_CHANGE, ERROR and DONE; nothing of it may fail."""
         log = self.log
         if log.law.is_done:
             return
-        ending = self._ending
-        assert ending is not None
+        if self._ending is None:
+            self._break(RuntimeError("the run ended without a reason"))
+        assert self._ending is not None
         if leftover:
-            self._ending = ending = self._overrun(ending, leftover)
-        status = str(ending.status)
-        log.record_closing(
-            EventType.STATE_CHANGE,
-            {"old_status": str(log.status), "new_status": status, "reason": ending.reason},
-            ROOT,
-        )
-        if ending.failure is not None:
-            log.record_closing(EventType.ERROR, ending.error_data(self._also), ROOT)
+            self._ending = self._overrun(self._ending, leftover)
         duration = trio.current_time() - self._started_at
-        log.record_closing(
-            EventType.DONE,
-            {
-                "status": status,
-                "reason": ending.reason,
-                "result": ending.result,
-                "usage": self.usage.to_dict(),
-                "events": log.law.count + 1,
-                "duration": duration,
-                "leftover": leftover,
-            },
-            ROOT,
-        )
+        try:
+            self._record_end(self._ending, duration, leftover)
+        except Exception as exc:
+            self._break(exc)
+            self._record_end(self._ending, duration, leftover)
         log.channel.close()
         self._wake_waiters()
         for fn in self._when_done:
+            self._call(fn)
+        tell_operators(self.info, self._ending, duration, log.law.count, self.usage)
+
+    def _record_end(self, ending: Ending, duration: float, leftover: list[str]) -> None:
+        log, status = self.log, str(ending.status)
+        change = {"old_status": str(log.status), "new_status": status, "reason": ending.reason}
+        end = [(EventType.STATE_CHANGE, change)]
+        if ending.failure is not None:
+            end.append((EventType.ERROR, ending.error_data(self._also)))
+        done = {
+            "status": status,
+            "reason": ending.reason,
+            "result": ending.result,
+            "usage": self.usage.to_dict(),
+            "events": log.law.count + len(end) + 1,
+            "duration": duration,
+            "leftover": leftover,
+        }
+        # All that might fail has been done: now all of it is recorded, or nothing.
+        for type, data in [*end, (EventType.DONE, done)]:
+            log.record_last(type, data)
+
+    def _call(self, fn: Callable[[], None]) -> None:
+        """Tell somebody of the end, who may fail."""
+        try:
             fn()
-        tell_operators(self.info, ending, duration, log.law.count, self.usage)
+        except BaseException as exc:
+            if isinstance(exc, KeyboardInterrupt | SystemExit):
+                self.interrupt = self.interrupt or exc
+            tell(logging.ERROR, "run %s: telling its end failed", self.info.run_id, exc=exc)
 
     def _overrun(self, ending: Ending, leftover: list[str]) -> Ending:
         """Cleanup outlasted the grace: that is an error, if there is none yet."""
@@ -497,7 +559,8 @@ class Run:
                 await self._sleep(self._abort_wait)
         if self._alive:
             assert self.nursery is not None
-            self._finish(leftover=sorted(_names_of_leaves(self.nursery)))
+            visitors = [task.name for task in self._visitors]
+            self._finish(leftover=sorted([*_names_of_leaves(self.nursery), *visitors]))
 
     def _abort_wait(self, _: object) -> Abort:
         self._host = None
@@ -557,35 +620,43 @@ class Run:
 
     def begin_conversation(self, history: Sequence[dict[str, Any]]) -> None:
         """Set what was said before, where that was not known when the run was made."""
-        self.history = history
+        self.history = self.root.history = history
         self.log.transcripts[ROOT] = Transcript(history, self.info.message)
 
     def messages(self) -> list[dict[str, Any]]:
         """The root agent's conversation as far as it went, valid as the next run's history."""
-        return self.log.transcripts[ROOT].messages()
+        return [copy_json(message) for message in self.log.transcripts[ROOT].messages()]
+
+    def control(self, fn: Callable[[], bool]) -> bool:
+        """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""
+        try:
+            return fn()
+        except Exception as exc:
+            self.fail(exc, "internal")
+            return False
 
     def cancel_tool(self, call_id: str) -> bool:
         """End one call with outcome ``cancelled``."""
-        call = self.calls.get(call_id)
-        return call is not None and call.end_now("cancelled")
+        call = self.log.opened.get(call_id)
+        return isinstance(call, ActiveCall) and call.end_now("cancelled")
 
-    def decide(self, kind: str, key: str, value: Any) -> bool:
+    def decide(self, key: str, decision: Decision) -> bool:
         """Take a person's decision about what is open."""
-        pending = self.pending.get(key)
-        if pending is None or pending.kind != kind or self.is_closing:
-            return False
-        return pending.decide(value)
+        pending: Pending | None = getattr(self.log.opened.get(key), "pending", None)
+        return pending is not None and not self.is_closing and pending.decide(decision)
 
     def leave_unattended(self) -> None:
         """Nobody is there to ask any more: what waits for a person goes on without one."""
         self.is_unattended = True
-        for pending in self.pending.values():
-            pending.abandon()
+        for thing in self.log.opened.values():
+            pending: Pending | None = getattr(thing, "pending", None)
+            if pending is not None:
+                pending.abandon()
 
     def when_done(self, fn: Callable[[], None]) -> None:
         """Call *fn* once DONE is recorded, in the same step; now, if it is."""
         if self.is_done:
-            fn()
+            self._call(fn)
         else:
             self._when_done += (fn,)
 
@@ -621,6 +692,15 @@ class Run:
 
 
 NO_USAGE = Usage()
+
+_MOST_NOTED = 16
+"""Errors that are kept beside the one that ends a run; more are no causes that anybody reads."""
+
+
+def _blamed(exc: BaseException, run_id: str) -> str | None:
+    """Who raised *exc* in this run, where that was remembered; see `Run.blame`."""
+    blamed = getattr(exc, "__flowtrio__", None)
+    return blamed[1] if isinstance(blamed, tuple) and blamed[0] == run_id else None
 
 
 def _names_of_leaves(nursery: trio.Nursery) -> list[str]:

@@ -32,12 +32,15 @@ from flowtrio._core._events import AgentEvent, AgentStatus, StreamMode
 from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
+from flowtrio._core._values import clean_text
 
 from ._log import RunStatistics
+from ._pending import Answered, Approved, Denied
 from ._run import Run, current_run
 
 if TYPE_CHECKING:
     from ._engine import StreamEngine
+    from ._pending import Decision
 
 
 if TYPE_CHECKING:
@@ -86,7 +89,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         self._engine = engine
         self._form = _Form.NEW
         self._is_reading = False
-        self._until_schedule = run.info.schedule_every
+        self._until_schedule = 0
         self._thread: int | None = None
         self._manager: Any = None
 
@@ -143,6 +146,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         def __iter__(self) -> None:
             raise TypeError("a stream is read with 'async for', not with 'for'")
 
+    @enable_ki_protection
     async def __aenter__(self) -> Self:
         """Start the run in a nursery of the caller's task."""
         self._begin(_Form.BLOCK)
@@ -179,21 +183,17 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
     @enable_ki_protection
     async def __anext__(self) -> AgentEvent:
         """Give the next event that the mode shows."""
-        channel = self._run.log.channel
-        if (
-            self._until_schedule > 1
-            and channel.queue
-            and not self._is_reading
-            and self._view is None
-        ):
+        if self._until_schedule > 1 and not self._is_reading and self._view is None:
             # The usual case, for every token, without a further call: see _receive.
             self._until_schedule -= 1
             try:
                 await checkpoint_if_cancelled()
+                return self._run.log.channel.take_nowait()
             except trio.Cancelled:
                 await self._reading_cancelled()
                 raise
-            return channel.take()
+            except (trio.WouldBlock, trio.EndOfChannel):
+                pass
         try:
             return await self._receive()
         except trio.EndOfChannel:
@@ -212,10 +212,20 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         return batch
 
     async def aclose(self) -> None:
-        """Cancel the run if it has not ended, and wait until all of it has."""
+        """Cancel the run if it has not ended, and wait until all of it has.
+
+        Raises:
+          RuntimeError: this is called from inside the run, which would wait for itself.
+
+        """
         if self._form is _Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
+        if self._is_inside:
+            raise RuntimeError(
+                f"can't wait for the end of run {self.run_id!r} inside it: expected "
+                "stream.cancel() here, or aclose() in a task of somebody else"
+            )
         self._run.cancel("the reader left")
         await self._join()
         self._tell_interrupt()
@@ -223,8 +233,11 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def __del__(self) -> None:
         # Any thread, at any time: nothing may be done here but to leave word for the loop.
-        run = self._run
-        if self._form is _Form.BARE and not (run.is_done and run.interrupt is None):
+        run = getattr(self, "_run", None)
+        if run is None or self._form is not _Form.BARE:
+            # The first: of a stream that was never made.
+            return
+        if not run.is_done or run.interrupt is not None:
             assert run.token is not None
             with contextlib.suppress(trio.RunFinishedError):
                 run.token.run_sync_soon(_orphan, run)
@@ -247,7 +260,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)
         outer = current_run.get()
-        if outer is not None and not outer.is_done and outer.nursery is not None:
+        if outer is not None and outer.takes_guests:
             spawn: Callable[..., Any] = outer.spawn
         elif self._engine._nursery is not None:
             spawn = self._engine._nursery.start_soon
@@ -273,9 +286,10 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
                 self._until_schedule = self._run.info.schedule_every
                 await checkpoint()
             while True:
-                if not channel.queue:
-                    await channel.wait_ready()
-                event = channel.take()
+                try:
+                    event = channel.take_nowait()
+                except trio.WouldBlock:
+                    event = await channel.take()
                 if view is None:
                     return event
                 if (seen := view.see(event)) is not None:
@@ -299,8 +313,16 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     async def _join(self) -> None:
         """Wait until nothing of the run is alive, whatever happens outside."""
+        if self._is_inside:
+            # Whoever reads a run inside it would wait for himself.
+            return
         with trio.CancelScope(shield=True):
             await self._run.wait_joined()
+
+    @property
+    def _is_inside(self) -> bool:
+        """Whether the current task is one of the run's."""
+        return not self._run.is_joined and self._run.holds(trio.lowlevel.current_task())
 
     def _tell_interrupt(self) -> None:
         """Raise a Ctrl-C that struck inside the run, once."""
@@ -335,25 +357,29 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def cancel(self, reason: str | None = None) -> bool:
         """End the run on purpose: its log ends with status ``cancelled`` and no ERROR."""
-        return self._in_loop(lambda: self._run.cancel(reason))
+        words = None if reason is None else _words(reason, "reason")
+        return self._in_loop(lambda: self._run.cancel(words))
 
     def cancel_tool(self, call_id: str) -> bool:
         """End one tool call with outcome ``cancelled``; the run goes on and the model is told."""
-        return self._in_loop(lambda: self._run.cancel_tool(call_id))
+        key = _words(call_id, "call_id")
+        return self._in_loop(lambda: self._run.cancel_tool(key))
 
     def approve(self, call_id: str) -> bool:
         """Let a call go on that waits for approval."""
-        return self._in_loop(lambda: self._run.decide("approval", call_id, True))
+        return self._decide(_words(call_id, "call_id"), Approved())
 
     def deny(self, call_id: str, reason: str | None = None) -> bool:
         """Refuse a call that waits for approval; the model is told, with the *reason*."""
-        return self._in_loop(lambda: self._run.decide("approval", call_id, reason))
+        words = None if reason is None else _words(reason, "reason")
+        return self._decide(_words(call_id, "call_id"), Denied(words))
 
     def answer(self, request_id: str, text: str) -> bool:
         """Answer a question of the agent."""
-        if not isinstance(text, str):
-            raise TypeError(f"answer: expected a str, got {type(text).__name__}")
-        return self._in_loop(lambda: self._run.decide("input", request_id, text))
+        return self._decide(_words(request_id, "request_id"), Answered(_words(text, "text")))
+
+    def _decide(self, key: str, decision: Decision) -> bool:
+        return self._in_loop(lambda: self._run.decide(key, decision))
 
     def _fail(self, code: str, source: str, error: str) -> bool:
         """End the run with an ERROR: for servers that are told to stop."""
@@ -363,13 +389,25 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         """Call *fn* in the run's Trio loop, from wherever we are."""
         token = self._run.token
         if token is None or threading.get_ident() == self._thread:
-            return fn()
+            return self._run.control(fn)
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
         try:
-            token.run_sync_soon(lambda: answer.put(fn()))
+            token.run_sync_soon(lambda: answer.put(self._run.control(fn)))
         except trio.RunFinishedError:
             return False
         return answer.get()
+
+
+def _words(text: str, what: str) -> str:
+    """What a control was given, as plain text.
+
+    Raises:
+      TypeError: it is no text.
+
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what}: expected a str, got {type(text).__name__}")
+    return clean_text(str.__str__(text))
 
 
 def _orphan(run: Run) -> None:

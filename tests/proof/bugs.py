@@ -52,12 +52,15 @@ class Bug:
 
 
 def stamps_before_it_waits(right: Any) -> Any:
-    async def emit(log: EventLog, type: EventType, data: dict[str, Any], agent: str) -> Any:
+    async def emit(log: EventLog, type: EventType, data: dict[str, Any], by: Any) -> Any:
         seq = log.law.count
-        event = await right(log, type, data, agent)
-        queue = log.channel.queue
-        if event is not None and queue and queue[-1] is event and event.seq != seq:
+        event = await right(log, type, data, by)
+        channel = log.channel
+        if event is not None and event.seq != seq and channel.undelivered:
+            queue = [channel._receive.receive_nowait() for _ in range(channel.undelivered)]
             queue[-1] = msgspec.structs.replace(event, seq=seq)
+            for queued in queue:
+                channel._send.send_nowait(queued)
         return event
 
     return emit
@@ -65,7 +68,7 @@ def stamps_before_it_waits(right: Any) -> Any:
 
 def sends_the_end_through_the_full_buffer(right: Any) -> Any:
     def put(channel: EventChannel, event: AgentEvent) -> None:
-        if event.type is not T.DONE or len(channel.queue) < channel._buffer:
+        if event.type is not T.DONE or channel.undelivered < channel._buffer:
             right(channel, event)
 
     return put
@@ -111,15 +114,10 @@ def gives_half_of_the_text(right: Any) -> Any:
 
 
 def tells_the_status_it_had_before_it_waited(right: Any) -> Any:
-    async def set_status(log: EventLog, reason: str | None = None) -> None:
+    async def set_status(log: EventLog, by: Any, reason: str | None = None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         data = log._status_data(reason)
-        channel = log.channel
-        if data is None:
-            return
-        is_free = channel.credits > 0 and not channel.emitters and not log.is_closing
-        channel.credits -= is_free
-        if is_free or await log._wait_for_credit():
+        if data is not None and await log._take_credit(by):
             log._record_or_give_back(T.STATE_CHANGE, data, "root")
 
     return set_status
@@ -133,12 +131,12 @@ def starts_tasks_that_nobody_owns(right: Any) -> Any:
 
 
 def never_waits_for_the_reader(right: Any) -> Any:
-    async def wait_for_credit(log: EventLog) -> bool:
+    async def take_credit(log: EventLog, by: Any) -> bool:
         await trio.lowlevel.checkpoint_if_cancelled()
         log.channel.credits -= 1
-        return not log.is_closing
+        return not by.is_closed
 
-    return wait_for_credit
+    return take_credit
 
 
 def ends_calls_without_cancelling_them(right: Any) -> Any:
@@ -215,7 +213,7 @@ BUGS = [
     Bug("L3", EventChannel, "put", gives_half_of_the_text),
     Bug("L4", EventLog, "set_status", tells_the_status_it_had_before_it_waited),
     Bug("L5", Frame, "start_soon", starts_tasks_that_nobody_owns),
-    Bug("L6", EventLog, "_wait_for_credit", never_waits_for_the_reader),
+    Bug("L6", EventLog, "_take_credit", never_waits_for_the_reader),
     Bug("L7", ActiveCall, "end_now", ends_calls_without_cancelling_them),
     Bug("L7", Run, "close", closes_without_cancelling),
     Bug("L8", Snapshot, "add", folds_what_was_reset),

@@ -44,6 +44,8 @@ class World:
     faults: tuple[Fault, ...] = ()
     schedule: Schedule = attrs.Factory(Schedule)
     limits: Limits = attrs.Factory(Limits)
+    waits: float = 0.0
+    """Seconds that a body of one's own waits before it has the agent answer; 0 for no such body."""
 
 
 @attrs.define
@@ -60,9 +62,14 @@ class Witness:
 
 def draw_world(source: Random) -> World:
     """Make up a world."""
+    turns = tuple(_draw_turn(source) for _ in range(source.randrange(4)))
+    tools = {name: (source.choice(KINDS), source.choice(SECONDS)) for name in NAMES}
+    last, seconds = tools["d"]
     return World(
-        turns=tuple(_draw_turn(source) for _ in range(source.randrange(4))),
-        tools={name: (source.choice(KINDS), source.choice(SECONDS)) for name in NAMES},
+        turns=turns,
+        tools=tools,
+        # Not drawn by itself: one draw more, and Hypothesis ends on larger counter-examples.
+        waits=seconds if last in ("asks", "speaks") else 0.0,
         approved=tuple(name for name in NAMES if source.randrange(5) == 4),
         reader=_draw_reader(source),
         faults=tuple(_draw_fault(source) for _ in range(source.choice((0, 0, 1, 2)))),
@@ -140,8 +147,13 @@ def play(world: World) -> tuple[SimulatedRun, Witness]:
     witness = Witness()
     tools = [_make_tool(world, witness, name, *how) for name, how in world.tools.items()]
     agent = Agent(llm_client=_Model(world.turns, witness), tools=tools)
+
+    async def patient(ctx: RunContext, message: str) -> str:
+        await trio.sleep(world.waits)
+        return await agent(ctx, message)
+
     run = simulate(
-        agent,
+        patient if world.waits else agent,
         "go",
         reader=world.reader,
         faults=world.faults,

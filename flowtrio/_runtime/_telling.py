@@ -1,0 +1,33 @@
+"""Lines for operators, which cost a run nothing whatever becomes of them.
+
+The handlers and filters of a logger are the application's. One that raises would do so in the midst
+of a run's steps, also of those that nobody stands behind: a task would end, or a reader wait for
+ever. So runs write their lines through `tell`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import traceback
+
+logger = logging.getLogger("flowtrio")
+
+
+def tell(level: int, text: str, *values: object, exc: BaseException | None = None) -> None:
+    """Write a line into the log; what its handlers raise is printed, as `logging` prints its own.
+
+    Args:
+      level: As in `logging`.
+      text: The line, with a place for each of *values*.
+      values: What stands there.
+      exc: An exception whose traceback belongs to the line.
+
+    """
+    try:
+        logger.log(level, text, *values, exc_info=exc)
+    except BaseException:
+        if logging.raiseExceptions:
+            with contextlib.suppress(Exception):
+                traceback.print_exc(file=sys.stderr)
