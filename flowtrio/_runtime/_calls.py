@@ -317,16 +317,21 @@ class ActiveCall:
         error: str | None = None,
         exc: BaseException | None = None,
     ) -> None:
-        """End in good order, waiting for the reader if need be."""
+        """End in good order."""
         if self.ended is not None:
             return
         self.frame.leave()
+        log = self.run.log
         told = self._decide(CallEnd(outcome, value, error, exc), result)
-        # From here on the END stands, whatever becomes of this wait: see _leave.
-        call = {"call_id": self.call_id, "tool_name": self.tool_name}
-        await self.owner.emit(EventType.TOOL_CALL_END, {**call, **told})
+        if log.law.open_call(self.call_id) is None:
+            # Nothing was said of this call yet, so its END waits for room as an opening does. It
+            # stands from here on, whatever becomes of the wait: see _leave.
+            call = {"call_id": self.call_id, "tool_name": self.tool_name}
+            await self.owner.emit(EventType.TOOL_CALL_END, {**call, **told})
+        else:
+            log.record_end(self.call_id, told, self.owner)
         if self._was_asked:
-            await self.run.log.set_status(self.owner)
+            await log.set_status(self.owner)
 
     def end_now(self, outcome: str, error: str | None = None) -> bool:
         """End early, at once: True if that took effect."""

@@ -293,6 +293,19 @@ class EventLog:
             thing.owner.things -= 1
         self._opened_at.pop(key, None)
 
+    def record_end(self, call_id: str, told: dict[str, Any], by: Speaker) -> None:
+        """Record the END of an open call at once and owing its credit, as all closers do.
+
+        A call's START has waited for the reader. Would its END too, every call of a reply had to be
+        woken once more, and one that is ended early in that wait would have two ends to choose of.
+        """
+        call = self.law.open_call(call_id)
+        if call is None or by.is_closed:
+            self.discard(EventType.TOOL_CALL_END)
+            return
+        self.channel.credits -= 1
+        self._record_or_give_back(*closing_event(call, told), call.agent)
+
     def close(self, only: Container[str]) -> None:
         """Close some of what is open, at once and owing the credits; the run goes on."""
         if self.is_closing:

@@ -846,6 +846,45 @@ async def test_calls_that_are_given_up_before_they_start_leave_nothing(
     assert await most_undelivered(body, 60) <= 4 + 1 + 3
 
 
+async def test_a_started_calls_end_waits_for_nobody(autojump_clock: Any) -> None:
+    """Its START has waited: as all closers do, the END owes its credit."""
+
+    @tool
+    async def quick() -> str:
+        """Return at once."""
+        return "result"
+
+    log: list[Any] = []
+    limits = Limits(buffer=1)
+    async with StreamEngine().stream(
+        runner(calling("quick"), quick), "go", limits=limits
+    ) as stream:
+        while not only(log, T.TOOL_CALL_START):
+            log.append(await anext(stream))
+            await trio.sleep(1)
+        assert stream.cancel("enough")
+    played = await check_ended(stream, log)
+
+    assert outcomes(played.log) == {"quick": "ok"}
+    assert stream.messages[-1]["content"] == "result"
+
+
+async def test_a_call_that_waits_to_say_why_it_never_began_says_nothing_when_it_is_cut_off(
+    autojump_clock: Any,
+) -> None:
+    chunks = [Chunk(is_final=True, tool_calls=[ToolCall("p1", "unknown", {})])]
+    stream = StreamEngine().stream(runner(Model(chunks)), "go", limits=Limits(buffer=1))
+    log: list[Any] = []
+    async with stream:
+        while not only(log, T.MESSAGE_COMPLETE):
+            log.append(await anext(stream))
+            await trio.sleep(1)
+        assert stream.cancel("enough")
+    played = await check_ended(stream, log)
+
+    assert played.status == "cancelled"
+
+
 async def test_many_that_open_at_once_owe_one_closer_each(autojump_clock: Any) -> None:
     async def speak(ctx: RunContext) -> None:
         async with ctx.message():

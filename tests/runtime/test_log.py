@@ -16,12 +16,9 @@ from flowtrio._core._transcript import Transcript
 from flowtrio._runtime._log import EventLog
 from tests.runtime._programs import (
     agent_of,
-    calling,
     check_ended,
     only,
-    outcomes,
     play,
-    runner,
 )
 
 T = EventType
@@ -56,29 +53,6 @@ async def test_a_refused_event_gives_its_credit_back(autojump_clock: Any) -> Non
 
     assert len(refused) == 40
     assert await played.stream.result() == "done"
-
-
-async def test_a_call_that_ended_and_waits_for_the_reader_has_ended(autojump_clock: Any) -> None:
-    """Its END says what became of it, though the run is cancelled before there was room."""
-
-    @tool
-    async def quick() -> str:
-        """Return at once."""
-        return "result"
-
-    log: list[Any] = []
-    model = calling("quick")
-    async with StreamEngine().stream(runner(model, quick), "go", limits=Limits(buffer=1)) as stream:
-        # One event fits, whatever it is, and then its emitter waits.
-        while not any(getattr(t, "ended", None) for t in stream._run.log.opened.values()):
-            log.append(await anext(stream))
-            await trio.sleep(1)
-        assert stream.cancel("enough")
-    played = await check_ended(stream, log)
-
-    assert outcomes(played.log) == {"quick": "ok"}
-    assert played.status == "cancelled"
-    assert stream.messages[-1]["content"] == "result"
 
 
 @pytest.mark.parametrize("way", ["reads on", "cancels"])
