@@ -473,4 +473,4 @@ def _fit_call(call: ToolCall) -> ToolCall:
         except (TypeError, ValueError):
             arguments = None
     name = clean_text(call.name) or "unnamed"
-    return attrs.evolve(call, name=name, arguments=arguments)
+    return ToolCall(call.id, name, arguments, call.raw, call.carry)
