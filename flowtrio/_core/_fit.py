@@ -1,0 +1,93 @@
+"""Names, ids, texts and results of a conversation, as every provider takes them.
+
+What one provider gives, another refuses: names with dots, ids of 46 characters or the same id twice
+in one conversation, a message of nothing but spaces, a call whose result is elsewhere or nowhere. A
+conversation may change its provider with each turn, and a message that one refuses stands in it for
+ever. So they are made fit on the way into it; events show what was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, TypeAlias
+
+import attrs
+
+from ._values import copy_json
+
+Message: TypeAlias = dict[str, Any]
+"""See `flowtrio.abc.Message`."""
+
+NO_TEXT: Final = "(no text)"
+"""Stands for a user's message without any text: "text content blocks must be non-empty"."""
+
+NOT_RUN: Final = "error: this call was not run"
+"""What the model is told of a call that it asked for and that nobody ran."""
+
+_ODD: Final = re.compile(r"[^A-Za-z0-9_-]")
+_ID: Final = re.compile(r"[!-~]{1,40}")
+_MAX_NAME: Final = 64
+
+
+def fit_name(name: str) -> str:
+    """A tool's name in the characters and the length that every provider takes."""
+    return _ODD.sub("_", name)[:_MAX_NAME] or "unnamed"
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is nothing to read in *text*; also what Python's ``strip`` takes for that."""
+    return not text.strip()
+
+
+def digest(text: str) -> str:
+    """A short name for any text, always the same."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+class CallIds:
+    """The ids of one conversation's calls, each of them its own and fit for every provider."""
+
+    __slots__ = ("_used",)
+
+    def __init__(self, used: Iterable[str] = ()) -> None:
+        self._used: set[str] = {_plain(id) for id in used}
+
+    def take(self, wanted: str, fallback: str) -> str:
+        """Give *wanted* if it fits and is new, else *fallback*, numbered where that is used too.
+
+        *fallback* has to fit, with room for a number.
+        """
+        numbered = (f"{fallback}_{number}" for number in itertools.count(2))
+        candidates = itertools.chain((wanted, fallback), numbered)
+        id = next(c for c in candidates if _ID.fullmatch(c) and _plain(c) not in self._used)
+        self._used.add(_plain(id))
+        return id
+
+
+def _plain(id: str) -> str:
+    """An id in the characters that the strictest take; two must not become one by that."""
+    return _ODD.sub("_", id)
+
+
+@attrs.define(eq=False)
+class Entry:
+    """A message, and behind it a result of each call that it asks for."""
+
+    message: Message
+    calls: dict[str, str] = attrs.Factory(dict)
+    """The ids that its calls have in the conversation, in order; by the keys of `results`."""
+    results: dict[str, Message] = attrs.Factory(dict)
+
+    def told(self) -> Iterator[Message]:
+        """What stands in the conversation, the caller's own copy."""
+        yield copy_json(self.message)
+        for key, id in self.calls.items():
+            yield copy_json(self.results.get(key)) or result_message(id, NOT_RUN)
+
+
+def result_message(id: str, text: str) -> Message:
+    """What the model is told of the call of this id."""
+    return {"role": "tool", "tool_call_id": id, "content": text}
