@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_ID = 40
 
 
 def check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Assert that a provider of OpenAI's chat completions would accept a conversation.
+    """Assert that every provider would accept a conversation, in OpenAI's shape.
 
     Each call of an assistant's message is answered by exactly one message of role ``tool`` before
-    anything else is said; ids are not used twice; each message has the keys of its role, and text
-    that UTF-8 can carry.
+    anything else is said; ids have at most 40 characters and are not used twice, names are of
+    ``A-Z a-z 0-9 _ -``; each message has the keys of its role, and text that is not blank and that
+    UTF-8 can carry.
 
     Raises:
       AssertionError: it would be refused; the message names the place and the rule.
@@ -54,9 +58,15 @@ def _check_assistant(place: int, message: Mapping[str, Any], used: set[str]) -> 
     waiting: dict[str, int] = {}
     for call in calls:
         call_id = call.get("id")
-        if not isinstance(call_id, str) or not call_id or call_id in used:
+        if not isinstance(call_id, str) or not call_id or len(call_id) > _MAX_ID:
+            raise AssertionError(
+                f"messages[{place}]: call id {call_id!r}, expected 1 to {_MAX_ID} characters"
+            )
+        # Some hosts take fewer characters; for them the others become one.
+        plain = re.sub(r"[^A-Za-z0-9_-]", "_", call_id)
+        if plain in used:
             raise AssertionError(f"messages[{place}]: call id {call_id!r} is no id of its own")
-        used.add(call_id)
+        used.add(plain)
         waiting[call_id] = place
         _check_function(place, call)
     return waiting
@@ -66,8 +76,12 @@ def _check_function(place: int, call: Mapping[str, Any]) -> None:
     function = call.get("function")
     if call.get("type") != "function" or not isinstance(function, Mapping):
         raise AssertionError(f"messages[{place}]: a call needs type 'function' and its function")
-    if not isinstance(function.get("name"), str) or not function["name"]:
-        raise AssertionError(f"messages[{place}]: a call needs the name of a function")
+    name = function.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise AssertionError(
+            f"messages[{place}]: the name of a function {name!r}, expected 1 to 64 of A-Z a-z 0-9 "
+            "_ -"
+        )
     try:
         is_object = isinstance(json.loads(function["arguments"]), dict)
     except (KeyError, TypeError, ValueError):
@@ -92,7 +106,7 @@ def _check_content(place: int, content: Any, *, may_be_empty: bool = False) -> N
             if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
                 raise AssertionError(f"messages[{place}]: a part of its content has no type")
         return
-    if not isinstance(content, str) or not (content or may_be_empty):
+    if not isinstance(content, str) or not (content.strip() or may_be_empty):
         raise AssertionError(f"messages[{place}]: expected content, got {content!r:.60}")
     try:
         content.encode()

@@ -410,9 +410,9 @@ def _encode_reply(
         carried = [dict(part) for part in carry["gemini"]["parts"]]
         written = [part["functionCall"] for part in carried if "functionCall" in part]
         for call, own in zip(calls, written, strict=False):
-            if own.get("id"):
-                # Results are told apart by these, where the provider gives them.
-                called[call["id"]]["id"] = own["id"]
+            # Results go to the call of this name, also where the conversation's was made fit, and
+            # are told apart by these ids, where the provider gives them.
+            called[call["id"]] |= {key: own[key] for key in ("name", "id") if own.get(key)}
         return carried
     parts = [_encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:

@@ -497,6 +497,24 @@ def test_what_was_carried_goes_back_unchanged_and_results_under_the_providers_id
     ]
 
 
+def test_results_go_to_the_name_that_the_provider_gave() -> None:
+    """The conversation's name was made fit; what was carried still has the other."""
+    parts = [{"functionCall": {"name": "functions.look", "args": {}}}, {"functionCall": {}}]
+    reply = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call("a", "functions_look", "{}"), call("b", "look", "{}")],
+        "flowtrio": {"carry": {"gemini": {"parts": parts}}},
+    }
+    results = [{"role": "tool", "tool_call_id": id, "content": "{}"} for id in ("a", "b")]
+    contents = encode([*HELLO, reply, *results])["contents"]
+
+    assert contents[2]["parts"] == [
+        {"functionResponse": {"name": "functions.look", "response": {}}},
+        {"functionResponse": {"name": "look", "response": {}}},
+    ]
+
+
 @pytest.mark.parametrize("carry", [None, {"anthropic": {}}, {"gemini": 5}])
 def test_what_others_carried_is_not_sent(carry: Any) -> None:
     said = {"role": "assistant", "content": "x", "flowtrio": {"carry": carry}}
