@@ -37,6 +37,7 @@ from flowtrio._runtime._context import RunContext as RunContext
 from flowtrio._runtime._engine import StreamEngine as StreamEngine
 from flowtrio._runtime._follower import Follower as Follower
 from flowtrio._runtime._orchestrator import Orchestrator as Orchestrator
+from flowtrio._runtime._replies import CallResult as CallResult
 from flowtrio._runtime._stream import EventStream as EventStream
 from flowtrio._runtime._tools import Tool as Tool
 from flowtrio._runtime._tools import tool as tool

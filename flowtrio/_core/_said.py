@@ -5,9 +5,14 @@ log has nearly all: the user's message, what the root agent said, its calls and 
 are put into a `Transcript` as the run itself would have done, so the same rules hold: partial text
 is kept and marked, and every call has a result.
 
-What no event carries is lost: the providers' own ids and their private parts, a call of which there
-was no event yet, and what an agent told its model beside the results. And events do not tell an
-agent's own words from those of a tool that it called by itself: both are kept.
+What no event carries is lost: the providers' own ids and their private parts, a call of which no
+event told its message (it never started, and its arguments were not shown), and what was asked of
+an `Agent` that the body called. What such agents said at the same time stands in the order in which
+it was said, not one after the other. A call that waits for a person, or was denied, does not tell
+who made it: right behind a reply that asks for calls it is taken for one of that reply's.
+
+Logs of the first schema do not tell an agent's own words from a tool's either: there, what was said
+while a call of a reply was running is taken for the tool's, anything else for the agent's.
 """
 
 from __future__ import annotations
@@ -18,8 +23,8 @@ import attrs
 import msgspec
 
 from ._chunks import ToolCall
-from ._events import ROOT, AgentEvent, EventType
-from ._transcript import Reply, Transcript, own_id
+from ._events import ROOT, AgentEvent, AgentStatus, EventType
+from ._transcript import Reply, Transcript
 
 _T = EventType
 
@@ -30,7 +35,9 @@ _OF_MESSAGES: Final = frozenset(
     }
 )
 """Events that a message consists of."""
-_KEPT: Final = _OF_MESSAGES | {_T.APPROVAL_REQUIRED, _T.TOOL_CALL_START, _T.TOOL_CALL_END}
+_KEPT: Final = _OF_MESSAGES | {
+    *(_T.APPROVAL_REQUIRED, _T.TOOL_CALL_START, _T.TOOL_CALL_END, _T.DONE)
+}
 _CHUNKS: Final = frozenset({_T.MESSAGE_CHUNK, _T.REASONING_CHUNK})
 
 
@@ -76,43 +83,35 @@ class Said:
         """The user's message, and what followed; without what was said before."""
         assert self._start is not None
         start = self._start
-        transcript = Transcript((), start.data["message"])
+        transcript = Transcript((), start.data["message"], start.run_id)
         calls = self._calls()
         replies: dict[str, Reply] = {}
+        inside: set[str] = set()
         running: set[str] = set()
         for event in self._events:
             data = event.data
             if event.type in _OF_MESSAGES:
-                # A message that begins while the agent waits for results is a tool's, not its own.
                 if (message_id := data["message_id"]) not in replies:
                     replies[message_id] = Reply(message_id)
-                    if not running:
-                        transcript.expect(replies[message_id])
-                self._note_reply(transcript, event, replies[message_id], calls)
+                    if running:
+                        inside.add(message_id)
+                reply = replies[message_id]
+                _note_reply(reply, event)
+                if event.type is _T.MESSAGE_COMPLETE:
+                    # The key is None for an agent's own words; the first schema has no such key.
+                    if data.get("parent_call_id", message_id in inside or None) is None:
+                        transcript.expect(reply)
+                    reply.calls = [(id, calls[id].to_tool_call()) for id in _of(calls, message_id)]
+                    transcript.note_message(data)
             elif event.type is _T.TOOL_CALL_END:
                 running.discard(data["call_id"])
                 transcript.note_result(data)
+            elif event.type is _T.DONE:
+                if data["status"] == AgentStatus.COMPLETED:
+                    transcript.answer(data["result"])
             elif event.type is _T.TOOL_CALL_START and data["call_id"] in calls:
                 running.add(data["call_id"])
         return transcript.messages()
-
-    def _note_reply(
-        self, transcript: Transcript, event: AgentEvent, reply: Reply, calls: dict[str, _Call]
-    ) -> None:
-        data = event.data
-        match event.type:
-            case _T.MESSAGE_PART if data["part"].get("type") == "refusal":
-                reply.refusal += data["part"].get("text") or ""
-            case _T.MESSAGE_RESET:
-                reply.refusal = ""
-            case _T.MESSAGE_COMPLETE:
-                for call_id in _keys_of(calls, reply.message_id):
-                    call = calls[call_id].to_tool_call()
-                    own = transcript.conversation_id(call, own_id(event.run_id, call_id))
-                    reply.calls.append((call_id, own, call))
-                transcript.note_message(data)
-            case _:
-                pass
 
     def _calls(self) -> dict[str, _Call]:
         """The calls that the agent's replies made: by our id, in order."""
@@ -125,7 +124,7 @@ class Said:
                     call = _Call(data["tool_name"], data["message_id"])
                     calls.setdefault(data["call_id"], call).written.append(data["delta"])
                 case _T.MESSAGE_RESET:
-                    for call_id in _keys_of(calls, data["message_id"]):
+                    for call_id in _of(calls, data["message_id"]):
                         del calls[call_id]
                 case _T.MESSAGE_COMPLETE:
                     is_asking = data["finish_reason"] == "tool_calls"
@@ -146,8 +145,18 @@ class Said:
         return calls
 
 
-def _keys_of(calls: dict[str, _Call], message_id: str) -> list[str]:
-    return [key for key, call in calls.items() if call.message_id == message_id]
+def _note_reply(reply: Reply, event: AgentEvent) -> None:
+    data = event.data
+    if event.type is _T.MESSAGE_RESET:
+        reply.refusal = ""
+    elif event.type is _T.MESSAGE_PART and data["part"].get("type") == "refusal":
+        reply.refusal += data["part"].get("text") or ""
+
+
+def _of(calls: dict[str, _Call], message_id: str) -> list[str]:
+    """The ids of a message's calls, in the order in which the model made them."""
+    ids = [id for id, call in calls.items() if call.message_id == message_id]
+    return sorted(ids, key=lambda id: (len(id), id))
 
 
 def _parse(text: str) -> dict[str, Any] | None:

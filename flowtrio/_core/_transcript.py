@@ -1,19 +1,40 @@
 """The conversation that a run leaves behind, valid however it ended.
 
-It is not written by the agent but read off the run's own log: a turn joins the conversation with
+It is not written by the agent but read off the run's own log: a reply joins the conversation with
 its MESSAGE_COMPLETE, a result with its TOOL_CALL_END. So it always agrees with what the reader saw,
 also when a run was cut off and its agent never came to write anything.
+
+A result belongs to its call, whatever else was said before the call ended: it stands directly
+behind the message that asked for it. A call that was not run says so; that it was cancelled it says
+only where its END did.
+
+An `Agent` that is called by a body has a part of its own in the body's conversation. It is asked
+what the body asks it, and its part joins the whole when it ends: the parts of two that work at once
+do not interleave.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import attrs
 import msgspec
 
 from ._chunks import ToolCall
+from ._fit import (
+    NO_TEXT,
+    CallIds,
+    Entry,
+    Message,
+    digest,
+    fit_name,
+    is_blank,
+    result_message,
+)
+from ._values import check_json, copy_json
+
+_NOT_ENDED: Final = "error: this call has not ended yet"
 
 
 @attrs.define(eq=False)
@@ -21,94 +42,169 @@ class Reply:
     """One model reply on its way into the conversation."""
 
     message_id: str
-    calls: list[tuple[str, str, ToolCall]] = attrs.Factory(list)
-    """Of each call: our id, the id used in the conversation, the call itself."""
+    calls: list[tuple[str, ToolCall]] = attrs.Factory(list)
+    """Of each call: our id, and the call."""
     carry: dict[str, Any] | None = None
     """What the provider wants back."""
     refusal: str = ""
     """What the model said instead of an answer."""
 
 
-class Transcript:
-    """One agent's conversation: what it was given, and what followed."""
+@attrs.define(eq=False)
+class _Book:
+    """What a conversation and its parts share."""
 
-    def __init__(self, history: Sequence[dict[str, Any]], message: str) -> None:
-        self._messages: list[dict[str, Any]] = [*history, {"role": "user", "content": message}]
-        self._expected: dict[str, Reply] = {}
-        self._open: dict[str, str] = {}
-        """Calls without a result: our id to the conversation's."""
-        self._used: dict[str, None] = {
-            call["id"]: None for message in history for call in message.get("tool_calls") or ()
-        }
-        """The ids of all its calls."""
-        self._results: dict[str, str] = {}
+    run_id: str
+    ids: CallIds
+    expected: dict[str, tuple[Transcript, Reply]] = attrs.Factory(dict)
+    """Replies that have no MESSAGE_COMPLETE yet, and where they belong."""
+    open: dict[str, Entry] = attrs.Factory(dict)
+    """Calls that have no TOOL_CALL_END yet, by our id."""
+
+
+class Transcript:
+    """One agent's conversation: what it was given, and what followed.
+
+    The *history* is one that `read_history` gave, and is not changed.
+    """
+
+    def __init__(self, history: Sequence[Message], message: str, run_id: str) -> None:
+        self.history: Sequence[Message] = history
+        self._message = NO_TEXT if is_blank(message) else message
+        used = [call["id"] for said in history for call in said.get("tool_calls") or ()]
+        self._book = _Book(run_id, CallIds(used))
+        self._caller: Transcript | None = None
+        self._entries: list[Entry] = []
+        self._parts: dict[Transcript, None] = {}
+        """The parts that are under way, in the order in which they began."""
+        self._has_spoken = False
+        self._last_text: str | None = None
+        """The last message that was whole."""
+
+    # Its parts
+
+    def begin(self, message: str, *, is_told: bool) -> Transcript:
+        """Begin a part: the conversation of an `Agent` that is asked *message* here.
+
+        Args:
+          message: What it is asked.
+          is_told: Whether the part joins the whole. What is said inside a tool does not: there only
+            the call's result counts.
+
+        """
+        part = Transcript(self.history, message, self._book.run_id)
+        part._book = self._book
+        if is_told:
+            part._caller = self
+            self._parts[part] = None
+        return part
+
+    def end(self) -> None:
+        """The part has ended, and joins the whole."""
+        if (caller := self._caller) is not None:
+            del caller._parts[self]
+            caller._entries += self._as_part(caller)
+
+    def _as_part(self, caller: Transcript) -> list[Entry]:
+        if not self._entries or self._message == caller._message:
+            # The user's own message, passed on, is there already.
+            return self._entries
+        return [Entry(_said("user", self._message)), *self._entries]
+
+    # What is said
 
     def expect(self, reply: Reply) -> None:
         """Take *reply* into the conversation when its MESSAGE_COMPLETE is recorded."""
-        self._expected[reply.message_id] = reply
-
-    def conversation_id(self, call: ToolCall, fallback: str) -> str:
-        """The id of *call* in this conversation: the provider's, where it gave a new one."""
-        chosen = call.id if call.id and call.id not in self._used else fallback
-        self._used[chosen] = None
-        return chosen
+        self._book.expected[reply.message_id] = (self, reply)
 
     def say(self, role: str, text: str) -> None:
         """Append a message of our own."""
-        self._settle()
-        self._messages.append({"role": role, "content": text})
+        self._entries.append(Entry(_said(role, text)))
+
+    def answer(self, value: Any) -> None:
+        """The agent's body returned *value*, which is JSON: its answer, unless it said that."""
+        if isinstance(value, str):
+            if not is_blank(value) and value != self._last_text:
+                self.say("assistant", value)
+        elif value is not None and not self._has_spoken:
+            self.say("assistant", _to_text(value))
+
+    # What the log tells, of this conversation or of a part of it
 
     def note_message(self, data: dict[str, Any]) -> None:
         """A MESSAGE_COMPLETE of this agent was recorded."""
-        reply = self._expected.pop(data["message_id"], None)
-        if reply is None:
-            return
-        self._settle()
-        partial = data["finish_reason"] in ("cancelled", "error")
-        text = data["content"] or reply.refusal
-        calls = [] if partial else reply.calls
-        if not text and not calls:
-            return
-        message: dict[str, Any] = {"role": "assistant", "content": text or None}
-        if calls:
-            message["tool_calls"] = [_call_dict(id, call) for _, id, call in calls]
-            self._open = {call_id: id for call_id, id, _ in calls}
-        private: dict[str, Any] = {"partial": True} if partial else {}
-        if reply.carry is not None and not partial:
-            private["carry"] = reply.carry
-        if private:
-            message["flowtrio"] = private
-        self._messages.append(message)
+        expected = self._book.expected.pop(data["message_id"], None)
+        if expected is not None:
+            transcript, reply = expected
+            transcript._take(reply, data)
+
+    def note_start(self, data: dict[str, Any]) -> None:
+        """A call of this agent's waits for a person, or has started."""
+        if (entry := self._book.open.get(data["call_id"])) is not None:
+            self._set_result(entry, data["call_id"], _NOT_ENDED)
 
     def note_result(self, data: dict[str, Any]) -> None:
         """A TOOL_CALL_END of this agent was recorded."""
-        if data["call_id"] in self._open:
-            self._results[data["call_id"]] = result_text(data)
+        if (entry := self._book.open.pop(data["call_id"], None)) is not None:
+            self._set_result(entry, data["call_id"], result_text(data))
 
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation so far. Calls without a result get one that says so."""
-        return [*self._messages, *self._result_messages()]
+    @staticmethod
+    def _set_result(entry: Entry, call_id: str, text: str) -> None:
+        entry.results[call_id] = result_message(entry.calls[call_id], text)
 
-    def _settle(self) -> None:
-        """The next message begins: the results of the last reply's calls are final."""
-        self._messages += self._result_messages()
-        self._open = {}
-        self._results = {}
+    def _take(self, reply: Reply, data: dict[str, Any]) -> None:
+        is_partial = data["finish_reason"] in ("cancelled", "error")
+        text: str | None = data["content"] or reply.refusal
+        calls = [] if is_partial else reply.calls
+        if text and not is_blank(text):
+            self._note_text(text, is_partial=is_partial)
+        elif calls:
+            text = None
+        else:
+            return
+        entry = Entry(_said("assistant", text))
+        if calls:
+            entry.message["tool_calls"] = [self._enter(entry, *call) for call in calls]
+        private: dict[str, Any] = {"partial": True} if is_partial else {}
+        if not is_partial and (carry := _fit_carry(reply.carry)) is not None:
+            private["carry"] = carry
+        if private:
+            entry.message["flowtrio"] = private
+        self._entries.append(entry)
 
-    def _result_messages(self) -> list[dict[str, Any]]:
-        return [
-            {
-                "role": "tool",
-                "tool_call_id": id,
-                "content": self._results.get(call_id, "error: the call was cancelled"),
-            }
-            for call_id, id in self._open.items()
-        ]
+    def _note_text(self, text: str, *, is_partial: bool) -> None:
+        transcript: Transcript | None = self
+        while transcript is not None:
+            transcript._has_spoken = True
+            if not is_partial:
+                transcript._last_text = text
+            transcript = transcript._caller
 
+    def _enter(self, entry: Entry, call_id: str, call: ToolCall) -> dict[str, Any]:
+        """Expect a call's result, and give the call as it stands in the message."""
+        book = self._book
+        own = f"call_{digest(book.run_id)}_{call_id}"
+        entry.calls[call_id] = id = book.ids.take(call.id, own)
+        book.open[call_id] = entry
+        # A provider may refuse a conversation whose arguments do not parse, so those become empty.
+        function = {"name": fit_name(call.name), "arguments": _to_text(call.arguments or {})}
+        entered: dict[str, Any] = {"id": id, "type": "function", "function": function}
+        if (carry := _fit_carry(call.carry)) is not None:
+            entered["flowtrio"] = {"carry": carry}
+        return entered
 
-def own_id(run_id: str, call_id: str) -> str:
-    """An id for a call whose provider gave none, or gave one twice."""
-    return f"call_{run_id[-24:]}_{call_id}"
+    # What it comes to
+
+    def messages(self) -> list[Message]:
+        """The conversation so far, the caller's own copy. Each call has a result."""
+        return [*copy_json(list(self.history)), _said("user", self._message), *self._told()]
+
+    def _told(self) -> Iterator[Message]:
+        for entry in self._entries:
+            yield from entry.told()
+        for part in self._parts:
+            for entry in part._as_part(self):
+                yield from entry.told()
 
 
 def result_text(data: dict[str, Any]) -> str:
@@ -121,23 +217,22 @@ def result_text(data: dict[str, Any]) -> str:
         case "denied":
             return f"error: the call was denied by the user{f': {error}' if error else ''}"
         case "cancelled":
-            return "error: the call was cancelled"
+            return f"error: the call was cancelled{f': {error}' if error else ''}"
         case outcome:
             return f"error: {error or outcome}"
 
 
+def _said(role: str, text: str | None) -> Message:
+    return {"role": role, "content": text}
+
+
+def _fit_carry(carry: Any) -> Any:
+    """What goes back, if a conversation can keep it: a client of one's own may give anything."""
+    try:
+        return check_json(carry, "carry")
+    except (TypeError, ValueError):
+        return None
+
+
 def _to_text(value: Any) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _call_dict(id: str, call: ToolCall) -> dict[str, Any]:
-    # A provider may refuse a conversation whose arguments do not parse, so those become empty.
-    arguments = _to_text(call.arguments or {})
-    entry: dict[str, Any] = {
-        "id": id,
-        "type": "function",
-        "function": {"name": call.name, "arguments": arguments},
-    }
-    if call.carry is not None:
-        entry["flowtrio"] = {"carry": call.carry}
-    return entry

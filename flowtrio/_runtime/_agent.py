@@ -5,29 +5,26 @@ from __future__ import annotations
 import inspect
 import itertools
 import math
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
-import trio
 
-from flowtrio._core._chunks import ToolCall
-from flowtrio._core._events import ROOT
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
-from flowtrio._core._failures import leaves
+from flowtrio._core._fit import is_blank
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import clean_text
 
-from ._calls import ActiveCall
+from ._frame import Frame
 from ._model import Turn
 from ._output import Output
-from ._tools import Tool, as_tool, encode_result
+from ._replies import AskedCall, run_calls, unique_tools
+from ._tools import Tool, encode_result
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient, Message
 
     from ._context import RunContext
-    from ._frame import Frame
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -43,16 +40,6 @@ _OUTPUT_ATTEMPTS = 2
 """How often a model is asked for an answer of the right type."""
 
 
-def _tools(given: Sequence[Tool[..., Any] | Callable[..., Any]]) -> tuple[Tool[..., Any], ...]:
-    if isinstance(given, Tool) or callable(given):
-        raise TypeError("tools: expected a list of tools, got a tool alone")
-    tools = tuple(as_tool(tool) for tool in given)
-    names = [tool.name for tool in tools]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"tools of one agent need names of their own: {', '.join(sorted(twice))}")
-    return tools
-
-
 def _check_client(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not callable(getattr(value, "stream_completion", None)):
         raise TypeError(
@@ -66,7 +53,7 @@ class Agent(Generic[T]):
 
     llm_client: LLMClient = attrs.field(validator=_check_client, repr=False)
     """The model; anything with ``stream_completion``."""
-    tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=_tools)
+    tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=unique_tools)
     """What the model may call: tools, or plain typed functions."""
     instructions: str = ""
     """The system message; empty for none."""
@@ -85,25 +72,45 @@ class Agent(Generic[T]):
         return attrs.evolve(self, **changes)
 
     async def __call__(self, ctx: RunContext, message: str) -> T:
-        """Run the turn loop; see `flowtrio.abc.AgentLike`."""
-        value: T = await _Loop(self, ctx._frame, message).run()
+        """Run the turn loop; see `flowtrio.abc.AgentLike`.
+
+        A body may call it as well: ``await agent(ctx, "Summarise: …")``. The model is asked exactly
+        that, behind the history of the body's agent. What it says is said by that agent, and joins
+        its conversation when this ends, but for a tool's: there only what the tool returns counts.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"message: expected a str, got {type(message).__name__}")
+        caller = ctx._frame
+        await caller.check_open("run an agent")
+        transcript = caller.transcript.begin(clean_text(message), is_told=caller.call_id is None)
+        frame = Frame(
+            caller.run,
+            caller,
+            caller.agent,
+            call_id=caller.call_id,
+            tool_name=caller.tool_name,
+            client=self.llm_client,
+            transcript=transcript,
+        )
+        try:
+            with caller.run.visited():
+                value: T = await _Loop(self, frame, transcript).run()
+        finally:
+            # Where this was cut off, the body may go on without it.
+            frame.leave()
+            transcript.end()
         return value
 
 
 class _Loop:
     """One agent at work on one message."""
 
-    def __init__(self, agent: Agent[Any], frame: Frame, message: str) -> None:
+    def __init__(self, agent: Agent[Any], frame: Frame, transcript: Transcript) -> None:
         self.agent = agent
         self.frame = frame
         self.run_ = frame.run
         self.tools = {tool.name: tool for tool in agent.tools}
-        frame.client = agent.llm_client
-        if frame.agent == ROOT:
-            self.transcript = frame.run.log.transcripts[ROOT]
-        else:
-            self.transcript = Transcript(frame.history, message)
-            frame.run.log.transcripts[frame.agent] = self.transcript
+        self.transcript = transcript
 
     async def run(self) -> Any:
         """Take turns until the model answers without calling a tool."""
@@ -119,7 +126,8 @@ class _Loop:
             turn = Turn(self.frame, self.agent.llm_client, reply)
             completion, calls = await turn.run_turn(self._request(), specs, options)
             if calls:
-                await self._run_calls(turn.message_id, calls)
+                asked = [AskedCall(call_id, turn.message_id, call) for call_id, call in calls]
+                await run_calls(self.frame, asked, self.tools)
             elif output is None:
                 return completion.content
             else:
@@ -139,7 +147,7 @@ class _Loop:
 
     def _request(self) -> list[Message]:
         messages = self.transcript.messages()
-        if not self.agent.instructions:
+        if is_blank(self.agent.instructions):
             return messages
         return [{"role": "system", "content": self.agent.instructions}, *messages]
 
@@ -150,38 +158,6 @@ class _Loop:
                 f"the model's answer does not fit output={output.name}: {exc}", code="bad_output"
             ) from exc
         self.transcript.say("user", f"Your answer does not fit the schema: {exc}. Answer again.")
-
-    # Calls
-
-    async def _run_calls(self, message_id: str, calls: list[tuple[str, ToolCall]]) -> None:
-        """Run a reply's calls in parallel; their results reach the conversation by their ENDs."""
-        if len(calls) == 1:
-            [(call_id, call)] = calls
-            return await self._run_call(message_id, call_id, call)
-        try:
-            async with trio.open_nursery() as nursery:
-                for call_id, call in calls:
-                    nursery.start_soon(
-                        self._run_call,
-                        message_id,
-                        call_id,
-                        call,
-                        name=f"tool {call.name} ({call_id})",
-                    )
-        except BaseExceptionGroup as group:
-            # Nothing but Cancelled comes here, and callers want it bare.
-            raise next(leaves(group)) from None
-
-    async def _run_call(self, message_id: str, call_id: str, call: ToolCall) -> None:
-        active = ActiveCall(self.frame, call_id, clean_text(call.name), message_id)
-        tool = self.tools.get(call.name)
-        if tool is None:
-            known = ", ".join(self.tools) or "none"
-            await active.refuse(f"there is no tool of that name; there are: {known}")
-        elif call.arguments is None:
-            await active.refuse("the arguments are not a JSON object")
-        else:
-            await active.execute(tool, call.arguments)
 
 
 def agent_name(agent: Any) -> str:

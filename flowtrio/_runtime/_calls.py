@@ -73,7 +73,6 @@ class ActiveCall:
             frame.agent,
             call_id=call_id,
             tool_name=tool_name,
-            history=frame.history,
         )
         self.call_id = call_id
         self.tool_name = tool_name

@@ -11,18 +11,20 @@ import attrs
 import trio
 from trio.lowlevel import checkpoint
 
-from flowtrio._core._chunks import Completion
+from flowtrio._core._chunks import Completion, ToolCall
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
-from flowtrio._core._transcript import Reply
-from flowtrio._core._values import check_json, clean_text
+from flowtrio._core._history import read_history
+from flowtrio._core._transcript import Reply, Transcript
+from flowtrio._core._values import check_json, clean_text, copy_json
 
 from ._agent import agent_name, as_awaitable, result_to_json
 from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
 from ._pending import Answered, Pending
+from ._replies import Asked, AskedCall, CallResult, answer, run_calls, unique_tools
 from ._tools import Tool, as_tool
 
 if TYPE_CHECKING:
@@ -72,8 +74,18 @@ class RunContext:
 
     @property
     def history(self) -> Sequence[dict[str, Any]]:
-        """What was said before this agent's message; empty for a nested agent."""
-        return self._frame.history
+        """What was said before this agent's message; for a nested agent what it was given."""
+        history: list[dict[str, Any]] = copy_json(list(self._frame.transcript.history))
+        return history
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as the next request would send it: history, message, what followed.
+
+        Each call has a result; one that nobody ran, or that has not ended, says so. In a tool it is
+        the conversation of the agent that called the tool.
+        """
+        return self._frame.transcript.messages()
 
     @property
     def app(self) -> Any:
@@ -137,13 +149,15 @@ class RunContext:
         """Ask a model once; what it says is streamed as this agent's message.
 
         Args:
-          messages: The conversation, in OpenAI's shape.
+          messages: The conversation, in OpenAI's shape; made fit as a run's history is.
           client: The model; by default the agent's own.
           tools: Tools, functions or ready specifications to offer. Calls come back in
-            ``completion.tool_calls``; running them, with `call`, is up to the agent.
+            ``completion.tool_calls``; running them, with `call` or `run_calls`, is up to the agent.
           options: Handed on to the client.
 
         Raises:
+          TypeError: *messages* is no list of messages.
+          ValueError: a message is none that a model takes.
           ProviderError: the model's host refused or failed.
           RemoteProtocolError: the model's stream was malformed or cut.
           DeadlineExceeded: one of the client's `ModelLimits` passed.
@@ -156,6 +170,7 @@ class RunContext:
             raise LocalProtocolError(
                 f"agent {frame.agent!r} has no model of its own: expected client=..."
             )
+        conversation = read_history(messages, "messages")
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
         # Running the calls, with `call`, is up to the agent: so they are none of the run's yet.
         reply = Reply(frame.run.log.new_id("m"))
@@ -163,25 +178,39 @@ class RunContext:
         turn = Turn(frame, client, reply, writes_calls=False)
         with frame.run.visited():
             try:
-                completion, _ = await turn.run_turn([dict(m) for m in messages], specs, options)
+                completion, calls = await turn.run_turn(conversation, specs, options)
             except BaseException:
                 frame.run.log.close(turn.brackets())
                 raise
+        if calls:
+            frame.asked = frame.asked or Asked()
+            frame.asked.note(turn.message_id, calls)
         return completion
 
     def _expect(self, reply: Reply) -> None:
         frame = self._frame
-        transcript = frame.run.log.transcripts.get(frame.agent)
-        if frame.call_id is None and transcript is not None:
-            transcript.expect(reply)
+        if frame.call_id is None:
+            frame.transcript.expect(reply)
 
     # Doing something
 
-    async def call(self, tool: Tool[..., Any] | Callable[..., Any], /, **arguments: Any) -> Any:
+    async def call(
+        self,
+        tool: Tool[..., Any] | Callable[..., Any],
+        call: ToolCall | None = None,
+        /,
+        **arguments: Any,
+    ) -> Any:
         """Run a tool as a call of this run.
+
+        With a call that `model` gave, ``ctx.call(tool, completion.tool_calls[0])``, this answers
+        that call. In an agent's body it also answers one if it is the same by its tool and its
+        arguments: the oldest such call of the last reply that has no answer. Any other is a call of
+        the agent's own, of which no model is told; one that was answered before becomes such a one.
 
         Args:
           tool: A `Tool`, or a typed function.
+          call: One of ``completion.tool_calls``; it brings the arguments.
           arguments: As a model would give them: JSON values.
 
         Returns:
@@ -189,14 +218,24 @@ class RunContext:
 
         Raises:
           ToolFailed: the call did not end ``ok``; ``outcome`` says how.
+          TypeError: *call* is no `ToolCall`, or there are arguments beside it.
 
         """
         tool = as_tool(tool)
         frame = self._frame
         await frame.check_open(f"call tool {tool.name!r}")
-        active = ActiveCall(frame, frame.run.log.new_id("c"), tool.name, None)
+        if call is None:
+            asked = self._asked_like(tool, check_json(arguments, "arguments"))
+        elif not isinstance(call, ToolCall) or arguments:
+            raise TypeError(
+                f"can't call {tool.name!r} with {type(call).__name__} and {len(arguments)} "
+                "arguments: expected one of completion.tool_calls alone, or arguments by name"
+            )
+        else:
+            asked = self._asked_for(call)
+        active = ActiveCall(frame, asked.call_id, tool.name, asked.message_id)
         with frame.run.visited():
-            end = await active.execute(tool, check_json(arguments, "arguments"))
+            end = await answer(active, tool, asked.call)
         if end.outcome != "ok":
             raise ToolFailed(
                 f"call {active.call_id} of tool {tool.name!r} ended {end.outcome}"
@@ -206,6 +245,49 @@ class RunContext:
                 outcome=end.outcome,
             ) from end.exc
         return end.value
+
+    async def run_calls(
+        self, completion: Completion, tools: Sequence[Tool[..., Any] | Callable[..., Any]]
+    ) -> list[CallResult]:
+        """Run the calls of a reply as `Agent` does: in parallel, and each gets an answer.
+
+        A call of an unknown tool, or with arguments that do not fit, ends ``error`` and raises
+        nothing here; the model is told by way of `messages`.
+
+        Args:
+          completion: What `model` gave.
+          tools: Tools, or typed functions; each call takes the one of its name.
+
+        Returns:
+          What became of each call, in the order of ``completion.tool_calls``.
+
+        """
+        frame = self._frame
+        await frame.check_open("run a reply's calls")
+        by_name = {tool.name: tool for tool in unique_tools(tools)}
+        calls = [self._asked_for(call) for call in completion.tool_calls]
+        with frame.run.visited():
+            return await run_calls(frame, calls, by_name)
+
+    def _asked_for(self, call: ToolCall) -> AskedCall:
+        """*call* as one that is to be run, and answered if nobody did that yet."""
+        frame = self._frame
+        asked = None if frame.asked is None else frame.asked.take(call)
+        if asked is None:
+            asked = AskedCall(frame.run.log.new_id("c"), None, call)
+        # The one that was given, which may have been edited; a copy, as others hold it too.
+        given = call.arguments
+        arguments = None if given is None else check_json(given, "arguments")
+        return attrs.evolve(asked, call=attrs.evolve(call, arguments=arguments))
+
+    def _asked_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall:
+        frame = self._frame
+        if frame.asked is not None and frame.call_id is None:
+            asked = frame.asked.take_like(tool, arguments)
+            if asked is not None:
+                return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
+        call = ToolCall(id="", name=tool.name, arguments=arguments)
+        return AskedCall(frame.run.log.new_id("c"), None, call)
 
     async def approve(self, name: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
@@ -227,16 +309,30 @@ class RunContext:
         with frame.run.visited():
             return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
 
-    async def delegate(self, agent: AgentLike, message: str) -> Any:
+    async def delegate(
+        self, agent: AgentLike, message: str, history: Sequence[Mapping[str, Any]] = ()
+    ) -> Any:
         """Run another agent inside this one and give its result.
 
         Its events come in this run's order, under a path of its own. What it raises is raised here,
-        after its AGENT_END.
+        after its AGENT_END. Its conversation is its own and ends with it.
+
+        Args:
+          agent: An `Agent`, or any ``async def agent(ctx, message)``.
+          message: What it is asked.
+          history: What it is told was said before; see `StreamEngine.stream`.
+
+        Raises:
+          TypeError: *message* is no text, or *history* no list of messages.
+          ValueError: a message of *history* is none that a model takes.
+
         """
         parent, run = self._frame, self._frame.run
         message = _text(message, "message")
+        transcript = Transcript(read_history(history), message, run.info.run_id)
         await parent.check_open("delegate")
-        nested = NestedAgent(parent, run.log.new_path(parent.agent, agent_name(agent)))
+        path = run.log.new_path(parent.agent, agent_name(agent))
+        nested = NestedAgent(parent, path, transcript)
         with run.visited():
             return await nested.run(agent, message)
 
@@ -365,9 +461,9 @@ class Question:
 class NestedAgent:
     """An agent at work inside another one."""
 
-    def __init__(self, parent: Frame, path: str) -> None:
+    def __init__(self, parent: Frame, path: str, transcript: Transcript) -> None:
         self.owner = parent
-        self.frame = Frame(parent.run, parent, path)
+        self.frame = Frame(parent.run, parent, path, transcript=transcript)
         self._end: dict[str, Any] = {}
 
     async def run(self, agent: AgentLike, message: str) -> Any:
@@ -375,6 +471,7 @@ class NestedAgent:
         parent, frame, log = self.owner, self.frame, self.owner.run.log
         path = frame.agent
         data = {"agent": path, "call_id": parent.call_id}
+        log.transcripts[path] = frame.transcript
         try:
             with parent.bracket(path, self):
                 if await log.emit(EventType.AGENT_START, data, frame) is None:
@@ -396,6 +493,7 @@ class NestedAgent:
                 await log.emit(EventType.AGENT_END, {**data, **self._told()}, Envoy(parent, path))
         finally:
             frame.leave()
+            log.transcripts.pop(path, None)
         return value
 
     def closing(self) -> dict[str, Any]:

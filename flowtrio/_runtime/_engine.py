@@ -15,6 +15,7 @@ from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._failures import leaves
+from flowtrio._core._history import read_history
 from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._core._values import clean_text
@@ -86,12 +87,14 @@ class StreamEngine:
           mode: Which events to give; the engine's by default.
           limits: Limits of this run; the engine's by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
-          history: The conversation so far, in OpenAI's shape.
+          history: The conversation so far, in OpenAI's shape. It is copied and made fit for every
+            provider.
           app: Anything; the agent and its tools find it as ``ctx.app``.
 
         Raises:
-          TypeError: *agent* cannot be run, or *message* is no text.
-          ValueError: *mode* or *run_id* is not valid.
+          TypeError: *agent* cannot be run, *message* is no text, or *history* no list of messages.
+          ValueError: *mode* or *run_id* is not valid, or a message of *history* none that a model
+            takes.
 
         """
         return self._stream(
@@ -128,7 +131,7 @@ class StreamEngine:
             message=clean_text(message),
             agent_name=agent_name(agent),
             limits=self.limits if limits is None else limits,
-            history=history,
+            history=read_history(history),
             app=app,
             tenant_id=tenant_id,
             session_id=session_id,

@@ -7,7 +7,7 @@ started, which are awaited at the body's end.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from flowtrio._core._failures import leaves
 from ._places import Places
 
 if TYPE_CHECKING:
+    from flowtrio._core._transcript import Transcript
     from flowtrio.abc import LLMClient
 
     from ._log import OpenThing
+    from ._replies import Asked
     from ._run import Run
 
 
@@ -40,7 +42,7 @@ class Frame:
         call_id: str | None = None,
         tool_name: str | None = None,
         client: LLMClient | None = None,
-        history: Sequence[dict[str, Any]] = (),
+        transcript: Transcript | None = None,
     ) -> None:
         self.run = run
         self.parent = parent
@@ -50,7 +52,13 @@ class Frame:
         self.client: LLMClient | None = client
         if client is None and parent is not None:
             self.client = parent.client
-        self.history = history
+        if transcript is None:
+            assert parent is not None
+            transcript = parent.transcript
+        self.transcript: Transcript = transcript
+        """The conversation that its code is in; a tool's is that of the agent which called it."""
+        self.asked: Asked | None = None
+        """The calls that models asked this body for, if any did."""
         self.usage = Usage()
         self.is_closed: bool = parent is not None and parent.is_closed
         """Whether it was ended: what its code still says is discarded."""

@@ -256,6 +256,11 @@ class EventLog:
         match event.type:
             case EventType.TOOL_CALL_START:
                 self._opened_at[data["call_id"]] = self._clock.current_time()
+                if transcript := self.transcripts.get(agent):
+                    transcript.note_start(data)
+            case EventType.APPROVAL_REQUIRED:
+                if transcript := self.transcripts.get(agent):
+                    transcript.note_start(data)
             case EventType.AGENT_START:
                 self._opened_at[agent] = self._clock.current_time()
             case EventType.MESSAGE_COMPLETE:

@@ -22,7 +22,6 @@ from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage,
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
-from flowtrio._core._transcript import own_id
 from flowtrio._core._values import check_json, clean_text, copy_json
 
 from ._frame import Frame, is_cancelled
@@ -326,13 +325,7 @@ class Turn:
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
             finish_reason = "tool_calls" if calls else "stop"
-        transcript = run.log.transcripts.get(frame.agent)
-        if transcript is not None:
-            self.reply.carry = final.carry
-            self.reply.calls = [
-                (call_id, transcript.conversation_id(call, own_id(run.info.run_id, call_id)), call)
-                for call_id, call in calls
-            ]
+        self.reply.carry, self.reply.calls = final.carry, calls
         event = await frame.emit(
             EventType.MESSAGE_COMPLETE,
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -14,6 +15,7 @@ import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
+from flowtrio._core._history import recover_history
 from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio.abc import RecoverableConversations
@@ -30,9 +32,11 @@ from ._stream import EventStream
 from ._tools import Tool
 
 if TYPE_CHECKING:
-    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
+    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient, Message
 
     from ._context import RunContext
+
+logger = logging.getLogger("flowtrio")
 
 Route: TypeAlias = "Callable[[str, RunContext], AgentLike | str | Awaitable[AgentLike | str]]"
 """``route(message, context)``: gives the agent that answers, or its name; may be async."""
@@ -366,18 +370,22 @@ class _Admission:
         assert session_id is not None
         await self.orchestrator._sessions.wait_for_turn(run)
         with run.blaming("store"):
-            run.begin_conversation(await conversations.load(tenant_id, session_id))
+            before = await conversations.load(tenant_id, session_id)
+        history, left_out = recover_history(before)
+        for why in left_out:
+            logger.warning("run %s: left out of its conversation: %s", run.info.run_id, why)
+        run.begin_conversation(history)
         try:
             yield
         finally:
             # Kept however the run ended, and before the next message's turn comes.
-            await self._save(run, tenant_id, session_id)
+            await self._save(run, tenant_id, session_id, before)
 
-    async def _save(self, run: Run, tenant_id: str, session_id: str) -> None:
+    async def _save(self, run: Run, tenant_id: str, session_id: str, before: list[Message]) -> None:
         conversations, grace = self.orchestrator.conversations, self.orchestrator.limits.grace
         with run.blaming("store"):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
-                if run.is_done and await conversations.load(tenant_id, session_id) != run.history:
+                if run.is_done and await conversations.load(tenant_id, session_id) != before:
                     # Its cleanup outlasted the grace, and others have spoken here since its DONE.
                     return None
                 if isinstance(conversations, RecoverableConversations):
@@ -401,7 +409,7 @@ class _Routed:
     async def __call__(self, ctx: RunContext, message: str) -> Any:
         if self.route is None:
             assert self.llm_client is not None
-            name = await choose_agent(ctx, self.llm_client, self.agents, message)
+            name = await choose_agent(ctx, self.llm_client, self.agents)
         else:
             name = await self._ask_route(message, ctx)
         await ctx.status(f"agent: {name}")

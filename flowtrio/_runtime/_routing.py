@@ -18,23 +18,20 @@ if TYPE_CHECKING:
 _TOOL = "choose_agent"
 
 
-async def choose_agent(
-    ctx: RunContext, client: LLMClient, agents: Mapping[str, AgentLike], message: str
-) -> str:
+async def choose_agent(ctx: RunContext, client: LLMClient, agents: Mapping[str, AgentLike]) -> str:
     """Ask *client* which of *agents* should answer; the first of them where it does not say."""
     frame = ctx._frame
-    turn = Turn(frame, client, Reply(frame.run.log.new_id("m")), writes_calls=False)
+    reply = Reply(frame.run.log.new_id("m"))
+    # What it says was heard, and is in the conversation; its call is none of the agent's tools.
+    frame.transcript.expect(Reply(reply.message_id))
+    turn = Turn(frame, client, reply, writes_calls=False)
     instructions = "\n".join(
         [
             f"Choose who answers the user's message, by calling {_TOOL} once. There are:",
             *(f"- {name}: {_purpose(agent)}" for name, agent in agents.items()),
         ]
     )
-    conversation = [
-        {"role": "system", "content": instructions},
-        *ctx.history,
-        {"role": "user", "content": message},
-    ]
+    conversation = [{"role": "system", "content": instructions}, *ctx.messages]
     completion, _ = await turn.run_turn(conversation, [_spec(list(agents))], {})
     for call in completion.tool_calls:
         chosen = (call.arguments or {}).get("agent")

@@ -49,7 +49,6 @@ from flowtrio._core._exceptions import (
 )
 from flowtrio._core._failures import Failure, leaves
 from flowtrio._core._transcript import Transcript
-from flowtrio._core._values import copy_json
 
 from ._agent import as_awaitable, result_to_json
 from ._calls import ActiveCall
@@ -125,7 +124,6 @@ class Run:
         "_waiters",
         "_waiting_people",
         "_when_done",
-        "history",
         "info",
         "interrupt",
         "is_joined",
@@ -143,9 +141,8 @@ class Run:
     def __init__(self, info: RunInfo, agent: AgentLike, admission: Admission | None) -> None:
         self.info: RunInfo = info
         self.limits: Limits = info.limits
-        self.history: Sequence[dict[str, Any]] = info.history
         self.log: EventLog = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
-        self.log.transcripts[ROOT] = Transcript(info.history, info.message)
+        self.log.transcripts[ROOT] = Transcript(info.history, info.message, info.run_id)
         self.is_unattended: bool = False
         """Whether there is nobody to ask: approvals are denied and questions time out at once."""
         self.is_joined: bool = False
@@ -154,7 +151,7 @@ class Run:
         """A KeyboardInterrupt or SystemExit that the consumer has still to be told of."""
         self.token: trio.lowlevel.TrioToken | None = None
         self.nursery: trio.Nursery | None = None
-        self.root: Frame = Frame(self, None, ROOT, history=info.history)
+        self.root: Frame = Frame(self, None, ROOT, transcript=self.log.transcripts[ROOT])
         """The root agent's frame."""
         self.outer: Run | None = None
         """The run inside which this one was started."""
@@ -295,6 +292,8 @@ class Run:
         # A question that was left by a scope of the agent's own may have left its status behind.
         await self.log.set_status(self.root)
         self.root.leave()
+        if not self.is_closing:
+            self.root.transcript.answer(result)
         return Ending(AgentStatus.COMPLETED, value=value, result=result)
 
     def spawn(self, fn: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
@@ -620,12 +619,12 @@ class Run:
 
     def begin_conversation(self, history: Sequence[dict[str, Any]]) -> None:
         """Set what was said before, where that was not known when the run was made."""
-        self.history = self.root.history = history
-        self.log.transcripts[ROOT] = Transcript(history, self.info.message)
+        transcript = Transcript(history, self.info.message, self.info.run_id)
+        self.log.transcripts[ROOT] = self.root.transcript = transcript
 
     def messages(self) -> list[dict[str, Any]]:
         """The root agent's conversation as far as it went, valid as the next run's history."""
-        return [copy_json(message) for message in self.log.transcripts[ROOT].messages()]
+        return self.log.transcripts[ROOT].messages()
 
     def control(self, fn: Callable[[], bool]) -> bool:
         """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 import trio
@@ -21,6 +22,7 @@ from flowtrio import (
     tool,
 )
 from flowtrio._core._chunks import ToolArgs
+from flowtrio._core._fit import NOT_RUN
 from flowtrio._core._interrupted import missing_end
 from flowtrio._core._said import Said
 from flowtrio._core._transcript import Transcript
@@ -115,7 +117,33 @@ def provider() -> Agent:
     return Agent(llm_client=model)
 
 
-PROGRAMS = [busy, resetting, lambda: own, provider]
+async def answering(ctx: RunContext, message: str) -> str:
+    """A model without the turn loop: its calls are answered one by one, and one is not."""
+    asked: list[Any] = ["look", *(ToolCall(f"p{n}", "quiet", {"word": str(n)}) for n in range(3))]
+    completion = await ctx.model(ctx.messages, ScriptedModel(asked), [quiet])
+    await ctx.call(quiet, word="1")
+    await ctx.run_calls(attrs.evolve(completion, tool_calls=completion.tool_calls[:1]), [quiet])
+    await ctx.call(quiet, word="of its own")
+    await ctx.call(quiet, completion.tool_calls[2])
+    await ctx.model(ctx.messages, ScriptedModel("done"))
+    return "what it returns"
+
+
+async def calling(ctx: RunContext, message: str) -> str:
+    """A body that has an agent answer, and returns what another one says."""
+    await busy()(ctx, message)
+    return str(await ctx.delegate(busy(), "nested"))
+
+
+async def returning(ctx: RunContext, message: str) -> dict[str, int]:
+    """A body that says nothing."""
+    return {"a": 1}
+
+
+PROGRAMS = [
+    *(busy, resetting, provider),
+    *(lambda: own, lambda: answering, lambda: calling, lambda: returning),
+]
 
 
 async def _run(make: Any, cancel_at: int | None = None) -> tuple[list[AgentEvent], Messages]:
@@ -136,16 +164,25 @@ def said_in(log: Sequence[AgentEvent]) -> Messages:
 
 
 def alike(messages: Messages) -> Messages:
-    """Messages with their calls numbered: a log does not know the providers' own ids."""
+    """Messages as a log can know them: without the providers' own ids, and calls nobody ran."""
+    untold = {m["tool_call_id"] for m in messages if m["content"] == NOT_RUN}
     numbers: dict[str, str] = {}
     alike = []
     for message in messages:
         message = dict(message)
-        if calls := message.get("tool_calls"):
-            message["tool_calls"] = [
-                {**call, "id": numbers.setdefault(call["id"], f"{len(numbers)}")} for call in calls
+        if calls := message.pop("tool_calls", None):
+            told = [
+                {**call, "id": numbers.setdefault(call["id"], f"{len(numbers)}")}
+                for call in calls
+                if call["id"] not in untold
             ]
+            if told:
+                message["tool_calls"] = told
+            elif message["content"] is None:
+                continue
         if "tool_call_id" in message:
+            if message["tool_call_id"] in untold:
+                continue
             message["tool_call_id"] = numbers[message["tool_call_id"]]
         alike.append(message)
     return alike
@@ -233,6 +270,23 @@ async def test_arguments_that_are_no_object_become_empty(autojump_clock: Any) ->
         calls = said_in(bad)[1]["tool_calls"]
 
         assert calls[0]["function"]["arguments"] == "{}"
+
+
+async def test_a_log_tells_whose_words_are_a_tools(autojump_clock: Any) -> None:
+    """The second schema tells it by a key; logs of the first are read by what was running."""
+    log, _ = await _run(busy)
+    told = [
+        msgspec.structs.replace(event, data={**event.data, "parent_call_id": None})
+        if event.type is T.MESSAGE_COMPLETE
+        else event
+        for event in log
+    ]
+    tools = msgspec.structs.replace(told[-3], type=T.MESSAGE_COMPLETE)
+    data = {"message_id": "m99", "content": "x", "finish_reason": "stop", "parent_call_id": "c1"}
+    told.insert(-1, msgspec.structs.replace(tools, data=data))
+    words = [m["content"] for m in said_in(told) if m["role"] == "assistant"]
+
+    assert words == ["thinking ", "a tool's own words", "right on"]
 
 
 async def test_a_result_that_is_forgotten_would_be_noticed(

@@ -198,9 +198,10 @@ def hands_on_whatever_was_written(right: Any) -> Any:
 
 def gives_no_result_to_what_was_cancelled(right: Any) -> Any:
     def note_result(transcript: Transcript, data: dict[str, Any]) -> None:
+        entry = transcript._book.open.get(data["call_id"])
         right(transcript, data)
-        if data["outcome"] == "cancelled":
-            transcript._open.pop(data["call_id"], None)
+        if entry is not None and data["outcome"] == "cancelled":
+            del entry.calls[data["call_id"]]
 
     return note_result
 

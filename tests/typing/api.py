@@ -164,6 +164,12 @@ async def concierge(ctx: RunContext, message: str) -> dict[str, bool]:
     advice = await ctx.delegate(talker, message)
     completion = await ctx.model([{"role": "user", "content": name}], tools=[forecast])
     assert_type(completion.tool_calls, list[ToolCall])
+    results = await ctx.run_calls(completion, [forecast, pay])
+    assert_type(results, list[flowtrio.CallResult])
+    for asked in completion.tool_calls:
+        await ctx.call(forecast, asked)
+    await ctx.model(ctx.messages, tools=[forecast])
+    await ctx.delegate(talker, message, history=ctx.history)
     async with ctx.message() as out:
         await out.write(f"Booked. {advice}")
     await ctx.custom("booking", {"city": message})

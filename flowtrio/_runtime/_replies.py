@@ -1,0 +1,180 @@
+"""The calls that a model's reply asks for: which of them are answered, and running them.
+
+`Agent` runs all calls of a reply. A body that asks a model itself answers them as it likes: all at
+once, one by one, or by calling the same tool with the same arguments. Each is answered once; what
+else a body calls is its own doing, and no model is told of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import msgspec
+import trio
+
+from flowtrio._core._chunks import ToolCall
+from flowtrio._core._failures import leaves
+from flowtrio._core._transcript import result_text
+from flowtrio._core._values import clean_text
+
+from ._calls import ActiveCall, CallEnd
+from ._tools import Tool, as_tool
+
+if TYPE_CHECKING:
+    from ._frame import Frame
+
+
+@attrs.frozen
+class AskedCall:
+    """A call that is to be run."""
+
+    call_id: str
+    message_id: str | None
+    """The reply that asked for it; None for a call of the body's own."""
+    call: ToolCall
+
+
+@attrs.frozen
+class CallResult:
+    """What became of one call of a model's reply."""
+
+    call: ToolCall
+    """The call."""
+    call_id: str
+    """Its id in events."""
+    outcome: str
+    """``ok error timeout cancelled denied``, as its TOOL_CALL_END says."""
+    value: Any
+    """What the tool returned, as it returned it; None unless the outcome is ``ok``."""
+    error: str | None
+    """What went wrong, where something did."""
+    _ended: dict[str, Any] = attrs.field(repr=False)
+
+    @property
+    def text(self) -> str:
+        """What the model is told of it."""
+        # Made only for those who ask: a result may be large.
+        return result_text(self._ended)
+
+
+class Asked:
+    """The calls that models asked one body for, and that nobody has answered yet."""
+
+    __slots__ = ("_calls", "_last")
+
+    def __init__(self) -> None:
+        self._calls: list[AskedCall] = []
+        self._last: str | None = None
+
+    def note(self, message_id: str, calls: Sequence[tuple[str, ToolCall]]) -> None:
+        """A model's reply asks for these."""
+        self._last = message_id
+        self._calls += [AskedCall(call_id, message_id, call) for call_id, call in calls]
+
+    def take(self, call: ToolCall) -> AskedCall | None:
+        """Answer *call* now: the very one, else one that is equal to it, else one of its id."""
+        return (
+            self._take(lambda asked: asked.call is call)
+            or self._take(lambda asked: asked.call == call)
+            or self._take(lambda asked: bool(call.id) and asked.call.id == call.id)
+        )
+
+    def take_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall | None:
+        """Answer the oldest call of the last reply that is one of *tool* with these arguments."""
+        named = [
+            asked
+            for asked in self._calls
+            if asked.message_id == self._last and asked.call.name == tool.name
+        ]
+        if not named or (wanted := _decoded(tool, arguments)) is None:
+            return None
+        same = [asked for asked in named if _decoded(tool, asked.call.arguments) == wanted]
+        return self._take(lambda asked: asked is same[0]) if same else None
+
+    def _take(self, is_it: Callable[[AskedCall], bool]) -> AskedCall | None:
+        for place, asked in enumerate(self._calls):
+            if is_it(asked):
+                return self._calls.pop(place)
+        return None
+
+
+def _decoded(tool: Tool[..., Any], arguments: dict[str, Any] | None) -> bytes | None:
+    """Arguments with the defaults filled in, to be compared; None if they do not fit the tool.
+
+    As JSON, since values of one's own types need not know when they are equal, and 1 equals True.
+    """
+    if arguments is None:
+        return None
+    try:
+        return msgspec.json.encode(tool.decode(arguments), order="deterministic")
+    except ValueError:
+        return None
+
+
+def unique_tools(
+    given: Sequence[Tool[..., Any] | Callable[..., Any]],
+) -> tuple[Tool[..., Any], ...]:
+    """Make tools of what was given, each with a name of its own.
+
+    Raises:
+      TypeError: it is no list of tools, or something in it cannot be one.
+      ValueError: two have the same name.
+
+    """
+    if isinstance(given, Tool) or callable(given):
+        raise TypeError("tools: expected a list of tools, got a tool alone")
+    tools = tuple(as_tool(tool) for tool in given)
+    names = [tool.name for tool in tools]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"tools of one agent need names of their own: {', '.join(sorted(twice))}")
+    return tools
+
+
+async def run_calls(
+    frame: Frame, calls: Sequence[AskedCall], tools: Mapping[str, Tool[..., Any]]
+) -> list[CallResult]:
+    """Run a reply's calls in parallel; gives what became of each, in their order.
+
+    The model is told of them by way of the conversation, which takes their results from the log.
+    """
+    if len(calls) == 1:
+        return [await run_call(frame, calls[0], tools)]
+    results: dict[str, CallResult] = {}
+
+    async def run_one(asked: AskedCall) -> None:
+        results[asked.call_id] = await run_call(frame, asked, tools)
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for asked in calls:
+                name = f"tool {asked.call.name} ({asked.call_id})"
+                nursery.start_soon(run_one, asked, name=name)
+    except BaseExceptionGroup as group:
+        # Nothing but Cancelled comes here, and callers want it bare.
+        raise next(leaves(group)) from None
+    return [results[asked.call_id] for asked in calls]
+
+
+async def run_call(
+    frame: Frame, asked: AskedCall, tools: Mapping[str, Tool[..., Any]]
+) -> CallResult:
+    """Run one call with the tool of its name, if there is one and the arguments are JSON."""
+    call = asked.call
+    active = ActiveCall(frame, asked.call_id, clean_text(call.name), asked.message_id)
+    tool = tools.get(call.name)
+    if tool is None:
+        known = ", ".join(tools) or "none"
+        end = await active.refuse(f"there is no tool of that name; there are: {known}")
+    else:
+        end = await answer(active, tool, call)
+    assert active.ended is not None
+    return CallResult(call, asked.call_id, end.outcome, end.value, end.error, active.ended)
+
+
+async def answer(active: ActiveCall, tool: Tool[..., Any], call: ToolCall) -> CallEnd:
+    """Run *tool* with the arguments of *call*."""
+    if call.arguments is None:
+        return await active.refuse("the arguments are not a JSON object")
+    return await active.execute(tool, call.arguments)
