@@ -173,9 +173,11 @@ async def _check(path: Path, told: dict[str, set[str]]) -> int:
 
 
 def _said_in(log: Sequence[AgentEvent]) -> list[str]:
-    """The texts that the agent said in a run."""
+    """The texts that the agent said in a run, or returned."""
     complete = [e for e in log if e.type is EventType.MESSAGE_COMPLETE and e.agent == ROOT]
-    return [event.data["content"] for event in complete if event.data["content"]]
+    texts = [event.data["content"] for event in complete if event.data["content"]]
+    result = log[-1].data["result"]
+    return texts if result in (None, *texts[-1:]) else [*texts, result]
 
 
 def _compare(kept: list[dict[str, Any]], said: dict[str, tuple[str, list[str]]]) -> int:
