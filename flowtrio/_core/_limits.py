@@ -7,11 +7,28 @@ from typing import Any
 
 import attrs
 
+from ._values import told
+
+_MOST = 2**53
+"""The largest finite limit: up to here a float, as clocks have it, holds every whole number."""
+
+
+def is_time(value: Any) -> bool:
+    """Whether *value* can be so many seconds: above 0, and no more than clocks can add."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (0 < value <= _MOST or value == math.inf)
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether *value* is a whole number from *least* on."""
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+    if not is_time(value):
         raise ValueError(
-            f"{type(instance).__name__}({attribute.name}={value!r}): expected a number above 0"
+            f"{type(instance).__name__}({attribute.name}={told(value)}): expected a number above 0 "
+            "and at most 2**53, or math.inf"
         )
 
 

@@ -14,6 +14,10 @@ _MAX_DEPTH = 64
 _MAX_BITS = 8192
 """Size of an integer: readers refuse to turn thousands of digits into one."""
 
+_MAX_TOLD = 80
+"""Characters of a value, a name or a path in a message."""
+
+_NAME_OF_TYPE = type.__dict__["__name__"]
 _CONTAINERS = frozenset((dict, list))
 
 
@@ -27,6 +31,22 @@ def clean_text(text: str) -> str:
         # A pair that was cut into two escapes is joined; what has no partner is replaced.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def told(value: object) -> str:
+    """A value as a message tells it: its ``repr``, of a bounded length, or its type's name."""
+    try:
+        text = clean_text(str.__str__(repr(value)))
+    except Exception:
+        # Also a whole number of more digits than Python likes to write.
+        return f"<{type_name(value)}>"
+    return text if len(text) <= _MAX_TOLD else f"{text[:_MAX_TOLD]}…"
+
+
+def type_name(value: object) -> str:
+    """The name of a value's type, of a bounded length, whatever its metaclass says."""
+    name: str = _NAME_OF_TYPE.__get__(type(value))
+    return name[:_MAX_TOLD]
 
 
 def check_json(value: Any, what: str) -> Any:

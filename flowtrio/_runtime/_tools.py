@@ -17,7 +17,8 @@ from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, overload
 import attrs
 import msgspec
 
-from flowtrio._core._values import check_json
+from flowtrio._core._limits import is_time, is_whole
+from flowtrio._core._values import check_json, told
 
 from ._docstrings import parse_docstring
 
@@ -26,6 +27,32 @@ R = TypeVar("R")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the providers accept as a function's name."""
+
+_MAX_LAYERS = 100
+"""Wrappers around a function; what has more makes a new one each time it is asked."""
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_question(value: Any) -> bool:
+    # What an async function gives is true whatever it would have said.
+    return _is_bool(value) or (callable(value) and not inspect.iscoroutinefunction(value))
+
+
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "timeout": (lambda value: value is None or is_time(value), "seconds above 0, or None"),
+    "retries": (lambda value: is_whole(value, 0), "a whole number, at least 0"),
+    "concurrency": (
+        lambda value: value is None or is_whole(value, 1),
+        "a whole number, at least 1, or None",
+    ),
+    "needs_approval": (_is_question, "a bool, or a plain function of the arguments"),
+    "abandon": (_is_bool, "a bool"),
+    "fatal": (_is_bool, "a bool"),
+}
+"""What `tool` takes besides a name, and what each may be."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -61,6 +88,11 @@ class Tool(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, outside any run."""
         return self.fn(*args, **kwargs)
+
+    @property
+    def __wrapped__(self) -> Callable[P, R]:
+        """The function, as `inspect` looks for it: a tool has its signature."""
+        return self.fn
 
     def spec(self) -> dict[str, Any]:
         """The tool as clients are told of it; see `flowtrio.abc.ToolSpec`."""
@@ -127,9 +159,10 @@ def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
         return fn
     if not inspect.isfunction(fn):
         return _make_tool({}, fn)
-    # Made once for each function and kept with it: making one is dear.
+    # Made once for each function and kept with it: making one is dear. Whatever copies __dict__, as
+    # functools.wraps does, copies this too, so only the tool of this very function counts.
     made: Tool[..., Any] | None = fn.__dict__.get("_flowtrio_tool")
-    if made is None:
+    if made is None or made.fn is not fn:
         made = fn.__dict__["_flowtrio_tool"] = _make_tool({}, fn)
     return made
 
@@ -158,21 +191,27 @@ def encode_result(value: Any, limit_bytes: float | None) -> Any:
 
 
 def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any]:
-    if not callable(fn) or isinstance(fn, type):
+    if not callable(fn) or isinstance(fn, type | Tool):
         raise TypeError(f"tool: expected a function, got {fn!r}")
-    target = _underlying(fn)
-    options = dict(options)
-    name = options.pop("name", None) or getattr(target, "__name__", type(fn).__name__)
-    if not _NAME.fullmatch(name):
-        raise ValueError(f"tool name {name!r}: expected 1 to 64 of A-Z a-z 0-9 _ -")
+    layers = _layers(fn)
+    target, innermost = _called(fn), _called(layers[-1])
+    inner = next((layer for layer in layers if isinstance(layer, Tool)), None)
+    # What stands around a tool stands in its place: approval and limits hold for it as well.
+    options = {**_options_of(inner), **options}
+    name = options.pop("name", None) or _name_of(fn)
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"tool name {told(name)}: expected 1 to 64 of A-Z a-z 0-9 _ -")
     if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
         raise TypeError(
             f"tool {name!r} yields: expected a function that returns; report progress with "
             "await ctx.progress(value)"
         )
     _check_options(name, options)
-    description, texts = parse_docstring(inspect.getdoc(target) or "")
-    context, fields = _fields(name, fn, target, texts)
+    # A wrapper around a function may have a text of its own; one around a partial or a Tool has
+    # that of their classes.
+    documented = fn if all(map(inspect.isroutine, layers)) else innermost
+    description, texts = parse_docstring(inspect.getdoc(documented) or "")
+    context, fields = _fields(name, fn, innermost, texts)
     try:
         struct = msgspec.defstruct(
             f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True
@@ -192,36 +231,57 @@ def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any
     )
 
 
-def _underlying(fn: Any) -> Any:
-    """The function behind partials, bound methods and callable objects."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+def _layers(fn: Any) -> list[Any]:
+    """A callable and what stands behind it: behind partials and wrappers, outermost first."""
+    layers: list[Any] = []
+    while fn is not None and len(layers) < _MAX_LAYERS and all(fn is not made for made in layers):
+        layers.append(fn)
+        fn = fn.func if isinstance(fn, functools.partial) else getattr(fn, "__wrapped__", None)
+    return layers
+
+
+def _called(fn: Any) -> Any:
+    """The function behind partials, tools, bound methods and callable objects."""
+    fn = _without_partials(fn)
     if not (inspect.isfunction(fn) or inspect.ismethod(fn) or inspect.isbuiltin(fn)):
         return type(fn).__call__
     return fn
 
 
+def _without_partials(fn: Any) -> Any:
+    while isinstance(fn, functools.partial | Tool):
+        fn = fn.fn if isinstance(fn, Tool) else fn.func
+    return fn
+
+
+def _name_of(fn: Any) -> Any:
+    fn = _without_partials(fn)
+    return getattr(fn, "__name__", type(fn).__name__)
+
+
+def _options_of(inner: Tool[..., Any] | None) -> dict[str, Any]:
+    if inner is None:
+        return {}
+    return {option: getattr(inner, option) for option in ("name", *_OPTIONS)}
+
+
 def _check_options(name: str, options: dict[str, Any]) -> None:
-    known = {"timeout", "retries", "concurrency", "needs_approval", "abandon", "fatal"}
-    if unknown := set(options) - known:
+    if unknown := set(options) - set(_OPTIONS):
         raise TypeError(f"tool {name!r}: unknown options {', '.join(sorted(unknown))}")
-    for option, least in (("timeout", None), ("concurrency", 1), ("retries", 0)):
-        value = options.get(option)
-        if value is None:
-            continue
-        whole = least is not None
-        is_number = isinstance(value, int if whole else (int, float))
-        if isinstance(value, bool) or not is_number:
-            raise TypeError(f"tool {name!r}: {option}={value!r} is no {'whole ' * whole}number")
-        if value < least if least is not None else value <= 0:
-            raise ValueError(f"tool {name!r}: {option}={value!r} is too small")
+    for option, value in options.items():
+        fits, expected = _OPTIONS[option]
+        if not fits(value):
+            raise ValueError(f"tool {name!r}: {option}={told(value)}: expected {expected}")
 
 
 def _fields(
     name: str, fn: Any, target: Any, texts: dict[str, str]
 ) -> tuple[str | None, list[tuple[str, Any] | tuple[str, Any, Any]]]:
     """The context's parameter, and the others as fields of a Struct."""
-    signature = inspect.signature(fn)
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError) as exc:
+        raise TypeError(f"tool {name!r}: {exc}") from None
     hints = _hints(name, target)
     context: str | None = None
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
@@ -233,7 +293,7 @@ def _fields(
             )
         if parameter.annotation is parameter.empty:
             raise TypeError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
-        hint = hints[parameter.name]
+        hint = hints.get(parameter.name, parameter.annotation)
         if hint is _Context:
             context = parameter.name
             continue
@@ -283,7 +343,8 @@ def _hints(name: str, target: Any) -> dict[str, Any]:
     names.update(_closure(target))
     try:
         hints = typing.get_type_hints(target, names, names, include_extras=True)
-    except NameError as exc:
+    except Exception as exc:
+        # Any code may stand in an annotation that is a text.
         raise TypeError(f"tool {name!r}: {exc}") from None
     optional = (_context.RunContext, _context.RunContext | None)
     return {key: _Context if hint in (*optional, _Context) else hint for key, hint in hints.items()}

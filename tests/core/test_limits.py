@@ -8,6 +8,7 @@ import attrs
 import pytest
 
 from flowtrio._core._limits import Limits, ModelLimits, ServerLimits
+from flowtrio._core._values import told
 
 ALL: Final = [Limits, ModelLimits, ServerLimits]
 
@@ -66,7 +67,7 @@ def test_times_and_counts_are_told_apart() -> None:
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
-@pytest.mark.parametrize("value", [1, 10**12, math.inf])
+@pytest.mark.parametrize("value", [1, 10**12, 2**53, math.inf])
 def test_a_limit_is_any_number_above_nought_and_infinity_switches_it_off(
     kind: type, name: str, value: float
 ) -> None:
@@ -75,13 +76,36 @@ def test_a_limit_is_any_number_above_nought_and_infinity_switches_it_off(
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)
 @pytest.mark.parametrize(
-    "value", [0, -1, 0.0, -0.5, -math.inf, math.nan, None, "1", True, False, Decimal(1), 1j, [1]]
+    "value",
+    [
+        *(0, -1, 0.0, -0.5, -math.inf, math.nan, None, "1", True, False, Decimal(1), 1j, [1]),
+        *(2**53 + 1, 1e17, 10**70),
+    ],
 )
 def test_anything_else_is_no_limit(kind: type, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match="expected a number above 0") as caught:
         kind(**{name: value})
 
     assert str(caught.value).startswith(f"{kind.__name__}({name}={value!r}): ")
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+@pytest.mark.parametrize("value", [10**400, 10**5000, -(10**5000)], ids=told)
+def test_a_number_that_no_clock_can_add_is_refused_in_few_words(
+    kind: type, name: str, value: int
+) -> None:
+    with pytest.raises(ValueError, match=r"at most 2\*\*53, or math\.inf") as caught:
+        kind(**{name: value})
+
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(("kind", "name"), FIELDS)
+@pytest.mark.parametrize("now", [0.0, 1e9, 2.0**53])
+def test_a_clock_can_add_the_largest(kind: type, name: str, now: float) -> None:
+    later = now + getattr(kind(**{name: 2**53}), name)
+
+    assert now < later < math.inf
 
 
 @pytest.mark.parametrize(("kind", "name"), TIMES)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from typing import Annotated, Any, Literal, Optional
+import inspect
+import math
+from typing import Annotated, Any, Final, Literal, Optional
 
 import attrs
 import jsonschema
@@ -13,7 +15,9 @@ import pytest
 import trio
 
 from flowtrio import EventType, RunContext, ToolCall, tool
+from flowtrio._core._values import told
 from flowtrio._runtime._calls import _Thread
+from flowtrio._runtime._tools import as_tool
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import only, play, runner
 
@@ -188,6 +192,7 @@ def _any(*args: int) -> None: ...
         (_yields, "yields"),
         (_yields_later, "yields"),
         (_any, "named parameters"),
+        (paint, "expected a function"),
     ],
 )
 def test_what_cannot_be_called_by_a_model_is_refused(fn: Any, words: str) -> None:
@@ -195,32 +200,70 @@ def test_what_cannot_be_called_by_a_model_is_refused(fn: Any, words: str) -> Non
         tool(fn)
 
 
+NO_TIMES: Final = [0, -1, -0.5, math.nan, -math.inf, 10**400, 2**53 + 1, True, "long", [1], 1j]
+NO_COUNTS: Final = [-1, 0.5, 2.0, math.nan, math.inf, 10**400, 10**5000, 2**53 + 1, True, "1", [1]]
+NO_BOOLS: Final = [None, 0, 1, "no", [], math.nan]
+
+
+async def _asks(arguments: dict[str, Any]) -> bool:
+    return False
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("option", "value"),
     [
-        ({"colour": 1}, "unknown options colour"),
-        ({"timeout": "long"}, "no number"),
-        ({"timeout": True}, "no number"),
-        ({"timeout": 0}, "too small"),
-        ({"retries": -1}, "too small"),
-        ({"retries": 0.5}, "no whole number"),
-        ({"concurrency": 0}, "too small"),
-        ({"name": "two words"}, "expected 1 to 64"),
+        *(("timeout", value) for value in NO_TIMES),
+        *(("retries", value) for value in [*NO_COUNTS, None]),
+        *(("concurrency", value) for value in [*NO_COUNTS, 0]),
+        *((option, value) for option in ("abandon", "fatal") for value in NO_BOOLS),
+        *(("needs_approval", value) for value in [*NO_BOOLS, _asks]),
+        *(("name", value) for value in ["two words", "a" * 65, "zürich", 7, b"a", ["a"]]),
+        *((option, Unspeakable()) for option in ("timeout", "retries", "fatal", "name")),
+    ],
+    ids=told,
+)
+def test_an_option_that_means_nothing_is_refused_where_it_is_given(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{option}.*: expected ") as caught:
+        tool(**{option: value})(simple)
+
+    assert len(str(caught.value)) < 300
+
+
+def test_an_option_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(TypeError, match="unknown options colour"):
+        tool(colour=1)(simple)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("timeout", value) for value in (0.05, 1, 2**53, math.inf, None)),
+        *(("retries", value) for value in (0, 3)),
+        *(("concurrency", value) for value in (1, 2**53, None)),
+        *((option, True) for option in ("abandon", "fatal", "needs_approval")),
+        *((("needs_approval", bool), ("name", "a" * 64))),
     ],
 )
-def test_options_are_checked_where_they_are_given(options: dict[str, Any], words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=words):
-        tool(**options)(_any)
+def test_an_option_is_kept_as_it_was_given(option: str, value: Any) -> None:
+    assert getattr(tool(**{option: value})(simple), option) == value
 
 
 def test_an_annotation_that_means_nothing_is_told() -> None:
     def odd(size: "Nowhere") -> None:  # type: ignore[name-defined] # noqa: F821, UP037
         """Do something."""
 
+    def faulty(size: "1 / 0") -> None:  # type: ignore[valid-type] # noqa: UP037
+        """Do something."""
+
     def unfit(size: trio.Event) -> None:
         """Do something."""
 
-    for fn in (odd, unfit):
+    for fn in (odd, faulty, unfit):
         with pytest.raises(TypeError, match=f"tool '{fn.__name__}'"):
             tool(fn)
 
@@ -244,6 +287,173 @@ def test_partials_methods_and_callable_objects_are_tools_too() -> None:
     assert doubled(size=4) == 8
     assert tool(Shop().buy).parameters["required"] == ["count"]
     assert tool(name="sell")(Shop())(count=1) == -1
+
+
+# What stands around a function
+
+
+class Refused(Exception):
+    pass
+
+
+def guarded(fn: Any) -> Any:
+    """A decorator as people write it: nothing passes."""
+
+    @functools.wraps(fn)
+    async def guard(*args: Any, **keywords: Any) -> Any:
+        raise Refused("nobody passes")
+
+    return guard
+
+
+class Guard:
+    """The same as a class."""
+
+    def __init__(self, fn: Any) -> None:
+        functools.update_wrapper(self, fn)
+
+    async def __call__(self, *args: Any, **keywords: Any) -> Any:
+        raise Refused("nobody passes")
+
+
+async def simple(size: int) -> str:
+    """Do something simple.
+
+    Args:
+      size: How large.
+
+    """
+    ran.append(size)
+    return "done"
+
+
+ran: list[int] = []
+
+
+class Holder:
+    async def simple(self, size: int) -> str:
+        """Do something simple."""
+        ran.append(size)
+        return "done"
+
+
+@pytest.mark.parametrize("guard", [guarded, Guard])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param(simple, id="function"),
+        pytest.param(tool(name="simple")(simple), id="tool"),
+        pytest.param(Holder().simple, id="method"),
+        pytest.param(functools.partial(simple), id="partial"),
+        pytest.param(guarded(simple), id="guarded twice"),
+        pytest.param(functools.partial(tool(name="simple")(simple)), id="partial of a tool"),
+    ],
+)
+async def test_a_wrapper_around_what_became_a_tool_before_is_what_runs(
+    guard: Any, inner: Any
+) -> None:
+    ran.clear()
+    before = runner_of([inner]).tools[0]
+    wrapper = guard(inner)
+    if isinstance(inner, functools.partial):
+        wrapper.__name__ = "simple"
+    model = ScriptedModel([ToolCall("p1", "simple", {"size": 1})], "fine")
+
+    played = await play(runner(model, wrapper))
+    [end] = only(played.log, T.TOOL_CALL_END)
+
+    assert end["error"] == "Refused: nobody passes"
+    assert ran == []
+    assert model.requests[0].tools[0]["function"]["parameters"] == before.parameters
+
+
+def remembers_the_first(fn: Any) -> Any:
+    """A planted bug: the tool that was kept, whatever it was made for."""
+    if "_flowtrio_tool" not in fn.__dict__:
+        fn.__dict__["_flowtrio_tool"] = tool(fn)
+    return fn.__dict__["_flowtrio_tool"]
+
+
+@pytest.mark.parametrize(("make", "is_right"), [(as_tool, True), (remembers_the_first, False)])
+def test_each_function_has_a_tool_of_its_own(make: Any, is_right: bool) -> None:
+    def plain(size: int) -> int:
+        return size
+
+    made = make(plain)
+    wrapper = guarded(plain)
+
+    assert made.fn is plain
+    assert (make(wrapper).fn is wrapper) is is_right
+    assert make(wrapper) is make(wrapper)
+    assert make(plain) is made
+
+
+def test_what_stands_around_a_tool_keeps_its_name_text_and_options() -> None:
+    inner = tool(name="careful", timeout=3, retries=1, needs_approval=True, fatal=True)(simple)
+
+    outer = as_tool(guarded(inner))
+    partial = as_tool(functools.partial(inner))
+    changed = tool(name="quick", timeout=1, needs_approval=False)(guarded(inner))
+
+    for made in (outer, partial):
+        assert (made.name, made.timeout, made.retries) == ("careful", 3, 1)
+        assert made.needs_approval is made.fatal is made.is_async is True
+        assert made.spec() == inner.spec()
+    assert (changed.name, changed.timeout, changed.retries) == ("quick", 1, 1)
+    assert changed.needs_approval is False
+
+
+def test_a_function_that_remembers_its_results_is_a_tool_like_the_function() -> None:
+    @functools.lru_cache
+    def half(size: int) -> float:
+        """Halve."""
+        return size / 2
+
+    made = as_tool(half)
+
+    assert (made.name, made.description, made.is_async) == ("half", "Halve.", False)
+    assert made.decode({"size": 3}) == {"size": 3}
+    assert made(size=3) == 1.5
+
+
+def test_a_callable_object_has_the_name_of_its_class() -> None:
+    class Sell:
+        def __call__(self, count: int) -> int:
+            """Sell."""
+            return -count
+
+    assert (as_tool(Sell()).name, as_tool(Sell()).description) == ("Sell", "Sell.")
+
+
+def test_a_signature_of_ones_own_is_what_the_model_is_told() -> None:
+    def any_of(**keywords: Any) -> Any:
+        return keywords
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("size", kind, annotation=int)]
+    any_of.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+
+    assert as_tool(any_of).parameters["required"] == ["size"]
+
+
+class Endless:
+    """Gives another one, whatever it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return Endless()
+
+    def __call__(self, size: int) -> int:
+        return size
+
+
+def test_what_stands_around_itself_is_refused() -> None:
+    async def around(size: int) -> None: ...
+
+    around.__wrapped__ = around  # type: ignore[attr-defined]
+
+    for fn in (around, Endless()):
+        with pytest.raises((TypeError, ValueError), match=r"^tool"):
+            tool(name="around")(fn)
 
 
 async def test_defaults_that_can_change_are_fresh_for_each_call() -> None:
