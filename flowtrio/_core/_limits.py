@@ -61,7 +61,7 @@ class Limits:
     buffer: float = attrs.field(default=64, validator=_whole)
     """Events recorded but not yet read before the producers are paused."""
     result_bytes: float = attrs.field(default=1024 * 1024, validator=_whole)
-    """Size of one tool's result as JSON, in bytes."""
+    """Size as JSON, in bytes: of a tool's or an agent's result, of a progress, a custom value."""
 
 
 @attrs.frozen(kw_only=True)

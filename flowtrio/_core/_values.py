@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
+import dataclasses
+import enum
+import functools
 import math
+import types
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import attrs
 import msgspec
 
 _MAX_DEPTH = 64
@@ -13,6 +18,12 @@ _MAX_DEPTH = 64
 
 _MAX_BITS = 8192
 """Size of an integer: readers refuse to turn thousands of digits into one."""
+
+_MAX_BYTES = 16 * 1024 * 1024
+"""Size of a value as JSON where nobody says another."""
+
+_MAX_VALUES = 500_000
+"""Values within a value: they take a third of a second, in which nothing else runs."""
 
 _MAX_TOLD = 80
 """Characters of a value, a name or a path in a message."""
@@ -49,34 +60,40 @@ def type_name(value: object) -> str:
     return name[:_MAX_TOLD]
 
 
-def check_json(value: Any, what: str) -> Any:
+def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> Any:
     """Copy a JSON value into plain dict, list, str, int, float, bool and None.
 
     Tuples and sets become lists; attrs classes, dataclasses, msgspec Structs, enums, dates, UUIDs
-    and the like become what they are in JSON.
+    and the like become what they are in JSON. It is measured while it is copied: what is shared
+    counts as often as it would be written, and what is too large is left as soon as that is known.
 
     Args:
       value: The value.
       what: Its name in messages.
+      limit_bytes: Size as JSON at most, the run's ``Limits.result_bytes``; None for 16 MiB. Half a
+        million values are the most in any case.
 
     Raises:
-      ValueError: a number is not finite, a text has lone surrogates, or the nesting is too deep.
+      ValueError: a number is not finite, a text has lone surrogates, two keys of a dict are the
+        same text, the nesting is too deep, or all is too large.
       TypeError: something in it has no JSON form.
 
     """
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError(f"{what}: expected a JSON value, got a coroutine that lacks its 'await'")
+    limit, name = (_MAX_BYTES, "") if limit_bytes is None else (limit_bytes, "result_bytes=")
+    # A value takes a byte at least, and what stands between it and the next one another.
+    copier = _Copier(min(_MAX_VALUES, limit / 2), limit)
     try:
-        return _copy(msgspec.to_builtins(value, str_keys=True), what, 0)
-    except RecursionError:
-        raise ValueError(f"{what}: nested deeper than {_MAX_DEPTH}") from None
-    except msgspec.MsgspecError as exc:
-        raise TypeError(f"{what}: {exc}") from None
-    except TypeError as exc:
-        if str(exc).startswith(what):
-            raise
-        raise TypeError(f"{what}: {exc}") from None
+        copied = copier.copy(value, 0)
+    except _Unfit as unfit:
+        raise unfit.error(what) from unfit.__cause__
+    except _TooLarge:
+        # Which of the two was spent: see the copier.
+        many = copier.values < 0 and limit / 2 > _MAX_VALUES
+        bound = f"{_MAX_VALUES} values" if many else f"{name}{limit} bytes as JSON"
+        raise ValueError(f"{what}: has more than {bound}") from None
+    if copier.at_most() > limit and len(msgspec.json.encode(copied)) > limit:
+        raise ValueError(f"{what}: has more than {name}{limit} bytes as JSON")
+    return copied
 
 
 def copy_json(value: Any) -> Any:
@@ -95,43 +112,224 @@ def copy_json(value: Any) -> Any:
     return value
 
 
-def _copy(value: Any, path: str, depth: int) -> Any:
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"{path[:80]}: nested deeper than {_MAX_DEPTH}")
-    match value:
-        case None | bool():
+class _TooLarge(Exception):
+    """A value is larger than its budget."""
+
+
+class _Unfit(Exception):
+    """Something in a value is not JSON; learns where on its way out."""
+
+    def __init__(self, kind: type[Exception], words: str) -> None:
+        super().__init__(words)
+        self._kind = kind
+        self._words = words
+        self._path: list[str] = []
+
+    def inside(self, place: str) -> None:
+        self._path.append(place)
+
+    def error(self, what: str) -> Exception:
+        path = what + "".join(reversed(self._path))
+        return self._kind(f"{path[:_MAX_TOLD]}: {self._words}")
+
+
+class _Copier:
+    """Copies a value, and counts down what its JSON takes at least."""
+
+    __slots__ = ("_given", "chars", "values")
+
+    def __init__(self, values: float, chars: float) -> None:
+        self._given = (values, chars)
+        self.values = values
+        """How many values may still come, each in a container."""
+        self.chars = chars
+        """How many characters of text."""
+
+    def at_most(self) -> float:
+        """Bytes that JSON may take for what was copied."""
+        values, chars = self._given
+        # A number has 24 characters at most, or its digits are counted as text; of a text each
+        # character takes up to six bytes; the rest is quotes, brackets, colons and commas.
+        return 32 * (values - self.values + 1) + 6 * (chars - self.chars)
+
+    def copy(self, value: Any, depth: int) -> Any:
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
+        if kind is int:
+            if value.bit_length() > 64:
+                _check_bits(value)
+                # Fewer than its digits, of which each takes more than three bits.
+                self._spend(value.bit_length() // 4)
             return value
-        case int():
-            if value.bit_length() > _MAX_BITS:
-                raise ValueError(f"{path}: expected an integer of at most {_MAX_BITS} bits")
+        if value is None or kind is bool:
             return value
-        case str():
-            return _text(value, path)
-        case float():
+        if kind is float:
             if not math.isfinite(value):
-                raise ValueError(f"{path}: expected a finite number, got {value}")
+                raise _Unfit(ValueError, f"expected a finite number, got {value}")
             return value
-        case dict():
-            return {
-                _key(key, path): _copy(item, f"{path}.{key}", depth + 1)
-                for key, item in value.items()
-            }
-        case list() | tuple():
-            return [_copy(item, f"{path}[{i}]", depth + 1) for i, item in enumerate(value)]
-        case _:
-            raise TypeError(f"{path}: {type(value).__name__} has no JSON form")
+        if depth >= _MAX_DEPTH:
+            raise _Unfit(ValueError, f"nested deeper than {_MAX_DEPTH}")
+        if kind is not dict and kind is not list:
+            value = self._open(value)
+            kind = type(value)
+        if kind is dict:
+            return self._dict(value, depth + 1)
+        if kind is list:
+            return self._list(value, depth + 1)
+        # Of an enum's member, which may have another one as its value.
+        return self.copy(value, depth + 1)
 
-
-def _key(key: object, path: str) -> str:
-    if not isinstance(key, str):
-        raise TypeError(f"{path}: expected text as key, got {type(key).__name__}")
-    return _text(key, path)
-
-
-def _text(text: str, path: str) -> str:
-    if not text.isascii():
+    def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
+        self._take(len(value))
+        copied = {}
         try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise ValueError(f"{path}: text with lone surrogates is not JSON") from None
-    return str(text)
+            # A thread of a tool may go on changing it.
+            for key, item in value.copy().items():
+                text = self._text(key) if type(key) is str else self._key(key)
+                copied[text] = self.copy(item, depth)
+        except _Unfit as unfit:
+            unfit.inside(_place_of(key))
+            raise
+        if len(copied) < len(value):
+            raise _Unfit(ValueError, "two of its keys are the same text as JSON")
+        return copied
+
+    def _list(self, value: list[Any], depth: int) -> list[Any]:
+        self._take(len(value))
+        copied: list[Any] = []
+        try:
+            for item in value.copy():
+                copied.append(self.copy(item, depth))
+        except _Unfit as unfit:
+            unfit.inside(f"[{len(copied)}]")
+            raise
+        return copied
+
+    def _take(self, values: int) -> None:
+        self.values -= values
+        if self.values < 0:
+            raise _TooLarge
+
+    def _spend(self, chars: int) -> None:
+        self.chars -= chars
+        if self.chars < 0:
+            raise _TooLarge
+
+    def _text(self, text: str) -> str:
+        self._spend(len(text))
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise _Unfit(ValueError, "text with lone surrogates is not JSON") from None
+        return text
+
+    def _key(self, key: object) -> str:
+        kind: Any = type(key)
+        if issubclass(kind, enum.Enum):
+            key = key._value_  # type: ignore[attr-defined]
+            kind = type(key)
+        if issubclass(kind, str):
+            return self._text(str.__str__(key))
+        if kind is int:
+            _check_bits(key)  # type: ignore[arg-type]
+        elif kind is not float:
+            name = type_name(key)
+            key = self._open(key)
+            if type(key) is not str:
+                raise _Unfit(TypeError, f"expected text or a number as key, got {name}")
+        return self._text(str(key))
+
+    def _open(self, value: Any) -> Any:
+        """One level of a value of another type; what it holds is opened in its turn."""
+        kind: Any = type(value)
+        if kind is types.CoroutineType:
+            value.close()
+            raise _Unfit(TypeError, "expected a JSON value, got a coroutine that lacks its 'await'")
+        try:
+            return _opener(kind)(value)
+        except Exception as exc:
+            # Not only for what msgspec does not know: fields may be properties, and a time zone is
+            # code too.
+            raise _Unfit(TypeError, f"{type_name(value)} has no JSON form") from exc
+
+
+def _check_bits(number: int) -> None:
+    if number.bit_length() > _MAX_BITS:
+        raise _Unfit(ValueError, f"expected an integer of at most {_MAX_BITS} bits")
+
+
+def _place_of(key: object) -> str:
+    kind = type(key)
+    if kind is str:
+        return f".{clean_text(key[:_MAX_TOLD])}"  # type: ignore[index]
+    return f".{told(key) if kind in (int, float) else type_name(key)}"
+
+
+@functools.lru_cache(256)
+def _opener(kind: Any) -> Callable[[Any], Any]:
+    """What opens a value of a type by one level.
+
+    msgspec would open it down to the ground, what is shared once more for each place that it is at;
+    so it gets only what holds nothing: dates, UUIDs and the like, and what it does not know.
+    """
+    for known, opener in _OPENERS:
+        if issubclass(kind, known):
+            return opener
+    if issubclass(kind, msgspec.Struct):
+        config = kind.__struct_config__
+        if config.array_like or config.omit_defaults or config.tag is not None:
+            return _open_struct
+        names = dict(zip(kind.__struct_fields__, kind.__struct_encode_fields__, strict=True))
+    elif dataclasses.is_dataclass(kind):
+        names = {field.name: field.name for field in dataclasses.fields(kind)}
+    elif "__attrs_attrs__" in kind.__dict__:
+        names = {name: name for name in attrs.fields_dict(kind) if not name.startswith("_")}
+    else:
+        return msgspec.to_builtins
+    return functools.partial(_open_fields, names.items())
+
+
+def _open_fields(names: Iterable[tuple[str, str]], value: Any) -> dict[str, Any]:
+    return {
+        key: item
+        for name, key in names
+        if (item := getattr(value, name, msgspec.UNSET)) is not msgspec.UNSET
+    }
+
+
+def _open_struct(value: msgspec.Struct) -> dict[str, Any] | list[Any]:
+    """What msgspec tells of a Struct with a tag, or with fields that it leaves out or unnamed."""
+    config = value.__struct_config__
+    tag: dict[Any, Any] = {} if config.tag is None else {config.tag_field: config.tag}
+    items = [getattr(value, name) for name in value.__struct_fields__]
+    if config.array_like:
+        return [*tag.values(), *items]
+    defaults = value.__struct_defaults__
+    always = len(items) - len(defaults) if config.omit_defaults else len(items)
+    for i, (key, item) in enumerate(zip(value.__struct_encode_fields__, items, strict=True)):
+        if item is not msgspec.UNSET and (
+            i < always or not _is_default(item, defaults[i - always])
+        ):
+            tag[key] = item
+    return tag
+
+
+def _is_default(item: Any, default: Any) -> bool:
+    if item is default:
+        return True
+    # An empty container of the kind that a factory makes.
+    made = getattr(default, "factory", None)
+    return made in (list, dict, set) and type(item) is made and not item
+
+
+_OPENERS: list[tuple[Any, Callable[[Any], Any]]] = [
+    # Methods of the types themselves: those of subclasses are anybody's code, and may never end.
+    (list, list.copy),
+    (tuple, lambda value: list(tuple.__iter__(value))),
+    (dict, dict.copy),
+    (enum.Enum, lambda value: value._value_),
+    (set, lambda value: list(set.__iter__(value))),
+    (frozenset, lambda value: list(frozenset.__iter__(value))),
+]

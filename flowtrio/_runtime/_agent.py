@@ -180,9 +180,9 @@ def as_awaitable(value: Any) -> Awaitable[Any]:
     return value
 
 
-def result_to_json(value: Any) -> Any:
+def result_to_json(value: Any, limit_bytes: float) -> Any:
     """An agent's result as events carry it."""
-    return encode_result(value, None)
+    return encode_result(value, limit_bytes)
 
 
 def check_agent(agent: AgentLike) -> AgentLike:

@@ -478,7 +478,7 @@ class NestedAgent:
                     raise parent.closed("delegate")
                 try:
                     value = await run_agent(frame, agent, message)
-                    result = result_to_json(value)
+                    result = result_to_json(value, parent.run.limits.result_bytes)
                 except BaseException as exc:
                     if isinstance(exc, Exception):
                         self._end = {"outcome": "error", "error": describe(exc)}

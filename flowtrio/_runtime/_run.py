@@ -288,7 +288,7 @@ class Run:
         value = await as_awaitable(self._agent(RunContext._of(self.root), self.info.message))
         while self._background:
             await self._wait_for_news()
-        result = result_to_json(value)
+        result = result_to_json(value, self.limits.result_bytes)
         # A question that was left by a scope of the agent's own may have left its status behind.
         await self.log.set_status(self.root)
         self.root.leave()

@@ -167,24 +167,9 @@ def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
     return made
 
 
-def encode_result(value: Any, limit_bytes: float | None) -> Any:
-    """Turn what a tool or agent returned into plain JSON values.
-
-    Args:
-      value: What was returned.
-      limit_bytes: Size as JSON at most, or None for no limit.
-
-    Raises:
-      TypeError: something in it has no JSON form.
-      ValueError: a value is not JSON, or all is too large.
-
-    """
-    result = check_json(value, "result")
-    if limit_bytes is not None:
-        size = len(msgspec.json.encode(result))
-        if size > limit_bytes:
-            raise ValueError(f"result has {size} bytes, more than result_bytes={limit_bytes}")
-    return result
+def encode_result(value: Any, limit_bytes: float) -> Any:
+    """Turn what a tool or an agent returned into plain JSON values; see `check_json`."""
+    return check_json(value, "result", limit_bytes=limit_bytes)
 
 
 # Making a tool

@@ -7,6 +7,7 @@ import enum
 import functools
 import inspect
 import math
+from contextlib import suppress
 from typing import Annotated, Any, Final, Literal, Optional
 
 import attrs
@@ -14,12 +15,12 @@ import jsonschema
 import pytest
 import trio
 
-from flowtrio import EventType, RunContext, ToolCall, tool
+from flowtrio import EventType, Limits, RunContext, ToolCall, tool
 from flowtrio._core._values import told
 from flowtrio._runtime._calls import _Thread
 from flowtrio._runtime._tools import as_tool
 from flowtrio.testing import ScriptedModel
-from tests.runtime._programs import only, play, runner
+from tests.runtime._programs import calling, only, play, runner
 
 T = EventType
 
@@ -141,6 +142,46 @@ async def test_a_result_that_is_no_json_is_an_error_of_the_tool() -> None:
 
     [end] = only(played.log, T.TOOL_CALL_END)
     assert end["outcome"] == "error"
+
+
+LARGE = ["x" * 50]
+
+
+async def returns_much(ctx: RunContext, message: str = "") -> Any:
+    return LARGE
+
+
+async def delegates(ctx: RunContext, message: str) -> Any:
+    with suppress(ValueError):
+        await ctx.delegate(returns_much, "go")
+    return "fine"
+
+
+async def test_the_result_of_an_agent_is_bounded_like_that_of_a_tool() -> None:
+    words = "result: has more than result_bytes=50 bytes as JSON"
+    for agent, type, error in (
+        (runner(calling("much"), tool(name="much")(returns_much)), T.TOOL_CALL_END, words),
+        (delegates, T.AGENT_END, words),
+        (returns_much, T.ERROR, words),
+    ):
+        log = (await play(agent, limits=Limits(result_bytes=50))).log
+
+        assert error in only(log, type)[0]["error"]
+        assert "xxx" not in str(log)
+
+
+async def test_a_value_that_shares_its_children_does_not_hold_up_the_run() -> None:
+    value: Any = "x" * 100
+    for _ in range(60):
+        value = [value, value]
+
+    async def returns_it(ctx: RunContext, message: str) -> Any:
+        return value
+
+    for agent in (returns_it, runner(calling("it"), tool(name="it")(lambda: value))):
+        played = await play(agent)
+
+        assert "has more than result_bytes=1048576 bytes" in str(played.log)
 
 
 async def test_a_tool_that_nobody_has_is_told_to_the_model() -> None:
