@@ -11,7 +11,7 @@ import attrs
 from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentStatus
 from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
-from flowtrio._core._failures import Failure, causes_of, failure_of
+from flowtrio._core._failures import Failure, causes_of, failure_of, words_of
 
 from ._telling import tell
 
@@ -45,7 +45,7 @@ class Ending:
             f"cleanup took longer than the grace of {grace} s: {', '.join(leftover)}",
             deadline="grace",
         )
-        failure = Failure(error=str(exc), code="cleanup_timeout", source="internal")
+        failure = Failure(error=words_of(exc), code="cleanup_timeout", source="internal")
         return cls(AgentStatus.ERROR, failure.code, failure, exc)
 
     def error_data(self, also: Sequence[tuple[BaseException, str]]) -> dict[str, Any]:

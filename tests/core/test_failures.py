@@ -46,12 +46,107 @@ def test_an_exception_is_never_told_as_nothing(
     assert words_of(exc) == words
 
 
+class Odd(Exception):
+    """Says what its argument does."""
+
+    def __str__(self) -> str:
+        return self.args[0]()  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        raise ValueError("no")
+
+
+class Texty(str):
+    def __getitem__(self, key: Any) -> Any:
+        raise ValueError("no")
+
+    def isascii(self) -> bool:
+        raise ValueError("no")
+
+
+def raising(error: BaseException) -> Callable[[], str]:
+    def say() -> str:
+        raise error
+
+    return say
+
+
+def for_ever() -> str:
+    return for_ever()
+
+
+@pytest.mark.parametrize(
+    ("say", "text"),
+    [
+        (raising(ValueError("no")), ""),
+        (raising(SystemExit(1)), ""),
+        (for_ever, ""),
+        (lambda: None, ""),
+        (lambda: b"no", ""),
+        (lambda: Texty("odd"), "odd"),
+        (lambda: "a\ud800\udc00\udfff", "a\U00010000\ufffd"),
+        (lambda: "x" * 4096, "x" * 4096),
+        (lambda: "x" * 4097, "x" * 4096 + "… (1 more characters)"),
+        (lambda: "é" * 20_000_000, "é" * 4096 + "… (19995904 more characters)"),
+        (lambda: "x" * 4095 + "\ud83d\ude00", "x" * 4095 + "\ufffd… (1 more characters)"),
+    ],
+)
+def test_whatever_an_exception_says_is_told_in_bounded_clean_text(
+    say: Callable[[], str], text: str
+) -> None:
+    exc = Odd(say)
+
+    assert words_of(exc) == (text or "Odd")
+    assert describe(exc) == (f"Odd: {text}" if text else "Odd")
+    assert failure_of(exc, "tool").error == describe(exc)
+    assert causes_of(None, [(exc, "tool")], "agent") == [cause(text or "Odd", "Odd", "tool")]
+
+
+def test_an_interrupt_that_comes_while_an_exception_speaks_is_not_lost() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        describe(Odd(raising(KeyboardInterrupt())))
+
+
+def test_the_name_of_a_type_is_bounded_too() -> None:
+    class Quiet(type):
+        @property
+        def __name__(cls) -> str:
+            raise ValueError("no")
+
+    assert describe(type("A" * 10**6, (Exception,), {})("b")) == "A" * 80 + ": b"
+    assert words_of(Quiet("Hidden", (Exception,), {})()) == "Hidden"
+
+
 def test_a_group_is_opened_down_to_its_leaves_in_order() -> None:
     a, b, c, d = ValueError("a"), KeyError("b"), SystemExit("c"), OSError("d")
     group = BaseExceptionGroup("", [ExceptionGroup("", [a, ExceptionGroup("", [b])]), c, d])
 
     assert list(leaves(group)) == [a, b, c, d]
     assert list(leaves(a)) == [a]
+
+
+def grouped(inner: list[Exception], depth: int, places: int) -> ExceptionGroup[Exception]:
+    """A group within groups, each of which has it at so many places."""
+    group = ExceptionGroup("", inner)
+    for _ in range(depth):
+        group = ExceptionGroup("", [group] * places)
+    return group
+
+
+class Renewed(ExceptionGroup[Exception]):
+    """Whoever asks for what is in it gets another one."""
+
+    @property
+    def exceptions(self) -> Any:
+        return (Renewed("", [OSError("again")]),)
+
+
+def test_a_group_is_opened_however_deep_it_is_and_each_exception_comes_once() -> None:
+    a, b = ValueError("a"), OSError("b")
+
+    assert list(leaves(grouped([a, b, a], 10_000, 1))) == [a, b]
+    assert list(leaves(grouped([a, b, a], 100, 2))) == [a, b]
+    assert list(leaves(Renewed("", [a]))) == [a]
 
 
 # Failures
@@ -108,6 +203,87 @@ def test_a_failure_is_told_with_whose_doing_it_was(
     exc: BaseException, data: dict[str, Any]
 ) -> None:
     assert failure_of(exc, "agent").to_data([]) == {**data, "causes": []}
+
+
+class Bare(ProviderError):
+    def __init__(self) -> None:
+        pass
+
+
+class Late(DeadlineExceeded):
+    def __init__(self) -> None:
+        pass
+
+
+class Full(LimitExceeded):
+    def __init__(self) -> None:
+        pass
+
+
+class Hidden(ProviderError):
+    @property
+    def code(self) -> Any:
+        raise ValueError("no")
+
+    code = code.setter(lambda self, value: None)  # type: ignore[assignment]
+
+
+HOLDS_ITSELF: Final[dict[str, Any]] = {}
+HOLDS_ITSELF["a"] = HOLDS_ITSELF
+ANY: Final[Any] = object()
+
+
+@pytest.mark.parametrize(
+    ("exc", "data"),
+    [
+        (Bare(), told("Bare", "model_failed", "model")),
+        (Late(), told("Late", "deadline_exceeded", "deadline", deadline="unknown")),
+        (Full(), told("Full", "limit_exceeded", "limit", limit="unknown")),
+        (Hidden("no"), told("no", "model_failed", "model")),
+        (
+            ProviderError("no", code=ANY, retryable=ANY, detail=ANY),
+            told(
+                "no",
+                "model_failed",
+                "model",
+                detail={"left_out": "detail: object has no JSON form"},
+            ),
+        ),
+        (
+            ProviderError("no", code="a\ud800" + "x" * 10_000, detail=["a"]),  # type: ignore[arg-type]
+            told(
+                "no",
+                "a\ufffd" + "x" * 4094 + "… (5906 more characters)",
+                "model",
+                detail={"detail": ["a"]},
+            ),
+        ),
+        (
+            ProviderError("no", detail={"a": "x" * 10**6}),
+            told(
+                "no",
+                "provider_error",
+                "model",
+                detail={"left_out": "detail: has more than result_bytes=65536 bytes as JSON"},
+            ),
+        ),
+        (
+            LimitExceeded("no", limit=ANY, code=ANY),
+            told("no", "limit_exceeded", "limit", limit="unknown"),
+        ),
+    ],
+)
+def test_what_an_exception_says_of_itself_is_told_as_far_as_it_is_fit(
+    exc: BaseException, data: dict[str, Any]
+) -> None:
+    assert failure_of(exc, "agent").to_data([]) == {**data, "causes": []}
+
+
+def test_a_detail_that_holds_itself_is_left_out() -> None:
+    detail = failure_of(ProviderError("no", detail=HOLDS_ITSELF), "agent").detail
+
+    assert detail is not None
+    assert str(detail["left_out"]).endswith("nested deeper than 64")
 
 
 @pytest.mark.parametrize("source", ["agent", "tool", "model", "store", "internal"])
@@ -240,3 +416,42 @@ def test_of_many_causes_the_first_sixteen_are_told() -> None:
 
     assert [cause["error"] for cause in causes] == [f"{n}" for n in range(16)]
     assert len(also) == 40
+
+
+class Denying(Exception):
+    """Does not let its cause be seen."""
+
+    @property
+    def __cause__(self) -> Any:
+        raise ValueError("no")
+
+    @property
+    def __context__(self) -> Any:
+        raise ValueError("no")
+
+    @property
+    def __suppress_context__(self) -> Any:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize("attribute", ["__cause__", "__context__"])
+def test_causes_are_found_in_whatever_stands_behind_an_exception(attribute: str) -> None:
+    first, last = ValueError("first"), OSError("last")
+    setattr(first, attribute, grouped([last, first], 10_000, 2))
+    setattr(last, attribute, first)
+    chain: BaseException = OSError("0")
+    for number in range(1, 10_000):
+        inner, chain = chain, OSError(f"{number}")
+        setattr(chain, attribute, inner)
+
+    assert causes_of(first, [], "agent") == [cause("last", "OSError")]
+    assert [told["error"] for told in causes_of(chain, [], "agent")] == [
+        f"{number}" for number in range(9_998, 9_982, -1)
+    ]
+    assert causes_of(Denying("a"), [(Denying("b"), "tool")], "agent") == [
+        cause("b", "Denying", "tool")
+    ]
+    while (inner := getattr(chain, attribute)) is not None:
+        # All at once it would end in a recursion of the interpreter's.
+        setattr(chain, attribute, None)
+        chain = inner

@@ -184,6 +184,37 @@ async def test_a_value_that_shares_its_children_does_not_hold_up_the_run() -> No
         assert "has more than result_bytes=1048576 bytes" in str(played.log)
 
 
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("exc", "words"),
+    [
+        (ValueError("x" * 20_000_000), "ValueError: xxx"),
+        (Wordless(), "Wordless"),
+        (ValueError("\ud800"), "ValueError: \ufffd"),
+    ],
+    ids=["long", "wordless", "unfit"],
+)
+@pytest.mark.parametrize("fatal", [False, True])
+async def test_what_a_tool_raises_is_told_in_bounded_text_everywhere(
+    exc: Exception, words: str, fatal: bool
+) -> None:
+    @tool(fatal=fatal)
+    async def failing() -> None:
+        raise exc
+
+    model = calling("failing")
+    played = await play(runner(model, failing))
+
+    assert only(played.log, T.TOOL_CALL_END)[0]["error"].startswith(words)
+    assert only(played.log, T.ERROR)[0]["error"].startswith(words) if fatal else model.requests[1]
+    assert len(str(played.log)) < 30_000
+    assert len(str(played.stream.messages)) < 10_000
+
+
 async def test_a_tool_that_nobody_has_is_told_to_the_model() -> None:
     model = ScriptedModel([ToolCall("p1", "ghost", {})], "fine")
 
