@@ -9,17 +9,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from io import StringIO
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import attrs
 import msgspec
 
 from ._exceptions import RemoteProtocolError
+from ._values import told
 
 FinishReason: TypeAlias = Literal["stop", "length", "tool_calls", "content_filter"]
 """Why a model stopped by itself; a run adds ``cancelled`` and ``error``."""
+
+
+MONEY: Final = Context(prec=200, traps=[])
+"""In which costs are added up: exact for all that `is_money` and `check_told` let pass.
+
+Whoever uses decimals too may have set the context of the task to another precision, or to raise.
+"""
+
+_MOST = 10**15
+"""The largest price, cost and count of tokens."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +84,10 @@ def _add_costs(one: Usage, other: Usage) -> str | None:
     ]
     if not costs or None in costs:
         return None
-    return decimal_text(sum((Decimal(cost) for cost in costs if cost), Decimal(0)))
+    total = Decimal(0)
+    for cost in costs:
+        total = MONEY.add(total, Decimal(cost or 0))
+    return decimal_text(total)
 
 
 def decimal_text(value: Decimal) -> str:
@@ -148,7 +162,8 @@ def check_told(final: Chunk) -> None:
 
     Raises:
       TypeError: one of their values is of another type.
-      ValueError: tokens are fewer than none, the cost is no decimal, or the quality no word for it.
+      ValueError: tokens are fewer than none or beyond reason, and so for the cost, or it is no
+        decimal, or the quality no word for it.
 
     """
     if not isinstance(final.model, str | None):
@@ -160,21 +175,31 @@ def check_told(final: Chunk) -> None:
         return
     for name in _COUNTS:
         count = getattr(usage, name)
-        if not isinstance(count, int) or isinstance(count, bool):
+        if type(count) is not int:
             raise TypeError(f"Usage.{name}: expected an int, got {type(count).__name__}")
-        if count < 0:
-            raise ValueError(f"Usage.{name}: expected at least 0, got {count}")
+        if not 0 <= count <= _MOST:
+            raise ValueError(f"Usage.{name}: expected 0 to 10**15, got {told(count)}")
     if usage.quality not in ("measured", "lower_bound"):
         raise ValueError("Usage.quality: expected 'measured' or 'lower_bound'")
-    if usage.cost is not None and not _is_decimal(usage.cost):
-        raise ValueError("Usage.cost: expected a decimal as a str, or None")
+    if usage.cost is not None and not _is_cost(usage.cost):
+        raise ValueError(
+            "Usage.cost: expected None, or a decimal as a str: 10**15 and 60 places at most"
+        )
 
 
-def _is_decimal(text: Any) -> bool:
+def _is_cost(text: Any) -> bool:
     try:
-        return isinstance(text, str) and Decimal(text).is_finite()
+        return type(text) is str and len(text) <= 100 and is_money(Decimal(text))
     except InvalidOperation:
         return False
+
+
+def is_money(value: Decimal) -> bool:
+    """Whether *value* is a number that can be added to others, and written, in few digits."""
+    if not value.is_finite():
+        return False
+    exponent = value.as_tuple().exponent
+    return -60 <= int(exponent) <= 15 and value.copy_abs() <= _MOST
 
 
 @attrs.frozen(kw_only=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 import attrs
 import msgspec
 
-from ._chunks import Usage, decimal_text
+from ._chunks import MONEY, Usage, decimal_text, is_money
+from ._values import told
 
-_MILLION: Final = Decimal(1_000_000)
+_MILLIONTH: Final = Decimal("0.000001")
 _KEYS: Final = ("prompt", "completion", "cached")
 
 
@@ -26,11 +27,10 @@ class Price:
     def cost(self, usage: Usage) -> Decimal:
         """What *usage* costs."""
         fresh = max(0, usage.prompt_tokens - usage.cached_tokens)
-        return (
-            fresh * self.prompt
-            + usage.cached_tokens * self.cached
-            + usage.completion_tokens * self.completion
-        ) / _MILLION
+        total = MONEY.multiply(fresh, self.prompt)
+        total = MONEY.fma(usage.cached_tokens, self.cached, total)
+        total = MONEY.fma(usage.completion_tokens, self.completion, total)
+        return MONEY.multiply(total, _MILLIONTH)
 
 
 @attrs.frozen
@@ -65,7 +65,8 @@ class PriceTable:
         if usage.cost is not None:
             return usage
         for model in models:
-            if model is not None and (price := self._prices.get(model)) is not None:
+            # As a text of the plain type: another one may not even have a hash.
+            if model is not None and (price := self._prices.get(str.__str__(model))) is not None:
                 return msgspec.structs.replace(usage, cost=decimal_text(price.cost(usage)))
         return usage
 
@@ -77,24 +78,25 @@ def read_prices(given: Mapping[str, Any] | PriceTable | None) -> PriceTable | No
 
 def _read_price(model: str, prices: Any) -> Price:
     if not isinstance(prices, Mapping):
-        raise TypeError(f"prices[{model!r}]: expected a mapping, got {type(prices).__name__}")
+        raise TypeError(f"prices[{told(model)}]: expected a mapping, got {type(prices).__name__}")
     if unknown := set(prices) - set(_KEYS):
         known = ", ".join(_KEYS)
-        raise ValueError(f"prices[{model!r}]: {sorted(unknown)} unknown, expected {known}")
+        raise ValueError(f"prices[{told(model)}]: {told(unknown)} unknown, expected {known}")
     read = {key: _read_decimal(model, key, value) for key, value in prices.items()}
     for key in ("prompt", "completion"):
         if key not in read:
-            raise ValueError(f"prices[{model!r}]: expected a price for {key!r}")
+            raise ValueError(f"prices[{told(model)}]: expected a price for {key!r}")
     return Price(read["prompt"], read["completion"], read.get("cached", read["prompt"]))
 
 
 def _read_decimal(model: str, key: str, value: Any) -> Decimal:
     try:
         price = Decimal(str(value))
-    except InvalidOperation:
+    except (ArithmeticError, ValueError):
         price = Decimal("nan")
-    if not price.is_finite() or price < 0:
+    if not is_money(price) or price < 0:
         raise ValueError(
-            f"prices[{model!r}][{key!r}]={value!r}: expected a price for a million tokens"
+            f"prices[{told(model)}][{key!r}]={told(value)}: expected a price for a million tokens, "
+            "10**15 and 60 places at most"
         )
     return price

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import decimal
+import fractions
 import itertools
+import re
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, Final, TypeAlias
 
@@ -21,6 +24,7 @@ from flowtrio._core._chunks import (
 )
 from flowtrio._core._chunks import fold as fold_reply
 from flowtrio._core._exceptions import RemoteProtocolError
+from flowtrio._core._prices import PriceTable
 
 PROPERTY: Final = settings(
     max_examples=200, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
@@ -331,7 +335,8 @@ async def test_nothing_is_read_behind_the_final_chunk() -> None:
     [
         Chunk(),
         Chunk(model="m", usage=Usage()),
-        Chunk(usage=Usage(prompt_tokens=10**30, quality="lower_bound", cost="0.10")),
+        Chunk(usage=Usage(prompt_tokens=10**15, quality="lower_bound", cost="0.10")),
+        *(Chunk(usage=Usage(cost=cost)) for cost in ("0", "-0.5", "1E+15", "1E-60", "1_000")),
     ],
 )
 def test_a_model_and_a_usage_may_be_told(final: Chunk) -> None:
@@ -342,21 +347,80 @@ def usage(**given: Any) -> Chunk:
     return Chunk(usage=Usage(**given))
 
 
+class Count(int):
+    pass
+
+
+COST: Final = "Usage.cost: expected None, or a decimal as a str: 10**15 and 60 places at most"
+
+
 @pytest.mark.parametrize(
     ("final", "words"),
     [
         (Chunk(model=b"m"), "Chunk.model: expected a str or None, got bytes"),  # type: ignore[arg-type]
         (Chunk(usage={}), "Chunk.usage: expected a Usage or None, got dict"),  # type: ignore[arg-type]
-        (usage(prompt_tokens=-5), "Usage.prompt_tokens: expected at least 0, got -5"),
+        (usage(prompt_tokens=-5), "Usage.prompt_tokens: expected 0 to 10**15, got -5"),
+        (
+            usage(cached_tokens=10**15 + 1),
+            f"Usage.cached_tokens: expected 0 to 10**15, got {10**15 + 1}",
+        ),
+        (usage(prompt_tokens=-(10**5000)), "Usage.prompt_tokens: expected 0 to 10**15, got <int>"),
+        (usage(completion_tokens=Count(1)), "Usage.completion_tokens: expected an int, got Count"),
         (usage(completion_tokens=1.5), "Usage.completion_tokens: expected an int, got float"),
         (usage(reasoning_tokens=None), "Usage.reasoning_tokens: expected an int, got NoneType"),
         (usage(cached_tokens=True), "Usage.cached_tokens: expected an int, got bool"),
         (usage(quality="guessed"), "Usage.quality: expected 'measured' or 'lower_bound'"),
-        (usage(cost=0.5), "Usage.cost: expected a decimal as a str, or None"),
-        (usage(cost="cheap"), "Usage.cost: expected a decimal as a str, or None"),
-        (usage(cost="NaN"), "Usage.cost: expected a decimal as a str, or None"),
+        *((usage(cost=cost), COST) for cost in (0.5, "cheap", "NaN", "-Infinity", "", b"1")),
+        *((usage(cost=cost), COST) for cost in ("1E+999999", "-1E+16", "0E+999999", "1E-999999")),
+        *((usage(cost=cost), COST) for cost in ("1E-61", "9" * 16, "0" * 101, "1" * 10**6)),
     ],
 )
 def test_what_is_no_model_and_no_usage_is_refused_by_name(final: Chunk, words: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"^{words}$"):
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(words)}$"):
         check_told(final)
+
+
+def is_told(usage: Usage) -> bool:
+    try:
+        check_told(Chunk(usage=usage))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+ODD_COSTS: Final = st.one_of(
+    st.sampled_from([None, "0.1", "1E+15", "-1E-60", "1E+16", "1E-61", "0E+999999", "sNaN"]),
+    st.builds(
+        "{}.{}E{}".format, st.integers(-9, 10**9), st.integers(0, 10**40), st.integers(-25, 8)
+    ),
+)
+ODD_USAGES: Final = st.builds(
+    Usage,
+    prompt_tokens=st.sampled_from([0, 1, 999, 10**15, 10**15 + 1, -1]),
+    completion_tokens=st.integers(0, 10**15),
+    cached_tokens=st.sampled_from([0, 10**15, 10**400]),
+    cost=ODD_COSTS,
+)
+CONTEXTS: Final = [
+    decimal.Context(prec=1, traps=[decimal.Inexact, decimal.Rounded, decimal.Overflow]),
+    decimal.Context(prec=3, Emax=3, Emin=-3),
+    decimal.Context(traps=[]),
+    decimal.DefaultContext,
+]
+
+
+@PROPERTY
+@given(st.lists(ODD_USAGES.filter(is_told), max_size=6), st.sampled_from(CONTEXTS))
+def test_what_may_be_told_can_be_priced_added_up_and_written(
+    usages: list[Usage], context: decimal.Context
+) -> None:
+    table = PriceTable.of({"m": {"prompt": "1E+15", "completion": "1E-60", "cached": "0.3"}})
+    assert table is not None
+    with decimal.localcontext(context):
+        priced = [table.priced(usage, ("m",)) for usage in usages]
+        total = sum(priced, Usage())
+
+    costs = [fractions.Fraction(usage.cost) for usage in priced if usage.cost is not None]
+    assert len(costs) == len(usages)
+    assert fractions.Fraction(total.cost or 0) == sum(costs)
+    assert len(str(total.to_dict())) < 500

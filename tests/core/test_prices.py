@@ -16,6 +16,15 @@ PRICES = {
 }
 
 
+class Huge:
+    def __str__(self) -> str:
+        return str(10**5000)
+
+
+class Unhashable(str):
+    __hash__ = None  # type: ignore[assignment]
+
+
 def cost(*models: str | None, **usage: Any) -> str | None:
     table = PriceTable.of(PRICES)
     assert table is not None
@@ -36,6 +45,10 @@ def test_cached_tokens_cost_their_own_price_where_there_is_one() -> None:
 def test_the_first_model_with_a_price_counts() -> None:
     assert cost(None, "unknown", "plain", prompt_tokens=1_000_000) == "1"
     assert cost("small", "plain", completion_tokens=1_000_000) == "0.6"
+
+
+def test_a_model_may_be_a_text_of_a_type_of_ones_own() -> None:
+    assert cost(Unhashable("other"), Unhashable("plain"), prompt_tokens=1_000_000) == "1"
 
 
 def test_a_model_without_a_price_has_no_cost() -> None:
@@ -64,6 +77,11 @@ def test_a_table_is_taken_as_it_is() -> None:
         ({"m": {"prompt": -1, "completion": 1}}, ValueError, "expected a price"),
         ({"m": {"prompt": float("inf"), "completion": 1}}, ValueError, "expected a price"),
         ({"m": {"prompt": None, "completion": 1}}, ValueError, "expected a price"),
+        *(
+            ({"m": {"prompt": price, "completion": 1}}, ValueError, "10.*15 and 60 places at most$")
+            for price in ("1E+999999", "1E-999999", 10**16, Huge(), 1e-70)
+        ),
+        ({"x" * 1000: {1: 1, "input": 2}}, ValueError, "^.{1,250}$"),
     ],
 )
 def test_what_is_no_table_is_refused(given: Any, error: type[Exception], words: str) -> None:
