@@ -119,13 +119,19 @@ class RunContext:
             {
                 "call_id": frame.call_id,
                 "tool_name": frame.tool_name,
-                "progress": check_json(value, "progress"),
+                "progress": check_json(
+                    value, "progress", limit_bytes=frame.run.limits.result_bytes
+                ),
             },
         )
 
     async def custom(self, name: str, value: Any = None) -> None:
         """Emit an event of the application's own: CUSTOM with a *name* and a JSON *value*."""
-        data = {"name": _text(name, "name"), "value": check_json(value, "value")}
+        limit = self._frame.run.limits.result_bytes
+        data = {
+            "name": _text(name, "name"),
+            "value": check_json(value, "value", limit_bytes=limit),
+        }
         await self._frame.emit(EventType.CUSTOM, data)
 
     def message(self) -> AbstractAsyncContextManager[MessageWriter]:

@@ -170,6 +170,20 @@ async def test_the_result_of_an_agent_is_bounded_like_that_of_a_tool() -> None:
         assert "xxx" not in str(log)
 
 
+async def test_what_is_told_in_between_is_bounded_like_a_result() -> None:
+    async def tells(ctx: RunContext) -> None:
+        for tell in (ctx.progress, functools.partial(ctx.custom, "news")):
+            with pytest.raises(ValueError, match="has more than result_bytes=50 bytes as JSON"):
+                await tell(LARGE)
+
+    played = await play(
+        runner(calling("tells"), tool(name="tells")(tells)), limits=Limits(result_bytes=50)
+    )
+
+    assert only(played.log, T.TOOL_CALL_END)[0]["outcome"] == "ok"
+    assert "xxx" not in str(played.log)
+
+
 async def test_a_value_that_shares_its_children_does_not_hold_up_the_run() -> None:
     value: Any = "x" * 100
     for _ in range(60):
