@@ -15,13 +15,21 @@ _MOST = 2**53
 
 def is_time(value: Any) -> bool:
     """Whether *value* can be so many seconds: above 0, and no more than clocks can add."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and (0 < value <= _MOST or value == math.inf)
+    return _is_number(value) and (0 < value <= _MOST or value == math.inf)
+
+
+def is_wait(value: Any) -> bool:
+    """Whether *value* can be so many seconds to wait, or none at all."""
+    return is_time(value) or (_is_number(value) and value == 0)
 
 
 def is_whole(value: Any, least: int) -> bool:
     """Whether *value* is a whole number from *least* on."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _MOST
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _positive(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:

@@ -16,8 +16,9 @@ import trio
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._history import recover_history
-from flowtrio._core._limits import Limits
+from flowtrio._core._limits import Limits, is_wait, is_whole
 from flowtrio._core._prices import PriceTable, read_prices
+from flowtrio._core._values import told
 from flowtrio.abc import RecoverableConversations
 
 from ._agent import Agent, agent_name, check_agent
@@ -104,6 +105,17 @@ class Orchestrator:
     def __attrs_post_init__(self) -> None:
         if self.on_busy not in ("queue", "reject", "cancel"):
             raise ValueError(f"on_busy={self.on_busy!r}: expected 'queue', 'reject' or 'cancel'")
+        if not is_wait(self.queue_wait):
+            raise ValueError(f"queue_wait={told(self.queue_wait)}: expected seconds, 0 or more")
+        if not (self.queue_length == math.inf or is_whole(self.queue_length, 0)):
+            raise ValueError(
+                f"queue_length={told(self.queue_length)}: expected a whole number, at least 0"
+            )
+        if not (self.runs_per_tenant is None or is_whole(self.runs_per_tenant, 1)):
+            raise ValueError(
+                f"runs_per_tenant={told(self.runs_per_tenant)}: expected a whole number, at least 1"
+                ", or None"
+            )
         self._engine = StreamEngine(mode=self.mode, limits=self.limits, prices=self.prices)
         self._sessions = Sessions(
             on_busy=self.on_busy,
@@ -211,8 +223,8 @@ class Orchestrator:
           ValueError: *resume_window* is below 0, or another argument cannot be one.
 
         """
-        if not resume_window >= 0:
-            raise ValueError(f"resume_window={resume_window!r}: expected seconds, 0 or more")
+        if not is_wait(resume_window):
+            raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
         nursery, seat = self._engine._nursery, Seat.of_starter()
         run_id = await self._start_in(
             nursery, message, tenant_id, session_id, run_id, app, resume_window, seat

@@ -13,8 +13,9 @@ import trio
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._failures import describe
-from flowtrio._core._limits import ServerLimits
+from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._modes import View
+from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
 
@@ -35,8 +36,8 @@ Key: TypeAlias = tuple[str, str]
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not value >= 0:
-        raise ValueError(f"{attribute.name}={value!r}: expected seconds, 0 or more")
+    if not is_wait(value):
+        raise ValueError(f"{attribute.name}={told(value)}: expected seconds, 0 or more")
 
 
 class Refusal(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 
 from flowtrio import EventStream, EventType, Limits, Orchestrator, RunContext, RunFailed, ToolCall
+from flowtrio._core._values import told
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import done_of, error_of
 
@@ -280,3 +282,36 @@ async def test_runs_find_the_orchestrators_app_unless_they_bring_their_own() -> 
         async with orchestrator.attach(run_id) as follower:
             events = [event async for event in follower]
     assert events[-1].data["result"] == "ours"
+
+
+NO_NUMBERS: list[Any] = [-1, math.nan, 10**400, 10**5000, 2**53 + 1, True, "1", [1]]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("queue_wait", value) for value in [*NO_NUMBERS, None]),
+        *(("queue_length", value) for value in [*NO_NUMBERS, None, 0.5]),
+        *(("runs_per_tenant", value) for value in [*NO_NUMBERS, 0, 0.5, math.inf]),
+    ],
+    ids=told,
+)
+def test_a_number_that_means_nothing_is_refused_where_it_is_given(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{option}=.*: expected ") as caught:
+        Orchestrator(llm_client=ScriptedModel(), **{option: value})
+
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("queue_wait", value) for value in (0, 0.1, 2**53, math.inf)),
+        *(("queue_length", value) for value in (0, 2**53, math.inf)),
+        *(("runs_per_tenant", value) for value in (1, 2**53, None)),
+    ],
+)
+def test_a_number_is_kept_as_it_was_given(option: str, value: Any) -> None:
+    made = Orchestrator(llm_client=ScriptedModel(), **{option: value})
+
+    assert getattr(made, option) == value

@@ -18,6 +18,7 @@ from flowtrio import (
     ReplayGap,
     RunContext,
 )
+from flowtrio._core._values import told
 from flowtrio._runtime import _recorder
 from flowtrio._runtime._recorder import HostedRun
 from flowtrio.asgi import create_app
@@ -298,8 +299,10 @@ async def test_without_a_window_the_last_reader_that_leaves_ends_the_run(
     assert events[-1].data["reason"] == "its reader left"
 
 
-@pytest.mark.parametrize("window", [-1, math.nan])
-async def test_a_window_is_a_time(window: float) -> None:
+@pytest.mark.parametrize(
+    "window", [-1, math.nan, 10**400, 10**5000, 2**53 + 1, True, "1", None], ids=told
+)
+async def test_a_window_is_a_time(window: Any) -> None:
     async with Orchestrator(agents=[talks]) as orchestrator:
         with pytest.raises(ValueError, match="expected seconds, 0 or more"):
             await orchestrator.start("1", resume_window=window)
