@@ -16,7 +16,20 @@ from ._law import Bracket, CallPhase, OpenAgent, OpenCall, OpenMessage, OpenQues
 
 _CANCELLED: Final = {"outcome": "cancelled", "result": None, "error": None}
 _UNANSWERED: Final = {"outcome": "cancelled", "text": None}
-_CUT_SHORT: Final = {"finish_reason": "cancelled", "usage": None, "model": None}
+UNASKED: Final[dict[str, Any]] = {
+    "model": None,
+    "provider": None,
+    "requested_model": None,
+    "duration": None,
+    "first_token": None,
+}
+"""What a message tells of a model where none was asked, or it is not known."""
+_CUT_SHORT: Final = {
+    **UNASKED,
+    "finish_reason": "cancelled",
+    "usage": None,
+    "parent_call_id": None,
+}
 _OUTCOMES: Final = {
     CallPhase.WRITTEN: frozenset({"error", "denied", "cancelled"}),
     CallPhase.ASKED: frozenset({"error", "denied", "timeout", "cancelled"}),

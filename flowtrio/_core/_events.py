@@ -10,8 +10,8 @@ import msgspec
 JSON: TypeAlias = Any
 """A JSON value by RFC 8259: dict with text keys, list, str, int, float, bool or None."""
 
-SCHEMA: Final = 1
-"""Version of the events' shape, told in RUN_START."""
+SCHEMA: Final = 2
+"""Version of the events' shape, told in RUN_START. Logs of schema 1 are read as well."""
 
 ROOT: Final = "root"
 """Path of a run's own agent."""
@@ -118,7 +118,18 @@ class AgentEvent(msgspec.Struct, frozen=True, gc=False):
 
 DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
     EventType.MESSAGE_CHUNK: ("chunk", "message_id"),
-    EventType.MESSAGE_COMPLETE: ("message_id", "content", "finish_reason", "usage", "model"),
+    EventType.MESSAGE_COMPLETE: (
+        "message_id",
+        "content",
+        "finish_reason",
+        "usage",
+        "model",
+        "provider",
+        "requested_model",
+        "duration",
+        "first_token",
+        "parent_call_id",
+    ),
     EventType.STATE_CHANGE: ("old_status", "new_status", "reason"),
     EventType.TOOL_CALL_START: (
         "call_id",
@@ -126,6 +137,7 @@ DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
         "arguments",
         "message_id",
         "provider_executed",
+        "parent_call_id",
     ),
     EventType.TOOL_CALL_END: ("call_id", "tool_name", "outcome", "result", "error", "duration"),
     EventType.ERROR: (
@@ -139,7 +151,7 @@ DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
         "causes",
     ),
     EventType.DONE: ("status", "reason", "result", "usage", "events", "duration", "leftover"),
-    EventType.RUN_START: ("message", "session_id", "agent", "parent_run_id", "schema"),
+    EventType.RUN_START: ("message", "parts", "session_id", "agent", "parent_run_id", "schema"),
     EventType.AGENT_START: ("agent", "call_id"),
     EventType.AGENT_END: ("agent", "call_id", "outcome", "result", "error", "usage", "duration"),
     EventType.REASONING_CHUNK: ("chunk", "message_id"),
@@ -147,9 +159,26 @@ DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
     EventType.MESSAGE_RESET: ("message_id", "reason"),
     EventType.TOOL_CALL_ARGS: ("call_id", "tool_name", "delta", "message_id"),
     EventType.TOOL_PROGRESS: ("call_id", "tool_name", "progress"),
-    EventType.APPROVAL_REQUIRED: ("call_id", "tool_name", "arguments", "deadline"),
-    EventType.INPUT_REQUIRED: ("request_id", "prompt"),
+    EventType.APPROVAL_REQUIRED: (
+        "call_id",
+        "tool_name",
+        "arguments",
+        "deadline",
+        "parent_call_id",
+    ),
+    EventType.INPUT_REQUIRED: ("request_id", "prompt", "call_id", "schema"),
     EventType.INPUT_RESOLVED: ("request_id", "outcome", "text"),
     EventType.CUSTOM: ("name", "value"),
 }
 """The keys of each type's data. Every key is always present, None where there is nothing to say."""
+
+ADDED_KEYS: Final[dict[EventType, frozenset[str]]] = {
+    EventType.RUN_START: frozenset({"parts"}),
+    EventType.MESSAGE_COMPLETE: frozenset(
+        {"provider", "requested_model", "duration", "first_token", "parent_call_id"}
+    ),
+    EventType.TOOL_CALL_START: frozenset({"parent_call_id"}),
+    EventType.APPROVAL_REQUIRED: frozenset({"parent_call_id"}),
+    EventType.INPUT_REQUIRED: frozenset({"call_id", "schema"}),
+}
+"""The keys that schema 1 did not have."""

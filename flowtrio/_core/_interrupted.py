@@ -7,12 +7,12 @@ open is closed as cancelled, and the run has failed with ERROR ``interrupted``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, assert_never
+from typing import Any, Final
 
-from ._chunks import Usage
-from ._events import ROOT, AgentEvent, AgentStatus, EventType
+from ._closing import closing_event
+from ._events import ADDED_KEYS, ROOT, AgentEvent, AgentStatus, EventType
 from ._failures import Failure
-from ._law import TERMINAL, Bracket, Law, OpenAgent, OpenCall, OpenMessage, OpenQuestion
+from ._law import TERMINAL, Law, OpenMessage
 from ._snapshot import Snapshot
 
 _T = EventType
@@ -50,6 +50,8 @@ class _Ending:
         self._first: AgentEvent | None = None
         self._last = start
         self._characters = 0
+        self._around: dict[str, str | None] = {}
+        """Inside which call each nested agent is."""
 
     def add(self, event: AgentEvent) -> None:
         """Take the log's next event."""
@@ -59,6 +61,9 @@ class _Ending:
         self._last = event
         if event.type is _T.MESSAGE_CHUNK:
             self._characters += len(event.data["chunk"])
+        elif event.type is _T.AGENT_START:
+            around = self._around.get(event.agent.rpartition("/")[0])
+            self._around[event.agent] = event.data["call_id"] or around
 
     def finish(self) -> Iterator[AgentEvent]:
         """Give what is missing."""
@@ -69,7 +74,10 @@ class _Ending:
             yield self._record(_T.RUN_START, self._start.data, ROOT)
         if law.status not in TERMINAL:
             for bracket in law.open_brackets():
-                yield self._record(*_closer(bracket), bracket.agent)
+                told = {"parent_call_id": self._around.get(bracket.agent)}
+                is_message = isinstance(bracket, OpenMessage)
+                closer = closing_event(bracket, told if is_message else None)
+                yield self._record(*closer, bracket.agent)
             change = {"old_status": str(law.status), "new_status": "error"}
             yield self._record(_T.STATE_CHANGE, {**change, "reason": INTERRUPTED.code}, ROOT)
         if law.status is AgentStatus.ERROR and self._last.type is not _T.ERROR:
@@ -78,6 +86,8 @@ class _Ending:
 
     def _record(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
         # The time is the last that is known: nobody can say when the run really stopped.
+        if (self._first or self._start).data.get("schema") == 1:
+            data = {k: v for k, v in data.items() if k not in ADDED_KEYS.get(type, ())}
         event = AgentEvent(
             type, data, self._law.count, self._start.run_id, agent, self._last.timestamp
         )
@@ -101,30 +111,3 @@ class _Ending:
         if self._characters and not usage["completion_tokens"]:
             usage["completion_tokens"] = -(-self._characters // _CHARACTERS_A_TOKEN)
         return usage
-
-
-def _closer(bracket: Bracket) -> tuple[EventType, dict[str, Any]]:
-    match bracket:
-        case OpenCall():
-            call = {"call_id": bracket.key, "tool_name": bracket.tool_name}
-            return _T.TOOL_CALL_END, {**call, **_CANCELLED}
-        case OpenAgent():
-            usage = {**Usage().to_dict(), "quality": "lower_bound"}
-            nested = {"agent": bracket.key, "call_id": bracket.call_id, "usage": usage}
-            return _T.AGENT_END, {**nested, **_CANCELLED}
-        case OpenQuestion():
-            resolved = {"request_id": bracket.key, "outcome": "cancelled", "text": None}
-            return _T.INPUT_RESOLVED, resolved
-        case OpenMessage():
-            return _T.MESSAGE_COMPLETE, {
-                "message_id": bracket.key,
-                "content": bracket.text.getvalue(),
-                "finish_reason": "cancelled",
-                "usage": None,
-                "model": None,
-            }
-        case _ as never:
-            assert_never(never)
-
-
-_CANCELLED: Final = {"outcome": "cancelled", "result": None, "error": None, "duration": None}

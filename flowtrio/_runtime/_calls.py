@@ -261,6 +261,7 @@ class ActiveCall:
                     "tool_name": self.tool_name,
                     "arguments": copy_json(arguments),
                     "deadline": None if seconds == math.inf else float(seconds),
+                    "parent_call_id": self.owner.enclosing_call,
                 },
             )
             if asked is None:
@@ -293,6 +294,7 @@ class ActiveCall:
                 "arguments": copy_json(arguments),
                 "message_id": self.message_id,
                 "provider_executed": False,
+                "parent_call_id": self.owner.enclosing_call,
             },
         )
         if event is None:

@@ -12,6 +12,7 @@ import trio
 from trio.lowlevel import checkpoint
 
 from flowtrio._core._chunks import Completion, ToolCall
+from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
@@ -406,13 +407,15 @@ class MessageWriter:
                 "content": "" if message is None else message.text.getvalue(),
                 "finish_reason": "stop",
                 "usage": None,
-                "model": None,
+                **UNASKED,
+                "parent_call_id": self.owner.enclosing_call,
             },
         )
 
     def closing(self) -> dict[str, Any]:
         """See `OpenThing`."""
-        return {"finish_reason": self._finish_reason}
+        call_id = self.owner.enclosing_call
+        return {"finish_reason": self._finish_reason, "parent_call_id": call_id}
 
 
 class Question:
@@ -429,7 +432,12 @@ class Question:
         frame, run = self.owner, self.owner.run
         seconds = run.limits.input
         with frame.bracket(self._request_id, self):
-            data = {"request_id": self._request_id, "prompt": prompt}
+            data = {
+                "request_id": self._request_id,
+                "prompt": prompt,
+                "call_id": frame.enclosing_call,
+                "schema": None,
+            }
             if await frame.emit(EventType.INPUT_REQUIRED, data) is None:
                 raise frame.closed("ask the user")
             await run.log.set_status(frame)

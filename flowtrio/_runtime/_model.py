@@ -77,6 +77,14 @@ class Turn:
         self.reply = reply
         self.message_id = reply.message_id
         self.has_failed = False
+        self._provider: str | None = None
+        self._requested_model: str | None = None
+        self._first_token: float | None = None
+        """Seconds until the model said something; None before."""
+        self._asked_at: float | None = None
+        self._asked_model: object = None
+        self._has_spoken = False
+        """Whether it said something since the last reset."""
         self._writes_calls = writes_calls
         """Whether the calls that the model writes will be run as they are, and so are shown."""
         self._calls: dict[int, _WrittenCall] = {}
@@ -131,6 +139,8 @@ class Turn:
         tools: Sequence[dict[str, Any]],
         options: dict[str, Any],
     ) -> Chunk:
+        self._asked_model = options.get("model")
+        self._identify(self.client)
         self._start_watch()
         try:
             with self._scope:
@@ -164,6 +174,8 @@ class Turn:
         frame, emit, message_id = self.owner, self.run.log.emit, self.message_id
         async for chunk in iterator:
             self._is_waiting = False
+            if not self._has_spoken:
+                self._hear(chunk, iterator)
             if _is_plain_text(chunk):
                 # The usual case, for every token, without a further call: see _say.
                 event = await emit(
@@ -198,6 +210,35 @@ class Turn:
             return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + self.run.limits.grace):
             await aclose()
+
+    # Who says it, and when
+
+    def _identify(self, source: object) -> None:
+        """Learn who answers, from a client or, where that chooses among several, from its reply."""
+        self._provider = _word(getattr(source, "provider", self._provider))
+        model = self._asked_model or getattr(source, "model", self._requested_model)
+        self._requested_model = _word(model)
+
+    def _hear(self, chunk: Chunk, iterator: AsyncIterator[Chunk]) -> None:
+        """Note the first chunk that says anything; another client may answer after a reset."""
+        self._identify(iterator)
+        self._has_spoken = _says_anything(chunk)
+        if self._has_spoken and self._first_token is None:
+            self._first_token = self._duration()
+
+    def _duration(self) -> float | None:
+        """Seconds since the model was asked; None if it was not."""
+        return None if self._asked_at is None else self.run.log.now() - self._asked_at
+
+    def _origin(self) -> dict[str, Any]:
+        """The keys of MESSAGE_COMPLETE that tell who was asked, how long that took, and where."""
+        return {
+            "provider": self._provider,
+            "requested_model": self._requested_model,
+            "duration": self._duration(),
+            "first_token": self._first_token,
+            "parent_call_id": self.owner.enclosing_call,
+        }
 
     # What the model says
 
@@ -278,6 +319,7 @@ class Turn:
                 "arguments": arguments if isinstance(arguments, dict) else {},
                 "message_id": self.message_id,
                 "provider_executed": True,
+                "parent_call_id": self.owner.enclosing_call,
             },
         )
 
@@ -302,6 +344,7 @@ class Turn:
         if message is not None:
             self._hidden += message.text.tell()
         log.close({call.key for call in log.law.calls_of(self.message_id)})
+        self._has_spoken = False
         self._calls.clear()
         self._provider_calls.clear()
         self._reasoning = StringIO()
@@ -334,6 +377,7 @@ class Turn:
                 "finish_reason": finish_reason,
                 "usage": None if told is None else told.to_dict(),
                 "model": None if final.model is None else clean_text(final.model),
+                **self._origin(),
             },
         )
         if event is None:
@@ -387,6 +431,7 @@ class Turn:
         return {
             "finish_reason": "error" if self.has_failed else "cancelled",
             "usage": usage.to_dict(),
+            **self._origin(),
         }
 
     def _lower_bound(self, characters: int) -> Usage:
@@ -404,9 +449,8 @@ class Turn:
         prices = self.run.info.prices
         if prices is None:
             return usage
-        asked = getattr(self.client, "model", None)
         try:
-            return prices.priced(usage, (answered, asked if isinstance(asked, str) else None))
+            return prices.priced(usage, (answered, self._requested_model))
         except Exception as exc:
             tell(logging.ERROR, "run %s: the price table failed", self.run.info.run_id, exc=exc)
             return usage
@@ -416,7 +460,7 @@ class Turn:
     def _start_watch(self) -> None:
         limits = getattr(self.client, "limits", None)
         self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
-        self._waits_since = trio.current_time()
+        self._waits_since = self._asked_at = trio.current_time()
         self._watch_for("first_token", self._limits.first_token)
 
     def _watch_for(self, limit: str, seconds: float) -> None:
@@ -454,6 +498,17 @@ def _is_text_of(text: str, arguments: dict[str, Any] | None) -> bool:
     except msgspec.DecodeError:
         written = None
     return bool(arguments == (written if isinstance(written, dict) else None))
+
+
+def _says_anything(chunk: Chunk) -> bool:
+    said = (chunk.content, chunk.reasoning, chunk.tool_args, chunk.tool_calls, chunk.parts)
+    return any(said)
+
+
+def _word(value: object) -> str | None:
+    """*value* as the log can keep it, if it is a text."""
+    # A foreign client's attributes may be anything; an enum's member, say, is more than a text.
+    return (clean_text(str.__str__(value)) or None) if isinstance(value, str) else None
 
 
 def _fit_call(call: ToolCall) -> ToolCall:

@@ -203,6 +203,7 @@ class Run:
             EventType.RUN_START,
             {
                 "message": info.message,
+                "parts": [],
                 "session_id": info.session_id,
                 "agent": info.agent_name,
                 "parent_run_id": info.parent_run_id,

@@ -45,6 +45,9 @@ class AnthropicClient(HttpClient):
 
     """
 
+    provider: str = "anthropic"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
+
     def __init__(
         self,
         *,

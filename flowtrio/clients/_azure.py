@@ -42,6 +42,9 @@ class AzureOpenAIClient(HttpClient):
 
     """
 
+    provider: str = "azure.ai.openai"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
+
     def __init__(
         self,
         *,

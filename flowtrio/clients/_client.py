@@ -23,6 +23,10 @@ class HttpClient(abc.ABC):
     ends.
     """
 
+    provider: str
+    """Who answers: OpenTelemetry's well-known value of ``gen_ai.provider.name`` where there is one,
+    so that a trace can be made of a log without a table of names; else a word of the same kind."""
+
     def __init__(self, model: str, host: ModelHost, options: Mapping[str, Any]) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"{type(self).__name__}(model={model!r}): expected a model's name")

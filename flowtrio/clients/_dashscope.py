@@ -37,6 +37,9 @@ class DashScopeClient(HttpClient):
 
     """
 
+    provider: str = "dashscope"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
+
     def __init__(
         self,
         *,

@@ -35,6 +35,9 @@ class DemoClient:
 
     """
 
+    provider: str = "demo"
+    """Who answers, as MESSAGE_COMPLETE tells it."""
+
     def __init__(self, *, seed: int = 0, delay: float = 0.03, model: str = "demo") -> None:
         self.seed = seed
         self.delay = delay

@@ -175,6 +175,23 @@ class FallbackReply(AsyncIterator[Chunk]):
         raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
 
     @property
+    def provider(self) -> str | None:
+        """The provider of the client that is being asked, if it says."""
+        return self._said_by_client("provider")
+
+    @property
+    def model(self) -> str | None:
+        """The model that is being asked, if its client says."""
+        return self._said_by_client("model")
+
+    def _said_by_client(self, name: str) -> str | None:
+        if self._place < 0:
+            return None
+        # The reply first: the client may be one that chooses among several, too.
+        told = getattr(self._reply, name, None) or getattr(self._client, name, None)
+        return told if isinstance(told, str) else None
+
+    @property
     def _client(self) -> LLMClient:
         return self._fallback._clients[self._place]
 

@@ -39,6 +39,9 @@ class GeminiClient(HttpClient):
 
     """
 
+    provider: str = "gcp.gemini"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
+
     def __init__(
         self,
         *,

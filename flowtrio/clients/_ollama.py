@@ -38,6 +38,9 @@ class OllamaClient(HttpClient):
 
     """
 
+    provider: str = "ollama"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
+
     def __init__(
         self,
         *,

@@ -48,6 +48,9 @@ class OpenAIClient(HttpClient):
 
     """
 
+    provider: str = "openai"
+    """Who answers, as MESSAGE_COMPLETE tells it. May be set, for another host of this protocol."""
+
     def __init__(
         self,
         *,

@@ -401,8 +401,9 @@ def _add_to_conversation(
 
 
 def _start_of(header: RunHeader) -> AgentEvent:
-    data = {
+    data: dict[str, Any] = {
         "message": header.message,
+        "parts": [],
         "session_id": header.session_id,
         "agent": header.agent,
         "parent_run_id": None,

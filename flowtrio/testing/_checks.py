@@ -18,10 +18,17 @@ import attrs
 import msgspec
 
 from flowtrio._core._events import ROOT, AgentEvent, EventType
-from flowtrio._core._law import Bracket, OpenAgent, OpenCall
+from flowtrio._core._law import Bracket, CallPhase, OpenAgent, OpenCall
 
 from ._mend import MendingLaw, names_in
-from ._shapes import ENVELOPE, SHAPES, find_contradictions, find_flaws, find_foreign
+from ._shapes import (
+    ENVELOPE,
+    SHAPES_OF,
+    find_contradictions,
+    find_flaws,
+    find_foreign,
+    schema_of,
+)
 from ._timeline import text_timeline
 
 _T = EventType
@@ -72,6 +79,10 @@ def find_violations(
 ) -> list[Violation]:
     """Find where a run's log breaks the laws.
 
+    A log is held to the keys of the schema that its RUN_START tells, now 2; those of schema 1 have
+    none of the keys that came later. Events without a RUN_START are held to the schema whose keys
+    they have.
+
     Args:
       events: A run's events in mode EVENTS, from the first one; each an `AgentEvent`, or a dict as
         it stands on the wire.
@@ -83,7 +94,7 @@ def find_violations(
 
     """
     log = [_as_dict(event) for event in events]
-    found = [*_numbers(log), *_strangers(log), *_Walk().take(log)]
+    found = [*_numbers(log), *_strangers(log), *_Walk(schema_of(log)).take(log)]
     if whole and not any(envelope.get("type") == _T.DONE for envelope in log):
         found.append(Violation("L2", "the log ends without DONE", len(log), None, None))
     return sorted(found, key=lambda violation: violation.index)
@@ -160,8 +171,10 @@ def _strangers(log: list[dict[str, Any]]) -> Iterator[Violation]:
 class _Walk:
     """Walks a log event by event."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema: int) -> None:
+        self._shapes = SHAPES_OF[schema]
         self._gate = MendingLaw()
+        self._started: set[str] = set()
         self._written: dict[str, list[str]] = {}
         self._approved: dict[str, dict[str, Any]] = {}
 
@@ -188,7 +201,7 @@ class _Walk:
     def _judge_data(
         self, type: EventType, data: dict[str, Any], agent: str, place: int
     ) -> Iterator[tuple[str, str]]:
-        flaws = dict(find_flaws(data, SHAPES[type]))
+        flaws = dict(find_flaws(data, self._shapes[type]))
         for key, flaw in {**dict(find_foreign(data)), **flaws}.items():
             yield ("L10" if type is _T.ERROR else "shape"), f"data[{key!r}] {flaw}"
         if type is not _T.RUN_START and flaws.keys() & _PLACING:
@@ -204,6 +217,7 @@ class _Walk:
         is_told = bool(names_in(type, data) & self._gate.mended)
         objections = [
             *self._left_open(type, data),
+            *self._made_outside(type, data),
             *self._not_as_written(type, data),
         ]
         if (refusal := self._gate.step(type, data, agent, place)) is not None:
@@ -227,6 +241,22 @@ class _Walk:
         if inside:
             self._gate.mended.update(b.key for b in inside)
             yield "L3", f"{', '.join(b.key for b in inside)} should have been closed before it"
+
+    def _made_outside(self, type: EventType, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
+        """What was made inside a call was made while that ran."""
+        if type is _T.TOOL_CALL_START:
+            self._started.add(data["call_id"])
+        parent = data.get("call_id" if type is _T.INPUT_REQUIRED else "parent_call_id")
+        if not isinstance(parent, str) or parent in self._gate.mended:
+            return
+        if type is _T.MESSAGE_COMPLETE and data["finish_reason"] in ("cancelled", "error"):
+            # Early endings close messages after the calls they were said in.
+            is_inside = parent in self._started
+        else:
+            call = self._gate.law.open_call(parent)
+            is_inside = call is not None and call.phase is CallPhase.STARTED
+        if not is_inside:
+            yield "L3", f"it is told to be made inside {parent}, which did not run"
 
     def _open(self) -> list[Bracket]:
         mended = self._gate.mended

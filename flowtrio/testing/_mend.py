@@ -39,7 +39,10 @@ _CLOSERS: Final = {
 
 def names_in(type: EventType, data: dict[str, Any]) -> set[str]:
     """The calls, messages, questions and nested agents that an event is about."""
-    keys = ["call_id", "message_id", "request_id"]
+    keys = ["message_id", "request_id"]
+    if type is not _T.INPUT_REQUIRED:
+        # There it is the call that asks.
+        keys.append("call_id")
     if type in (_T.AGENT_START, _T.AGENT_END):
         keys.append("agent")
     return {data[key] for key in keys if isinstance(data.get(key), str)}

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta
 
-from flowtrio._core._events import SCHEMA, EventType
+from flowtrio._core._events import ADDED_KEYS, SCHEMA, EventType
 from flowtrio._core._law import OUTCOMES, TRANSITIONS
 
 _T = EventType
@@ -55,6 +56,15 @@ class Cause(msgspec.Struct, forbid_unknown_fields=True):
     source: Source
 
 
+class Part(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of a RUN_START's ``parts``."""
+
+    kind: Word
+    media_type: WordOrNone
+    bytes: Count | None
+    name: WordOrNone
+
+
 SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
     _T.MESSAGE_CHUNK: {"chunk": str, "message_id": Word},
     _T.MESSAGE_COMPLETE: {
@@ -65,6 +75,11 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
         ],
         "usage": Usage | None,
         "model": WordOrNone,
+        "provider": WordOrNone,
+        "requested_model": WordOrNone,
+        "duration": SecondsOrNone,
+        "first_token": SecondsOrNone,
+        "parent_call_id": WordOrNone,
     },
     _T.STATE_CHANGE: {"old_status": Status, "new_status": Status, "reason": str | None},
     _T.TOOL_CALL_START: {
@@ -73,6 +88,7 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
         "arguments": dict[str, Any],
         "message_id": WordOrNone,
         "provider_executed": bool,
+        "parent_call_id": WordOrNone,
     },
     _T.TOOL_CALL_END: {
         "call_id": Word,
@@ -104,6 +120,7 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
     },
     _T.RUN_START: {
         "message": str,
+        "parts": list[Part],
         "session_id": WordOrNone,
         "agent": Word,
         "parent_run_id": WordOrNone,
@@ -129,8 +146,14 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
         "tool_name": Word,
         "arguments": dict[str, Any],
         "deadline": SecondsOrNone,
+        "parent_call_id": WordOrNone,
     },
-    _T.INPUT_REQUIRED: {"request_id": Word, "prompt": str},
+    _T.INPUT_REQUIRED: {
+        "request_id": Word,
+        "prompt": str,
+        "call_id": WordOrNone,
+        "schema": dict[str, Any] | None,
+    },
     _T.INPUT_RESOLVED: {
         "request_id": Word,
         "outcome": Literal["answered", "timeout", "cancelled"],
@@ -139,6 +162,16 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
     _T.CUSTOM: {"name": str, "value": Any},
 }
 """The value that belongs to each key of `DATA_KEYS`."""
+
+OLD_SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
+    type: {key: shape for key, shape in shapes.items() if key not in ADDED_KEYS.get(type, ())}
+    for type, shapes in SHAPES.items()
+}
+"""The same for a log of schema 1."""
+OLD_SHAPES[_T.RUN_START]["schema"] = Literal[1]
+
+SHAPES_OF: Final = {1: OLD_SHAPES, SCHEMA: SHAPES}
+"""The shapes of each schema that is read."""
 
 ENVELOPE: Final[dict[str, Shape]] = {
     "type": EventType,
@@ -149,6 +182,26 @@ ENVELOPE: Final[dict[str, Shape]] = {
     "timestamp": Instant,
 }
 """The value that belongs to each key of an event, whatever its type."""
+
+
+def schema_of(log: Iterable[dict[str, Any]]) -> int:
+    """The schema by which a log is to be judged: what its RUN_START says.
+
+    Unless most of its events belie it: then that one value is wrong, and not all of them. A log
+    without a RUN_START, or where that says something else, has the schema that its events look
+    like, and the newest one where none of them can tell.
+    """
+    said: object = None
+    votes: Counter[object] = Counter()
+    for envelope in log:
+        type, data = envelope.get("type"), envelope.get("data")
+        if not isinstance(data, dict) or not isinstance(type, str) or type not in ADDED_KEYS:
+            continue
+        votes[SCHEMA if ADDED_KEYS[_T(type)] & data.keys() else 1] += 1
+        if type == _T.RUN_START and said is None and data.get("schema") in list(SHAPES_OF):
+            said = data["schema"]
+            votes[said] += 1
+    return max(SHAPES_OF, key=lambda schema: (votes[schema], schema == said, schema))
 
 
 def find_flaws(values: dict[str, Any], shapes: dict[str, Shape]) -> Iterator[tuple[str, str]]:
@@ -203,6 +256,9 @@ def find_contradictions(type: EventType, data: dict[str, Any]) -> Iterator[tuple
             usage = data["usage"]
             if usage is not None and data["content"] and _is_bound_of_nothing(usage):
                 yield "L10", "text was seen, so at least one token was spent"
+            first, whole = data.get("first_token"), data.get("duration")
+            if first is not None and (whole is None or first > whole):
+                yield "shape", f"it took {whole} s, and its first token {first} s"
         case _:
             pass
 

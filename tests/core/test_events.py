@@ -23,13 +23,14 @@ EVENT: Final = AgentEvent(
 
 KEYS: Final = {
     "message_chunk": "chunk message_id",
-    "message_complete": "message_id content finish_reason usage model",
+    "message_complete": "message_id content finish_reason usage model "
+    "provider requested_model duration first_token parent_call_id",
     "state_change": "old_status new_status reason",
-    "tool_call_start": "call_id tool_name arguments message_id provider_executed",
+    "tool_call_start": "call_id tool_name arguments message_id provider_executed parent_call_id",
     "tool_call_end": "call_id tool_name outcome result error duration",
     "error": "error code source retryable deadline limit detail causes",
     "done": "status reason result usage events duration leftover",
-    "run_start": "message session_id agent parent_run_id schema",
+    "run_start": "message parts session_id agent parent_run_id schema",
     "agent_start": "agent call_id",
     "agent_end": "agent call_id outcome result error usage duration",
     "reasoning_chunk": "chunk message_id",
@@ -37,8 +38,8 @@ KEYS: Final = {
     "message_reset": "message_id reason",
     "tool_call_args": "call_id tool_name delta message_id",
     "tool_progress": "call_id tool_name progress",
-    "approval_required": "call_id tool_name arguments deadline",
-    "input_required": "request_id prompt",
+    "approval_required": "call_id tool_name arguments deadline parent_call_id",
+    "input_required": "request_id prompt call_id schema",
     "input_resolved": "request_id outcome text",
     "custom": "name value",
 }
@@ -48,7 +49,7 @@ KEYS: Final = {
 def test_every_type_has_the_spelling_and_the_keys_that_readers_know() -> None:
     assert {str(type): " ".join(keys) for type, keys in DATA_KEYS.items()} == KEYS
     assert set(DATA_KEYS) == set(T)
-    assert SCHEMA == 1
+    assert SCHEMA == 2
     assert ROOT == "root"
 
 

@@ -15,7 +15,7 @@ import pytest
 import flowtrio
 import flowtrio.abc
 import flowtrio.testing
-from flowtrio._core._events import DATA_KEYS
+from flowtrio._core._events import ADDED_KEYS, DATA_KEYS
 from flowtrio._core._modes import VISIBLE
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -86,9 +86,18 @@ def test_the_tables_have_each_type_of_event_with_its_keys() -> None:
     assert rows_of(EVENTS) == {type.name: list(keys) for type, keys in DATA_KEYS.items()}
 
 
+def test_the_page_tells_which_keys_an_old_log_lacks() -> None:
+    listed = {
+        type: set(re.findall(r"`(\w+)`", keys))
+        for type, keys in re.findall(r"^\| `([a-z_]+)` \| (.*) \|$", EVENTS, re.MULTILINE)
+    }
+
+    assert listed == {str(type): set(keys) for type, keys in ADDED_KEYS.items()}
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
-    [("`prompt` |", "`question` |"), ("`retryable`, ", ""), ("| `CUSTOM` |", "| `OWN` |")],
+    [("`prompt`, ", "`question`, "), ("`retryable`, ", ""), ("| `CUSTOM` |", "| `OWN` |")],
 )
 def test_a_table_that_says_something_else_is_noticed(old: str, new: str) -> None:
     rows = rows_of(EVENTS.replace(old, new, 1))

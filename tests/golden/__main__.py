@@ -34,6 +34,12 @@ HERE: Final = Path(__file__).parent
 LIMITS: Final = Limits(approval=5, input=5, tool=3)
 
 
+class Named(ScriptedModel):
+    """A model that says whose it is."""
+
+    provider, model = "openai", "gpt-4o-mini"
+
+
 @tool
 async def look(ctx: RunContext, city: str) -> dict[str, Any]:
     """Take a while, and tell how far it is."""
@@ -70,7 +76,7 @@ async def confirm(ctx: RunContext, what: str) -> str:
 @tool
 async def consult(ctx: RunContext, question: str) -> str:
     """Ask an agent that has tools of its own, and tell what it says."""
-    model = ScriptedModel([ToolCall("n1", "look", {"city": question})], "It costs 129.5.")
+    model = Named([ToolCall("n1", "look", {"city": question})], "It costs 129.5.")
     inner = Agent(llm_client=model, tools=[look], name="expert")
     async with ctx.message() as out:
         await out.write("asking ")
@@ -86,14 +92,14 @@ def completed() -> Agent:
     """Tools side by side, of which one fails and one is late; reasoning and an answer."""
     first = [Chunk(reasoning="Let me see. "), "I ", 0.1, "look."]
     made = calls(look={"city": "Paris"}, broken={}, stuck={}, unknown={})
-    model = ScriptedModel([*first, *made], ["It ", 0.1, "costs ", "129.5."])
+    model = Named([*first, *made], ["It ", 0.1, "costs ", "129.5."])
     return Agent(llm_client=model, tools=[look, broken, stuck])
 
 
 def approvals() -> Agent:
     """One call is approved, one denied, and nobody answers for a third."""
     turns = [["Good. ", *calls(book={"city": city})] for city in ("Paris", "Rome", "Oslo")]
-    return Agent(llm_client=ScriptedModel(*turns, "One of three."), tools=[book])
+    return Agent(llm_client=Named(*turns, "One of three."), tools=[book])
 
 
 async def questions(ctx: RunContext, message: str) -> dict[str, Any]:
@@ -107,7 +113,7 @@ async def questions(ctx: RunContext, message: str) -> dict[str, Any]:
 
 def nested() -> Agent:
     """A tool asks an agent, which has a tool."""
-    model = ScriptedModel(calls(consult={"question": "Paris"}), "Asked.")
+    model = Named(calls(consult={"question": "Paris"}), "Asked.")
     return Agent(llm_client=model, tools=[consult])
 
 
@@ -116,7 +122,7 @@ async def fails(ctx: RunContext, message: str) -> None:
     await ctx.custom("note", {"n": 1})
     with suppress(RuntimeError):
         await ctx.delegate(_fails, message)
-    await ctx.model([{"role": "user", "content": message}], ScriptedModel(["half an ans", CUT]))
+    await ctx.model([{"role": "user", "content": message}], Named(["half an ans", CUT]))
 
 
 async def _fails(ctx: RunContext, message: str) -> None:
@@ -134,13 +140,13 @@ def provider() -> Agent:
         Chunk(content="See ", parts=[{"type": "citation", "url": "https://example.org/"}]),
         Chunk(is_final=True, finish_reason="length", model="model-2"),
     ]
-    return Agent(llm_client=ScriptedModel(steps), name="researcher")
+    return Agent(llm_client=Named(steps), name="researcher")
 
 
 def cancelled() -> Agent:
     """It is cancelled while everything is open."""
     made = calls(consult={"question": "Paris"}, confirm={"what": "it"}, book={"city": "Rome"})
-    return Agent(llm_client=ScriptedModel(made), tools=[consult, confirm, book])
+    return Agent(llm_client=Named(made), tools=[consult, confirm, book])
 
 
 PROGRAMS: Final[list[Callable[..., Any]]] = [

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from typing import Any
 
 import pytest
 import trio
 
-from flowtrio import EventStream, EventType, Limits, RunContext, ToolFailed, tool
+from flowtrio import (
+    AgentEvent,
+    Chunk,
+    EventStream,
+    EventType,
+    Limits,
+    ProviderError,
+    RunContext,
+    ToolFailed,
+    tool,
+)
 from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError
+from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
 
 T = EventType
@@ -267,3 +279,86 @@ async def test_texts_that_are_more_than_texts_become_plain() -> None:
     assert type(only(played.log, T.MESSAGE_CHUNK)[0]["chunk"]) is str
     reasons = [type(data["reason"]) for data in only(played.log, T.STATE_CHANGE)]
     assert set(reasons) == {str, type(None)}
+
+
+# Inside which call something is
+
+
+@tool
+async def innermost(ctx: RunContext) -> None:
+    """Be called by an agent that a tool asked."""
+
+
+async def test_what_is_made_inside_a_call_names_it_and_at_the_top_nothing_does() -> None:
+    async def expert(ctx: RunContext, message: str) -> None:
+        await ctx.call(innermost)
+        async with ctx.message() as out:
+            await out.write("nested")
+
+    @tool
+    async def outer(ctx: RunContext) -> None:
+        await ctx.ask("q?")
+        await ctx.approve("a")
+        with contextlib.suppress(ProviderError):
+            await ctx.model([], ScriptedModel([ProviderError("no")]))
+        await ctx.delegate(expert, "go")
+        web = {"type": "server_tool_call", "id": "s1", "name": "web"}
+        await ctx.model([], ScriptedModel([Chunk(parts=[web])]))
+
+    async def body(ctx: RunContext) -> None:
+        async with ctx.message() as out:
+            await out.write("top")
+        await ctx.call(outer)
+        await ctx.ask("q?")
+        await ctx.approve("a")
+
+    async def act(stream: EventStream, log: list[AgentEvent]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.INPUT_REQUIRED:
+                stream.answer(event.data["request_id"], "x")
+            elif event.type is T.APPROVAL_REQUIRED:
+                stream.approve(event.data["call_id"])
+
+    played = await play(agent_of(body), reader=act)
+
+    key = {T.INPUT_REQUIRED: "call_id"}
+    types = (T.MESSAGE_COMPLETE, T.TOOL_CALL_START, T.APPROVAL_REQUIRED, T.INPUT_REQUIRED)
+    told = [
+        (str(event.type), event.agent, event.data[key.get(event.type, "parent_call_id")])
+        for event in played.log
+        if event.type in types
+    ]
+    assert told == [
+        ("message_complete", "root", None),
+        ("tool_call_start", "root", None),
+        ("input_required", "root", "c1"),
+        ("approval_required", "root", "c1"),
+        ("tool_call_start", "root", "c1"),
+        ("message_complete", "root", "c1"),
+        ("tool_call_start", "root/expert", "c1"),
+        ("message_complete", "root/expert", "c1"),
+        ("tool_call_start", "root", "c1"),
+        ("message_complete", "root", "c1"),
+        ("input_required", "root", None),
+        ("approval_required", "root", None),
+        ("tool_call_start", "root", None),
+    ]
+
+
+async def test_a_message_that_is_closed_for_its_tool_names_the_call() -> None:
+    @tool
+    async def outer(ctx: RunContext) -> None:
+        with trio.CancelScope() as scope:
+            async with ctx.message() as out:
+                await out.write("half")
+                scope.cancel()
+                await trio.lowlevel.checkpoint()
+
+    async def body(ctx: RunContext) -> None:
+        await ctx.call(outer)
+
+    played = await play(agent_of(body))
+
+    [data] = only(played.log, T.MESSAGE_COMPLETE)
+    assert (data["finish_reason"], data["parent_call_id"]) == ("cancelled", "c1")

@@ -16,7 +16,9 @@ from flowtrio import (
     Completion,
     EventStream,
     EventType,
+    FallbackClient,
     Limits,
+    ProviderError,
     RunContext,
     StreamEngine,
     ToolCall,
@@ -26,7 +28,7 @@ from flowtrio import (
 from flowtrio._core._chunks import ToolArgs
 from flowtrio._core._exceptions import LocalProtocolError, RemoteProtocolError
 from flowtrio.testing import CUT, ScriptedModel, check_events
-from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
+from tests.runtime._programs import agent_of, calling, error_of, only, outcomes, play, runner
 
 T = EventType
 
@@ -435,3 +437,131 @@ async def test_a_models_name_is_text() -> None:
 
     [complete] = only(played.log, T.MESSAGE_COMPLETE)
     assert complete["model"] == "m\ufffd"
+
+
+# Who was asked, and how long it took
+
+
+class Named(ScriptedModel):
+    """A model that says whose it is."""
+
+    provider, model = "openai", "gpt-4o-mini"
+
+
+ORIGIN = ("provider", "requested_model", "duration", "first_token")
+
+
+def origins(log: list[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(data[key] for key in ORIGIN) for data in only(log, T.MESSAGE_COMPLETE)]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        "text",
+        Chunk(reasoning="Hm"),
+        args(0, "look", "{}"),
+        Chunk(parts=[{"type": "citation"}]),
+    ],
+)
+async def test_a_message_tells_who_was_asked_and_how_long_it_took(
+    first: Any, autojump_clock: trio.testing.MockClock
+) -> None:
+    model = Named([1.0, Chunk(), 0.5, first, 0.5, "more", 1.0])
+
+    played = await play(runner(model))
+
+    assert origins(played.log) == [("openai", "gpt-4o-mini", 3.0, 1.5)]
+
+
+async def test_a_reply_of_calls_alone_has_its_first_token_with_them(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    final = Chunk(is_final=True, tool_calls=[ToolCall("p1", "look", {})])
+
+    played = await play(runner(Named([1.0, final], [2.0]), look))
+
+    assert [(whole, first) for _, _, whole, first in origins(played.log)] == [
+        (1.0, 1.0),
+        (2.0, None),
+    ]
+
+
+async def test_a_reply_that_is_cut_short_tells_the_same(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async def act(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.MESSAGE_CHUNK:
+                await trio.sleep(1)
+                stream.cancel()
+
+    played = await play(runner(Named([1.0, "half", 60.0])), reader=act)
+
+    assert origins(played.log) == [("openai", "gpt-4o-mini", 2.0, 1.0)]
+
+
+async def test_the_model_that_a_request_names_is_the_one_that_was_asked() -> None:
+    async def body(ctx: RunContext) -> None:
+        await ctx.model([{"role": "user", "content": "x"}], Named("a"), model="gpt-4o")
+
+    played = await play(agent_of(body))
+
+    assert origins(played.log)[0][:2] == ("openai", "gpt-4o")
+
+
+@pytest.mark.parametrize("odd", [None, "", 7, object()])
+async def test_a_foreign_client_may_say_anything_or_nothing(odd: Any) -> None:
+    class Odd(ScriptedModel):
+        provider = model = odd
+
+    played = await play(runner(Odd("a")))
+
+    assert origins(played.log)[0][:2] == (None, None)
+
+
+async def test_a_client_that_cannot_say_who_it_is_fails_its_own_run() -> None:
+    class Broken(ScriptedModel):
+        @property
+        def provider(self) -> str:
+            raise RuntimeError("no")
+
+    played = await play(runner(Broken("a")))
+
+    assert error_of(played.log)["source"] == "model"
+
+
+async def test_what_a_name_holds_beside_its_text_is_not_told() -> None:
+    class Name(str):
+        __slots__ = ()
+
+    class Odd(ScriptedModel):
+        provider, model = Name("mine"), Name("\ud800")
+
+    played = await play(runner(Odd("a")))
+
+    [data] = only(played.log, T.MESSAGE_COMPLETE)
+    assert (type(data["provider"]), data["provider"]) == (str, "mine")
+    assert data["requested_model"] == "\ufffd"
+
+
+async def test_the_model_that_answers_for_another_is_told() -> None:
+    class Other(ScriptedModel):
+        provider, model = "anthropic", "claude"
+
+    refused = ProviderError("no", code="overloaded", retryable=True)
+    model = FallbackClient([Named(["Wro", refused]), FallbackClient([Other("right")])])
+
+    played = await play(runner(model))
+
+    assert origins(played.log)[0][:2] == ("anthropic", "claude")
+
+
+async def test_who_answered_is_not_told_by_who_was_asked_first() -> None:
+    refused = ProviderError("no", code="overloaded", retryable=True)
+    model = FallbackClient([Named(["Wro", refused]), ScriptedModel("right")])
+
+    played = await play(runner(model))
+
+    assert origins(played.log)[0][:2] == (None, None)

@@ -31,9 +31,23 @@ USAGE: Final = {
 }
 
 DEFAULTS: Final[dict[EventType, dict[str, Any]]] = {
-    T.MESSAGE_COMPLETE: {"finish_reason": "stop", "usage": USAGE, "model": "m"},
+    T.MESSAGE_COMPLETE: {
+        "finish_reason": "stop",
+        "usage": USAGE,
+        "model": "m",
+        "provider": "openai",
+        "requested_model": "m",
+        "duration": 1.0,
+        "first_token": 0.5,
+        "parent_call_id": None,
+    },
     T.STATE_CHANGE: {"reason": None},
-    T.TOOL_CALL_START: {"arguments": {}, "message_id": "m1", "provider_executed": False},
+    T.TOOL_CALL_START: {
+        "arguments": {},
+        "message_id": "m1",
+        "provider_executed": False,
+        "parent_call_id": None,
+    },
     T.TOOL_CALL_END: {"outcome": "ok", "result": None, "error": None, "duration": 0.5},
     T.ERROR: {
         "error": "ValueError: no",
@@ -48,10 +62,11 @@ DEFAULTS: Final[dict[EventType, dict[str, Any]]] = {
     T.DONE: {"reason": None, "result": None, "usage": USAGE, "duration": 1.5, "leftover": []},
     T.RUN_START: {
         "message": "hello",
+        "parts": [],
         "session_id": None,
         "agent": "assistant",
         "parent_run_id": None,
-        "schema": 1,
+        "schema": 2,
     },
     T.AGENT_START: {"call_id": None},
     T.AGENT_END: {
@@ -62,7 +77,8 @@ DEFAULTS: Final[dict[EventType, dict[str, Any]]] = {
         "usage": USAGE,
         "duration": 1.0,
     },
-    T.APPROVAL_REQUIRED: {"arguments": {}, "deadline": 300.0},
+    T.APPROVAL_REQUIRED: {"arguments": {}, "deadline": 300.0, "parent_call_id": None},
+    T.INPUT_REQUIRED: {"call_id": None, "schema": None},
     T.INPUT_RESOLVED: {"outcome": "answered", "text": "blue"},
 }
 
@@ -797,7 +813,7 @@ def with_data(make: Callable[[], Log], i: int, **changes: Any) -> Log:
 @pytest.mark.parametrize(
     ("log", "law", "reason"),
     [
-        (with_data(answers, 0, schema=2), "shape", "data['schema'] is wrong"),
+        (with_data(answers, 0, schema=3), "shape", "data['schema'] is wrong"),
         (with_data(answers, 4, usage={}), "shape", "data['usage'] is wrong"),
         (with_data(answers, 4, usage={**USAGE, "x": 1}), "shape", "unknown field"),
         (with_data(answers, 4, usage={**USAGE, "cached_tokens": -1}), "shape", ">= 0"),
