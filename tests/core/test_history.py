@@ -170,7 +170,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         TypeError,
         "content[0]: expected a part",
     ),
-    ([{"role": "user", "content": "x", "at": object()}], TypeError, "history[0]: "),
+    ([{"role": "user", "content": "x", "at": object()}], TypeError, "history[0]"),
     ([{"role": "user", "content": "\ud800"}], ValueError, "history[0].content: text with lone"),
     ([{"role": "user", "content": "x", "n": float("nan")}], ValueError, "history[0].n: expected a"),
     ([asking("x")], TypeError, "history[0].tool_calls[0]: expected a call such as"),
