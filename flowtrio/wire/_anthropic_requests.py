@@ -15,7 +15,7 @@ from typing import Any
 
 from flowtrio._core._chunks import Chunk
 
-from ._messages import data_url, parts_of
+from ._messages import NOT_SAID, data_url, parts_of
 
 MAX_TOKENS = 16_384
 """Tokens of an answer at most, where nobody says: the provider wants a number."""
@@ -126,14 +126,17 @@ def _encode_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             encoded[-1]["content"] += blocks
         elif blocks:
             encoded.append({"role": role, "content": blocks})
+    if encoded and encoded[0]["role"] == "assistant":
+        # "first message must use the "user" role"
+        encoded.insert(0, {"role": "user", "content": [{"type": "text", "text": NOT_SAID}]})
     return encoded
 
 
 def _encode_reply(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     calls = message.get("tool_calls") or ()
     carried = _carry(message).get("content")
-    if isinstance(carried, list):
-        yield from _send_back(carried, [_tool_id(call["id"]) for call in calls])
+    if isinstance(carried, list) and _asks(carried) in (len(calls), 0):
+        yield from _send_back(carried, iter(calls))
         return
     for part in parts_of(message.get("content")):
         # "text content blocks must contain non-whitespace text"
@@ -149,16 +152,24 @@ def _encode_reply(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         }
 
 
-def _send_back(blocks: Sequence[Mapping[str, Any]], ids: list[str]) -> Iterator[dict[str, Any]]:
-    """A turn's blocks as they came; calls under the ids that the conversation gave them."""
-    remaining = iter(ids)
+def _asks(blocks: Sequence[Mapping[str, Any]]) -> int:
+    """How many calls of ours a turn's blocks make."""
+    return sum(block.get("type") == "tool_use" for block in blocks)
+
+
+def _send_back(
+    blocks: Sequence[Mapping[str, Any]], calls: Iterator[Mapping[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """A turn's blocks as they came; calls by the ids and names that the conversation has."""
     for block in blocks:
         match block:
             case {"type": "text", "text": str(text)}:
                 if text.strip():
                     yield _without_files(block)
-            case {"type": "tool_use", "id": id}:
-                yield {**block, "id": next(remaining, id)}
+            case {"type": "tool_use"}:
+                call = next(calls)
+                name = call["function"]["name"]
+                yield {**block, "id": _tool_id(call["id"]), "name": name}
             case {"content": {"abort_reason": _, **content}}:
                 yield {**block, "content": content}
             case _:

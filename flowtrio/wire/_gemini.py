@@ -10,6 +10,7 @@ the next request, where the provider refuses calls whose signatures are missing.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -22,7 +23,7 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_json
-from ._messages import data_url, parts_of, text_of
+from ._messages import NOT_SAID, data_url, parts_of, text_of
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -52,6 +53,9 @@ _PASSING = frozenset(
     }
 )
 """Reasons without an answer that another attempt may not meet."""
+
+_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
+"""A function's name: "must start with a letter or an underscore", and have 64 characters at most"""
 
 
 class _Content(msgspec.Struct):
@@ -344,13 +348,17 @@ def encode_request(
     called: dict[str, dict[str, Any]] = {}
     for message in messages:
         if message["role"] in ("system", "developer"):
-            system.append({"text": text_of(message.get("content"))})
+            if text := text_of(message.get("content")):
+                system.append({"text": text})
             continue
         role, parts = _encode_message(message, called)
         if contents and contents[-1]["role"] == role:
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
+    if contents and contents[0]["role"] == "model":
+        # "ensure that multiturn requests alternate between user and model", the user first.
+        contents.insert(0, {"role": "user", "parts": [{"text": NOT_SAID}]})
     body: dict[str, Any] = {"contents": contents}
     if system:
         body["systemInstruction"] = {"parts": system}
@@ -404,10 +412,9 @@ def _encode_reply(
 ) -> list[dict[str, Any]]:
     calls = message.get("tool_calls") or ()
     for call in calls:
-        called[call["id"]] = {"name": call["function"]["name"]}
-    carry = (message.get("flowtrio") or {}).get("carry")
-    if isinstance(carry, Mapping) and isinstance(carry.get("gemini"), Mapping):
-        carried = [dict(part) for part in carry["gemini"]["parts"]]
+        called[call["id"]] = {"name": _function_name(call)}
+    carried = _carried(message, calls)
+    if carried is not None:
         written = [part["functionCall"] for part in carried if "functionCall" in part]
         for call, own in zip(calls, written, strict=False):
             # Results go to the call of this name, also where the conversation's was made fit, and
@@ -417,12 +424,36 @@ def _encode_reply(
     parts = [_encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:
         arguments = json.loads(call["function"]["arguments"] or "{}")
-        part = {"functionCall": {"name": call["function"]["name"], "args": arguments}}
+        part = {"functionCall": {"name": _function_name(call), "args": arguments}}
         kept = ((call.get("flowtrio") or {}).get("carry") or {}).get("gemini")
         if isinstance(kept, Mapping):
             part["thoughtSignature"] = kept["signature"]
         parts.append(part)
     return parts
+
+
+def _carried(
+    message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]] | None:
+    """The parts that came, unchanged but for names that are taken from nobody."""
+    carry = (message.get("flowtrio") or {}).get("carry")
+    if not isinstance(carry, Mapping) or not isinstance(carry.get("gemini"), Mapping):
+        return None
+    parts = [dict(part) for part in carry["gemini"]["parts"]]
+    written = [part for part in parts if "functionCall" in part]
+    if len(written) != len(calls):
+        return None
+    for part, call in zip(written, calls, strict=True):
+        own = part["functionCall"]
+        if not _NAME.fullmatch(str(own.get("name"))):
+            part["functionCall"] = {**own, "name": _function_name(call)}
+    return parts
+
+
+def _function_name(call: Mapping[str, Any]) -> str:
+    """The name of a call's function, as Google takes it."""
+    name: str = call["function"]["name"]
+    return name if _NAME.fullmatch(name) else f"_{name}"[:64]
 
 
 def _encode_result(message: Mapping[str, Any], called: dict[str, dict[str, Any]]) -> dict[str, Any]:

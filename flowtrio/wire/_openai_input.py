@@ -137,7 +137,7 @@ def _encode_reply(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """The items that came, their calls with the ids and arguments that the conversation has."""
+    """The items that came, their calls by the ids, names and arguments of the conversation."""
     carry = ((message.get("flowtrio") or {}).get("carry") or {}).get("openai_responses")
     if not isinstance(carry, Mapping):
         return None
@@ -146,7 +146,7 @@ def _carried(
     if len(places) != len(calls):
         return None
     for item, call in zip(places, calls, strict=True):
-        item["call_id"] = call["id"]
+        item["call_id"], item["name"] = call["id"], call["function"]["name"]
         if decode_arguments(item.get("arguments", "")) is None:
             item["arguments"] = call["function"]["arguments"]
     return items

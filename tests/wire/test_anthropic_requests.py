@@ -325,6 +325,27 @@ def test_a_waiting_program_is_named_until_it_has_its_results() -> None:
     assert "container" not in encode([{"role": "tool", "tool_call_id": "t1", "content": "1"}])
 
 
+def test_what_was_carried_of_calls_goes_back_by_the_conversations_names() -> None:
+    use = {"type": "tool_use", "id": "t1", "name": "functions.look", "input": {"at": "x"}}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "fine"}
+    for blocks, kept in (([use], {"at": "x"}), ([use, use], {})):
+        reply = carrying({"content": blocks}, tool_calls=[call("c1", "look", "{}")])
+
+        *_, sent = encode([*HELLO, reply, result])["messages"][1]["content"]
+
+        assert sent == {"type": "tool_use", "id": "c1", "name": "look", "input": kept}
+
+
+def test_the_user_is_first() -> None:
+    greeting = {"role": "assistant", "content": "How can I help?"}
+
+    assert encode([greeting, *HELLO])["messages"] == [
+        user(text("(no text)")),
+        {"role": "assistant", "content": [text("How can I help?")]},
+        user(text("hello")),
+    ]
+
+
 @pytest.mark.parametrize("carry", [None, "x", {"anthropic": None}, {"gemini": {"parts": []}}])
 def test_what_others_carried_is_not_sent(carry: Any) -> None:
     said = {"role": "assistant", "content": "x", "flowtrio": {"carry": carry, "partial": True}}

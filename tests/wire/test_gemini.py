@@ -327,7 +327,7 @@ WHOLE: Final = b"".join(
     [
         event(payload({"text": "hm", "thought": True})),
         event(payload({"text": "Zürich 😀"})),
-        event(payload({"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "s"})),
+        event(payload({"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "c2lnbmVk"})),
         END(),
     ]
 )
@@ -520,6 +520,40 @@ def test_what_others_carried_is_not_sent(carry: Any) -> None:
     said = {"role": "assistant", "content": "x", "flowtrio": {"carry": carry}}
 
     assert encode([*HELLO, said])["contents"][1] == {"role": "model", "parts": [{"text": "x"}]}
+
+
+def test_what_was_carried_of_other_calls_than_the_conversation_has_stays_behind() -> None:
+    carry = {"gemini": {"parts": [{"functionCall": {"name": "look", "args": {}}}] * 2}}
+    reply = {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [call("a", "look", "{}")],
+        "flowtrio": {"carry": carry},
+    }
+
+    body = encode([*HELLO, reply, {"role": "tool", "tool_call_id": "a", "content": "fine"}])
+
+    assert len(body["contents"][1]["parts"]) == 1
+
+
+def test_a_name_that_google_takes_from_nobody_is_sent_as_another() -> None:
+    written = {"functionCall": {"name": "l o o k", "args": {}}, "thoughtSignature": "c2lnbmVk"}
+    carried = {"flowtrio": {"carry": {"gemini": {"parts": [written]}}}}
+    result = {"role": "tool", "tool_call_id": "a", "content": "{}"}
+    for private in ({}, carried):
+        reply = {"role": "assistant", "tool_calls": [call("a", "3d_view", "{}")], **private}
+        asked, answered = encode([*HELLO, reply, result])["contents"][1:]
+
+        assert asked["parts"][0]["functionCall"]["name"] == "_3d_view"
+        assert answered["parts"][0]["functionResponse"]["name"] == "_3d_view"
+
+
+def test_the_user_is_first_and_empty_instructions_are_none() -> None:
+    greeting = {"role": "assistant", "content": "How can I help?"}
+    body = encode([{"role": "system", "content": ""}, greeting, *HELLO])
+
+    assert [content["role"] for content in body["contents"]] == ["user", "model", "user"]
+    assert "systemInstruction" not in body
 
 
 def test_images_by_address_and_as_data() -> None:

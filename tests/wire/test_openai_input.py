@@ -214,3 +214,12 @@ def test_a_reply_of_another_provider_goes_back_as_text(private: Any) -> None:
     foreign = {"role": "assistant", "content": "text", "flowtrio": private}
 
     assert sent(foreign) == [{"role": "assistant", "content": "text"}]
+
+
+def test_what_was_carried_of_a_call_goes_back_by_the_conversations_name() -> None:
+    thought = reasoning("Hm.", "sealed")
+    reply = replied(thought, call("functions.f", {}, "call_0"), tool_calls=[called("c1")])
+
+    _, item = sent(reply)
+
+    assert (item["call_id"], item["name"]) == ("c1", "f")
