@@ -85,8 +85,8 @@ def tests(session: nox.Session) -> None:
 def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
-    Killed servers, dropped connections, cancelled requests and spoilt replies in numbers, and an
-    hour of runs.
+    Killed servers, dropped connections, cancelled requests, spoilt replies and Ctrl-C in numbers,
+    and an hour of runs.
     """
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
@@ -95,6 +95,7 @@ def soak(session: nox.Session) -> None:
     cancellations = ("-k", "cancellations", "tests/clients/test_openai.py")
     session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
     session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})
+    session.run("python", "-m", "tests.interrupts", "--trials", "1000")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--minutes", "60")))
 
 

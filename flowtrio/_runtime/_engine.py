@@ -21,6 +21,7 @@ from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._core._values import clean_text
 
 from ._agent import agent_name, check_agent
+from ._frame import is_cancelled
 from ._log import SCHEDULE_EVERY
 from ._run import Admission, Run, RunInfo, current_run
 from ._stream import EventStream
@@ -186,12 +187,18 @@ class StreamEngine:
         runs = list(self._runs)
         for run in runs:
             run.cancel("the engine was closed")
-        cancelled: BaseException | None = None
+        error: BaseException | None = None
         try:
             await manager.__aexit__(None, None, None)
             for run in runs:
                 await run.wait_joined()
-        except BaseException as error:
-            cancelled = next(leaves(error))
-        if exc is None and cancelled is not None:
-            raise cancelled
+        except BaseException as raised:
+            told = list(leaves(raised))
+            error = next((e for e in told if not isinstance(e, trio.Cancelled)), told[0])
+        if error is not None and (exc is None or is_cancelled(exc) or _is_interrupt(error)):
+            # The body's own exception leaves as it came; one that our nursery cancelled has none.
+            raise error
+
+
+def _is_interrupt(exc: BaseException) -> bool:
+    return isinstance(exc, KeyboardInterrupt | SystemExit)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import attrs
 import trio
+from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._history import recover_history
@@ -311,11 +312,13 @@ class Orchestrator:
         def __exit__(self, *_: object) -> None:
             raise AssertionError("never entered")
 
+    @enable_ki_protection
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()
         return self
 
+    @enable_ki_protection
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
-from trio.lowlevel import ParkingLot
+from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
 from flowtrio._core._exceptions import LimitExceeded
@@ -334,6 +334,7 @@ class Recorder:
 
     # One hosted run, in the order of its life
 
+    @enable_ki_protection
     async def _host(self, hosted: HostedRun) -> None:
         try:
             await self._create(hosted)

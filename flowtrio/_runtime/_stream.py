@@ -149,6 +149,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
     @enable_ki_protection
     async def __aenter__(self) -> Self:
         """Start the run in a nursery of the caller's task."""
+        # Ctrl-C between the nursery's opening and the block would leave it to nobody.
         self._begin(_Form.BLOCK)
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
