@@ -26,15 +26,18 @@ _CHARACTERS_A_TOKEN: Final = 4
 """A cautious guess, for text whose usage was never told."""
 
 
-def missing_end(events: Iterable[AgentEvent], start: AgentEvent) -> list[AgentEvent]:
+def missing_end(
+    events: Iterable[AgentEvent], start: AgentEvent, failure: Failure = INTERRUPTED
+) -> list[AgentEvent]:
     """Give the events that make a cut log whole; none where it is.
 
     Args:
       events: The log as far as it goes, from its first event and without gaps.
       start: Its RUN_START, for a log that has nothing.
+      failure: How the run failed, where the log does not say.
 
     """
-    ending = _Ending(start)
+    ending = _Ending(start, failure)
     for event in events:
         ending.add(event)
     return list(ending.finish())
@@ -43,10 +46,11 @@ def missing_end(events: Iterable[AgentEvent], start: AgentEvent) -> list[AgentEv
 class _Ending:
     """Walks a log, and then ends it."""
 
-    def __init__(self, start: AgentEvent) -> None:
+    def __init__(self, start: AgentEvent, failure: Failure) -> None:
         self._law = Law()
         self._snapshot = Snapshot()
         self._start = start
+        self._failure = failure
         self._first: AgentEvent | None = None
         self._last = start
         self._characters = 0
@@ -79,9 +83,9 @@ class _Ending:
                 closer = closing_event(bracket, told if is_message else None)
                 yield self._record(*closer, bracket.agent)
             change = {"old_status": str(law.status), "new_status": "error"}
-            yield self._record(_T.STATE_CHANGE, {**change, "reason": INTERRUPTED.code}, ROOT)
+            yield self._record(_T.STATE_CHANGE, {**change, "reason": self._failure.code}, ROOT)
         if law.status is AgentStatus.ERROR and self._last.type is not _T.ERROR:
-            yield self._record(_T.ERROR, INTERRUPTED.to_data([]), ROOT)
+            yield self._record(_T.ERROR, self._failure.to_data([]), ROOT)
         yield self._record(_T.DONE, self._done(), ROOT)
 
     def _record(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:

@@ -46,6 +46,7 @@ class Follower(AsyncIterator[AgentEvent]):
         "_is_over",
         "_is_reading",
         "_key",
+        "_last",
         "_mode",
         "_ready",
         "_recorder",
@@ -81,6 +82,7 @@ class Follower(AsyncIterator[AgentEvent]):
         self._ready: deque[AgentEvent] = deque()
         self._hosted: HostedRun | None = None
         self._header: RunHeader | None = None
+        self._last: AgentEvent | None = None
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_attached = False
         self._is_closed = False
@@ -190,6 +192,9 @@ class Follower(AsyncIterator[AgentEvent]):
         if hosted is not None and hosted.take(self._seat) is not None and after <= hosted.last:
             self._is_over = hosted.has_done and after == hosted.last
             return await checkpoint()
+        if hosted is not None and hosted.real_end is not None and after > hosted.real_end:
+            # The store's log goes on otherwise there than the one that was seen.
+            raise self._cut_short()
         tenant_id, run_id = self._key
         store = self._recorder.store
         with trio.fail_after(STORE_DEADLINE):
@@ -291,7 +296,8 @@ class Follower(AsyncIterator[AgentEvent]):
         hosted, seat = self._hosted, self._seat
         if hosted is None:
             events = await self._read_elsewhere()
-            seat.seq = events[-1].seq if events else seat.seq
+            self._last = events[-1]
+            seat.seq = self._last.seq
             return events
         # Whoever was too slow lost his seat, and takes it again by reading on.
         hosted.attach(seat)
@@ -301,14 +307,18 @@ class Follower(AsyncIterator[AgentEvent]):
                 raise self._cut_short()
             await hosted.news.park()
         events = hosted.take(seat) or await self._read_store()
-        hosted.fetched(seat, events[-1].seq)
+        if not events:
+            # The store has lost what is next, and it is not kept here any more.
+            raise self._cut_short()
+        self._last = events[-1]
+        hosted.fetched(seat, self._last.seq)
         return events
 
     async def _read_elsewhere(self) -> Sequence[AgentEvent]:
         """Read a run that has ended, or goes on in another process."""
         tenant_id, run_id = self._key
         while True:
-            if events := await self._read_store():
+            if events := await self._read_what_is_there():
                 return events
             with trio.fail_after(STORE_DEADLINE):
                 header = await self._recorder.store.header(tenant_id, run_id)
@@ -331,11 +341,37 @@ class Follower(AsyncIterator[AgentEvent]):
             oldest=None,
         )
 
+    async def _read_what_is_there(self) -> Sequence[AgentEvent]:
+        """See `_read_store`; nothing where the store has lost what was read last.
+
+        It may get that again from whoever runs the run, and tells when it does.
+        """
+        try:
+            return await self._read_store()
+        except ReplayGap as gap:
+            if self._last is None or (gap.oldest is not None and gap.oldest > self._last.seq):
+                raise
+            return ()
+
     async def _read_store(self) -> Sequence[AgentEvent]:
-        tenant_id, run_id = self._key
-        store = self._recorder.store
         with trio.fail_after(STORE_DEADLINE):
-            return await store.read(tenant_id, run_id, self._seat.seq, _READ_AT_ONCE)
+            if self._last is not None:
+                return await self._read_behind(self._last)
+            return await self._recorder.store.read(*self._key, self._seat.seq, _READ_AT_ONCE)
+
+    async def _read_behind(self, last: AgentEvent) -> Sequence[AgentEvent]:
+        """Read on, if the store still has what was read last."""
+        read = self._recorder.store.read
+        try:
+            events = await read(*self._key, last.seq - 1, _READ_AT_ONCE + 1)
+        except ReplayGap:
+            events = ()
+        if not events:
+            # It has not: it says what it keeps.
+            return await read(*self._key, last.seq, _READ_AT_ONCE)
+        if not _is_same(events[0], last):
+            raise self._cut_short()
+        return events[1:]
 
     # Controls
 
@@ -367,3 +403,11 @@ class Follower(AsyncIterator[AgentEvent]):
         """See `EventStream.answer`."""
         stream = self._stream()
         return stream is not None and stream.answer(request_id, text)
+
+
+def _is_same(one: AgentEvent, other: AgentEvent) -> bool:
+    """Whether two events are the same one; their data may have been changed by who read them."""
+    return (one.seq, one.type, one.agent, one.timestamp) == (
+        *(other.seq, other.type),
+        *(other.agent, other.timestamp),
+    )

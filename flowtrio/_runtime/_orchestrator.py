@@ -26,11 +26,12 @@ from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
 from ._follower import Follower
 from ._meter import Meter
-from ._recorder import Recorder, Seat
+from ._recorder import STORE_DEADLINE, Recorder, Seat
 from ._routing import choose_agent
 from ._run import Run
 from ._sessions import OnBusy, Sessions
 from ._stream import EventStream
+from ._telling import tell
 from ._tools import Tool
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from ._context import RunContext
 
-logger = logging.getLogger("flowtrio")
 
 Route: TypeAlias = "Callable[[str, RunContext], AgentLike | str | Awaitable[AgentLike | str]]"
 """``route(message, context)``: gives the agent that answers, or its name; may be async."""
@@ -300,7 +300,7 @@ class Orchestrator:
     async def _forget(self, tenant_id: str, session_id: str) -> None:
         """Delete a conversation and its logs; what is under way in it would bring it back."""
         await self._sessions.clear(tenant_id, session_id, "its conversation was deleted")
-        await self._recorder.wait_session_over(tenant_id, session_id)
+        await self._recorder.forget_session(tenant_id, session_id)
         await self.conversations.delete(tenant_id, session_id)
         await self.store.delete(tenant_id, session_id=session_id)
 
@@ -316,6 +316,7 @@ class Orchestrator:
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()
+        self._recorder.is_open = True
         return self
 
     @enable_ki_protection
@@ -384,11 +385,11 @@ class _Admission:
         tenant_id, session_id = run.info.tenant_id, run.info.session_id
         assert session_id is not None
         await self.orchestrator._sessions.wait_for_turn(run)
-        with run.blaming("store"):
+        with run.blaming("store"), trio.fail_after(STORE_DEADLINE):
             before = await conversations.load(tenant_id, session_id)
         history, left_out = recover_history(before)
         for why in left_out:
-            logger.warning("run %s: left out of its conversation: %s", run.info.run_id, why)
+            tell(logging.WARNING, "run %s: left out of its conversation: %s", run.info.run_id, why)
         run.begin_conversation(history)
         try:
             yield

@@ -18,7 +18,7 @@ model; but only for its patience. Then that follower loses its seat, and takes o
 reads on.
 
 A store that fails ends the run with ERROR ``store_failed``. What it did not take is kept in memory
-for the followers, and is offered to it once more at the end.
+for the followers, and is stored when the store is there again; `_mending` tells how.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -35,10 +36,12 @@ import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import LimitExceeded
+from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
+from flowtrio._core._failures import leaves
 from flowtrio.abc import RunHeader
 
 from ._frame import Alarm
+from ._mending import Deleted, LostTooMuch, Mender, Refused
 from ._meter import Meter
 from ._stream import EventStream
 
@@ -54,9 +57,13 @@ Key = tuple[str, str]
 STORE_DEADLINE: Final = 10.0
 """Seconds that one step of the store may take."""
 _MOST_RECENT: Final = 1024
-"""Events that are kept beside the store at most."""
-_MOST_CUT: Final = 100
-"""Runs whose log the store did not take that are remembered."""
+"""Events that are kept beside the store, once it has taken them."""
+_MOST_CUT: Final = 1000
+"""Runs that have ended and whose log the store does not hold that are remembered."""
+_MEND_AFTER: Final = 0.5
+"""Seconds until such a log is offered again; then twice as long each time."""
+_LONGEST_PAUSE: Final = 30.0
+"""Seconds between two offers at most."""
 _WAITING: Final = frozenset({AgentStatus.WAITING_FOR_INPUT, AgentStatus.WAITING_FOR_APPROVAL})
 
 
@@ -89,10 +96,14 @@ class HostedRun:
     """Seconds that it goes on without a follower; ``math.inf`` for as long as it takes."""
     lag: int
     """Events that an up to date follower may fall back before the recorder waits."""
+    kept: int
+    """Events kept of those that the store has taken: for followers, and in case it loses them."""
     last: int = attrs.field(default=-1, init=False)
     """The newest event that followers may see; -1 for none."""
     stored: int = attrs.field(default=-1, init=False)
     """The newest event that the store has taken."""
+    opening: AgentEvent | None = attrs.field(default=None, init=False)
+    """Its first event."""
     recent: list[AgentEvent] = attrs.field(factory=list, init=False)
     """The newest events that followers may see."""
     chunk_at: float | None = attrs.field(default=None, init=False)
@@ -103,8 +114,19 @@ class HostedRun:
     """Whether there is none: the store knows one of this key, or it was refused."""
     is_over: bool = attrs.field(default=False, init=False)
     """Whether no more events will come."""
-    failure: Exception | None = attrs.field(default=None, init=False)
+    failure: BaseException | None = attrs.field(default=None, init=False)
     """What the store raised, if it failed."""
+    is_created: bool = attrs.field(default=False, init=False)
+    """Whether the store is known to have begun its log."""
+    is_unwanted: bool = attrs.field(default=False, init=False)
+    """Whether the store is to keep nothing of it."""
+    is_settled: bool = attrs.field(default=True, init=False)
+    """Whether nothing is left to be done about its log; not once the store has failed."""
+    real_end: int | None = attrs.field(default=None, init=False)
+    """The last event that the store's log has in common with the run, where it goes on otherwise.
+    """
+    mending: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
+    """Around the time in which its log waits to be offered again."""
     news: ParkingLot = attrs.field(factory=ParkingLot, init=False)
     """Where followers wait for events."""
     _progress: ParkingLot = attrs.field(factory=ParkingLot, init=False)
@@ -120,9 +142,19 @@ class HostedRun:
         return self.header.tenant_id, self.header.run_id
 
     @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self.header.run_id
+
+    @property
     def has_done(self) -> bool:
         """Whether followers may see its DONE, though it may not be out of the recorder's hands."""
         return bool(self.recent) and self.recent[-1].type is EventType.DONE
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the store has taken all, to the end; or there is nothing to take."""
+        return self.last < 0 or (self.has_done and self.stored == self.last)
 
     @property
     def has_never_begun(self) -> bool:
@@ -200,8 +232,9 @@ class HostedRun:
         recent += batch
         self.last = batch[-1].seq
         # What the store has not taken is kept.
-        superfluous = min(len(recent) - self.lag, self.stored + 1 - recent[0].seq)
-        if superfluous > 0:
+        superfluous = min(len(recent) - self.kept, self.stored + 1 - recent[0].seq)
+        # Many at once, as each time all others are moved.
+        if superfluous > self.kept >> 2:
             del recent[:superfluous]
         self.news.unpark_all()
 
@@ -217,12 +250,10 @@ class HostedRun:
                 while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
                     await self._progress.park()
             if waiting.cancelled_caught:
-                logger.info("run %s: a follower took nothing for %g s", *self._told(seat))
+                words = "run %s: a follower took nothing for %g s"
+                tell(logging.INFO, words, self.run_id, seat.patience)
                 seat.is_up_to_date = False
                 self.detach(seat)
-
-    def _told(self, seat: Seat) -> tuple[str, float]:
-        return self.header.run_id, seat.patience
 
     def wake_recorder(self) -> None:
         """Have the recorder look again whom it waits for."""
@@ -242,6 +273,8 @@ class Recorder:
 
     store: EventStore
     meter: Meter = attrs.Factory(Meter)
+    is_open: bool = attrs.field(default=True, init=False)
+    """Whether there is time to wait for a store that failed."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
@@ -252,7 +285,9 @@ class Recorder:
     )
     """How to append where that never waits, and so can neither be cancelled nor take too long."""
     _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
-    """Runs that have ended and whose log the store did not take, for those who ask for it."""
+    """Runs that have ended and whose log the store does not hold, for those who ask for it."""
+    _unsettled: dict[HostedRun, None] = attrs.field(factory=dict, init=False)
+    """Runs whose log waits to be offered again."""
     _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
@@ -307,25 +342,38 @@ class Recorder:
             owner=self.owner,
             is_remembered=is_remembered,
         )
-        return HostedRun(stream, header, resume_window, int(min(info.limits.buffer, _MOST_RECENT)))
+        lag = int(min(info.limits.buffer, _MOST_RECENT))
+        # What is asked without waiting is in this process, and loses nothing.
+        kept = lag if self._append_nowait is not None else _MOST_RECENT
+        return HostedRun(stream, header, resume_window, lag, kept)
 
     def cancel_all(self, reason: str) -> None:
-        """Cancel the runs, those that have not begun too."""
+        """Cancel the runs, those that have not begun too; what is left to store has one try."""
+        self.is_open = False
         for hosted in list(self.runs.values()):
             hosted.stream.cancel(reason)
+        for hosted in self._unsettled:
+            hosted.mending.cancel(reason)
 
     def fail_all(self, code: str, source: str, error: str) -> None:
         """End the runs with an ERROR: for servers that are told to stop."""
         for hosted in list(self.runs.values()):
             hosted.stream._fail(code, source, error)
 
-    async def wait_session_over(self, tenant_id: str, session_id: str) -> None:
-        """Wait until no run of a conversation has anything left to store."""
-        for hosted in list(self.runs.values()):
+    async def forget_session(self, tenant_id: str, session_id: str) -> None:
+        """Wait until no run of a conversation has anything to store, and keep nothing of it."""
+
+        def of_session(hosted: HostedRun) -> bool:
             header = hosted.header
-            if (header.tenant_id, header.session_id) == (tenant_id, session_id):
-                while not hosted.is_over:
-                    await hosted.news.park()
+            return (header.tenant_id, header.session_id) == (tenant_id, session_id)
+
+        for hosted in filter(of_session, list(self.runs.values())):
+            while not hosted.is_over:
+                await hosted.news.park()
+        for hosted in filter(of_session, [*self._cut.values(), *self._unsettled]):
+            self._give_up(hosted)
+        while any(map(of_session, self._unsettled)):
+            await self._idle.park()
 
     async def wait_idle(self) -> None:
         """Wait until no run is hosted here."""
@@ -344,29 +392,39 @@ class Recorder:
                         await self._withdraw(hosted)
                     else:
                         await self._record_to_the_end(hosted)
+        except Exception as exc:
+            # A fault of ours costs this run, and no other.
+            hosted.is_settled = not hosted.recent
+            tell(logging.ERROR, "run %s: not recorded", hosted.run_id, exc_info=exc)
         finally:
             del self.runs[hosted.key]
-            if hosted.stored < hosted.last:
+            if not hosted.is_whole and not hosted.is_unwanted:
                 self._remember(hosted)
             hosted.end()
             if not self.runs:
                 self._idle.unpark_all()
+        await self._go_on_mending(hosted)
 
     async def _create(self, hosted: HostedRun) -> None:
         try:
             with trio.fail_after(STORE_DEADLINE):
                 hosted.is_void = not await self.store.create(hosted.header)
-        except Exception as exc:
+            hosted.is_created = True
+        except BaseException as exc:
+            if not _is_of_store(exc):
+                # Nobody will ever hear of this run, and it may have a log.
+                hosted.is_unwanted, hosted.is_settled = True, False
+                await self._mend(hosted)
             self._fail(hosted, exc)
 
     async def _withdraw(self, hosted: HostedRun) -> None:
         """The run was not let in: leave no log, so that the same start may be tried again."""
-        hosted.is_void = True
+        hosted.is_void = hosted.is_unwanted = True
         tenant_id, run_id = hosted.key
         try:
             with trio.fail_after(STORE_DEADLINE, shield=True):
                 await self.store.delete(tenant_id, run_id=run_id)
-        except Exception as exc:
+        except BaseException as exc:
             self._fail(hosted, exc)
 
     async def _record_to_the_end(self, hosted: HostedRun) -> None:
@@ -390,19 +448,21 @@ class Recorder:
                 batch = await hosted.stream.receive_batch()
             except trio.EndOfChannel:
                 break
+            if hosted.opening is None:
+                hosted.opening = batch[0]
             if hosted.failure is None:
                 await self._append(hosted, batch)
             hosted.publish(batch)
             self._measure(hosted, batch)
             await hosted.wait_for_followers()
-        if hosted.failure is not None:
-            tail = [event for event in hosted.recent if event.seq > hosted.stored]
-            await self._append(hosted, tail)
+        await self._mend(hosted)
 
     def _measure(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
         began, last = hosted.header.created_at, hosted.chunk_at
         at = self.meter.note(began if last is None else last, last is not None, batch)
         hosted.chunk_at = at if at != began or last is not None else None
+
+    # The store
 
     async def _append(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
         tenant_id, run_id = hosted.key
@@ -412,29 +472,128 @@ class Recorder:
                 self._append_nowait(tenant_id, run_id, hosted.stored, batch)
                 hosted.stored = batch[-1].seq
                 return
-            # Shielded: an append of which nobody knows whether it happened would be a gap. By hand:
-            # for every token, `trio.fail_after` costs twice as much.
+            # Shielded: an append of which nobody knows whether it happened would have to be asked
+            # for. By hand: for every token, `trio.fail_after` costs twice as much.
             with trio.CancelScope(shield=True, deadline=deadline) as scope:
                 await self.store.append(tenant_id, run_id, hosted.stored, batch)
                 hosted.stored = batch[-1].seq
             if scope.cancelled_caught:
                 raise trio.TooSlowError
-        except Exception as exc:
+        except LocalProtocolError:
+            await self._heal(hosted, batch)
+        except BaseException as exc:
             self._fail(hosted, exc)
 
-    def _fail(self, hosted: HostedRun, exc: Exception) -> None:
-        """The store failed: end the run, once."""
+    async def _heal(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        """The log does not end where it did: put that right and go on, or fail."""
+        mender = Mender(self.store, hosted.header, [*hosted.recent, *batch])
+        try:
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await mender.complete(hosted.stored)
+            hosted.stored = batch[-1].seq
+        except BaseException as exc:
+            self._fail(hosted, exc)
+        else:
+            tell(logging.WARNING, "run %s: the store's log was put right", hosted.run_id)
+
+    async def _mend(self, hosted: HostedRun) -> None:
+        """Offer the store once what it lacks of a run that has ended."""
+        if hosted.is_settled:
+            return
+        try:
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await self._settle(hosted, Mender(self.store, hosted.header, hosted.recent))
+            hosted.is_settled = True
+        except Deleted:
+            self._give_up(hosted)
+        except Refused as exc:
+            hosted.is_settled = True
+            tell(logging.ERROR, "run %s: its log is left as it is, for %s", hosted.run_id, exc)
+        except BaseException as exc:
+            if not _is_of_store(exc):
+                raise
+
+    async def _settle(self, hosted: HostedRun, mender: Mender) -> None:
+        if hosted.is_unwanted:
+            return await mender.delete()
+        if not hosted.is_created:
+            await mender.create()
+            hosted.is_created = True
+        assert hosted.opening is not None
+        try:
+            await mender.complete(hosted.stored)
+        except LostTooMuch:
+            hosted.real_end = await mender.close(hosted.opening)
+            return None
+        hosted.stored = hosted.last
+        if not hosted.has_done:
+            await mender.close(hosted.opening)
+        self._cut.pop(hosted.key, None)
+        return None
+
+    async def _go_on_mending(self, hosted: HostedRun) -> None:
+        """Offer it again, until it is settled or we are left."""
+        pause = _MEND_AFTER
+        self._unsettled[hosted] = None
+        try:
+            with hosted.mending:
+                while not hosted.is_settled and self.is_open:
+                    try:
+                        await trio.sleep(pause)
+                    finally:
+                        # Who is left tries once more.
+                        await self._mend(hosted)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
+        finally:
+            del self._unsettled[hosted]
+            self._idle.unpark_all()
+
+    def _fail(self, hosted: HostedRun, exc: BaseException) -> None:
+        """The store failed: end the run, once.
+
+        Raises:
+          BaseException: *exc*, if it is not of the store's doing.
+
+        """
+        if not _is_of_store(exc):
+            raise exc
         if hosted.failure is None:
             hosted.failure = exc
+            hosted.is_settled = False
             self.meter.store_failures += 1
-            logger.error("run %s: the store failed", hosted.header.run_id, exc_info=exc)
             # Its text may name places and people of the operators'.
             hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
+            tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc_info=exc)
+
+    def _give_up(self, hosted: HostedRun) -> None:
+        """Leave its log as it is, and remember nothing of it."""
+        hosted.is_settled = hosted.is_unwanted = True
+        hosted.mending.cancel(reason="its log is given up")
+        if self._cut.get(hosted.key) is hosted:
+            del self._cut[hosted.key]
 
     def _remember(self, hosted: HostedRun) -> None:
         self._cut[hosted.key] = hosted
         if len(self._cut) > _MOST_CUT:
-            self._cut.popitem(last=False)
+            self._give_up(next(iter(self._cut.values())))
+
+
+def tell(level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
+    """Write into the log; one that raises is no reason for anything else to fail."""
+    with suppress(Exception):
+        logger.log(level, text, *args, exc_info=exc_info)
+
+
+def _is_of_store(exc: BaseException) -> bool:
+    """Whether a store is to blame: not for a Ctrl-C, nor where we are cancelled ourselves.
+
+    A `trio.Cancelled` that it kept from elsewhere is a failure like any other.
+    """
+    if isinstance(exc, Exception):
+        return True
+    if any(isinstance(error, KeyboardInterrupt | SystemExit) for error in leaves(exc)):
+        return False
+    return trio.current_effective_deadline() > -math.inf
 
 
 def _find_append_nowait(store: EventStore) -> AppendNowait | None:

@@ -208,28 +208,42 @@ class Failing:
         await trio.lowlevel.checkpoint()
         if self.where == "load":
             raise OSError("no disk")
+        if self.where == "load for ever":
+            await trio.sleep_forever()
         return []
 
     async def save(self, tenant_id: str, session_id: str, messages: Any) -> None:
         await trio.lowlevel.checkpoint()
         if self.where == "save":
             raise OSError("no disk")
-        await trio.sleep_forever()
+        if self.where == "hang":
+            await trio.sleep_forever()
 
 
 @pytest.mark.parametrize(
-    ("where", "words"), [("load", "no disk"), ("save", "no disk"), ("hang", "took longer than")]
+    ("where", "words"),
+    [
+        ("load", "no disk"),
+        ("load for ever", "TooSlowError"),
+        ("save", "no disk"),
+        ("hang", "took longer than"),
+    ],
 )
 async def test_a_store_that_fails_is_the_error_of_the_run(
     where: str, words: str, autojump_clock: Any
 ) -> None:
-    orchestrator = Orchestrator(agents=[other], conversations=Failing(where))
+    conversations = Failing(where)
+    orchestrator = Orchestrator(agents=[other], conversations=conversations)
 
-    log = await read(orchestrator, "hi", session_id="s")
+    with trio.fail_after(15):
+        log = await read(orchestrator, "hi", session_id="s")
+    conversations.where = "nowhere"
+    again = await read(orchestrator, "hi", session_id="s")
 
     check_events(log)
     assert error_of(log)["source"] == "store"
     assert words in error_of(log)["error"]
+    assert done_of(again)["status"] == "completed"
 
 
 async def to_the_end(stream: EventStream) -> None:

@@ -1,0 +1,403 @@
+"""Logs that their store did not take, or lost: each gets its end, and nobody waits for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+
+from flowtrio import AgentEvent, LimitExceeded, Limits, Orchestrator, ReplayGap
+from flowtrio._runtime import _recorder
+from flowtrio._runtime._mending import LOST, Mender
+from flowtrio.testing import check_event_store, check_events
+from tests.runtime._programs import done_of, error_of
+from tests.runtime.test_recorder import read, talks
+from tests.support.fragile_store import FAULTS, FaultOf, FragileStore
+
+
+async def test_the_fragile_store_is_a_good_one_while_nothing_is_asked_of_it() -> None:
+    await check_event_store(FragileStore)
+
+
+def failing(*names: str, first: int = 0, times: int = 10**9, how: str = "raises") -> FaultOf:
+    """A fault for so many calls of some methods, from the first one behind so many calls on."""
+    left = [times]
+
+    def fault_of(call: int, name: str, run_id: str | None) -> str | None:
+        if name not in names or call < first or not left[0]:
+            return None
+        left[0] -= 1
+        return how
+
+    return fault_of
+
+
+async def settled(orchestrator: Orchestrator) -> None:
+    """Wait until no log waits to be offered again."""
+    recorder = orchestrator._recorder
+    with trio.fail_after(1000):
+        while recorder.runs or recorder._unsettled:
+            await trio.sleep(0.1)
+
+
+# Mending: the store failed, and the run has ended
+
+
+@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("first", [0, 1, 3])
+async def test_a_log_that_was_not_taken_is_stored_when_the_store_is_back(
+    first: int, how: str, autojump_clock: Any
+) -> None:
+    store = FragileStore(failing("create", "append", "header", "read", first=first, how=how))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        run_id = await orchestrator.start("100", run_id="r")
+        live = await read(orchestrator, run_id, after=-1)
+        took = trio.current_time()
+        await trio.sleep(100)
+        store.fault_of = lambda *call: None
+        await settled(orchestrator)
+        late = await read(orchestrator, run_id)
+
+    check_events(live)
+    assert error_of(live)["code"] == "store_failed"
+    # The run ends at once; a call that hangs is waited for as long as one may take.
+    assert took <= 100
+    assert store.stored(run_id) == live == late
+    assert not orchestrator._recorder._cut
+
+
+async def test_who_follows_elsewhere_gets_the_end_too(autojump_clock: Any) -> None:
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store) as there, trio.open_nursery() as nursery:
+        run_id = await there.start("100")
+        seen: list[AgentEvent] = []
+
+        async def follow() -> None:
+            seen.extend(await read(Orchestrator(agents=[talks], store=store), run_id))
+
+        nursery.start_soon(follow)
+        await trio.sleep(3.5)
+        store.fault_of = failing("append", times=3)
+        await trio.sleep(60)
+
+    check_events(seen)
+    assert error_of(seen)["code"] == "store_failed"
+    assert seen == store.stored(run_id)
+
+
+async def test_the_conversation_goes_on_while_a_log_waits(autojump_clock: Any) -> None:
+    store = FragileStore(failing("append", first=2))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", session_id="s", run_id="cut")
+        await read(orchestrator, "cut")
+        store.fault_of = lambda call, name, run_id: "raises" if run_id == "cut" else None
+        with trio.fail_after(5):
+            await orchestrator.start("1", session_id="s", run_id="next")
+            events = await read(orchestrator, "next")
+
+    assert done_of(events)["status"] == "completed"
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_leaving_waits_for_a_store_that_is_gone_no_longer_than_one_try(
+    how: str, autojump_clock: Any
+) -> None:
+    store = FragileStore(failing("append", "header", "read", first=2, how=how))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", run_id="r")
+        await read(orchestrator, "r")
+        await trio.sleep(300)
+        left = trio.current_time()
+
+    assert trio.current_time() - left <= _recorder.STORE_DEADLINE
+
+
+async def test_leaving_tries_once_more(autojump_clock: Any) -> None:
+    store = FragileStore(failing("append", first=2))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", run_id="r")
+        live = await read(orchestrator, "r")
+        await trio.sleep(20)
+        store.fault_of = lambda *call: None
+
+    assert store.stored("r") == live
+
+
+async def test_so_does_cancelling_from_outside(autojump_clock: Any) -> None:
+    store = FragileStore(failing("append", first=2))
+    with trio.CancelScope() as scope:
+        async with Orchestrator(agents=[talks], store=store) as orchestrator:
+            await orchestrator.start("100", run_id="r")
+            live = await read(orchestrator, "r")
+            await trio.sleep(20)
+            store.fault_of = lambda *call: None
+            scope.cancel()
+            await trio.sleep_forever()
+
+    assert store.stored("r") == live
+
+
+async def test_it_is_offered_less_and_less_often(autojump_clock: Any) -> None:
+    store = FragileStore(failing("append", "header", first=2))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", run_id="r")
+        await read(orchestrator, "r")
+        del store.asked[:]
+        await trio.sleep(3600)
+        asked = store.asked.count("header")
+
+    assert 100 < asked < 130
+
+
+async def test_a_log_that_was_deleted_stays_so(autojump_clock: Any) -> None:
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", run_id="r")
+        await trio.sleep(2.5)
+        await store.delete("default", run_id="r")
+        await trio.sleep(60)
+
+        assert len(store) == 0
+        with pytest.raises(LookupError):
+            await read(orchestrator, "r")
+
+
+async def test_a_conversation_that_is_deleted_takes_the_logs_with_it_that_wait(
+    autojump_clock: Any,
+) -> None:
+    store = FragileStore(failing("create", "append"))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        for session_id in ("s", "z"):
+            await orchestrator.start("100", session_id=session_id, run_id=f"r{session_id}")
+            await read(orchestrator, f"r{session_id}")
+        await orchestrator._forget("default", "s")
+        store.fault_of = lambda *call: None
+        await settled(orchestrator)
+
+        assert [header.run_id for header in await store.list("default")] == ["rz"]
+        with pytest.raises(LookupError):
+            await read(orchestrator, "rs")
+
+
+async def test_a_refused_start_leaves_nothing_once_the_store_is_back(autojump_clock: Any) -> None:
+    store = FragileStore(failing("delete", times=3))
+    async with Orchestrator(agents=[talks], on_busy="reject", store=store) as orchestrator:
+        await orchestrator.start("200", session_id="s")
+        with pytest.raises(LimitExceeded):
+            await orchestrator.start("2", session_id="s", run_id="again")
+        await trio.sleep(60)
+        assert await store.header("default", "again") is None
+        await orchestrator.start("2", run_id="again")
+        events = await read(orchestrator, "again")
+
+    assert done_of(events)["status"] == "completed"
+
+
+async def test_a_host_that_is_cancelled_while_a_log_begins_leaves_none(
+    autojump_clock: Any,
+) -> None:
+    store = FragileStore(failing("create", how="hangs late"))
+    with trio.CancelScope() as scope:
+        async with Orchestrator(agents=[talks], store=store) as orchestrator:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(orchestrator.start, "1", "default", None, "r")
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(store) == 1
+                scope.cancel()
+
+    assert len(store) == 0
+
+
+async def test_the_log_of_somebody_elses_run_is_left_alone(autojump_clock: Any) -> None:
+    store = FragileStore(failing("create", times=1))
+    async with Orchestrator(agents=[talks], store=store) as one:
+        # Whether this has happened, nobody here knows.
+        run_id = await one.start("3", run_id="r")
+        async with Orchestrator(agents=[talks], store=store) as other:
+            await other.start("3", run_id="r")
+            theirs = await read(other, "r")
+        await settled(one)
+        ours = await read(one, "r")
+
+    assert error_of(ours)["code"] == "store_failed"
+    assert store.stored(run_id) == theirs
+
+
+async def test_of_too_many_the_longest_waiting_is_given_up(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recorder, "_MOST_CUT", 2)
+    store = FragileStore(failing("create", "append"))
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        for number in range(4):
+            await orchestrator.start("1", run_id=f"r{number}")
+            await read(orchestrator, f"r{number}")
+        await trio.sleep(1)
+        assert len(orchestrator._recorder._unsettled) == 2
+        store.fault_of = lambda *call: None
+        await settled(orchestrator)
+
+    assert sorted(run_id for _, run_id in store._logs) == ["r2", "r3"]
+
+
+# Healing: the store lost its newest entries, and the run goes on
+
+
+async def everywhere(
+    store: FragileStore, run: Callable[[Orchestrator], Any], **options: Any
+) -> Any:
+    """Run while somebody follows here, somebody elsewhere, and give what they saw."""
+    logs: list[list[AgentEvent]] = [[], []]
+    gaps: list[ReplayGap | None] = [None, None]
+
+    async def follow(place: int, orchestrator: Orchestrator) -> None:
+        try:
+            async with orchestrator.attach("r") as stream:
+                async for event in stream:
+                    logs[place].append(event)
+        except ReplayGap as gap:
+            gaps[place] = gap
+
+    async with Orchestrator(agents=[talks], store=store, **options) as here:
+        with trio.fail_after(1000):
+            async with trio.open_nursery() as nursery:
+                await here.start("20", run_id="r")
+                nursery.start_soon(follow, 0, here)
+                nursery.start_soon(follow, 1, Orchestrator(agents=[talks], store=store))
+                await run(here)
+    return logs, gaps
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+async def test_what_a_store_lost_it_gets_again_and_no_reader_notices(
+    count: int, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FragileStore()
+
+    async def lose(here: Orchestrator) -> None:
+        await trio.sleep(8.5)
+        store.lose(count)
+
+    [here, elsewhere], _ = await everywhere(store, lose)
+
+    check_events(here)
+    assert done_of(here)["status"] == "completed"
+    assert here == elsewhere == store.stored("r")
+    assert "run r: the store's log was put right" in caplog.text
+
+
+async def test_an_append_that_had_happened_is_found_there(autojump_clock: Any) -> None:
+    """One that was refused because the same events stand there already."""
+    store = FragileStore()
+
+    async def repeat(here: Orchestrator) -> None:
+        await trio.sleep(8.5)
+        [hosted] = here._recorder.runs.values()
+        hosted.stored -= 2
+
+    [here, _], _ = await everywhere(store, repeat)
+
+    assert done_of(here)["status"] == "completed"
+    assert here == store.stored("r")
+
+
+async def test_other_events_under_the_same_numbers_are_left_alone(
+    autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FragileStore()
+
+    async def replace(here: Orchestrator) -> None:
+        await trio.sleep(8.5)
+        [*_, last] = store.stored("r")
+        data = {**last.data, "chunk": "other"}
+        store.keep_only(
+            "r",
+            last.seq - 1,
+            *[
+                msgspec.structs.replace(last, seq=last.seq - 1, data=data),
+            ],
+        )
+
+    [here, _], _ = await everywhere_here(store, replace)
+
+    check_events(here)
+    assert error_of(here)["code"] == "store_failed"
+    assert store.stored("r")[-1].data["chunk"] == "other"
+    assert "its log is left as it is" in caplog.text
+
+
+async def everywhere_here(store: FragileStore, run: Callable[[Orchestrator], Any]) -> Any:
+    """The same with nobody elsewhere, where the log never ends."""
+    seen: list[AgentEvent] = []
+
+    async def follow(here: Orchestrator) -> None:
+        seen.extend(await read(here, "r"))
+
+    async with Orchestrator(agents=[talks], store=store) as here, trio.open_nursery() as nursery:
+        await here.start("20", run_id="r")
+        nursery.start_soon(follow, here)
+        await run(here)
+    return [seen, []], None
+
+
+async def test_a_log_that_others_have_ended_is_left_alone(autojump_clock: Any) -> None:
+    store = FragileStore()
+
+    async def end(here: Orchestrator) -> None:
+        await trio.sleep(8.5)
+        log = store.stored("r")
+        header = await store.header("default", "r")
+        assert header is not None
+        await Mender(store, header, log).close(log[0])
+
+    [here, elsewhere], _ = await everywhere(store, end)
+
+    check_events(here)
+    check_events(elsewhere)
+    assert error_of(here)["error"] != error_of(elsewhere)["error"]
+    assert elsewhere == store.stored("r")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5])
+async def test_a_log_that_lost_more_than_is_kept_ends_where_it_ends(
+    kept: int, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was ahead of that is told, and never gets other events under the same numbers."""
+    monkeypatch.setattr(_recorder, "_MOST_RECENT", 2)
+    store = FragileStore()
+
+    async def lose(here: Orchestrator) -> None:
+        await trio.sleep(12.5)
+        store.keep_only("r", kept)
+
+    [here, elsewhere], gaps = await everywhere(store, lose, limits=Limits(buffer=2))
+    stored = store.stored("r")
+
+    check_events(here)
+    check_events(stored)
+    assert error_of(stored)["error"] == LOST.error
+    assert (error_of(here)["code"], error_of(stored)["code"]) == ("store_failed", "store_failed")
+    assert stored[: max(kept, 1)] == here[: max(kept, 1)]
+    assert elsewhere == here[: len(elsewhere)]
+    assert gaps[0] is None
+    assert gaps[1] is not None
+
+
+async def test_who_was_ahead_of_such_an_end_and_comes_back_is_told(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recorder, "_MOST_RECENT", 2)
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store, limits=Limits(buffer=2)) as here:
+        await here.start("20", run_id="r")
+        await trio.sleep(12.5)
+        store.keep_only("r", 5)
+        await settled(here)
+        stored = store.stored("r")
+        assert await read(here, "r") == stored
+        assert await read(here, "r", after=3) == stored[4:]
+        with pytest.raises(ReplayGap):
+            await read(here, "r", after=5)
