@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _READ_AT_ONCE: Final = 500
 """Events asked of the store at once."""
 
+_LOOK_AGAIN: Final = 30.0
+"""Seconds after which one who waits for a run elsewhere looks: what wakes him may be lost too."""
+
 
 class Follower(AsyncIterator[AgentEvent]):
     """A hosted run's events from a place in its log on. Made by `Orchestrator.attach`.
@@ -330,7 +333,8 @@ class Follower(AsyncIterator[AgentEvent]):
                 if events := await self._read_store():
                     return events
                 raise self._cut_short()
-            await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
+            with trio.move_on_after(_LOOK_AGAIN):
+                await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
 
     def _cut_short(self) -> ReplayGap:
         """Tell of a log without an end; with its DONE seen, nobody reads on."""

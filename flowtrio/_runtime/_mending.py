@@ -108,36 +108,36 @@ class Mender:
           LostTooMuch: it ends before all that is known.
 
         """
-        self._check_header(header := await self.store.header(*self._key))
-        assert header is not None
+        self._check_header(await self.store.header(*self._key))
         at = await self._find_end(stored)
-        lacking = self.known[at + 1 - self._first :]
-        if not lacking:
-            return
-        if header.ended_at is not None:
-            raise Refused(f"it was ended by others at seq {at}")
-        await self.store.append(*self._key, at, lacking)
+        if lacking := self.known[at + 1 - self._first :]:
+            await self.store.append(*self._key, at, lacking)
 
     async def close(self, opening: AgentEvent) -> int:
-        """End the log where it ends; gives its last event before that, by its number.
+        """End the log where it ends.
 
         Args:
           opening: The run's RUN_START.
+
+        Returns:
+          The last event that it has in common with the run; -1 if that is not known, because
+          somebody has ended it already.
 
         Raises:
           Refused: nothing may be appended, or its beginning is gone.
 
         """
-        self._check_header(header := await self.store.header(*self._key))
-        assert header is not None
+        self._check_header(await self.store.header(*self._key))
         log: list[AgentEvent] = []
         try:
             while found := await self._read(len(log) - 1):
                 log += found
         except ReplayGap as exc:
             raise Refused("its beginning is not kept any more") from exc
-        if missing := missing_end(log, opening, LOST):
-            await self.store.append(*self._key, len(log) - 1, missing)
+        missing = missing_end(log, opening, LOST)
+        if not missing:
+            return -1
+        await self.store.append(*self._key, len(log) - 1, missing)
         return len(log) - 1
 
     @property

@@ -549,7 +549,7 @@ class Recorder:
             self._idle.unpark_all()
 
     def _fail(self, hosted: HostedRun, exc: BaseException) -> None:
-        """The store failed: end the run, once.
+        """The store failed: end the run.
 
         Raises:
           BaseException: *exc*, if it is not of the store's doing.
@@ -557,13 +557,12 @@ class Recorder:
         """
         if not _is_of_store(exc):
             raise exc
-        if hosted.failure is None:
-            hosted.failure = exc
-            hosted.is_settled = False
-            self.meter.store_failures += 1
-            # Its text may name places and people of the operators'.
-            hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
-            tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc_info=exc)
+        hosted.failure = exc
+        hosted.is_settled = False
+        self.meter.store_failures += 1
+        # Its text may name places and people of the operators'.
+        hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
+        tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc_info=exc)
 
     def _give_up(self, hosted: HostedRun) -> None:
         """Leave its log as it is, and remember nothing of it."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,8 +13,10 @@ import trio
 
 from flowtrio import AgentEvent, LimitExceeded, Limits, Orchestrator, ReplayGap
 from flowtrio._runtime import _recorder
+from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._mending import LOST, Mender
-from flowtrio.testing import check_event_store, check_events
+from flowtrio._runtime._recorder import HostedRun, Recorder
+from flowtrio.testing import LawBroken, check_event_store, check_events
 from tests.runtime._programs import done_of, error_of
 from tests.runtime.test_recorder import read, talks
 from tests.support.fragile_store import FAULTS, FaultOf, FragileStore
@@ -173,8 +177,9 @@ async def test_a_conversation_that_is_deleted_takes_the_logs_with_it_that_wait(
         for session_id in ("s", "z"):
             await orchestrator.start("100", session_id=session_id, run_id=f"r{session_id}")
             await read(orchestrator, f"r{session_id}")
-        await orchestrator._forget("default", "s")
         store.fault_of = lambda *call: None
+        await orchestrator.start("100", session_id="s", run_id="goes-on")
+        await orchestrator._forget("default", "s")
         await settled(orchestrator)
 
         assert [header.run_id for header in await store.list("default")] == ["rz"]
@@ -182,10 +187,14 @@ async def test_a_conversation_that_is_deleted_takes_the_logs_with_it_that_wait(
             await read(orchestrator, "rs")
 
 
-async def test_a_refused_start_leaves_nothing_once_the_store_is_back(autojump_clock: Any) -> None:
-    store = FragileStore(failing("delete", times=3))
+@pytest.mark.parametrize("how", ["raises", "raises late"])
+async def test_a_refused_start_leaves_nothing_once_the_store_is_back(
+    how: str, autojump_clock: Any
+) -> None:
+    store = FragileStore()
     async with Orchestrator(agents=[talks], on_busy="reject", store=store) as orchestrator:
         await orchestrator.start("200", session_id="s")
+        store.fault_of = failing("delete", times=3, how=how)
         with pytest.raises(LimitExceeded):
             await orchestrator.start("2", session_id="s", run_id="again")
         await trio.sleep(60)
@@ -386,8 +395,16 @@ async def test_a_log_that_lost_more_than_is_kept_ends_where_it_ends(
     assert gaps[1] is not None
 
 
+def closing_fails(store: FragileStore) -> FaultOf:
+    def fault_of(call: int, name: str, run_id: str | None) -> str | None:
+        return "raises late" if name == "append" and store.asked[-1] == "read" else None
+
+    return fault_of
+
+
+@pytest.mark.parametrize("is_told", [True, False])
 async def test_who_was_ahead_of_such_an_end_and_comes_back_is_told(
-    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+    is_told: bool, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_recorder, "_MOST_RECENT", 2)
     store = FragileStore()
@@ -395,9 +412,240 @@ async def test_who_was_ahead_of_such_an_end_and_comes_back_is_told(
         await here.start("20", run_id="r")
         await trio.sleep(12.5)
         store.keep_only("r", 5)
+        if not is_told:
+            # The log is closed, and whoever closed it does not know.
+            store.fault_of = closing_fails(store)
         await settled(here)
         stored = store.stored("r")
+        check_events(stored)
         assert await read(here, "r") == stored
-        assert await read(here, "r", after=3) == stored[4:]
+        if is_told:
+            assert await read(here, "r", after=3) == stored[4:]
         with pytest.raises(ReplayGap):
             await read(here, "r", after=5)
+
+
+# Followers of what is lost
+
+
+async def test_who_reads_elsewhere_what_was_lost_waits_for_it(autojump_clock: Any) -> None:
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store) as here:
+        await here.start("9", run_id="r")
+        await trio.sleep(5.5)
+        async with Orchestrator(agents=[talks], store=store).attach("r") as stream:
+            seen = await stream.receive_batch()
+            store.lose(3)
+            seen += [event async for event in stream]
+
+    check_events(seen)
+    assert done_of(seen)["status"] == "completed"
+    assert seen == store.stored("r")
+
+
+async def _read_a_little_ahead(monkeypatch: pytest.MonkeyPatch) -> list[AgentEvent]:
+    """Read elsewhere, one event ahead of where a log is closed."""
+    monkeypatch.setattr(_recorder, "_MOST_RECENT", 1)
+    store, seen = FragileStore(), []
+    async with Orchestrator(agents=[talks], store=store, limits=Limits(buffer=1)) as here:
+        await here.start("20", run_id="r")
+        await trio.sleep(5.5)
+        async with Orchestrator(agents=[talks], store=store).attach("r") as stream:
+            seen += await stream.receive_batch()
+            await trio.sleep(2)
+            store.keep_only("r", len(seen) - 1)
+            await settled(here)
+            with suppress(ReplayGap):
+                async for event in stream:
+                    seen.append(event)
+    return seen
+
+
+async def test_who_is_a_little_ahead_of_such_an_end_is_told(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = await _read_a_little_ahead(monkeypatch)
+
+    assert [event.type for event in seen[-2:]] == ["message_chunk"] * 2
+
+
+async def test_a_follower_that_does_not_look_back_would_be_noticed(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def read_on(self: Follower, last: AgentEvent) -> Any:
+        return await self._recorder.store.read(*self._key, last.seq, 500)
+
+    monkeypatch.setattr(Follower, "_read_behind", read_on)
+    seen = await _read_a_little_ahead(monkeypatch)
+
+    with pytest.raises(LawBroken):
+        check_events(seen)
+
+
+async def test_who_has_fallen_back_behind_what_is_kept_is_told_where_the_store_ends(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recorder, "_MOST_RECENT", 1)
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store, limits=Limits(buffer=1)) as here:
+        await here.start("20", run_id="r")
+        await trio.sleep(2.5)
+        async with here.attach("r") as stream:
+            seen = await stream.receive_batch()
+            await trio.sleep(15)
+            store.keep_only("r", len(seen))
+            with pytest.raises(ReplayGap, match=f"cut short after seq {seen[-1].seq}"):
+                await stream.receive_batch()
+
+
+async def test_who_waits_elsewhere_looks_again_where_nobody_wakes_him(
+    autojump_clock: Any,
+) -> None:
+    store = FragileStore(failing("wait_past", how="hangs"))
+    async with Orchestrator(agents=[talks], store=store) as here:
+        await here.start("9", run_id="r")
+        with trio.fail_after(100):
+            seen = await read(Orchestrator(agents=[talks], store=store), "r")
+
+    assert seen == store.stored("r")
+
+
+async def test_a_front_that_is_gone_is_told_elsewhere_as_ever(autojump_clock: Any) -> None:
+    store = FragileStore()
+    store.max_events = 4
+    async with Orchestrator(agents=[talks], store=store) as here:
+        await here.start("20", run_id="r")
+        async with Orchestrator(agents=[talks], store=store).attach("r") as stream:
+            await stream.receive_batch()
+            await trio.sleep(10)
+            with pytest.raises(ReplayGap) as caught:
+                while True:
+                    await stream.receive_batch()
+
+    assert caught.value.oldest is not None
+
+
+# Logs whose front is gone
+
+
+async def test_a_log_without_its_front_is_healed(autojump_clock: Any) -> None:
+    store = FragileStore()
+    store.max_events = 5
+    async with Orchestrator(agents=[talks], store=store) as here:
+        await here.start("20", run_id="r")
+        await trio.sleep(10.5)
+        log = store.stored("r")
+        store.cut("r", log[:-2])
+        seen = await read(here, "r", after=log[0].seq)
+
+    assert done_of(seen)["status"] == "completed"
+    assert store.stored("r") == seen[-5:]
+
+
+async def test_one_that_lost_more_than_is_kept_as_well_has_no_end(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(_recorder, "_MOST_RECENT", 1)
+    store = FragileStore()
+    store.max_events = 5
+    async with Orchestrator(agents=[talks], store=store, limits=Limits(buffer=1)) as here:
+        await here.start("20", run_id="r")
+        await trio.sleep(10.5)
+        store.cut("r", store.stored("r")[:2])
+        await settled(here)
+
+    assert "its beginning is not kept any more" in caplog.text
+
+
+# What else a store may raise
+
+
+async def test_a_cancelled_that_a_store_kept_is_a_failure_like_any_other(
+    autojump_clock: Any,
+) -> None:
+    kept: list[trio.Cancelled] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as exc:
+            kept.append(exc)
+            raise
+
+    class Keeping(FragileStore):
+        async def append(self, *args: Any) -> None:
+            if args[1] == "one" and args[2] >= 2:
+                raise kept[0]
+            await super().append(*args)
+
+    async with Orchestrator(agents=[talks], store=Keeping()) as orchestrator:
+        for run_id in ("one", "two"):
+            await orchestrator.start("5", run_id=run_id)
+        one, two = await read(orchestrator, "one"), await read(orchestrator, "two")
+
+    assert error_of(one)["code"] == "store_failed"
+    assert done_of(two)["status"] == "completed"
+
+
+@pytest.mark.parametrize("name", ["append", "header"])
+async def test_a_ctrl_c_in_a_store_is_one(name: str, autojump_clock: Any) -> None:
+    class Interrupted(FragileStore):
+        async def _do(self, called: str, *args: Any, **options: Any) -> Any:
+            if called == name and is_left:
+                raise KeyboardInterrupt
+            if called == "append" and is_left:
+                raise OSError
+            return await super()._do(called, *args, **options)
+
+    is_left: list[bool] = []
+    with pytest.raises(KeyboardInterrupt):
+        async with Orchestrator(agents=[talks], store=Interrupted()) as orchestrator:
+            await orchestrator.start("5", run_id="r")
+            await trio.sleep(1.5)
+            is_left.append(True)
+
+
+async def test_a_log_handler_that_raises_costs_nothing(autojump_clock: Any) -> None:
+    class Raising(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if "the store failed" in record.msg:
+                raise RuntimeError
+            return True
+
+    raising = Raising()
+    logging.getLogger("flowtrio").addFilter(raising)
+    store = FragileStore(failing("append", first=2, times=1))
+    try:
+        async with Orchestrator(agents=[talks], store=store) as orchestrator:
+            await orchestrator.start("5", run_id="r")
+            await trio.sleep(0.5)
+            live = await read(orchestrator, "r")
+    finally:
+        logging.getLogger("flowtrio").removeFilter(raising)
+
+    assert error_of(live)["code"] == "store_failed"
+    assert store.stored("r") == live
+
+
+@pytest.mark.parametrize("seq", [0, 4])
+async def test_a_fault_of_the_recorders_own_costs_one_run(
+    seq: int, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = Recorder._append
+
+    async def fail(self: Recorder, hosted: HostedRun, batch: Any) -> None:
+        if hosted.run_id == "one" and batch[-1].seq >= seq:
+            raise AssertionError("a bug")
+        await append(self, hosted, batch)
+
+    monkeypatch.setattr(Recorder, "_append", fail)
+    store = FragileStore()
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        for run_id in ("one", "two"):
+            await orchestrator.start("5", run_id=run_id)
+        two = await read(orchestrator, "two")
+        await settled(orchestrator)
+
+    assert done_of(two)["status"] == "completed"
+    if seq:
+        check_events(store.stored("one"))

@@ -73,12 +73,15 @@ class FragileStore(MemoryStore):
 
     def keep_only(self, run_id: str, count: int, *more: AgentEvent) -> None:
         """Have a log lose all behind its first events; *more* then stand in their place."""
+        self.cut(run_id, [*self.stored(run_id)[:count], *more])
+
+    def cut(self, run_id: str, kept: Sequence[AgentEvent]) -> None:
+        """Have a log be these events only."""
         log = self._logs["default", run_id]
-        kept = [*log.read(-1, count), *more]
         self._events -= log.count - len(kept)
-        header = attrs.evolve(log.header, ended_at=None, status=None)
+        log.header = attrs.evolve(log.header, ended_at=None, status=None)
         log.parts.clear()
-        log.header, log.count, log.size, log.last = header, 0, 0, -1
+        log.count, log.size, log.last = 0, 0, -1
         if kept:
             log.append(kept)
 
