@@ -28,7 +28,6 @@ import math
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -44,11 +43,10 @@ from ._frame import Alarm
 from ._mending import Deleted, LostTooMuch, Mender, Refused
 from ._meter import Meter
 from ._stream import EventStream
+from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio.abc import EventStore
-
-logger = logging.getLogger("flowtrio")
 
 AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
 Key = tuple[str, str]
@@ -395,7 +393,7 @@ class Recorder:
         except Exception as exc:
             # A fault of ours costs this run, and no other.
             hosted.is_settled = not hosted.recent
-            tell(logging.ERROR, "run %s: not recorded", hosted.run_id, exc_info=exc)
+            tell(logging.ERROR, "run %s: not recorded", hosted.run_id, exc=exc)
         finally:
             del self.runs[hosted.key]
             if not hosted.is_whole and not hosted.is_unwanted:
@@ -533,6 +531,8 @@ class Recorder:
 
     async def _go_on_mending(self, hosted: HostedRun) -> None:
         """Offer it again, until it is settled or we are left."""
+        if hosted.is_settled:
+            return
         pause = _MEND_AFTER
         self._unsettled[hosted] = None
         try:
@@ -562,7 +562,7 @@ class Recorder:
         self.meter.store_failures += 1
         # Its text may name places and people of the operators'.
         hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
-        tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc_info=exc)
+        tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
 
     def _give_up(self, hosted: HostedRun) -> None:
         """Leave its log as it is, and remember nothing of it."""
@@ -575,12 +575,6 @@ class Recorder:
         self._cut[hosted.key] = hosted
         if len(self._cut) > _MOST_CUT:
             self._give_up(next(iter(self._cut.values())))
-
-
-def tell(level: int, text: str, *args: object, exc_info: BaseException | None = None) -> None:
-    """Write into the log; one that raises is no reason for anything else to fail."""
-    with suppress(Exception):
-        logger.log(level, text, *args, exc_info=exc_info)
 
 
 def _is_of_store(exc: BaseException) -> bool:

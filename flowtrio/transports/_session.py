@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, assert_never
@@ -57,6 +58,8 @@ if TYPE_CHECKING:
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
+_MOST_ENDED: Final = 64
+"""Runs that lived with a session and have ended that it remembers."""
 _NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
 
 
@@ -94,8 +97,10 @@ class Session:
     """What is to be sent, in order; nobody else sends."""
     _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
-    _own: dict[str, trio.CancelScope | None] = attrs.field(factory=dict, init=False)
-    """The runs that live with this session; None for those that have ended."""
+    _own: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    """The runs that live with this session."""
+    _ended: deque[str] = attrs.field(factory=lambda: deque(maxlen=_MOST_ENDED), init=False)
+    """The newest of those that have ended: who starts one again is told, and runs nothing twice."""
     _following: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The hosted runs whose events are handed over now."""
     _live: int = attrs.field(default=0, init=False)
@@ -156,18 +161,17 @@ class Session:
     def leave(self) -> None:
         """The client has gone: cancel the runs that live with it, and detach from the others."""
         for scope in [*self._own.values(), *self._following.values()]:
-            if scope is not None:
-                scope.cancel(reason="the client left")
+            scope.cancel(reason="the client left")
 
     # Starting and following
 
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
         if run_id is not None:
-            if run_id in self._following or self._own.get(run_id) is not None:
+            if run_id in self._following or run_id in self._own:
                 # Starting twice is starting once: its events come on this connection.
                 return await self._accept(ref, run_id)
-            if run_id in self._own or (self.tenant_id, run_id) in hosting.runs:
+            if run_id in self._ended or (self.tenant_id, run_id) in hosting.runs:
                 return await self._reject(ref, "not_resumable", _NOT_KEPT)
         if self._live >= hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
@@ -277,8 +281,8 @@ class Session:
                     await self._hand_over(stream, view, -1)
         finally:
             self._live -= 1
-            if stream.run_id in self._own:
-                self._own[stream.run_id] = None
+            if self._own.pop(stream.run_id, None) is not None:
+                self._ended.append(stream.run_id)
 
     async def _hand_over(self, stream: EventStream | Follower, view: View, after: int) -> None:
         while True:

@@ -9,10 +9,11 @@ import pytest
 import trio
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
 
-from flowtrio import MemoryStore, Orchestrator, ServerLimits
+from flowtrio import MemoryStore, Orchestrator, RunContext, ServerLimits
 from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader
 from flowtrio.testing import check_events
+from flowtrio.transports import _session
 from flowtrio.transports._hosting import Hosting
 from flowtrio.transports._replayed import Replayed
 from flowtrio.transports._session import Session, apply
@@ -46,6 +47,42 @@ async def test_the_log_of_such_a_run_is_not_kept_for_its_own_connection_either()
         refused = (await peer.until("rejected"))[-1]
 
     assert (refused["ref"], refused["code"]) == ("has ended", "not_resumable")
+
+
+@pytest.mark.parametrize("may_come_back", [True, False])
+async def test_a_session_keeps_little_of_the_runs_that_have_ended(
+    may_come_back: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def says_nothing(ctx: RunContext, message: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(_session, "_MOST_ENDED", 3)
+    async with Orchestrator(agents=[says_nothing]) as orchestrator:
+        hosting = Hosting(orchestrator, ServerLimits(), False, 60)
+        async with trio.open_nursery() as nursery:
+            session = Session(
+                hosting=hosting, tenant_id="t", nursery=nursery, may_come_back=may_come_back
+            )
+            ended: list[str] = []
+            nursery.start_soon(_take_all, session, ended)
+            for number in range(20):
+                await session.receive(f'{{"type": "message", "message": "{number}"}}')
+                await wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+
+    assert len(ended) == 20
+    assert not session._own
+    assert not session._following
+    assert list(session._ended) == ([] if may_come_back else ended[-3:])
+    assert not hosting.runs
+    assert not hosting._hosted
+
+
+async def _take_all(session: Session, ended: list[str]) -> None:
+    async for texts in session.outgoing:
+        assert isinstance(texts, list)
+        frames = [json.loads(text) for text in texts]
+        ended += [frame["run_id"] for frame in frames if frame["type"] == "done"]
 
 
 async def test_a_run_that_is_refused_may_be_asked_for_again() -> None:
