@@ -128,6 +128,10 @@ class EventStore(Protocol):
     Every method may be called by many tasks at once, and a call that is cancelled has happened or
     has not. Those that are given a run raise `LookupError` where there is none of that key.
 
+    A store that loses the newest entries of a log refuses the next append, as that is not behind
+    the last event any more. The recorder then reads where the log ends and appends again what is
+    missing. So it does where a call failed or took too long, until the log has its end.
+
     A store whose `append` never waits may have the same as a plain function ``append_nowait`` too:
     then recorders call that, which needs neither a deadline nor a shield.
     """

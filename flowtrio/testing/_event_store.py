@@ -160,6 +160,16 @@ async def _gives_what_it_took(store: EventStore) -> None:
             assert found == expected, f"read(after={after}, limit={limit}) gives the next events"
 
 
+async def _takes_many_at_once(store: EventStore) -> None:
+    """What a store has lost, or did not take for a while, comes in one append."""
+    await store.create(_header())
+    await store.append("t", "r", -1, _events(0, 2000))
+    await store.append("t", "r", 1999, [_done(2000)])
+
+    found = list(await store.read("t", "r", 1899, 1000))
+    assert found == [*_events(1900, 2000), _done(2000)], "append() of 2,000 events keeps the newest"
+
+
 async def _an_empty_log_reads_empty(store: EventStore) -> None:
     """A log without events has none to read."""
     await store.create(_header())
@@ -407,6 +417,7 @@ _CHECKS: Final[tuple[Callable[[EventStore], Awaitable[None]], ...]] = (
     _keeps_headers,
     _keys_have_two_parts,
     _gives_what_it_took,
+    _takes_many_at_once,
     _an_empty_log_reads_empty,
     _refuses_a_wrong_place,
     _ends_with_done,

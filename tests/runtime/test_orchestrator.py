@@ -208,6 +208,8 @@ class Failing:
         await trio.lowlevel.checkpoint()
         if self.where == "load":
             raise OSError("no disk")
+        if self.where == "load, a group":
+            raise ExceptionGroup("of a nursery of its own", [OSError("no disk"), ValueError("x")])
         if self.where == "load for ever":
             await trio.sleep_forever()
         return []
@@ -224,6 +226,7 @@ class Failing:
     ("where", "words"),
     [
         ("load", "no disk"),
+        ("load, a group", "no disk"),
         ("load for ever", "TooSlowError"),
         ("save", "no disk"),
         ("hang", "took longer than"),

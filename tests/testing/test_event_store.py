@@ -90,6 +90,13 @@ class IsCutShort(MemoryStore):
             await super().append(tenant_id, run_id, after + 1, events[1:])
 
 
+class TakesAPage(MemoryStore):
+    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+        if len(events) > 1000:
+            raise ValueError("too many events at once")
+        await super().append(tenant_id, run_id, after, events)
+
+
 class IgnoresLimits(MemoryStore):
     async def read(self, tenant_id: str, run_id: str, after: int, limit: int) -> Sequence[Any]:
         return await super().read(tenant_id, run_id, after, 1000)
@@ -175,6 +182,7 @@ class KeepsDatesOnly(MemoryStore):
         RefusesByAWordOfItsOwn,
         TakesSome,
         IsCutShort,
+        TakesAPage,
         IgnoresLimits,
         GivesTheLastAgain,
         HidesGaps,
