@@ -9,9 +9,10 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtrio import AgentEvent, EventType, ReplayGap
+from flowtrio import AgentEvent, EventType, Orchestrator, ReplayGap, RunContext
 from flowtrio.abc import RunHeader
 from flowtrio.stores.memory import MemoryConversations, MemoryStore, whole_turns
+from flowtrio.testing import check_events
 
 PROPERTY: Final = settings(
     max_examples=200, deadline=None, database=None, derandomize=True, report_multiple_bugs=False
@@ -406,3 +407,50 @@ async def test_dropping_an_event_gives_back_what_it_counted() -> None:
     await alone.append("t", "r", -1, [chunk(0, "last")])
 
     assert store._bytes == alone._bytes == store._logs["t", "r"].size
+
+
+@pytest.mark.parametrize(
+    "small",
+    [
+        {"max_events": 1},
+        {"max_bytes": 1},
+        {"max_total_events": 1},
+        {"max_total_bytes": 1},
+        {"max_ended_runs": 0},
+        {"max_ended_runs": 1, "max_total_events": 20},
+    ],
+)
+async def test_a_store_that_is_full_loses_logs_and_says_so(small: Any, autojump_clock: Any) -> None:
+    """Who follows from the beginning on sees it all; who comes late is told what is gone."""
+
+    async def gushes(ctx: RunContext, message: str) -> str:
+        async with ctx.message() as out:
+            for number in range(20):
+                await trio.sleep(0.1)
+                await out.write(f"{number} ")
+        return message
+
+    told: list[type] = []
+    logs: list[list[AgentEvent]] = []
+
+    async def follow(run_id: str, delay: float) -> None:
+        await trio.sleep(delay)
+        try:
+            async with orchestrator.attach(run_id) as stream:
+                logs.append([event async for event in stream])
+        except Exception as exc:
+            told.append(type(exc))
+
+    orchestrator = Orchestrator(agents=[gushes], store=MemoryStore(**small))
+    async with orchestrator, trio.open_nursery() as nursery:
+        for run_id in ("a", "b", "c"):
+            await orchestrator.start("hi", run_id=run_id)
+            for delay in (0, 0.5, 30):
+                nursery.start_soon(follow, run_id, delay)
+
+    assert len(logs) >= 3
+    for log in logs:
+        check_events(log)
+        assert log[-1].data["status"] == "completed"
+    assert told
+    assert set(told) <= {LookupError, ReplayGap}

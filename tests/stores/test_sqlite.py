@@ -11,6 +11,7 @@ import trio
 
 from flowtrio import Orchestrator, RunContext, SQLiteConversations, SQLiteStore
 from flowtrio._core._events import ROOT, AgentEvent, EventType
+from flowtrio._runtime import _recorder
 from flowtrio.abc import RunHeader
 from flowtrio.stores import _database, sqlite
 from flowtrio.testing import check_events
@@ -412,6 +413,34 @@ async def test_a_full_disk_ends_the_run_and_leaves_a_log_that_can_be_read(
     assert list(stored) == live[: len(stored)]
     check_events(recovered)
     assert list(stored) == list(recovered)[: len(stored)]
+
+
+async def test_once_there_is_room_again_such_a_log_gets_its_end(
+    small_disk: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gushes(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            for number in range(100_000):
+                await out.write(f"{number} " * 10)
+
+    def make_room(db: sqlite3.Connection) -> None:
+        db.execute("PRAGMA max_page_count = 10000")
+
+    monkeypatch.setattr(_recorder, "_MEND_AFTER", 0.01)
+    async with (
+        SQLiteStore(tmp_path / "runs.db") as store,
+        Orchestrator(agents=[gushes], store=store) as orchestrator,
+    ):
+        run_id = await orchestrator.start("hi")
+        live = await read(orchestrator, run_id)
+        await store._database.write(make_room)
+        with trio.fail_after(10):
+            while await store.wait_past("default", run_id, -1) < live[-1].seq:
+                await trio.sleep(0.01)
+        stored = await store.read("default", run_id, -1, 100_000)
+
+    check_events(live)
+    assert list(stored) == live
 
 
 async def test_one_bad_append_does_not_spoil_those_of_its_group(tmp_path: Path) -> None:
