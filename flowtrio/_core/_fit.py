@@ -60,11 +60,18 @@ class CallIds:
 
         *fallback* has to fit, with room for a number.
         """
+        if _ID.fullmatch(wanted) and self._is_taken(wanted):
+            return wanted
         numbered = (f"{fallback}_{number}" for number in itertools.count(2))
-        candidates = itertools.chain((wanted, fallback), numbered)
-        id = next(c for c in candidates if _ID.fullmatch(c) and _plain(c) not in self._used)
-        self._used.add(_plain(id))
-        return id
+        return next(id for id in itertools.chain((fallback,), numbered) if self._is_taken(id))
+
+    def _is_taken(self, id: str) -> bool:
+        """Take *id*, if nobody did."""
+        plain = _plain(id)
+        if plain in self._used:
+            return False
+        self._used.add(plain)
+        return True
 
 
 def _plain(id: str) -> str:
@@ -79,13 +86,15 @@ class Entry:
     message: Message
     calls: dict[str, str] = attrs.Factory(dict)
     """The ids that its calls have in the conversation, in order; by the keys of `results`."""
-    results: dict[str, Message] = attrs.Factory(dict)
+    results: dict[str, Message | str] = attrs.Factory(dict)
+    """What the model is told of them: a message, or its text."""
 
     def told(self) -> Iterator[Message]:
         """What stands in the conversation, the caller's own copy."""
         yield copy_json(self.message)
         for key, id in self.calls.items():
-            yield copy_json(self.results.get(key)) or result_message(id, NOT_RUN)
+            result = self.results.get(key, NOT_RUN)
+            yield result_message(id, result) if isinstance(result, str) else copy_json(result)
 
 
 def result_message(id: str, text: str) -> Message:

@@ -30,7 +30,6 @@ from ._fit import (
     digest,
     fit_name,
     is_blank,
-    result_message,
 )
 from ._values import check_json, copy_json
 
@@ -56,6 +55,10 @@ class _Book:
 
     run_id: str
     ids: CallIds
+    name: str = attrs.field(
+        default=attrs.Factory(lambda book: digest(book.run_id), takes_self=True), init=False
+    )
+    """The run's, short enough for an id."""
     expected: dict[str, tuple[Transcript, Reply]] = attrs.Factory(dict)
     """Replies that have no MESSAGE_COMPLETE yet, and where they belong."""
     open: dict[str, Entry] = attrs.Factory(dict)
@@ -141,16 +144,12 @@ class Transcript:
     def note_start(self, data: dict[str, Any]) -> None:
         """A call of this agent's waits for a person, or has started."""
         if (entry := self._book.open.get(data["call_id"])) is not None:
-            self._set_result(entry, data["call_id"], _NOT_ENDED)
+            entry.results[data["call_id"]] = _NOT_ENDED
 
     def note_result(self, data: dict[str, Any]) -> None:
         """A TOOL_CALL_END of this agent was recorded."""
         if (entry := self._book.open.pop(data["call_id"], None)) is not None:
-            self._set_result(entry, data["call_id"], result_text(data))
-
-    @staticmethod
-    def _set_result(entry: Entry, call_id: str, text: str) -> None:
-        entry.results[call_id] = result_message(entry.calls[call_id], text)
+            entry.results[data["call_id"]] = result_text(data)
 
     def _take(self, reply: Reply, data: dict[str, Any]) -> None:
         is_partial = data["finish_reason"] in ("cancelled", "error")
@@ -183,8 +182,7 @@ class Transcript:
     def _enter(self, entry: Entry, call_id: str, call: ToolCall) -> dict[str, Any]:
         """Expect a call's result, and give the call as it stands in the message."""
         book = self._book
-        own = f"call_{digest(book.run_id)}_{call_id}"
-        entry.calls[call_id] = id = book.ids.take(call.id, own)
+        entry.calls[call_id] = id = book.ids.take(call.id, f"call_{book.name}_{call_id}")
         book.open[call_id] = entry
         # A provider may refuse a conversation whose arguments do not parse, so those become empty.
         function = {"name": fit_name(call.name), "arguments": _to_text(call.arguments or {})}
@@ -229,7 +227,7 @@ def _said(role: str, text: str | None) -> Message:
 def _fit_carry(carry: Any) -> Any:
     """What goes back, if a conversation can keep it: a client of one's own may give anything."""
     try:
-        return check_json(carry, "carry")
+        return None if carry is None else check_json(carry, "carry")
     except (TypeError, ValueError):
         return None
 

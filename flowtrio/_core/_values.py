@@ -79,6 +79,8 @@ def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> An
       TypeError: something in it has no JSON form.
 
     """
+    if value is None or value is True or value is False:
+        return value
     limit, name = (_MAX_BYTES, "") if limit_bytes is None else (limit_bytes, "result_bytes=")
     # A value takes a byte at least, and what stands between it and the next one another.
     copier = _Copier(min(_MAX_VALUES, limit / 2), limit)
@@ -94,6 +96,11 @@ def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> An
     if copier.at_most() > limit and len(msgspec.json.encode(copied)) > limit:
         raise ValueError(f"{what}: has more than {name}{limit} bytes as JSON")
     return copied
+
+
+def holds_containers(value: dict[str, Any]) -> bool:
+    """Whether a plain JSON object has more in it than scalars, which anybody may share."""
+    return any(type(item) in _CONTAINERS for item in value.values())
 
 
 def copy_json(value: Any) -> Any:

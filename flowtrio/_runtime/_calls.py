@@ -27,15 +27,15 @@ from weakref import WeakKeyDictionary
 
 import attrs
 import trio
-from trio.lowlevel import RunVar, checkpoint
+from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
-from flowtrio._core._values import copy_json
+from flowtrio._core._values import copy_json, holds_containers
 
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
-from ._places import Places, give_back, take
+from ._places import Places, are_free, give_back, take, take_nowait
 from ._telling import tell
 from ._tools import Tool, encode_result
 
@@ -61,8 +61,61 @@ class CallEnd:
     """What the tool raised."""
 
 
+class _Plan:
+    """What a call is to do: a tool, its arguments, and the places that it needs for that."""
+
+    __slots__ = ("arguments", "asks", "exc", "has_places", "is_begun", "keywords", "places", "tool")
+
+    def __init__(
+        self, tool: Tool[..., Any], arguments: dict[str, Any], places: tuple[Places, ...]
+    ) -> None:
+        self.tool = tool
+        self.arguments = arguments
+        self.places = places
+        self.has_places = False
+        self.is_begun = False
+        """Whether its START was waited for already; see `ActiveCall.begin`."""
+        self.keywords: dict[str, Any] = {}
+        self.asks = False
+        """Whether a person has to approve it."""
+        self.exc: Exception | None = None
+        """Why the arguments do not fit."""
+        try:
+            self.keywords = self.decode()
+            asks = tool.needs_approval
+            self.asks = bool(asks(copy_json(arguments)) if callable(asks) else asks)
+        except Exception as exc:
+            self.exc = exc
+
+    def decode(self) -> dict[str, Any]:
+        """The function's keyword arguments, which are its own to change."""
+        given = self.arguments
+        return self.tool.decode(copy_json(given) if holds_containers(given) else given)
+
+    def give_back(self) -> None:
+        """Make room for others."""
+        if self.has_places:
+            self.has_places = False
+            give_back(self.places)
+
+
 class ActiveCall:
     """A call that has no END yet, or whose tool is still cleaning up."""
+
+    __slots__ = (
+        "_plan",
+        "_was_asked",
+        "call_id",
+        "end",
+        "ended",
+        "frame",
+        "message_id",
+        "owner",
+        "pending",
+        "run",
+        "scope",
+        "tool_name",
+    )
 
     def __init__(self, frame: Frame, call_id: str, tool_name: str, message_id: str | None) -> None:
         self.run: Run = frame.run
@@ -84,6 +137,7 @@ class ActiveCall:
         """The same for whoever made the call."""
         self.pending: Pending | None = None
         """While a person is asked."""
+        self._plan: _Plan | None = None
         self._was_asked = False
         """Whether a person was asked: then the run's status moves with this call."""
 
@@ -117,12 +171,34 @@ class ActiveCall:
             log.close((self.call_id,))
             log.forget(self.call_id)
 
+    async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
+        """Start already, if nothing has to be waited for but the reader; `execute` goes on.
+
+        For calls of one reply: begun one after the other, they start in their order.
+        """
+        plan = self._planned(tool, arguments)
+        if plan.exc is None and not plan.asks and are_free(plan.places):
+            self.run.log.open(self.call_id, self)
+            take_nowait(plan.places)
+            plan.has_places = True
+            await self._start(plan.arguments)
+            plan.is_begun = True
+
     async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
-        """Run *tool* on decoded JSON *arguments*."""
-        with self:
-            # What is approved, told and executed is what they are now, whoever holds them too.
-            await self._execute(tool, copy_json(arguments))
+        """Run *tool* on decoded JSON *arguments*, which nobody else may hold."""
+        plan = self._planned(tool, arguments)
+        try:
+            with self:
+                await self._execute(plan)
+        finally:
+            plan.give_back()
         return self._told()
+
+    def _planned(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> _Plan:
+        if self._plan is None:
+            places = (self.owner.places, *_places_of(tool))
+            self._plan = _Plan(tool, arguments, places)
+        return self._plan
 
     async def refuse(self, error: str) -> CallEnd:
         """End a call whose arguments are no JSON object, or whose tool does not exist."""
@@ -143,31 +219,29 @@ class ActiveCall:
 
     # The way through
 
-    async def _execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
-        try:
-            keywords = tool.decode(copy_json(arguments))
-            asks = tool.needs_approval
-            if callable(asks):
-                asks = asks(copy_json(arguments))
-        except Exception as exc:
-            return await self._finish("error", error=describe(exc), exc=exc)
-        if asks and not await self._is_approved(arguments):
-            return None
-        places = (self.owner.places, *_places_of(tool))
-        await take(places)
-        try:
-            if await self._start(arguments):
-                await self._work(tool, arguments, keywords)
-        finally:
-            give_back(places)
+    async def _execute(self, plan: _Plan) -> None:
+        if plan.exc is not None:
+            return await self._finish("error", error=describe(plan.exc), exc=plan.exc)
+        if not plan.has_places:
+            if plan.asks and not await self._is_approved(plan.arguments):
+                return None
+            await take(plan.places)
+            plan.has_places = True
+        if plan.is_begun:
+            # By another task; and this one may have been cancelled since.
+            await checkpoint_if_cancelled()
+        else:
+            await self._start(plan.arguments)
+        if self.ended is None:
+            await self._work(plan)
+        return None
 
-    async def _work(
-        self, tool: Tool[..., Any], arguments: dict[str, Any], keywords: dict[str, Any]
-    ) -> None:
+    async def _work(self, plan: _Plan) -> None:
+        tool = plan.tool
         timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
         self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
         try:
-            value = await self._attempt(tool, arguments, keywords)
+            value = await self._attempt(plan)
             result = encode_result(value, self.run.limits.result_bytes)
         except BaseException as exc:
             return await self._failed(tool, exc)
@@ -175,19 +249,18 @@ class ActiveCall:
             timer.stop()
         await self._finish("ok", value=value, result=result)
 
-    async def _attempt(
-        self, tool: Tool[..., Any], arguments: dict[str, Any], keywords: dict[str, Any]
-    ) -> Any:
-        for _ in range(tool.retries):
+    async def _attempt(self, plan: _Plan) -> Any:
+        keywords = plan.keywords
+        for _ in range(plan.tool.retries):
             try:
-                return await self._invoke(tool, keywords)
+                return await self._invoke(plan.tool, keywords)
             except Exception as exc:
                 text = "tool %s failed and is tried again (%s)"
                 tell(logging.WARNING, text, self.tool_name, self._error_id, exc=exc)
                 await checkpoint()
             # The function may have changed those that it got.
-            keywords = tool.decode(copy_json(arguments))
-        return await self._invoke(tool, keywords)
+            keywords = plan.decode()
+        return await self._invoke(plan.tool, keywords)
 
     async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
         if tool.context_parameter is None:

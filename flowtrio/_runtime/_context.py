@@ -274,7 +274,7 @@ class RunContext:
         by_name = {tool.name: tool for tool in unique_tools(tools)}
         calls = [self._asked_for(call) for call in completion.tool_calls]
         with frame.run.visited():
-            return await run_calls(frame, calls, by_name)
+            return [answered.result() for answered in await run_calls(frame, calls, by_name)]
 
     def _asked_for(self, call: ToolCall) -> AskedCall:
         """*call* as one that is to be run, and answered if nobody did that yet."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -30,8 +30,30 @@ if TYPE_CHECKING:
     from ._run import Run
 
 
+NO_USAGE: Final = Usage()
+
+
 class Frame:
     """One agent body, or one tool call of it."""
+
+    __slots__ = (
+        "_background_error",
+        "_children",
+        "_nursery",
+        "_places",
+        "agent",
+        "asked",
+        "call_id",
+        "client",
+        "is_closed",
+        "parent",
+        "run",
+        "things",
+        "timer",
+        "tool_name",
+        "transcript",
+        "usage",
+    )
 
     def __init__(
         self,
@@ -59,7 +81,7 @@ class Frame:
         """The conversation that its code is in; a tool's is that of the agent which called it."""
         self.asked: Asked | None = None
         """The calls that models asked this body for, if any did."""
-        self.usage = Usage()
+        self.usage: Usage = NO_USAGE
         self.is_closed: bool = parent is not None and parent.is_closed
         """Whether it was ended: what its code still says is discarded."""
         self.things = 0
@@ -114,11 +136,14 @@ class Frame:
 
     def close(self) -> None:
         """End this frame and those inside it: close at once what they have open."""
-        is_busy, log = self.mark_closed(), self.run.log
+        log = self.run.log
+        if not self._children and not self.things:
+            # The usual end of a call.
+            self.is_closed = True
+        elif self.mark_closed():
+            log.close_ended()
         if log.channel.emitters:
             log.channel.release()
-        if is_busy:
-            log.close_ended()
 
     def leave(self) -> None:
         """Close and forget this frame: its body has ended."""

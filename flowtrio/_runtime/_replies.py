@@ -7,6 +7,7 @@ else a body calls is its own doing, and no model is told of it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -134,43 +135,70 @@ def unique_tools(
 
 async def run_calls(
     frame: Frame, calls: Sequence[AskedCall], tools: Mapping[str, Tool[..., Any]]
-) -> list[CallResult]:
-    """Run a reply's calls in parallel; gives what became of each, in their order.
+) -> list[Answer]:
+    """Run a reply's calls in parallel; gives the answer to each, in their order.
 
     The model is told of them by way of the conversation, which takes their results from the log.
     """
-    if len(calls) == 1:
-        return [await run_call(frame, calls[0], tools)]
-    results: dict[str, CallResult] = {}
-
-    async def run_one(asked: AskedCall) -> None:
-        results[asked.call_id] = await run_call(frame, asked, tools)
-
+    answers = [Answer(frame, asked, tools) for asked in calls]
+    if len(answers) == 1:
+        await answers[0].run()
+        return answers
+    left = deque(answers)
     try:
         async with trio.open_nursery() as nursery:
-            for asked in calls:
-                name = f"tool {asked.call.name} ({asked.call_id})"
-                nursery.start_soon(run_one, asked, name=name)
+            try:
+                # Begun one after the other, they start in the model's order.
+                while left:
+                    await left[0].begin()
+                    nursery.start_soon(left[0].run, name=left[0].name)
+                    left.popleft()
+            finally:
+                # What is left where that was cut off has its end too.
+                for answered in left:
+                    nursery.start_soon(answered.run, name=answered.name)
     except BaseExceptionGroup as group:
         # Nothing but Cancelled comes here, and callers want it bare.
         raise next(leaves(group)) from None
-    return [results[asked.call_id] for asked in calls]
+    return answers
 
 
-async def run_call(
-    frame: Frame, asked: AskedCall, tools: Mapping[str, Tool[..., Any]]
-) -> CallResult:
-    """Run one call with the tool of its name, if there is one and the arguments are JSON."""
-    call = asked.call
-    active = ActiveCall(frame, asked.call_id, clean_text(call.name), asked.message_id)
-    tool = tools.get(call.name)
-    if tool is None:
-        known = ", ".join(tools) or "none"
-        end = await active.refuse(f"there is no tool of that name; there are: {known}")
-    else:
-        end = await answer(active, tool, call)
-    assert active.ended is not None
-    return CallResult(call, asked.call_id, end.outcome, end.value, end.error, active.ended)
+class Answer:
+    """The answer to one call of a reply, by the tool of its name if there is one."""
+
+    __slots__ = ("_active", "_asked", "_tool", "_tools")
+
+    def __init__(self, frame: Frame, asked: AskedCall, tools: Mapping[str, Tool[..., Any]]) -> None:
+        self._asked = asked
+        self._tools = tools
+        self._tool = tools.get(asked.call.name)
+        name = clean_text(asked.call.name)
+        self._active = ActiveCall(frame, asked.call_id, name, asked.message_id)
+
+    @property
+    def name(self) -> str:
+        """The name of its task."""
+        return f"tool {self._active.tool_name} ({self._asked.call_id})"
+
+    async def begin(self) -> None:
+        """See `ActiveCall.begin`."""
+        if self._tool is not None and self._asked.call.arguments is not None:
+            await self._active.begin(self._tool, self._asked.call.arguments)
+
+    async def run(self) -> None:
+        """Run the call to its end."""
+        if self._tool is None:
+            known = ", ".join(self._tools) or "none"
+            await self._active.refuse(f"there is no tool of that name; there are: {known}")
+        else:
+            await answer(self._active, self._tool, self._asked.call)
+
+    def result(self) -> CallResult:
+        """What became of it; it has ended."""
+        asked, end, told = self._asked, self._active.end, self._active.ended
+        assert end is not None
+        assert told is not None
+        return CallResult(asked.call, asked.call_id, end.outcome, end.value, end.error, told)
 
 
 async def answer(active: ActiveCall, tool: Tool[..., Any], call: ToolCall) -> CallEnd:

@@ -54,7 +54,7 @@ from ._agent import as_awaitable, result_to_json
 from ._calls import ActiveCall
 from ._context import RunContext
 from ._ending import Ending, tell_operators
-from ._frame import Alarm, Frame
+from ._frame import NO_USAGE, Alarm, Frame
 from ._log import EventLog
 from ._telling import tell
 
@@ -690,8 +690,6 @@ class Run:
         told = {"messages": self.messages(), "usage": self.usage.to_dict()}
         raise ending.as_exception(self.info.run_id, self._also, told) from ending.exc
 
-
-NO_USAGE = Usage()
 
 _MOST_NOTED = 16
 """Errors that are kept beside the one that ends a run; more are no causes that anybody reads."""

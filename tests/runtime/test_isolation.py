@@ -1152,6 +1152,69 @@ async def test_calls_that_wait_for_their_tool_keep_no_place_of_the_agents(
     assert ends == [("other", 1.0), ("single", 10.0), ("single", 20.0), ("single", 30.0)]
 
 
+@pytest.mark.parametrize("buffer", [1, 4, 64])
+async def test_calls_of_a_reply_start_in_the_models_order(buffer: int, autojump_clock: Any) -> None:
+    """Whatever the scheduler does, and however slow the reader is."""
+
+    @tool
+    async def work(n: int) -> int:
+        """Work."""
+        await trio.sleep(0)
+        return n
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            await trio.sleep(0.1 if buffer == 1 else 0)
+
+    model = ScriptedModel([ToolCall(f"p{n}", "work", {"n": n}) for n in range(20)], "fine")
+    limits = Limits(buffer=buffer, parallel_tools=20)
+    played = await play(runner(model, work), reader=reader, limits=limits)
+
+    starts = only(played.log, T.TOOL_CALL_START)
+    assert [start["arguments"]["n"] for start in starts] == list(range(20))
+    assert [start["call_id"] for start in starts] == [f"c{n}" for n in range(1, 21)]
+
+
+@pytest.mark.parametrize("ends", ["the run", "a scope around them"])
+async def test_calls_that_were_not_begun_when_their_reply_is_given_up_have_their_end(
+    ends: str, autojump_clock: Any
+) -> None:
+    ran: list[int] = []
+
+    @tool
+    async def work(n: int) -> int:
+        """Work."""
+        ran.append(n)
+        await trio.sleep(1)
+        return n
+
+    agent = runner(
+        ScriptedModel([ToolCall(f"p{n}", "work", {"n": n}) for n in range(8)], "fine"), work
+    )
+
+    async def body(ctx: RunContext) -> str:
+        with trio.move_on_after(5 if ends == "a scope around them" else 1000):
+            await agent(ctx, "go")
+        return "went on"
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        while len(only(log, T.TOOL_CALL_START)) < 3:
+            log.append(await anext(stream))
+        await trio.sleep(10)
+        if ends == "the run":
+            stream.cancel()
+        await read_all(stream, log)
+
+    played = await play(agent_of(body), reader=reader, limits=Limits(buffer=1))
+
+    assert played.status == ("cancelled" if ends == "the run" else "completed")
+    ends_by_call = {d["call_id"]: d["outcome"] for d in only(played.log, T.TOOL_CALL_END)}
+    assert len(ends_by_call) == 8
+    started = {d["call_id"] for d in only(played.log, T.TOOL_CALL_START)}
+    assert len(ran) <= len(started) < 8
+
+
 async def test_a_call_within_a_call_finds_its_tool_free_at_last(autojump_clock: Any) -> None:
     """Who waits for two places at once keeps neither: no two calls wait for each other."""
 
