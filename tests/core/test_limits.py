@@ -7,7 +7,7 @@ from typing import Any, Final
 import attrs
 import pytest
 
-from flowtrio._core._limits import Limits, ModelLimits, ServerLimits
+from flowtrio._core._limits import Limits, ModelLimits, ServerLimits, is_wait
 from flowtrio._core._values import told
 
 ALL: Final = [Limits, ModelLimits, ServerLimits]
@@ -131,3 +131,15 @@ def test_limits_are_frozen_and_told_by_name_only(kind: type) -> None:
         kind(1)
     with pytest.raises(ValueError, match="above 0"):
         attrs.evolve(limits, **{name: 0})
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.5, 2**53, math.inf])
+def test_one_may_wait_not_at_all(value: float) -> None:
+    assert is_wait(value)
+
+
+@pytest.mark.parametrize(
+    "value", [-1, -0.5, math.nan, -math.inf, 10**400, 2**53 + 1, None, False, "0", Decimal(0), 0j]
+)
+def test_anything_else_is_no_wait(value: Any) -> None:
+    assert not is_wait(value)
