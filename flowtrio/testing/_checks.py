@@ -43,6 +43,9 @@ _PLACING: Final = frozenset(
 )
 """The keys that decide whether an event is in its place: with a flaw in one, none can say."""
 
+_BESIDE: Final = {_T.RUN_START: _PLACING, _T.INPUT_REQUIRED: frozenset({"call_id"})}
+"""Those that do not, of some types: what they tell there is something else."""
+
 
 @attrs.frozen
 class Violation:
@@ -174,7 +177,10 @@ class _Walk:
     def __init__(self, schema: int) -> None:
         self._shapes = SHAPES_OF[schema]
         self._gate = MendingLaw()
-        self._started: set[str] = set()
+        self._started: dict[str, str | None] = {}
+        """The calls that ran, and inside which call each was made."""
+        self._around: dict[str, str | None] = {}
+        """Inside which call each nested agent is."""
         self._written: dict[str, list[str]] = {}
         self._approved: dict[str, dict[str, Any]] = {}
 
@@ -204,7 +210,7 @@ class _Walk:
         flaws = dict(find_flaws(data, self._shapes[type]))
         for key, flaw in {**dict(find_foreign(data)), **flaws}.items():
             yield ("L10" if type is _T.ERROR else "shape"), f"data[{key!r}] {flaw}"
-        if type is not _T.RUN_START and flaws.keys() & _PLACING:
+        if flaws.keys() & _PLACING - _BESIDE.get(type, frozenset()):
             self._gate.mended |= names_in(type, data)
             return
         if not flaws:
@@ -217,7 +223,7 @@ class _Walk:
         is_told = bool(names_in(type, data) & self._gate.mended)
         objections = [
             *self._left_open(type, data),
-            *self._made_outside(type, data),
+            *self._made_outside(type, data, agent),
             *self._not_as_written(type, data),
         ]
         if (refusal := self._gate.step(type, data, agent, place)) is not None:
@@ -242,21 +248,37 @@ class _Walk:
             self._gate.mended.update(b.key for b in inside)
             yield "L3", f"{', '.join(b.key for b in inside)} should have been closed before it"
 
-    def _made_outside(self, type: EventType, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
-        """What was made inside a call was made while that ran."""
-        if type is _T.TOOL_CALL_START:
-            self._started.add(data["call_id"])
-        parent = data.get("call_id" if type is _T.INPUT_REQUIRED else "parent_call_id")
-        if not isinstance(parent, str) or parent in self._gate.mended:
+    def _made_outside(
+        self, type: EventType, data: dict[str, Any], agent: str
+    ) -> Iterator[tuple[str, str]]:
+        """What was made inside a call was made while that ran, and inside its agent's call."""
+        key = "call_id" if type is _T.INPUT_REQUIRED else "parent_call_id"
+        if type is _T.AGENT_START:
+            self._around[agent] = data["call_id"] or self._around.get(agent.rpartition("/")[0])
+        parent = data.get(key)
+        if key not in self._shapes[type] or parent == "" or not isinstance(parent, str | None):
             return
+        if type is _T.TOOL_CALL_START:
+            # Only what ran before it, so that no log leads in a circle.
+            self._started.setdefault(data["call_id"], parent if parent in self._started else None)
+        if {parent, around := self._around.get(agent)} & self._gate.mended:
+            return
+        if parent is not None and not self._was_running(parent, type, data):
+            yield "L3", f"it is told to be made inside {parent}, which did not run"
+        elif around is not None and around not in self._calls_around(parent):
+            yield "L3", f"it is told to be made inside {parent}, and its agent inside {around}"
+
+    def _was_running(self, call_id: str, type: EventType, data: dict[str, Any]) -> bool:
         if type is _T.MESSAGE_COMPLETE and data["finish_reason"] in ("cancelled", "error"):
             # Early endings close messages after the calls they were said in.
-            is_inside = parent in self._started
-        else:
-            call = self._gate.law.open_call(parent)
-            is_inside = call is not None and call.phase is CallPhase.STARTED
-        if not is_inside:
-            yield "L3", f"it is told to be made inside {parent}, which did not run"
+            return call_id in self._started
+        call = self._gate.law.open_call(call_id)
+        return call is not None and call.phase is CallPhase.STARTED
+
+    def _calls_around(self, call_id: str | None) -> Iterator[str]:
+        while call_id is not None:
+            yield call_id
+            call_id = self._started.get(call_id)
 
     def _open(self) -> list[Bracket]:
         mended = self._gate.mended

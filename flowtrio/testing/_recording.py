@@ -106,6 +106,11 @@ class RecordingClient(_Client):
         return getattr(self._client, "limits", None)
 
     @property
+    def provider(self) -> Any:
+        """The provider of the client that answers."""
+        return getattr(self._client, "provider", None)
+
+    @property
     def model(self) -> Any:
         """The model of the client that answers."""
         return getattr(self._client, "model", None)

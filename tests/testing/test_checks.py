@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from flowtrio._core._events import DATA_KEYS, AgentEvent, AgentStatus, EventType
 from flowtrio._core._law import Bracket, Law
 from flowtrio.testing import LawBroken, Violation, check_events, find_violations
+from flowtrio.testing._checks import _Walk
 from flowtrio.testing._shapes import SHAPES
 
 T = EventType
@@ -276,10 +277,11 @@ def delegates() -> Log:
     log.speak("m1", finish_reason="tool_calls")
     log.start("c1")
     log.say(T.AGENT_START, child, agent=child, call_id="c1")
-    log.speak("m2", "Asking", agent=child, finish_reason="tool_calls")
-    log.start("c2", agent=child, message_id="m2")
+    inside = {"parent_call_id": "c1"}
+    log.speak("m2", "Asking", agent=child, finish_reason="tool_calls", **inside)
+    log.start("c2", agent=child, message_id="m2", **inside)
     log.say(T.AGENT_START, grandchild, agent=grandchild, call_id="c2")
-    log.speak("m3", "No", agent=grandchild)
+    log.speak("m3", "No", agent=grandchild, parent_call_id="c2")
     log.say(T.AGENT_END, grandchild, agent=grandchild, call_id="c2", outcome="error", error="E")
     log.end("c2", agent=child, outcome="error", error="E")
     log.say(T.AGENT_END, child, agent=child, call_id="c1", result="no visa")
@@ -309,6 +311,7 @@ def is_cancelled_in_the_midst() -> Log:
         finish_reason="cancelled",
         usage=lower_bound,
         model=None,
+        parent_call_id="c1",
     )
     log.cancel()
     return log
@@ -617,6 +620,71 @@ def test_a_log_with_one_value_altered_is_refused_unless_it_is_provably_lawful(
     assert survivors(lambda log: altered(log, key, values)) == set(lawful_for)
 
 
+def moved_inside(log: Log) -> Iterator[tuple[str, Any]]:
+    return altered(log, "parent_call_id", lambda _: ["c1", "c2", "m1", "zz", "", None, []])
+
+
+def test_what_is_made_inside_a_call_names_one_that_runs_and_that_its_agent_is_inside_of() -> None:
+    assert survivors(moved_inside) == {
+        # Another call that runs, at the top.
+        "calls_tools_in_parallel: 10 tool_call_start parent_call_id='c1'",
+    }
+
+
+def test_a_checker_that_does_not_ask_what_runs_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Walk, "_was_running", lambda *_: True)
+
+    assert "asks_for_approval: 16 message_complete parent_call_id='zz'" in survivors(moved_inside)
+
+
+def test_a_checker_that_does_not_ask_where_an_agent_is_would_be_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_Walk, "_calls_around", lambda *_: ["c1", "c2"])
+
+    assert "delegates: 7 tool_call_start parent_call_id=None" in survivors(moved_inside)
+
+
+@pytest.mark.parametrize(
+    ("call_id", "reasons"),
+    [
+        ("c1", []),
+        (None, []),
+        ("c2", ["L3 4: it is told to be made inside c2, which did not run"]),
+        ("zz", ["L3 4: it is told to be made inside zz, which did not run"]),
+        ("", ["shape 4: data['call_id'] is wrong: Expected `str` of length >= 1"]),
+    ],
+)
+def test_a_question_names_the_call_that_asks(call_id: str | None, reasons: list[str]) -> None:
+    log = Log()
+    log.begin()
+    log.start("c1", message_id=None)
+    log.say(T.APPROVAL_REQUIRED, call_id="c2", tool_name="book")
+    log.say(T.INPUT_REQUIRED, request_id="q1", prompt="Colour?", call_id=call_id)
+    log.move("running", "waiting_for_input")
+    log.say(T.INPUT_RESOLVED, request_id="q1")
+    log.end("c2", "book", outcome="denied")
+    log.end("c1")
+    log.move("waiting_for_input", "running")
+    log.complete()
+
+    assert [reason.split(" - ")[0] for reason in told(log)] == reasons
+
+
+def test_a_call_that_is_told_to_be_inside_itself_is_refused_once() -> None:
+    log = Log()
+    log.begin()
+    log.start("c1", message_id=None, parent_call_id="c1")
+    log.start("c2", message_id=None, parent_call_id="c1")
+    log.end("c2")
+    log.end("c1")
+    log.complete()
+
+    assert told(log) == ["L3 2: it is told to be made inside c1, which did not run"]
+
+
 @lawful
 def test_every_key_of_every_event_has_to_be_there(make: Callable[[], Log]) -> None:
     for i, event in enumerate(make()):
@@ -857,6 +925,9 @@ def with_data(make: Callable[[], Log], i: int, **changes: Any) -> Log:
             "L10",
             "at least one token",
         ),
+        (with_data(answers, 4, duration=None), "shape", "it took None s, and its first token 0.5"),
+        (with_data(answers, 4, duration=0.25), "shape", "it took 0.25 s, and its first token 0.5"),
+        (with_data(answers, 0, parts=[{"kind": "image"}]), "shape", "missing required field"),
         (
             with_data(calls_tools_in_parallel, 9, provider_executed=True, message_id=None),
             "L3",
