@@ -171,18 +171,34 @@ class ActiveCall:
             log.close((self.call_id,))
             log.forget(self.call_id)
 
-    async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
-        """Start already, if nothing has to be waited for but the reader; `execute` goes on.
+    def begin_nowait(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> bool:
+        """Start already, if nothing has to be waited for; `execute` goes on.
 
-        For calls of one reply: begun one after the other, they start in their order.
+        For calls of one reply: begun one after the other, they start in their order. False if it
+        is only the reader that has to be waited for, see `begin`.
         """
         plan = self._planned(tool, arguments)
-        if plan.exc is None and not plan.asks and are_free(plan.places):
-            self.run.log.open(self.call_id, self)
-            take_nowait(plan.places)
-            plan.has_places = True
-            await self._start(plan.arguments)
-            plan.is_begun = True
+        if plan.exc is not None or plan.asks or not are_free(plan.places):
+            return True
+        log = self.run.log
+        if not log.has_room(self.owner):
+            return False
+        self._hold_places(plan)
+        log.emit_nowait(EventType.TOOL_CALL_START, self._start_data(plan.arguments), self.owner)
+        plan.is_begun = True
+        return True
+
+    async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
+        """The same, waiting for the reader."""
+        plan = self._planned(tool, arguments)
+        self._hold_places(plan)
+        await self._start(plan.arguments)
+        plan.is_begun = True
+
+    def _hold_places(self, plan: _Plan) -> None:
+        self.run.log.open(self.call_id, self)
+        take_nowait(plan.places)
+        plan.has_places = True
 
     async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
         """Run *tool* on decoded JSON *arguments*, which nobody else may hold."""
@@ -359,22 +375,22 @@ class ActiveCall:
 
     async def _start(self, arguments: dict[str, Any]) -> bool:
         """Tell that the call runs; False if nobody can be told any more, so that it may not."""
-        event = await self.owner.emit(
-            EventType.TOOL_CALL_START,
-            {
-                "call_id": self.call_id,
-                "tool_name": self.tool_name,
-                "arguments": copy_json(arguments),
-                "message_id": self.message_id,
-                "provider_executed": False,
-                "parent_call_id": self.owner.enclosing_call,
-            },
-        )
-        if event is None:
+        data = self._start_data(arguments)
+        if await self.owner.emit(EventType.TOOL_CALL_START, data) is None:
             return self._gone()
         if self._was_asked:
             await self.run.log.set_status(self.owner)
         return True
+
+    def _start_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "call_id": self.call_id,
+            "tool_name": self.tool_name,
+            "arguments": copy_json(arguments),
+            "message_id": self.message_id,
+            "provider_executed": False,
+            "parent_call_id": self.owner.enclosing_call,
+        }
 
     def _gone(self) -> bool:
         """Who made this call was ended, and this call with it."""
@@ -396,13 +412,14 @@ class ActiveCall:
             return
         self.frame.leave()
         log = self.run.log
+        # Its END stands from here on, whatever becomes of what is waited for: see _leave.
         told = self._decide(CallEnd(outcome, value, error, exc), result)
         if log.law.open_call(self.call_id) is None:
-            # Nothing was said of this call yet, so its END waits for room as an opening does. It
-            # stands from here on, whatever becomes of the wait: see _leave.
+            # Nothing was said of this call yet: its END waits for room, as an opening does.
             call = {"call_id": self.call_id, "tool_name": self.tool_name}
             await self.owner.emit(EventType.TOOL_CALL_END, {**call, **told})
         else:
+            await log.pause()
             log.record_end(self.call_id, told, self.owner)
         if self._was_asked:
             await log.set_status(self.owner)

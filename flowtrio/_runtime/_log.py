@@ -158,16 +158,30 @@ class EventLog:
             self._note(event)
         return event
 
+    def has_room(self, by: Speaker) -> bool:
+        """Whether *by* could emit now without waiting, and without a schedule point being due."""
+        channel = self.channel
+        is_free = channel.credits > 0 and not channel.emitters and not by.is_closed
+        return is_free and self._until_schedule > 1
+
+    def emit_nowait(self, type: EventType, data: dict[str, Any], by: Speaker) -> None:
+        """Emit where there is room."""
+        self._until_schedule -= 1
+        self.channel.credits -= 1
+        self._record_or_give_back(type, data, by.agent)
+
     async def wait_for_room(self, by: Speaker) -> bool:
         """Wait until an event could be recorded, and keep nothing of that; False if *by* has ended.
 
         For what is opened without an event of its own: its closer will owe a credit, and without
         this wait nothing would bound how many do.
         """
-        if self.channel.credits <= 0 or self.channel.emitters or by.is_closed:
-            if not await self._take_credit(by):
-                return False
-            self.channel.give_back()
+        channel = self.channel
+        if channel.credits > 0 and not channel.emitters and not by.is_closed:
+            return True
+        if not await self._take_credit(by):
+            return False
+        channel.give_back()
         return True
 
     def discard(self, type: EventType) -> None:
@@ -297,6 +311,15 @@ class EventLog:
         if thing is not None:
             thing.owner.things -= 1
         self._opened_at.pop(key, None)
+
+    async def pause(self) -> None:
+        """Be the cancel point that emitting is, and now and then a schedule point."""
+        self._until_schedule -= 1
+        if self._until_schedule > 0:
+            await checkpoint_if_cancelled()
+        else:
+            self._until_schedule = self._schedule_every
+            await checkpoint()
 
     def record_end(self, call_id: str, told: dict[str, Any], by: Speaker) -> None:
         """Record the END of an open call at once and owing its credit, as all closers do.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import msgspec
 import trio
+from trio.lowlevel import checkpoint_if_cancelled
 
 from flowtrio._core._chunks import ToolCall
 from flowtrio._core._failures import leaves
@@ -148,19 +149,26 @@ async def run_calls(
     try:
         async with trio.open_nursery() as nursery:
             try:
+                await checkpoint_if_cancelled()
                 # Begun one after the other, they start in the model's order.
-                while left:
-                    await left[0].begin()
-                    nursery.start_soon(left[0].run, name=left[0].name)
-                    left.popleft()
+                for answered in answers:
+                    if not answered.begin_nowait():
+                        _spawn(nursery, left, answered)
+                        await answered.begin()
             finally:
                 # What is left where that was cut off has its end too.
-                for answered in left:
-                    nursery.start_soon(answered.run, name=answered.name)
+                _spawn(nursery, left, None)
     except BaseExceptionGroup as group:
         # Nothing but Cancelled comes here, and callers want it bare.
         raise next(leaves(group)) from None
     return answers
+
+
+def _spawn(nursery: trio.Nursery, left: deque[Answer], until: Answer | None) -> None:
+    """Let those go on that stand before one of them."""
+    while left and left[0] is not until:
+        answered = left.popleft()
+        nursery.start_soon(answered.run, name=answered.name)
 
 
 class Answer:
@@ -180,10 +188,19 @@ class Answer:
         """The name of its task."""
         return f"tool {self._active.tool_name} ({self._asked.call_id})"
 
+    def begin_nowait(self) -> bool:
+        """See `ActiveCall.begin_nowait`."""
+        arguments = self._asked.call.arguments
+        if self._tool is None or arguments is None:
+            return True
+        return self._active.begin_nowait(self._tool, arguments)
+
     async def begin(self) -> None:
         """See `ActiveCall.begin`."""
-        if self._tool is not None and self._asked.call.arguments is not None:
-            await self._active.begin(self._tool, self._asked.call.arguments)
+        arguments = self._asked.call.arguments
+        assert self._tool is not None
+        assert arguments is not None
+        await self._active.begin(self._tool, arguments)
 
     async def run(self) -> None:
         """Run the call to its end."""
