@@ -275,3 +275,16 @@ async def test_a_reply_that_keeps_its_own_limits_is_not_limited_twice(
 
     assert (await client.complete(ASKED)).content == "late, and allowed"
     assert client.statistics().failures == (0, 0)
+
+
+async def test_a_reply_names_the_client_that_is_being_asked_and_nobody_before() -> None:
+    class Named(ScriptedModel):
+        provider, model = "openai", "gpt-4o-mini"
+
+    reply = FallbackClient([FallbackClient([Named("yes")])]).stream_completion(ASKED)
+    before = (reply.provider, reply.model)
+    async with reply:
+        await anext(reply)
+
+        assert before == (None, None)
+        assert (reply.provider, reply.model) == ("openai", "gpt-4o-mini")
