@@ -74,7 +74,10 @@ def agent_of(client: Any) -> Agent[Any]:
     return Agent(llm_client=client, tools=[look, count], instructions="Be brief.")
 
 
-_CHANGING = {"usage", "duration", "model", "events"}
+_CHANGING = {
+    *("usage", "duration", "model", "events"),
+    *("provider", "requested_model", "first_token"),
+}
 
 
 def told(events: list[AgentEvent]) -> list[tuple[str, dict[str, Any]]]:
