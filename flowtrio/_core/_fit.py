@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -89,12 +89,34 @@ class Entry:
     results: dict[str, Message | str] = attrs.Factory(dict)
     """What the model is told of them: a message, or its text."""
 
+    is_withheld: bool = False
+    """Whether it goes into no later request."""
+
     def told(self) -> Iterator[Message]:
         """What stands in the conversation, the caller's own copy."""
+        for message in self._told():
+            yield withheld(message) if self.is_withheld else message
+
+    def _told(self) -> Iterator[Message]:
         yield copy_json(self.message)
         for key, id in self.calls.items():
             result = self.results.get(key, NOT_RUN)
             yield result_message(id, result) if isinstance(result, str) else copy_json(result)
+
+
+def withheld(message: Message) -> Message:
+    """Mark a message of a turn whose answer its provider withheld."""
+    return {**message, "flowtrio": {**(message.get("flowtrio") or {}), "withheld": True}}
+
+
+def is_withheld(message: Message) -> bool:
+    """Whether *message* belongs to a turn whose answer its provider withheld."""
+    return bool((message.get("flowtrio") or {}).get("withheld"))
+
+
+def without_withheld(messages: Sequence[Message]) -> list[Message]:
+    """What of a conversation may be sent: a turn that was refused once would be refused again."""
+    return [message for message in messages if not is_withheld(message)]
 
 
 def result_message(id: str, text: str) -> Message:

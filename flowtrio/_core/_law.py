@@ -31,7 +31,7 @@ from typing import Any, ClassVar, Final, NoReturn, TypeAlias
 
 import attrs
 
-from ._events import ROOT, AgentStatus, EventType
+from ._events import ROOT, SCHEMA, AgentStatus, EventType
 from ._exceptions import LocalProtocolError
 
 _S = AgentStatus
@@ -64,6 +64,12 @@ TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
 
 TERMINAL: Final = frozenset({_S.COMPLETED, _S.ERROR, _S.CANCELLED})
 """The statuses that end a run."""
+
+UNFIT_TO_RUN: Final = {
+    "length": "the reply was cut before this call was whole",
+    "content_filter": "the reply was withheld",
+}
+"""Why the calls of a reply do not run, by its finish reason."""
 
 OUTCOMES: Final = frozenset({"ok", "error", "timeout", "cancelled", "denied"})
 """How a call may end."""
@@ -137,6 +143,7 @@ class Law:
         "_live",
         "_messages",
         "_questions",
+        "_schema",
         "_used",
         "count",
         "is_done",
@@ -154,6 +161,8 @@ class Law:
         self.is_done: bool = False
         """Whether DONE was accepted."""
         self._live = False
+        self._schema: Any = SCHEMA
+        """The log's: runs of the first one did execute the calls of a cut reply."""
         self._failed = False
         self._asked = 0
         self._calls: dict[str, OpenCall] = {}
@@ -251,6 +260,7 @@ class Law:
             self._refuse(_T.RUN_START, "a run starts once, with its first event", "L2")
         self._must_be_root(_T.RUN_START, agent)
         self.status = _S.INITIALIZING
+        self._schema = data.get("schema", SCHEMA)
 
     def _state_change(self, data: dict[str, Any], agent: str) -> None:
         self._must_be_root(_T.STATE_CHANGE, agent)
@@ -419,6 +429,8 @@ class Law:
             self._refuse(_T.TOOL_CALL_START, f"message {message_id} is not complete", "L10")
         if finish_reason in ("error", "cancelled"):
             self._refuse(_T.TOOL_CALL_START, f"message {message_id} has no finish mark", "L10")
+        if self._schema != 1 and (why := UNFIT_TO_RUN.get(finish_reason)) is not None:
+            self._refuse(_T.TOOL_CALL_START, f"message {message_id}: {why}", "L10")
 
     def _progress(self, data: dict[str, Any], agent: str) -> None:
         call = self._calls.get(data["call_id"])

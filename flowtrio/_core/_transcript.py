@@ -30,6 +30,7 @@ from ._fit import (
     digest,
     fit_name,
     is_blank,
+    withheld,
 )
 from ._values import check_json, copy_json
 
@@ -80,6 +81,8 @@ class Transcript:
         self._entries: list[Entry] = []
         self._parts: dict[Transcript, None] = {}
         """The parts that are under way, in the order in which they began."""
+        self._is_withheld = False
+        """Whether a provider withheld its answer: then nothing of this may be sent again."""
         self._has_spoken = False
         self._last_text: str | None = None
         """The last message that was whole."""
@@ -109,10 +112,16 @@ class Transcript:
             caller._entries += self._as_part(caller)
 
     def _as_part(self, caller: Transcript) -> list[Entry]:
-        if not self._entries or self._message == caller._message:
+        if self._message == caller._message:
             # The user's own message, passed on, is there already.
+            caller._is_withheld = caller._is_withheld or self._is_withheld
             return self._entries
-        return [Entry(_said("user", self._message)), *self._entries]
+        if not self._entries:
+            return []
+        part = [Entry(_said("user", self._message)), *self._entries]
+        for entry in part:
+            entry.is_withheld = entry.is_withheld or self._is_withheld
+        return part
 
     # What is said
 
@@ -152,6 +161,9 @@ class Transcript:
             entry.results[data["call_id"]] = result_text(data)
 
     def _take(self, reply: Reply, data: dict[str, Any]) -> None:
+        if data["finish_reason"] == "content_filter":
+            self._is_withheld = True
+            return
         is_partial = data["finish_reason"] in ("cancelled", "error")
         text: str | None = data["content"] or reply.refusal
         calls = [] if is_partial else reply.calls
@@ -194,8 +206,15 @@ class Transcript:
     # What it comes to
 
     def messages(self) -> list[Message]:
-        """The conversation so far, the caller's own copy. Each call has a result."""
-        return [*copy_json(list(self.history)), _said("user", self._message), *self._told()]
+        """The conversation so far, the caller's own copy. Each call has a result.
+
+        A turn whose answer was withheld is marked with ``flowtrio: {"withheld": True}``: it stands
+        here for people, and goes into no later request; see `without_withheld`.
+        """
+        told = [_said("user", self._message), *self._told()]
+        if self._is_withheld:
+            told = [withheld(message) for message in told]
+        return [*copy_json(list(self.history)), *told]
 
     def _told(self) -> Iterator[Message]:
         for entry in self._entries:

@@ -22,6 +22,7 @@ from ._replies import AskedCall, run_calls, unique_tools
 from ._tools import Tool, encode_result
 
 if TYPE_CHECKING:
+    from flowtrio._core._chunks import Completion
     from flowtrio.abc import AgentLike, LLMClient, Message
 
     from ._context import RunContext
@@ -36,6 +37,10 @@ else:
 
     T = TypeVar("T")
 
+_CUTS = 2
+"""How many replies in a row may be cut at the model's length before their calls are whole."""
+_CONTEXT_IS_FULL = frozenset({"model_context_window_exceeded"})
+"""The providers' words for a reply that no shorter answer would save."""
 _OUTPUT_ATTEMPTS = 2
 """How often a model is asked for an answer of the right type."""
 
@@ -119,18 +124,23 @@ class _Loop:
         output = self.agent._output
         if output is not None:
             options["output_schema"] = (output.name, output.schema)
-        attempts = 0
+        attempts = cuts = 0
         for _ in self._turns():
             reply = Reply(self.run_.log.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
             completion, calls = await turn.run_turn(self._request(), specs, options)
-            if calls:
+            cuts = cuts + 1 if turn.cut_calls else 0
+            if cuts:
+                self._check_cut(completion, cuts)
+            elif calls:
                 asked = [AskedCall(call_id, turn.message_id, call) for call_id, call in calls]
                 await run_calls(self.frame, asked, self.tools)
             elif output is None:
                 return completion.content
             else:
+                if completion.finish_reason == "length":
+                    raise _too_long("the answer was cut, so that it is no whole value")
                 try:
                     return output.decode(completion.content)
                 except ValueError as exc:
@@ -151,6 +161,15 @@ class _Loop:
             return messages
         return [{"role": "system", "content": self.agent.instructions}, *messages]
 
+    def _check_cut(self, completion: Completion, cuts: int) -> None:
+        """A reply with calls was cut. The model is told by their results, once."""
+        if completion.raw_finish_reason in _CONTEXT_IS_FULL:
+            raise RemoteProtocolError(
+                "the conversation fills the model's context window", code="context_window"
+            )
+        if cuts == _CUTS:
+            raise _too_long(f"{cuts} replies in a row were cut before their calls were whole")
+
     def _refuse_answer(self, output: Output, exc: ValueError, attempts: int) -> None:
         """Tell the model what was wrong with its answer, once."""
         if attempts == _OUTPUT_ATTEMPTS:
@@ -158,6 +177,10 @@ class _Loop:
                 f"the model's answer does not fit output={output.name}: {exc}", code="bad_output"
             ) from exc
         self.transcript.say("user", f"Your answer does not fit the schema: {exc}. Answer again.")
+
+
+def _too_long(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the model reached its max_tokens: {what}", code="max_tokens")
 
 
 def agent_name(agent: Any) -> str:

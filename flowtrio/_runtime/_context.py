@@ -16,6 +16,7 @@ from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
+from flowtrio._core._fit import without_withheld
 from flowtrio._core._history import read_history
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import check_json, clean_text, copy_json
@@ -86,7 +87,7 @@ class RunContext:
         Each call has a result; one that nobody ran, or that has not ended, says so. In a tool it is
         the conversation of the agent that called the tool.
         """
-        return self._frame.transcript.messages()
+        return without_withheld(self._frame.transcript.messages())
 
     @property
     def app(self) -> Any:
@@ -450,14 +451,10 @@ class Question:
                 raise frame.closed(f"wait for the answer to {self._request_id}")
             decision = self.pending.decision
             text = decision.text if isinstance(decision, Answered) else None
-            await frame.emit(
-                EventType.INPUT_RESOLVED,
-                {
-                    "request_id": self._request_id,
-                    "outcome": "timeout" if text is None else "answered",
-                    "text": text,
-                },
-            )
+            outcome = "timeout" if text is None else "answered"
+            data = {"request_id": self._request_id, "outcome": outcome, "text": text}
+            if await frame.emit(EventType.INPUT_RESOLVED, data) is None:
+                raise frame.closed(f"wait for the answer to {self._request_id}")
         await run.log.set_status(frame)
         if text is None:
             raise DeadlineExceeded(
@@ -469,6 +466,10 @@ class Question:
         """See `OpenThing`."""
         self._is_closed = True
         self.pending.abandon()
+        decision = self.pending.decision
+        if isinstance(decision, Answered):
+            # Whoever answered was told that it took effect.
+            return {"outcome": "answered", "text": decision.text}
         return {}
 
 

@@ -21,6 +21,8 @@ import trio
 from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, check_told
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
+from flowtrio._core._fit import without_withheld
+from flowtrio._core._law import UNFIT_TO_RUN
 from flowtrio._core._limits import ModelLimits
 from flowtrio._core._values import check_json, clean_text, copy_json
 
@@ -77,6 +79,8 @@ class Turn:
         self.reply = reply
         self.message_id = reply.message_id
         self.has_failed = False
+        self.cut_calls = 0
+        """Calls of the reply that did not run since it was cut."""
         self._provider: str | None = None
         self._requested_model: str | None = None
         self._first_token: float | None = None
@@ -146,7 +150,7 @@ class Turn:
             with self._scope:
                 if tools:
                     options = {**options, "tools": tools}
-                iterator = self.client.stream_completion(messages, **options)
+                iterator = self.client.stream_completion(without_withheld(messages), **options)
                 if inspect.isawaitable(iterator):
                     iterator = await iterator
                 if isinstance(getattr(iterator, "limits", None), ModelLimits):
@@ -390,6 +394,11 @@ class Turn:
         for call in self._calls.values():
             if call.call_id not in wanted:
                 run.log.forget(call.call_id)
+        if finish_reason in UNFIT_TO_RUN:
+            await self._end_unfit(calls, UNFIT_TO_RUN[finish_reason])
+            self.cut_calls, calls, tool_calls = len(calls), [], []
+        if finish_reason == "content_filter":
+            raise self._withheld(final.raw_finish_reason)
         completion = Completion(
             content=content,
             reasoning=self._reasoning.getvalue(),
@@ -402,6 +411,25 @@ class Turn:
             carry=final.carry,
         )
         return completion, calls
+
+    async def _end_unfit(self, calls: Sequence[tuple[str, ToolCall]], why: str) -> None:
+        """End the calls of a reply that was cut or withheld: they may not run."""
+        log = self.run.log
+        for call_id, call in calls:
+            told = {"outcome": "cancelled", "result": None, "error": why, "duration": None}
+            if log.law.open_call(call_id) is not None:
+                log.record_end(call_id, told, self.owner)
+            else:
+                data = {"call_id": call_id, "tool_name": call.name, **told}
+                await self.owner.emit(EventType.TOOL_CALL_END, data)
+
+    def _withheld(self, raw: str | None) -> RemoteProtocolError:
+        detail = None if raw is None else {"finish_reason": clean_text(str(raw))[:100]}
+        exc = RemoteProtocolError(
+            "the model's host withheld its reply", code="withheld", detail=detail
+        )
+        self.run.blame(exc, "model")
+        return exc
 
     def _match_calls(self, calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
         """Give each final call the id under which its arguments were streamed."""

@@ -480,7 +480,8 @@ def _log_problems(messages: Messages, events: Sequence[AgentEvent], after: int) 
             if problem:
                 yield problem
     for reply in replies:
-        if reply.data["content"].strip():
+        # A withheld reply is in no conversation.
+        if reply.data["content"].strip() and reply.data["finish_reason"] != "content_filter":
             yield f"{reply.data['content']!r} was said, and is in no message"
     if answer is not None:
         last = said[-1] if said else {}
