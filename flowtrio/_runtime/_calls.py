@@ -343,7 +343,7 @@ class ActiveCall:
         self.pending = pending = Pending.approval()
         self._was_asked = True
         try:
-            asked = await self.owner.emit(
+            asked = await self.frame.emit(
                 EventType.APPROVAL_REQUIRED,
                 {
                     "call_id": self.call_id,
@@ -376,7 +376,8 @@ class ActiveCall:
     async def _start(self, arguments: dict[str, Any]) -> bool:
         """Tell that the call runs; False if nobody can be told any more, so that it may not."""
         data = self._start_data(arguments)
-        if await self.owner.emit(EventType.TOOL_CALL_START, data) is None:
+        # By its own frame: it may be ended while this waits for the reader.
+        if await self.frame.emit(EventType.TOOL_CALL_START, data) is None:
             return self._gone()
         if self._was_asked:
             await self.run.log.set_status(self.owner)

@@ -105,6 +105,34 @@ async def test_a_shielded_tool_and_two_clicks(
     assert [start["tool_name"] for start in only(played.log, T.TOOL_CALL_START)] == ["shielding"]
 
 
+@pytest.mark.parametrize("at", range(9))
+@pytest.mark.parametrize("buffer", [1, 2, 64])
+@pytest.mark.parametrize("needs_approval", [False, True])
+async def test_a_call_that_is_cancelled_while_it_waits_to_begin(
+    at: int, buffer: int, needs_approval: bool, autojump_clock: Any
+) -> None:
+    """The reader makes room for its START, and cancels it before it has said that."""
+
+    @tool(needs_approval=needs_approval)
+    async def work() -> str:
+        """Work."""
+        return "done"
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.seq == at:
+                stream.cancel_tool("c1")
+            if event.type is T.APPROVAL_REQUIRED:
+                stream.approve("c1")
+            await trio.sleep(0.1)
+
+    played = await play(runner(calling("work"), work), limits=Limits(buffer=buffer), reader=reader)
+
+    assert played.status == "completed"
+    assert outcomes(played.log)["work"] in ("ok", "cancelled")
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.3])
 @pytest.mark.parametrize("ends", ["returns", "is cancelled", "fails"])
 async def test_a_client_that_names_a_call_otherwise_in_the_end(
