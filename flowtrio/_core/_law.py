@@ -225,6 +225,10 @@ class Law:
             self._refuse("a message", "the run is not live", "L2")
         self._open_message("a message", message_id, agent)
 
+    def is_new(self, key: str) -> bool:
+        """Whether no event told of what *key* names."""
+        return key not in self._used
+
     def abandon(self) -> None:
         """Forget all that is open, unclosed: the last resort of one who cannot close it."""
         for brackets in (self._calls, self._agents, self._questions, self._messages):

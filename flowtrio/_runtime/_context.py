@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -242,7 +242,7 @@ class RunContext:
         else:
             asked = self._asked_for(call)
         active = ActiveCall(frame, asked.call_id, tool.name, asked.message_id)
-        with frame.run.visited():
+        with frame.run.visited(), self._answering([asked]):
             end = await answer(active, tool, asked.call)
         if end.outcome != "ok":
             raise ToolFailed(
@@ -274,8 +274,19 @@ class RunContext:
         await frame.check_open("run a reply's calls")
         by_name = {tool.name: tool for tool in unique_tools(tools)}
         calls = [self._asked_for(call) for call in completion.tool_calls]
-        with frame.run.visited():
+        with frame.run.visited(), self._answering(calls):
             return [answered.result() for answered in await run_calls(frame, calls, by_name)]
+
+    @contextmanager
+    def _answering(self, calls: Sequence[AskedCall]) -> Iterator[None]:
+        """Have those that were cut off before anything was told of them wait for another answer."""
+        try:
+            yield
+        finally:
+            law, asked = self._frame.run.log.law, self._frame.asked
+            for call in calls:
+                if asked is not None and call.message_id is not None and law.is_new(call.call_id):
+                    asked.give_back(call)
 
     def _asked_for(self, call: ToolCall) -> AskedCall:
         """*call* as one that is to be run, and answered if nobody did that yet."""

@@ -95,6 +95,12 @@ class Asked:
         same = [asked for asked in named if _decoded(tool, asked.call.arguments) == wanted]
         return self._take(lambda asked: asked is same[0]) if same else None
 
+    def give_back(self, asked: AskedCall) -> None:
+        """Nothing came of this answer, and no event tells of it: another one may come."""
+        self._calls.append(asked)
+        # The oldest is answered first, so it goes where it was.
+        self._calls.sort(key=lambda other: int(other.call_id.removeprefix("c")))
+
     def _take(self, is_it: Callable[[AskedCall], bool]) -> AskedCall | None:
         for place, asked in enumerate(self._calls):
             if is_it(asked):

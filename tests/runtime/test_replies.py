@@ -388,3 +388,27 @@ async def test_what_a_body_changes_in_a_call_is_not_in_the_log() -> None:
     played = await play(agent_of(body))
 
     assert starts(played.log) == [("c1", "m1", {"amount": [1]})]
+
+
+@pytest.mark.parametrize("by", ["the call", "its arguments", "the reply"])
+async def test_an_answer_that_was_cut_off_before_it_began_is_none(by: str) -> None:
+    """No event tells of it, so the call is there to be answered, and the oldest still first."""
+
+    async def body(ctx: RunContext, message: str) -> None:
+        model = ScriptedModel([*paying(1), *paying(1)])
+        reply = await ctx.model(ctx.messages, model, tools=[pay])
+        for is_cut in (True, False):
+            with trio.CancelScope() as scope:
+                if is_cut:
+                    scope.cancel()
+                if by == "the call":
+                    await ctx.call(pay, reply.tool_calls[0])
+                elif by == "the reply":
+                    await ctx.run_calls(reply, [pay])
+                else:
+                    await ctx.call(pay, amount=1)
+
+    played = await play(body)
+
+    assert starts(played.log)[0] == ("c1", "m1", {"amount": 1})
+    assert results(played)[0] == "paid 1 EUR"
