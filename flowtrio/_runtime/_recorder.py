@@ -582,11 +582,12 @@ def _is_of_store(exc: BaseException) -> bool:
 
     A `trio.Cancelled` that it kept from elsewhere is a failure like any other.
     """
-    if isinstance(exc, Exception):
-        return True
-    if any(isinstance(error, KeyboardInterrupt | SystemExit) for error in leaves(exc)):
+    errors = list(leaves(exc))
+    if any(isinstance(error, KeyboardInterrupt | SystemExit) for error in errors):
         return False
-    return trio.current_effective_deadline() > -math.inf
+    if any(isinstance(error, trio.Cancelled) for error in errors):
+        return trio.current_effective_deadline() > -math.inf
+    return True
 
 
 def _find_append_nowait(store: EventStore) -> AppendNowait | None:

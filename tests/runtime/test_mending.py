@@ -605,6 +605,26 @@ async def test_a_ctrl_c_in_a_store_is_one(name: str, autojump_clock: Any) -> Non
             is_left.append(True)
 
 
+@pytest.mark.parametrize("name", ["append", "header"])
+async def test_an_odd_exception_of_a_store_is_its_own_also_when_all_is_left(
+    name: str, autojump_clock: Any
+) -> None:
+    """It is no Ctrl-C, and the last try to store an end is made while we are cancelled."""
+
+    class Odd(BaseException):
+        pass
+
+    class Raising(FragileStore):
+        async def _do(self, called: str, *args: Any, **options: Any) -> Any:
+            if called in ("append", name):
+                raise Odd
+            return await super()._do(called, *args, **options)
+
+    async with Orchestrator(agents=[talks], store=Raising()) as orchestrator:
+        await orchestrator.start("5", run_id="r")
+        await trio.sleep(1.5)
+
+
 async def test_a_log_handler_that_raises_costs_nothing(autojump_clock: Any) -> None:
     class Raising(logging.Filter):
         def filter(self, record: logging.LogRecord) -> bool:
