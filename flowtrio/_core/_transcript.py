@@ -246,9 +246,10 @@ def _said(role: str, text: str | None) -> Message:
 def _fit_carry(carry: Any) -> Any:
     """What goes back, if a conversation can keep it: a client of one's own may give anything."""
     try:
-        return None if carry is None else check_json(carry, "carry")
+        fit = None if carry is None else check_json(carry, "carry")
     except (TypeError, ValueError):
         return None
+    return fit if isinstance(fit, dict) else None
 
 
 def _to_text(value: Any) -> str:

@@ -13,7 +13,7 @@ import attrs
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._fit import is_blank
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import clean_text
+from flowtrio._core._values import clean_text, type_name
 
 from ._frame import Frame
 from ._model import Turn
@@ -186,7 +186,7 @@ def _too_long(what: str) -> RemoteProtocolError:
 def agent_name(agent: Any) -> str:
     """The name of an agent in events: its ``name``, or that of the function."""
     name = getattr(agent, "name", None) or getattr(agent, "__name__", None)
-    return name if isinstance(name, str) and name else type(agent).__name__
+    return clean_text(str.__str__(name)) if isinstance(name, str) and name else type_name(agent)
 
 
 def as_awaitable(value: Any) -> Awaitable[Any]:

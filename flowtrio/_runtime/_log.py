@@ -462,7 +462,7 @@ def _read(wall_clock: Callable[[], float]) -> float:
     """The time by a clock that may be anybody's; by the system's where that has none to tell."""
     try:
         now = float(wall_clock())
-    except Exception as exc:
+    except BaseException as exc:
         tell(logging.ERROR, "the wall clock failed", exc=exc)
         return time.time()
     return now if math.isfinite(now) else time.time()

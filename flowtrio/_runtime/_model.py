@@ -311,7 +311,8 @@ class Turn:
         )
 
     async def _start_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
-        call = _WrittenCall(self.owner, self.run.log.new_id("c"), part["id"], part["name"])
+        name = part["name"] or "unnamed"
+        call = _WrittenCall(self.owner, self.run.log.new_id("c"), part["id"], name)
         self._provider_calls[part["id"]] = call
         self.run.log.open(call.call_id, call)
         arguments = part.get("arguments")
@@ -342,7 +343,10 @@ class Turn:
             },
         )
 
-    async def _reset(self, reason: str) -> AgentEvent | None:
+    async def _reset(self, given: str) -> AgentEvent | None:
+        if not isinstance(given, str):
+            raise TypeError(f"Chunk.reset: expected a str or None, got {type(given).__name__}")
+        reason = _word(given) or "reset"
         log = self.run.log
         message = log.law.open_message(self.message_id)
         if message is not None:
@@ -545,8 +549,11 @@ def _fit_call(call: ToolCall) -> ToolCall:
     arguments = call.arguments
     if arguments is not None:
         try:
-            arguments = check_json(arguments, "arguments")
+            fit = check_json(arguments, "arguments")
         except (TypeError, ValueError):
-            arguments = None
+            fit = None
+        arguments = fit if isinstance(fit, dict) else None
+    if not isinstance(call.id, str | None):
+        raise TypeError(f"ToolCall.id: expected a str, got {type(call.id).__name__}")
     name = clean_text(call.name) or "unnamed"
-    return ToolCall(call.id, name, arguments, call.raw, call.carry)
+    return ToolCall(call.id or "", name, arguments, call.raw, call.carry)

@@ -19,7 +19,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._history import recover_history
 from flowtrio._core._limits import Limits, is_wait, is_whole
 from flowtrio._core._prices import PriceTable, read_prices
-from flowtrio._core._values import told
+from flowtrio._core._values import clean_text, told
 from flowtrio.abc import RecoverableConversations
 
 from ._agent import Agent, agent_name, check_agent
@@ -151,10 +151,9 @@ class Orchestrator:
           app: Anything; agents and tools find it as ``ctx.app``. The orchestrator's by default.
 
         """
-        if not isinstance(tenant_id, str) or not tenant_id:
-            raise ValueError(f"tenant_id {tenant_id!r}: expected a text that is not empty")
-        if session_id is not None and (not isinstance(session_id, str) or not session_id):
-            raise ValueError(f"session_id {session_id!r}: expected a text that is not empty")
+        _check_name("tenant_id", tenant_id)
+        if session_id is not None:
+            _check_name("session_id", session_id)
         return self._engine._stream(
             self._agent,
             message,
@@ -411,6 +410,12 @@ class _Admission:
                     )
                 return await conversations.save(tenant_id, session_id, run.messages())
             raise TimeoutError(f"saving the conversation took longer than {grace} s")
+
+
+def _check_name(what: str, name: object) -> None:
+    # Half a character is none that an event, or a store, could carry.
+    if not isinstance(name, str) or not name or clean_text(name) != name:
+        raise ValueError(f"{what} {told(name)}: expected a text that is not empty")
 
 
 @attrs.frozen(eq=False)

@@ -47,7 +47,7 @@ from flowtrio._core._exceptions import (
     DeadlineExceeded,
     LimitExceeded,
 )
-from flowtrio._core._failures import Failure, leaves
+from flowtrio._core._failures import Failure, cut_text, leaves
 from flowtrio._core._transcript import Transcript
 
 from ._agent import as_awaitable, result_to_json
@@ -270,6 +270,9 @@ class Run:
         self._wake_waiters()
 
     async def _run_body(self) -> None:
+        if self.is_closing:
+            # It ended before it began, and has no place in any line.
+            return
         if self.refusal is not None:
             raise self.refusal
         if self._admission is None:
@@ -560,7 +563,9 @@ class Run:
         if self._alive:
             assert self.nursery is not None
             visitors = [task.name for task in self._visitors]
-            self._finish(leftover=sorted([*_names_of_leaves(self.nursery), *visitors]))
+            # Named by whoever started them, and DONE is JSON.
+            names = [cut_text(name) for name in (*_names_of_leaves(self.nursery), *visitors)]
+            self._finish(leftover=sorted(names))
 
     def _abort_wait(self, _: object) -> Abort:
         self._host = None

@@ -18,7 +18,7 @@ import attrs
 import msgspec
 
 from flowtrio._core._limits import is_time, is_whole
-from flowtrio._core._values import check_json, told
+from flowtrio._core._values import check_json, copy_json, told
 
 from ._docstrings import parse_docstring
 
@@ -101,7 +101,8 @@ class Tool(Generic[P, R]):
             "function": {
                 "name": self.name,
                 "description": self.description,
-                "parameters": self.parameters,
+                # A client may change what it is given: strict modes want more keys.
+                "parameters": copy_json(self.parameters),
             },
         }
 

@@ -43,6 +43,7 @@ from tests.runtime._programs import (
     runner,
     spelled,
 )
+from tests.support.conversations import refusals
 
 T = EventType
 
@@ -439,10 +440,16 @@ async def nothing(ctx: RunContext) -> None:
     """Do nothing."""
 
 
-@pytest.mark.parametrize("when", [float("nan"), float("inf"), "noon", ZeroDivisionError("planted")])
+class Uncaught(BaseException):
+    """What nobody expects."""
+
+
+@pytest.mark.parametrize(
+    "when", [float("nan"), float("inf"), "noon", ZeroDivisionError("planted"), Uncaught()]
+)
 async def test_a_wall_clock_that_tells_no_time(when: Any) -> None:
     def clock() -> Any:
-        if isinstance(when, Exception):
+        if isinstance(when, BaseException):
             raise when
         return when
 
@@ -1137,6 +1144,7 @@ PARTS = [
     {"type": "server_tool_call", "name": "search"},
     {"type": "server_tool_call", "id": "s1"},
     {"type": "server_tool_call", "id": 1, "name": "search"},
+    {"type": "server_tool_call", "id": "", "name": ""},
     {"type": "server_tool_call", "id": "s1", "name": "search", "arguments": "odd"},
     {"type": "server_tool_result"},
     {"type": "refusal", "text": 1},
@@ -1151,6 +1159,66 @@ async def test_a_part_that_lacks_what_it_should_have(part: dict[str, Any]) -> No
     played = await play(runner(client))
 
     assert played.status == "completed"
+
+
+@pytest.mark.parametrize("reason", ["", "\ud800", 5, object()])
+async def test_a_reset_for_a_reason_that_is_none(reason: Any) -> None:
+    client = Model([Chunk(content="a"), Chunk(reset=reason), Chunk(is_final=True)])
+
+    played = await play(runner(client))
+
+    is_text = isinstance(reason, str)
+    assert played.status == ("completed" if is_text else "error")
+    assert only(played.log, T.MESSAGE_COMPLETE)[0]["content"] == ("" if is_text else "a")
+
+
+ODD_CALLS = [
+    ToolCall(None, "odd", {}),  # type: ignore[arg-type]
+    ToolCall(5, "odd", {}),  # type: ignore[arg-type]
+    ToolCall("p1", None, {}),  # type: ignore[arg-type]
+    ToolCall("p1", "odd", [1]),  # type: ignore[arg-type]
+    ToolCall("p1", "odd", "text"),  # type: ignore[arg-type]
+    ToolCall("p1", "odd", {}, carry="text"),  # type: ignore[arg-type]
+]
+
+
+@pytest.mark.parametrize("odd", ODD_CALLS, ids=str)
+async def test_a_call_that_is_none_leaves_a_conversation_all_the_same(odd: ToolCall) -> None:
+    """What was said with it stays said, and every provider takes the next turn."""
+    said = [Chunk(content="so"), Chunk(is_final=True, tool_calls=[odd], carry="x")]  # type: ignore[arg-type]
+
+    played = await play(runner(Model(said, [Chunk(content="fine"), Chunk(is_final=True)])))
+
+    assert refusals([*played.stream.messages, {"role": "user", "content": "and?"}]) == []
+    assert played.stream.messages[1]["content"] == "so"
+    if played.status == "error":
+        assert error_of(played.log)["source"] == "model"
+
+
+@pytest.mark.parametrize("where", ["an agent", "a nested agent", "a task"])
+async def test_names_are_text_that_events_can_carry(where: str, autojump_clock: Any) -> None:
+    class Named:
+        name = "half \ud800"
+
+        async def __call__(self, ctx: RunContext, message: str) -> None:
+            """Do nothing."""
+
+    async def stays() -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(9)
+
+    async def body(ctx: RunContext) -> None:
+        if where == "a nested agent":
+            await ctx.delegate(Named(), "hi")
+        elif where == "a task":
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stays, name=f"half \ud800{'x' * 100_000}")
+                nursery.cancel_scope.cancel()
+
+    agent = Named() if where == "an agent" else agent_of(body)
+    played = await play(agent, limits=Limits(run=1, grace=1))
+
+    assert all(len(str(event.data)) < 5000 for event in played.log)
 
 
 async def test_calls_that_wait_for_their_tool_keep_no_place_of_the_agents(

@@ -192,9 +192,9 @@ def test_an_orchestrator_says_what_it_needs(options: dict[str, Any], words: str)
 
 
 @pytest.mark.parametrize("name", ["tenant_id", "session_id"])
-@pytest.mark.parametrize("value", ["", 7])
+@pytest.mark.parametrize("value", ["", 7, "\ud800"])
 def test_ids_are_texts_that_are_not_empty(name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=f"{name} {value!r}"):
+    with pytest.raises(ValueError, match=f"{name} .*: expected a text"):
         Orchestrator(agents=[other]).process_stream("hi", **{name: value})
 
 
@@ -247,6 +247,18 @@ async def test_a_store_that_fails_is_the_error_of_the_run(
     assert error_of(log)["source"] == "store"
     assert words in error_of(log)["error"]
     assert done_of(again)["status"] == "completed"
+
+
+async def test_a_run_that_ended_before_it_began_has_no_place_in_its_conversation() -> None:
+    orchestrator = Orchestrator(agents=[other])
+    stream = orchestrator.process_stream("hi", session_id="s")
+
+    stream._fail("shutdown", "internal", "planted")
+    async with stream:
+        log = [event async for event in stream]
+
+    check_events(log)
+    assert error_of(log)["causes"] == []
 
 
 async def to_the_end(stream: EventStream) -> None:

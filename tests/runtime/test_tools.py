@@ -489,6 +489,15 @@ def test_what_stands_around_a_tool_keeps_its_name_text_and_options() -> None:
     assert changed.needs_approval is False
 
 
+def test_who_is_told_of_a_tool_may_change_what_it_was_told() -> None:
+    made = as_tool(simple)
+    told = made.spec()
+
+    told["function"]["parameters"].clear()
+
+    assert made.spec()["function"]["parameters"]["type"] == "object"
+
+
 def test_a_function_that_remembers_its_results_is_a_tool_like_the_function() -> None:
     @functools.lru_cache
     def half(size: int) -> float:
