@@ -1,0 +1,662 @@
+"""The laws once more, written down from the design and not from the runtime.
+
+Takes plain data: events as dicts, copied when they were delivered, and what the program's own code
+saw. Nothing of flowtrio is imported here, so a mistake there cannot be a mistake here as well.
+
+Where the design is silent, this is lenient: which status is told how soon after what it derives
+from; whether what a nested agent left open ends with it or with the run, where it ended well; what
+a STATE_CHANGE owes that follows from a closer (L6: an open question or approval counts twice).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+from .conversation import flaws_of, problems_of_history
+
+Record: TypeAlias = dict[str, Any]
+Event: TypeAlias = dict[str, Any]
+
+REACH = 0.05
+"""Seconds within which a cancellation gets everywhere (L7)."""
+
+KEYS: dict[str, str] = {
+    "run_start": "message session_id agent parent_run_id schema",
+    "state_change": "old_status new_status reason",
+    "error": "error code source retryable deadline limit detail causes",
+    "done": "status reason result usage events duration leftover",
+    "message_chunk": "chunk message_id",
+    "message_complete": "message_id content finish_reason usage model",
+    "message_part": "message_id part",
+    "message_reset": "message_id reason",
+    "reasoning_chunk": "chunk message_id",
+    "tool_call_args": "call_id tool_name delta message_id",
+    "approval_required": "call_id tool_name arguments deadline",
+    "tool_call_start": "call_id tool_name arguments message_id provider_executed",
+    "tool_progress": "call_id tool_name progress",
+    "tool_call_end": "call_id tool_name outcome result error duration",
+    "agent_start": "agent call_id",
+    "agent_end": "agent call_id outcome result error usage duration",
+    "input_required": "request_id prompt",
+    "input_resolved": "request_id outcome text",
+    "custom": "name value",
+}
+SINCE_2: dict[str, str] = {
+    "run_start": "parts",
+    "message_complete": "provider requested_model duration first_token parent_call_id",
+    "approval_required": "parent_call_id",
+    "tool_call_start": "parent_call_id",
+    "input_required": "call_id schema",
+}
+"""What ``schema`` 2 adds."""
+
+WAITING = {"waiting_for_input", "waiting_for_approval"}
+TERMINAL = {"completed", "error", "cancelled"}
+LEGAL = {
+    "initializing": {"running", "error", "cancelled"},
+    "running": {"running"} | WAITING | TERMINAL,
+    "waiting_for_input": {"running", "error", "cancelled"} | WAITING,
+    "waiting_for_approval": {"running", "error", "cancelled"} | WAITING,
+}
+SOURCES = {"model", "tool", "agent", "deadline", "limit", "store", "internal"}
+CLOSERS = ("tool_call_end", "agent_end", "input_resolved", "message_complete")
+"""In closing order."""
+OF_A_RUN = {"run_start", "state_change", "error", "done"}
+CUT = {"length", "content_filter", "error", "cancelled"}
+"""Finish reasons of replies whose calls never run."""
+HIDDEN = {
+    "updates": {"tool_call_args", "tool_progress", "custom"},
+    "messages": {
+        *("tool_call_args", "tool_progress", "custom", "run_start", "state_change"),
+        *("agent_start", "agent_end", "tool_call_start", "tool_call_end"),
+    },
+    "values": {"tool_call_args", "tool_progress", "custom", "message_chunk", "reasoning_chunk"},
+}
+
+
+def problems_of(record: Record) -> list[str]:
+    """What of a run breaks a law; each a sentence that begins with the law's name."""
+    log: list[Event] = record["log"]
+    if record["mode"] != "events":
+        return [*_of_a_view(log, record["mode"])]
+    walk = _Walk()
+    problems = []
+    for place, event in enumerate(log):
+        problems += [f"{text} (event {place}, {event['type']})" for text in walk.step(event, place)]
+        if walk.is_lost:
+            return problems
+    if not record["whole"]:
+        return problems
+    problems += walk.end()
+    if walk.is_done:
+        problems += _of_the_end(record, walk)
+    return problems
+
+
+def problems_of_innocent(log: list[Event] | None, expected: list[Event]) -> list[str]:
+    """L12: a run that has nothing to do with it is as ever."""
+    if log is None:
+        return ["L12 the innocent run did not end"]
+    found, wanted = [_told(event) for event in log], [_told(event) for event in expected]
+    if found != wanted:
+        return [f"L12 the innocent run's log is {found}"]
+    return []
+
+
+def _told(event: Event) -> str:
+    data = {key: value for key, value in event["data"].items() if key != "duration"}
+    return f"{event['seq']} {event['type']} {json.dumps(data, sort_keys=True)}"
+
+
+class _Walk:
+    """One log, event by event."""
+
+    def __init__(self) -> None:
+        self.is_done = self.is_lost = False
+        self.run_id: str | None = None
+        self.schema = 1
+        self.status: str | None = None
+        self.reason: str | None = None
+        self.has_failed = False
+        self.used: set[str] = set()
+        self.calls: dict[str, dict[str, Any]] = {}
+        self.agents: dict[str, str | None] = {}
+        self.ended_agents: set[str] = set()
+        self.questions: dict[str, str] = {}
+        self.messages: dict[str, dict[str, Any]] = {}
+        self.completed: dict[str, dict[str, Any]] = {}
+        self.most_open = 0
+        # What is asked afterwards
+        self.starts: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.ends: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.asked: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.resolved: dict[str, dict[str, Any]] = {}
+        self.agent_starts: dict[str, int] = {}
+        self.call_agents: dict[str, str] = {}
+        self.call_messages: dict[str, str] = {}
+        self.terminal_at: int | None = None
+        self.done: dict[str, Any] = {}
+
+    def step(self, event: Event, place: int) -> list[str]:
+        kind, data, agent = event["type"], event["data"], event["agent"]
+        wanted = KEYS.get(kind)
+        if wanted is None:
+            self.is_lost = True
+            return [f"shape: no such type as {kind!r}"]
+        problems = []
+        keys = {*wanted.split(), *(SINCE_2.get(kind, "").split() if self.schema >= 2 else ())}
+        if kind != "run_start" and (lacking := keys - data.keys()):
+            problems.append(f"shape: lacks {sorted(lacking)}")
+        if event["seq"] != place:
+            problems.append(f"L1 seq {event['seq']}, expected {place}")
+        if self.run_id is not None and event["run_id"] != self.run_id:
+            problems.append("L1 another run's")
+        self.run_id = event["run_id"]
+        if (kind == "run_start") != (place == 0):
+            problems.append("L2 RUN_START is the first event, and nothing else is")
+        if self.is_done:
+            problems.append("L2 after DONE")
+        if kind in OF_A_RUN and agent != "root":
+            problems.append(f"L2 belongs to the run, not to {agent}")
+        if self.terminal_at is not None and kind not in ("error", "done"):
+            problems.append("L4 after the terminal STATE_CHANGE")
+        if kind not in OF_A_RUN and self.status == "initializing":
+            problems.append("L4 while the run is initializing")
+        problems += self._speaker(kind, data, agent)
+        problems += getattr(self, f"_{kind}")(data, agent, place)
+        held = len(self.calls) + len(self.agents) + 2 * len(self.questions) + len(self.messages)
+        asked = sum(call["phase"] == "asked" for call in self.calls.values())
+        self.most_open = max(self.most_open, held + asked)
+        return problems
+
+    def end(self) -> list[str]:
+        return [] if self.is_done else ["L2 no DONE"]
+
+    def _speaker(self, kind: str, data: dict[str, Any], agent: str) -> Iterator[str]:
+        if agent == "root" or agent in self.agents or kind == "agent_start":
+            return
+        # Early endings close questions and messages after the agents that they belong to.
+        closes = kind in ("message_complete", "input_resolved")
+        if not (closes and agent in self.ended_agents):
+            yield f"L3 agent {agent} is not running"
+
+    def _new(self, key: str) -> Iterator[str]:
+        if key in self.used:
+            yield f"L3 {key} was used before"
+        self.used.add(key)
+
+    # The run
+
+    def _run_start(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        self.schema = data.get("schema", 1)
+        keys = {*KEYS["run_start"].split()}
+        keys |= {*SINCE_2["run_start"].split()} if self.schema >= 2 else set()
+        if lacking := keys - data.keys():
+            yield f"shape: lacks {sorted(lacking)}"
+        self.status = "initializing"
+
+    def _state_change(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        old, new, reason = data["old_status"], data["new_status"], data["reason"]
+        if old != self.status:
+            yield f"L4 old_status {old}, but it was {self.status}"
+        if new not in LEGAL.get(str(self.status), ()):
+            yield f"L4 {self.status} to {new}"
+        if new in TERMINAL:
+            self.terminal_at = place
+            left = [*self.calls, *self.agents, *self.questions, *self.messages]
+            if left:
+                yield f"L3 {', '.join(left)} open at the end"
+        else:
+            asked = any(call["phase"] == "asked" for call in self.calls.values())
+            derived = "waiting_for_approval" if asked else "running"
+            derived = "waiting_for_input" if self.questions else derived
+            if new != derived:
+                yield f"L4 {new}, but what is open makes it {derived}"
+            if new == self.status and (reason is None or reason == self.reason):
+                yield "L4 the same status without a new reason"
+        self.status, self.reason = new, reason
+
+    def _error(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        if self.status != "error" or self.has_failed:
+            yield "L2 ERROR stands once, behind the STATE_CHANGE to error"
+        self.has_failed = True
+        for key in ("error", "code", "source"):
+            if not data[key] or not isinstance(data[key], str):
+                yield f"L10 {key} says nothing"
+        if data["source"] not in SOURCES:
+            yield f"L10 source {data['source']!r}"
+        if data["source"] == "internal" and data["code"] != "cleanup_timeout":
+            yield f"L12 an error of the runtime's own: {data['error'][:150]}"
+
+    def _done(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        if self.status not in TERMINAL or data["status"] != self.status:
+            yield f"L4 DONE says {data['status']}, the status is {self.status}"
+        if (data["status"] == "error") != self.has_failed:
+            yield "L2 a failed run, and no other, has ERROR directly before DONE"
+        if data["events"] != place + 1:
+            yield f"L1 DONE counts {data['events']} events, expected {place + 1}"
+        self.is_done = True
+        self.done = data
+
+    # Messages
+
+    def _open(self, data: dict[str, Any], agent: str) -> Iterator[str]:
+        key = data["message_id"]
+        message = self.messages.get(key)
+        if message is None:
+            yield from self._new(key)
+            self.messages[key] = {"agent": agent, "text": ""}
+        elif message["agent"] != agent:
+            yield f"L3 {key} belongs to {message['agent']}"
+
+    def _message_chunk(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        yield from self._open(data, agent)
+        self.messages[data["message_id"]]["text"] += data["chunk"]
+
+    def _reasoning_chunk(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        yield from self._open(data, agent)
+
+    _message_part = _reasoning_chunk
+
+    def _message_reset(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        yield from self._open(data, agent)
+        key = data["message_id"]
+        self.messages[key]["text"] = ""
+        if left := [c for c, call in self.calls.items() if call["message"] == key]:
+            yield f"L3 {', '.join(left)} should have ended before the reset"
+
+    def _message_complete(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key = data["message_id"]
+        message = self.messages.pop(key, None)
+        if message is None:
+            yield from self._new(key)
+            message = {"agent": agent, "text": ""}
+        if message["agent"] != agent:
+            yield f"L3 {key} belongs to {message['agent']}"
+        if data["content"] != message["text"]:
+            yield f"L3 {key} says {data['content']!r}, its chunks {message['text']!r}"
+        if data["finish_reason"] not in CUT | {"stop", "tool_calls"}:
+            yield f"shape: finish_reason {data['finish_reason']!r}"
+        self.completed[key] = {**data, "agent": agent}
+
+    # Calls
+
+    def _tool_call_args(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key, message_id = data["call_id"], data["message_id"]
+        if message_id in self.completed:
+            yield f"L3 {message_id} is complete"
+        else:
+            yield from self._open(data, agent)
+        yield from self._of_call(data, agent, "written", message_id)
+        if self.calls[key]["phase"] != "written":
+            yield f"L3 {key} is {self.calls[key]['phase']}"
+
+    def _of_call(
+        self, data: dict[str, Any], agent: str, phase: str, message_id: str | None
+    ) -> Iterator[str]:
+        key = data["call_id"]
+        call = self.calls.get(key)
+        if call is None:
+            yield from self._new(key)
+            self.calls[key] = {
+                "agent": agent,
+                "name": data["tool_name"],
+                "phase": phase,
+                "message": message_id,
+            }
+            self.call_agents[key] = agent
+            if message_id is not None:
+                self.call_messages[key] = message_id
+            return
+        if call["agent"] != agent:
+            yield f"L3 {key} belongs to {call['agent']}"
+        if call["name"] != data["tool_name"]:
+            yield f"L3 {key} is {call['name']!r}, not {data['tool_name']!r}"
+        if None not in (message_id, call["message"]) and message_id != call["message"]:
+            yield f"L3 {key} belongs to {call['message']}"
+
+    def _approval_required(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key = data["call_id"]
+        known = self.calls.get(key)
+        if known is not None and known["phase"] != "written":
+            yield f"L3 {key} is {known['phase']}"
+        yield from self._of_call(data, agent, "asked", None)
+        if self.calls[key]["message"] in self.messages:
+            yield f"L10 {self.calls[key]['message']} is not complete"
+        self.calls[key]["phase"] = "asked"
+        self.asked[key] = (place, data)
+
+    def _tool_call_start(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key, message_id = data["call_id"], data["message_id"]
+        known = self.calls.get(key)
+        if known is not None and known["phase"] == "started":
+            yield f"L3 {key} had started"
+        yield from self._of_call(data, agent, "started", message_id)
+        if data["provider_executed"]:
+            yield from self._open(data, agent)
+        elif message_id is not None:
+            message = self.completed.get(message_id)
+            if message is None:
+                yield f"L10 {key} starts before {message_id} is complete"
+            elif message["finish_reason"] in CUT:
+                yield f"L10 {key} of a reply runs that ended {message['finish_reason']}"
+        if not isinstance(data["arguments"], dict):
+            yield "L10 arguments are no object"
+        self.calls[key]["phase"] = "started"
+        self.calls[key]["message"] = message_id
+        if message_id is not None:
+            self.call_messages[key] = message_id
+        self.starts[key] = (place, data)
+
+    def _tool_progress(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        known = self.calls.get(data["call_id"])
+        if known is None or known["phase"] != "started":
+            yield f"L3 {data['call_id']} is not running"
+        else:
+            yield from self._of_call(data, agent, "started", None)
+
+    def _tool_call_end(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key, outcome = data["call_id"], data["outcome"]
+        yield from self._of_call(data, agent, "unheard of", None)
+        phase = self.calls.pop(key)["phase"]
+        allowed = {
+            "started": ("ok", "error", "timeout", "cancelled"),
+            "asked": ("error", "timeout", "cancelled", "denied"),
+        }.get(phase, ("error", "cancelled", "denied"))
+        if outcome not in allowed:
+            yield f"L3 {key} was {phase} and ended {outcome}"
+        if outcome == "error" and not data["error"]:
+            yield f"L10 {key} ended error and does not say why"
+        inside = [path for path, call_id in self.agents.items() if call_id == key]
+        if outcome == "ok" and inside:
+            yield f"L3 {', '.join(inside)} should have ended before {key}"
+        self.ends[key] = (place, data)
+
+    # Agents, questions, the rest
+
+    def _agent_start(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        path, call_id = data["agent"], data["call_id"]
+        if path != agent:
+            yield f"L3 the envelope says {agent}, the data {path}"
+        parent = path.rpartition("/")[0]
+        if parent != "root" and parent not in self.agents:
+            yield f"L3 {parent or 'nobody'} is not running"
+        if call_id is not None and self.calls.get(call_id, {}).get("phase") != "started":
+            yield f"L3 {call_id} is not running"
+        yield from self._new(path)
+        self.agents[path] = call_id
+        self.agent_starts[path] = place
+
+    def _agent_end(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        path = data["agent"]
+        if path != agent or path not in self.agents:
+            yield f"L3 {path} is not running"
+        inside = [call for call, known in self.calls.items() if _is_in(known["agent"], path)]
+        inside += [other for other in self.agents if other.startswith(f"{path}/")]
+        if inside:
+            yield f"L3 {', '.join(inside)} should have ended before {path}"
+        self.agents.pop(path, None)
+        self.ended_agents.add(path)
+
+    def _input_required(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        yield from self._new(data["request_id"])
+        self.questions[data["request_id"]] = agent
+
+    def _input_resolved(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        key = data["request_id"]
+        if self.questions.pop(key, None) != agent:
+            yield f"L3 {key} is no open question of {agent}"
+        if (data["outcome"] == "answered") != isinstance(data["text"], str):
+            yield f"L10 {key} is {data['outcome']} with the text {data['text']!r}"
+        self.resolved[key] = data
+
+    def _custom(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        yield from ()
+
+
+def _is_in(agent: str, path: str) -> bool:
+    return agent == path or agent.startswith(f"{path}/")
+
+
+# What was seen beside the log
+
+
+def _of_the_end(record: Record, walk: _Walk) -> Iterator[str]:
+    log = record["log"]
+    if record["recorded"] not in (-1, len(log)):
+        yield f"L2 {record['recorded']} events in the end, {len(log)} up to DONE"
+    if record["outcome"] not in (None, walk.done["status"]):
+        yield f"L2 result() says {record['outcome']}, DONE {walk.done['status']}"
+    yield from _of_the_bound(record, walk)
+    yield from _of_closing(record, walk)
+    yield from _of_controls(record, walk)
+    yield from _of_effects(record, walk)
+    yield from _of_values(record, walk)
+    if record["times agree"]:
+        yield from _of_reach(record, walk)
+    yield from _of_views(record, walk)
+    if record["messages"] is not None:
+        flaws = list(flaws_of(record["messages"]))
+        yield from flaws
+        if not any("are no message" in flaw for flaw in flaws):
+            yield from problems_of_history(record, walk)
+
+
+def _of_the_bound(record: Record, walk: _Walk) -> Iterator[str]:
+    bound = record["limits"].get("buffer", 64) + walk.most_open + record["silent"] + 3
+    if record["peak"] > bound:
+        yield f"L6 {record['peak']} events undelivered, expected {bound} at most"
+
+
+def _of_closing(record: Record, walk: _Walk) -> Iterator[str]:
+    """L2: from a cancellation on only closers, in their order, then the end."""
+    log = record["log"]
+    cancels = [c for c in record["controls"] if c["name"] == "cancel" and c["took"]]
+    if len(cancels) > 1:
+        yield "L2 cancel took effect more than once"
+    if cancels and walk.done["status"] == "completed":
+        yield "L2 cancel took effect, and the run completed"
+    if cancels and walk.done["status"] == "error":
+        [error] = [e for e in log if e["type"] == "error"]
+        if error["data"]["code"] != "cleanup_timeout":
+            yield f"L2 cancel took effect, and the run failed: {error['data']['code']}"
+    for begun in [*cancels, *([record["left"]] if record["left"] else [])]:
+        first = begun["events"]
+        if first < 1:
+            continue
+        rest = [e for e in log[first:] if e["type"] not in OF_A_RUN]
+        if any(e["type"] not in CLOSERS for e in rest):
+            kinds = sorted({e["type"] for e in rest} - set(CLOSERS))
+            yield f"L2 {', '.join(kinds)} recorded after the end had begun"
+        ranks = [CLOSERS.index(e["type"]) for e in rest if e["type"] in CLOSERS]
+        if ranks != sorted(ranks):
+            yield f"L3 closed as {', '.join(e['type'] for e in rest)}"
+        states = [e for e in log[first:] if e["type"] == "state_change"]
+        if len(states) > 1:
+            yield "L4 the closer told another status than the terminal one"
+        order = {path: place for path, place in walk.agent_starts.items()}
+        ended = [order.get(e["agent"], 0) for e in rest if e["type"] == "agent_end"]
+        if ended != sorted(ended, reverse=True):
+            yield "L3 nested agents were not closed last opened first"
+
+
+def _of_controls(record: Record, walk: _Walk) -> Iterator[str]:
+    took: dict[str, list[Any]] = {}
+    for control in record["controls"]:
+        if control["took"] and control["key"] is not None:
+            took.setdefault(f"{control['name']} {control['key']}", []).append(control)
+        elif control["took"] and control["name"] not in ("cancel",):
+            yield f"L12 {control['name']} took effect on what is no id"
+    for what, controls in took.items():
+        name, _, key = what.partition(" ")
+        if len(controls) > 1 and name != "cancel":
+            yield f"L2 {what} took effect {len(controls)} times"
+        outcome = walk.ends[key][1]["outcome"] if key in walk.ends else None
+        if name == "cancel_tool" and outcome != "cancelled":
+            yield f"L10 {what} took effect, and the call ended {outcome}"
+        if name == "approve" and key not in walk.starts and outcome not in ("cancelled", "error"):
+            yield f"L10 {what} took effect, and the call ended {outcome} without a START"
+        if name == "deny" and key in walk.starts:
+            yield f"L10 {what} took effect, and the call started"
+        if name == "deny" and outcome not in ("denied", "cancelled"):
+            yield f"L10 {what} took effect, and the call ended {outcome}"
+        if name == "answer":
+            resolved = walk.resolved.get(key, {})
+            if resolved.get("outcome") not in ("answered", "cancelled"):
+                yield f"L10 {what} took effect, and it was {resolved.get('outcome')}"
+    for key in walk.asked.keys() & walk.starts.keys():
+        if f"approve {key}" not in took:
+            yield f"L10 {key} started, and nobody approved it"
+    for key, resolved in walk.resolved.items():
+        if resolved["outcome"] == "answered" and f"answer {key}" not in took:
+            yield f"L10 {key} was answered by nobody"
+
+
+def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
+    requests = 0
+    for effect in record["effects"]:
+        known = effect["events"]
+        match effect["kind"]:
+            case "tool":
+                yield from _of_tool(effect, walk)
+            case "agent" if effect["agent"] != "root":
+                started = walk.agent_starts.get(effect["agent"])
+                if started is None or (known >= 0 and started >= known):
+                    yield f"L10 agent {effect['agent']} ran before its AGENT_START, or without"
+            case "request":
+                requests += 1
+            case "answered":
+                texts = [r["text"] for r in walk.resolved.values()]
+                if effect["text"] not in texts:
+                    yield f"L10 ask gave {effect['text']!r}, told were {texts}"
+            case "approved":
+                if not any(
+                    end["outcome"] == "ok" and key in walk.asked
+                    for key, (_, end) in walk.ends.items()
+                ):
+                    yield "L10 approve gave True, and no call ended ok"
+            case _:
+                pass
+    if requests > len(walk.completed):
+        yield f"L10 {requests} requests, {len(walk.completed)} messages"
+    broken = [m for m in walk.completed.values() if m["finish_reason"] in ("error", "cancelled")]
+    if record["cuts"] > len(broken):
+        yield f"L10 {record['cuts']} replies were cut, {len(broken)} told so"
+    for failed in record["failed"]:
+        end = walk.ends.get(failed["call_id"])
+        if end is None or end[1]["outcome"] != failed["outcome"]:
+            told = None if end is None else end[1]["outcome"]
+            yield f"L10 call {failed['call_id']} is {told}, its caller heard {failed['outcome']}"
+
+
+def _of_tool(effect: dict[str, Any], walk: _Walk) -> Iterator[str]:
+    key, known = effect["call_id"], effect["events"]
+    if key not in walk.starts:
+        yield f"L10 {key} ran, and no START tells it"
+        return
+    place, start = walk.starts[key]
+    if known >= 0 and place >= known:
+        yield f"L10 {key} ran before its START"
+    if known >= 0 and key in walk.ends and walk.ends[key][0] < known:
+        yield f"L10 {key} ran after its END"
+    if _plain(start["arguments"]) != _plain(effect["arguments"]):
+        yield f"L10 {key} ran with {effect['arguments']}, START says {start['arguments']}"
+    if key in walk.asked:
+        asked = walk.asked[key][1]["arguments"]
+        if _plain(asked) != _plain(effect["arguments"]):
+            yield f"L10 {key} ran with {effect['arguments']}, approved was {asked}"
+
+
+def _plain(arguments: Any) -> Any:
+    if isinstance(arguments, dict):
+        return {key: value for key, value in arguments.items() if value is not None}
+    return arguments
+
+
+def _of_values(record: Record, walk: _Walk) -> Iterator[str]:
+    """What was told is what was handed in, whatever became of that afterwards."""
+    for event in record["log"]:
+        data = event["data"]
+        match event["type"]:
+            case "custom":
+                told = data["value"]
+            case "tool_progress":
+                told = data["progress"]
+            case "tool_call_start" | "approval_required":
+                number = data["arguments"].get("n") if isinstance(data["arguments"], dict) else None
+                if type(number) is not int:
+                    continue
+                given = record["given"].get(number)
+                if given is not None and _plain(given) != _plain(data["arguments"]):
+                    yield f"L10 {data['call_id']} was given {given}, told is {data['arguments']}"
+                if given is None and number == 666:
+                    yield f"L10 {data['call_id']} is told with arguments that were changed later"
+                continue
+            case _:
+                continue
+        if isinstance(told, dict) and type(told.get("number")) is int:
+            handed = record["handed"].get(told["number"], told)
+            if handed.get("value") != told.get("value") and _is_json(handed):
+                yield f"L10 {event['type']} tells {told}, handed in was {handed}"
+            if "wrecked" in told:
+                yield f"L10 {event['type']} was changed after it was recorded"
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def _of_reach(record: Record, walk: _Walk) -> Iterator[str]:
+    name = record["name"]
+    moments: list[tuple[str, tuple[Any, ...], float]] = []
+    for control in record["controls"]:
+        if control["name"] == "cancel" and control["took"]:
+            moments.append(("cancel", ("run", name), control["time"]))
+    if record["left"] is not None:
+        moments.append(("leaving", ("run", name), record["left"]["time"]))
+    for key, (place, end) in walk.ends.items():
+        if end["outcome"] in ("cancelled", "timeout"):
+            moments.append((key, ("call", name, key), record["log"][place]["timestamp"]))
+    for what, key, when in moments:
+        for reach, begun, ended in record["waits"]:
+            if key in reach and ended > max(when, begun) + REACH:
+                yield f"L7 {what} at {when}, something waited from {begun} to {ended}"
+
+
+def _of_views(record: Record, walk: _Walk) -> Iterator[str]:
+    for mode, view in record["views"].items():
+        wanted = [e for e in record["log"] if e["type"] not in HIDDEN[mode]]
+        if [e["seq"] for e in view] != [e["seq"] for e in wanted]:
+            yield f"L8 {mode} shows {[e['seq'] for e in view]}"
+            continue
+        for seen, event in zip(view, wanted, strict=True):
+            data = {key: value for key, value in seen["data"].items() if key != "state"}
+            if data != event["data"]:
+                yield f"L8 {mode} changed the data of event {event['seq']}"
+        if mode == "values" and view:
+            state = view[-1]["data"].get("state", {})
+            if state.get("status") != walk.done["status"]:
+                yield f"L8 the last state is {state.get('status')}"
+            contents = {m["message_id"]: m["content"] for m in state.get("messages", ())}
+            expected = {key: m["content"] for key, m in walk.completed.items()}
+            if contents != expected:
+                yield f"L8 the last state's messages are {contents}, expected {expected}"
+            outcomes = {c["call_id"]: c["status"] for c in state.get("calls", ())}
+            if outcomes != {key: end["outcome"] for key, (_, end) in walk.ends.items()}:
+                yield f"L8 the last state's calls are {outcomes}"
+
+
+def _of_a_view(log: list[Event], mode: str) -> Iterator[str]:
+    """A reader of another mode than EVENTS: what can be told without the log."""
+    seqs = [event["seq"] for event in log]
+    if seqs != sorted(set(seqs)):
+        yield f"L1 {mode} has the places {seqs}"
+    if any(event["type"] in HIDDEN[mode] for event in log):
+        yield f"L8 {mode} shows what it hides"
+    if any(event["type"] == "done" for event in log[:-1]):
+        yield "L2 DONE is not the last"

@@ -1,0 +1,405 @@
+"""Hostile programs: trees of statements over the public verbs, drawn from a seed.
+
+A program is plain tuples, so that its repr runs: `world.play(Program(...))` does what a seed did.
+Every statement is ``(name, *arguments)``; what they mean stands in `world`. Lists of statements are
+tuples. Two kinds of agent: ``("body", statements)`` and ``("agent", client, tools)``. A client is
+``("client", options, turns)``, each turn a tuple of pieces, and a tool is ``("tool", name, options,
+statements)``. Tools have names of their own in the whole program, and what may be counted has a
+number of its own, so that the judge can tell one from another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Any, TypeAlias
+
+import attrs
+
+from . import odd
+
+Statement: TypeAlias = tuple[Any, ...]
+Statements: TypeAlias = tuple[Statement, ...]
+
+TIMES = (0.0, 0.0, 0.1, 0.5, 1.0, 3.0)
+MODES = ("events", "updates", "messages", "values")
+CONTROLS = ("cancel", "cancel_tool", "cancel_tool", "approve", "approve", "deny", "answer")
+IDS = ("c1", "c2", "c3", "c4", "c5", "q1", "q2", "m1", "nothing")
+NAMES = ("web", "functions.get_weather", "", "\ud800", "x" * 70, "t1", "t2")
+PROVIDER_IDS = ("p1", "p2", "p3", "", "p1", "chatcmpl-tool-" + "9" * 32, "\ud800")
+
+
+@attrs.frozen
+class Program:
+    """What one hostile run does. The defaults do nothing hostile."""
+
+    agent: tuple[Any, ...] = ("body", ())
+    message: str = "go"
+    reader: tuple[tuple[int, Statement], ...] = ()
+    """What the reader does before it reads the event of a number."""
+    policy: dict[str, Any] = attrs.Factory(dict)
+    """How it reads: ``form`` (block, bare, engine), ``mode``, ``approve``, ``answer``, ``pause``,
+    ``batch``, ``mutates``, ``poll``, ``patience``."""
+    clicks: tuple[tuple[float, Statement], ...] = ()
+    """What the outside does at a time."""
+    limits: dict[str, Any] = attrs.Factory(dict)
+    engine: dict[str, Any] = attrs.Factory(dict)
+    """What of the surroundings raises: ``log``, ``wall_clock``, ``prices``, ``history``."""
+    schedule: int = 0
+    """Seed of Trio's scheduler."""
+
+
+def draw(seed: int) -> Program:
+    """Make up the program of a seed."""
+    return _Pen(Random(seed)).program(seed)
+
+
+def draw_with_threads(seed: int) -> Program:
+    """Make up one for the real clock: short times, plain tools, and clicks from worker threads."""
+    return _Pen(Random(seed), threads=True).program(seed)
+
+
+class _Pen:
+    """Writes one program."""
+
+    def __init__(self, source: Random, *, threads: bool = False) -> None:
+        self.source = source
+        self.left = source.choice((3, 6, 10, 16))
+        self.numbers = 0
+        self.tools = 0
+        self.threads = threads
+
+    def number(self) -> int:
+        """A number that nothing else in the program has."""
+        self.numbers += 1
+        return self.numbers
+
+    def odds(self, of: int) -> bool:
+        """Once in *of* times."""
+        return self.source.randrange(of) == 0
+
+    def pick(self, *among: Any) -> Any:
+        return self.source.choice(among)
+
+    def time(self) -> float:
+        time: float = self.source.choice(TIMES)
+        return time / 100 if self.threads else time
+
+    # The whole
+
+    def program(self, seed: int) -> Program:
+        agent = self.agent(0)
+        drops = self.odds(12)
+        policy: dict[str, Any] = {"form": self.pick("block", "block", "bare", "engine")}
+        policy["approve"] = self.pick(True, True, False, None)
+        policy["answer"] = self.pick("yes", None, "\ud800")
+        if self.odds(4):
+            policy["pause"] = self.time()
+        if self.odds(6):
+            policy["batch"] = True
+        if self.odds(3):
+            policy["mutates"] = True
+        if self.odds(5):
+            policy["poll"] = self.pick(0.2, 0.01)
+        if self.odds(8):
+            policy["mode"] = self.pick(*MODES)
+        if self.odds(8):
+            policy["patience"] = self.pick(0.0, 0.5, 2.0) / (100 if self.threads else 1)
+        if drops:
+            policy["form"] = self.pick("bare", "engine")
+        reader = tuple(
+            (self.source.randrange(14), self.read_step())
+            for _ in range(self.pick(0, 0, 1, 1, 2, 3))
+        )
+        if drops:
+            reader = (*reader, (1 + self.source.randrange(8), ("drop",)))
+        return Program(
+            agent=agent,
+            message=self.pick("go", "go", "go", "go", "go", "", " ", "\ud800"),
+            reader=reader,
+            policy=policy,
+            clicks=tuple((self.time(), self.control()) for _ in range(self.pick(0, 0, 1, 2, 3))),
+            limits=self.limits(),
+            engine=self.engine(),
+            schedule=seed,
+        )
+
+    def limits(self) -> dict[str, Any]:
+        scale = 0.01 if self.threads else 1
+        return {
+            "run": self.pick(100, 100, 100, 2, 0.3) * scale,
+            "tool": self.pick(50, 50, 0.7) * scale,
+            "approval": self.pick(1, 1, 20) * scale,
+            "input": self.pick(1, 1, 20) * scale,
+            "grace": self.pick(5, 0.2) * scale,
+            "parallel_tools": self.pick(8, 2, 1, 1),
+            "buffer": self.pick(64, 4, 1, 1),
+            "turns": self.pick(4, 4, 1),
+        }
+
+    def engine(self) -> dict[str, Any]:
+        what: dict[str, Any] = {}
+        if self.odds(6):
+            what["log"] = self.pick("handler", "filter", "interrupting")
+        if self.odds(12):
+            what["wall_clock"] = self.pick("raises", "nan", "text")
+        if self.odds(8):
+            what["prices"] = self.pick("raises", "fine")
+        if self.odds(8):
+            what["history"] = True
+        return what
+
+    # Readers and others outside
+
+    def read_step(self) -> Statement:
+        match self.source.randrange(14):
+            case 0 | 1:
+                return ("break",)
+            case 2:
+                return ("raise", self.source.randrange(len(odd.FAILURES)))
+            case 3:
+                return ("pause", self.pick(0.3, 2.0, 20.0) / (100 if self.threads else 1))
+            case 4:
+                return ("second_reader",)
+            case 5:
+                return ("aclose",)
+            case 6:
+                return ("result",)
+            case 7:
+                return ("result_beside",)
+            case 8:
+                return ("again",)
+            case _:
+                return self.control()
+
+    def control(self) -> Statement:
+        name = self.pick(*CONTROLS)
+        if self.odds(5):
+            key: Any = ("odd", self.source.randrange(len(odd.IDS)))
+        else:
+            key = self.pick(*IDS)
+        match name:
+            case "cancel":
+                return ("control", name, self.pick(None, "enough", key))
+            case "deny":
+                extra = self.pick(None, "no", True, ("odd", self.source.randrange(len(odd.IDS))))
+                return ("control", name, key, extra)
+            case "answer":
+                return ("control", name, key, self.pick("yes", "\ud800", None, 5))
+            case _:
+                return ("control", name, key)
+
+    # Agents, clients and tools
+
+    def agent(self, depth: int) -> tuple[Any, ...]:
+        if self.odds(2):
+            tools = tuple(self.tool(depth + 1) for _ in range(self.pick(0, 1, 1, 2)))
+            return ("agent", self.client(depth, tools), tools)
+        return ("body", self.statements(depth))
+
+    def client(self, depth: int, tools: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        options: dict[str, Any] = {}
+        if self.odds(3):
+            options["shape"] = self.pick("object", "coroutine", "object", "raises", "nothing")
+            if options["shape"] == "raises":
+                options["failure"] = self.source.randrange(len(odd.FAILURES))
+        if self.odds(4):
+            options["aclose"] = self.pick("raises", "hangs", "swallows", "sync", "absent", "shield")
+        if self.odds(8):
+            options["gap"] = self.pick(0.2, 1.0)
+        turns = tuple(self.turn(tools) for _ in range(self.pick(1, 1, 2, 3)))
+        return ("client", options, turns)
+
+    def turn(self, tools: tuple[Any, ...]) -> tuple[Any, ...]:
+        pieces: list[Any] = []
+        for _ in range(self.pick(0, 1, 1, 2, 3)):
+            pieces.append(self.piece())
+        calls: list[Any] = []
+        if tools and not self.odds(4):
+            for _ in range(self.pick(1, 1, 2, 3)):
+                calls.append(self.written(pieces, tools))
+        if self.odds(4):
+            pieces.append(self.piece())
+        match self.source.randrange(14):
+            case 0:
+                pass  # no final chunk
+            case 1:
+                pieces.append(("raise", self.source.randrange(len(odd.FAILURES))))
+            case 2:
+                finish = self.pick("length", "content_filter", "nonsense", None)
+                pieces.append(("final", tuple(calls), finish))
+            case 3:
+                pieces.append(("final", tuple(calls), "tool_calls" if calls else "stop"))
+                pieces.append(self.piece())
+                pieces.append(("final", (), "stop"))
+            case _:
+                pieces.append(("final", tuple(calls), "tool_calls" if calls else "stop"))
+        if self.odds(10):
+            pieces.insert(self.source.randrange(len(pieces) + 1), ("raise", 0))
+        return tuple(pieces)
+
+    def piece(self) -> tuple[Any, ...]:
+        match self.source.randrange(12):
+            case 0:
+                return ("odd", self.source.randrange(len(odd.CHUNKS)))
+            case 1:
+                return ("reset", self.pick("again", ""))
+            case 2:
+                return ("reasoning", "hm")
+            case 3:
+                return ("part", self.pick("citation", "call", "result", "refusal"))
+            case 4 | 5:
+                return ("sleep", self.time())
+            case 6:
+                return ("args", self.source.randrange(3), self.pick(*PROVIDER_IDS), "t1", "{")
+            case _:
+                return ("text", self.pick("a", "b ", "é"))
+
+    def written(self, pieces: list[Any], tools: tuple[Any, ...]) -> tuple[Any, ...]:
+        """A call of a reply, its fragments put among the pieces; the two need not agree."""
+        known = self.source.choice(tools)[1]
+        name = known if not self.odds(6) else self.pick(*NAMES)
+        provider_id = self.pick(*PROVIDER_IDS)
+        number = self.number()
+        arguments: Any = {"n": number}
+        if self.odds(6):
+            arguments = self.pick(None, {}, {"n": "x"}, {"n": number, "zz": 1}, {"n": 1.5})
+        elif self.odds(3):
+            arguments = {"n": number, "data": {"list": [number]}}
+        if self.odds(2):
+            index = len([p for p in pieces if p[0] == "args"])
+            streamed = name if not self.odds(5) else self.pick(known, *NAMES)
+            pieces.append(("args", index, provider_id, streamed, arguments))
+        return (provider_id, name, arguments)
+
+    def tool(self, depth: int) -> tuple[Any, ...]:
+        self.tools += 1
+        options: dict[str, Any] = {}
+        if self.odds(3):
+            options["needs_approval"] = self.pick(True, True, "asks", "raises", "mutates")
+        for option, often, values in (
+            ("fatal", 8, (True,)),
+            ("timeout", 6, (0.5, 2.0)),
+            ("retries", 8, (1, 2)),
+            ("concurrency", 10, (1,)),
+        ):
+            if self.odds(often):
+                options[option] = self.pick(*values)
+        if self.threads and "timeout" in options:
+            options["timeout"] /= 100
+        if self.threads and self.odds(2):
+            options["plain"] = True
+            if self.odds(4):
+                options["abandon"] = True
+        return ("tool", f"t{self.tools}", options, self.statements(depth))
+
+    # Statements
+
+    def statements(self, depth: int) -> Statements:
+        written: list[Statement] = []
+        for _ in range(self.pick(0, 1, 1, 2, 2, 3)):
+            if self.left <= 0:
+                break
+            self.left -= 1
+            written.append(self.statement(depth))
+        return tuple(written)
+
+    def statement(self, depth: int) -> Statement:
+        if depth < 4 and self.odds(2):
+            inside: Callable[[int], Statement] = self.source.choice(_INSIDE)
+            return inside(self, depth + 1)  # type: ignore[call-arg, arg-type]
+        return self.simple()
+
+    def simple(self) -> Statement:
+        match self.source.randrange(24):
+            case 0 | 1 | 2 | 3:
+                return ("sleep", self.time())
+            case 4:
+                return ("checkpoint",)
+            case 5:
+                return ("status", self.pick("busy", "busy", "", "\ud800", 5))
+            case 6:
+                return ("progress", self.number(), self.value())
+            case 7 | 8:
+                return ("custom", self.number(), self.value())
+            case 9:
+                return ("message", (("write", "w"), ("write", "v")))
+            case 10:
+                return self.pick(("open_message",), ("write_kept", "k"), ("close_kept",))
+            case 11:
+                return ("approve", self.pick("pay", "\ud800", ""))
+            case 12:
+                return ("ask", self.pick("who?", "", "\ud800", 5))
+            case 13 | 14:
+                return self.control()
+            case 15:
+                return ("raise", "failure", self.source.randrange(len(odd.FAILURES)))
+            case 16:
+                if self.odds(4):
+                    return ("raise", "interrupt", self.source.randrange(len(odd.INTERRUPTS)))
+                return ("raise", "failure", 0)
+            case 17:
+                return ("raise_kept",)
+            case 18:
+                return ("return", self.pick("said", "", None, ("odd", self.value() or 0)))
+            case 19:
+                return ("mutate",)
+            case 20:
+                return self.pick(("aclose_main",), ("read_main",), ("result_main",))
+            case 21:
+                return ("messages", self.pick(3, 30))
+            case _:
+                return ("write", "x")
+
+    def value(self) -> int | None:
+        return self.source.randrange(len(odd.VALUES)) if self.odds(2) else None
+
+    def call(self, depth: int) -> Statement:
+        arguments: Any = {"n": self.number()}
+        if self.odds(6):
+            arguments = self.pick({}, {"n": "x"}, {"n": 5, "data": ("odd", self.value() or 0)})
+        return ("call", self.tool(depth), arguments)
+
+    def delegate(self, depth: int) -> Statement:
+        return (self.pick("delegate", "delegate", "await_agent"), self.agent(depth))
+
+    def model(self, depth: int) -> Statement:
+        if self.odds(2):
+            tools = (self.tool(depth),)
+            return ("model_and_calls", self.client(depth, tools), tools)
+        return ("model", self.client(depth), self.pick(0, 0, 1, 8))
+
+    def nursery(self, depth: int) -> Statement:
+        return ("nursery", tuple(self.statements(depth) for _ in range(self.pick(1, 2, 2, 3))))
+
+    def around(self, depth: int) -> Statement:
+        statements = self.statements(depth)
+        match self.source.randrange(8):
+            case 0 | 1:
+                return ("shield", statements)
+            case 2:
+                return ("timeout", self.time(), statements)
+            case 3 | 4:
+                what = self.pick("cancelled", "base", "exception")
+                return ("swallow", what, statements, self.statements(depth))
+            case 5 | 6:
+                return ("finally", statements, (("shield", self.statements(depth)),))
+            case _:
+                return ("message", (("write", "w"), *statements))
+
+    def background(self, depth: int) -> Statement:
+        if self.odds(2):
+            return ("start_soon", self.statements(depth))
+        where = self.pick("system", "reader", "run", "late")
+        return ("foreign", where, self.statements(depth))
+
+    def stream(self, depth: int) -> Statement:
+        form = self.pick("block", "bare", "left open")
+        steps = ((self.source.randrange(6), self.read_step()),) if self.odds(2) else ()
+        return ("stream", form, self.agent(depth), steps)
+
+
+_INSIDE = (
+    *(_Pen.call, _Pen.call, _Pen.call, _Pen.delegate, _Pen.delegate, _Pen.model, _Pen.model),
+    *(_Pen.nursery, _Pen.around, _Pen.around, _Pen.around, _Pen.background, _Pen.stream),
+)
