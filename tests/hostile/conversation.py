@@ -112,7 +112,8 @@ def problems_of_history(record: dict[str, Any], told: Told) -> Iterator[str]:
 def _of_results(said: list[dict[str, Any]], log: Told) -> Iterator[str]:
     told = [m["content"] for m in said if m["role"] == "tool"]
     root = {key: end for key, (_, end) in log.ends.items() if log.call_agents.get(key) == "root"}
-    left = list(root.items())
+    # First those that a reply asked for; of one that never started nobody knows whose it was.
+    left = sorted(root.items(), key=lambda pair: pair[0] not in log.call_messages)
     for content in told:
         if "not run" in content:
             continue

@@ -172,6 +172,8 @@ CHUNKS: tuple[Callable[[], Any], ...] = (
     lambda: Chunk(is_final=True, finish_reason=5),  # type: ignore[arg-type]
     lambda: Chunk(is_final=True, usage="x"),  # type: ignore[arg-type]
     lambda: Chunk(is_final=True, usage=Usage(prompt_tokens=-1)),
+    lambda: Chunk(is_final=True, usage=Usage(completion_tokens=10**400)),
+    lambda: Chunk(is_final=True, usage=Usage(cost="9e999999")),
     lambda: Chunk(is_final=True, model=7),  # type: ignore[arg-type]
     lambda: Chunk(is_final=True, model="\ud800"),
     lambda: Chunk(is_final=True, carry=object()),  # type: ignore[arg-type]

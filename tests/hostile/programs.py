@@ -144,7 +144,7 @@ class _Pen:
         if self.odds(12):
             what["wall_clock"] = self.pick("raises", "nan", "text")
         if self.odds(8):
-            what["prices"] = self.pick("raises", "fine")
+            what["prices"] = self.pick("1.5", "1e9", "1e-9")
         if self.odds(8):
             what["history"] = True
         return what
@@ -357,7 +357,8 @@ class _Pen:
     def call(self, depth: int) -> Statement:
         arguments: Any = {"n": self.number()}
         if self.odds(6):
-            arguments = self.pick({}, {"n": "x"}, {"n": 5, "data": ("odd", self.value() or 0)})
+            odd_one = {"n": self.number(), "data": ("odd", self.value() or 0)}
+            arguments = self.pick({}, {"n": "x"}, odd_one)
         return ("call", self.tool(depth), arguments)
 
     def delegate(self, depth: int) -> Statement:

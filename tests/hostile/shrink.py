@@ -16,6 +16,7 @@ _WORDS = re.compile(r"'[^']*'|\"[^\"]*\"|\{.*?\}|\[.*?\]|[0-9][0-9.]*")
 def kind_of(problem: str) -> str:
     """A problem without its particulars: the law, and what is wrong."""
     law, _, text = problem.partition(" ")
+    text = text.split("; they are ")[0].split(", such as ")[0]
     return f"{law} {_WORDS.sub('~', text)[:90]}"
 
 

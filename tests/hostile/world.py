@@ -7,6 +7,7 @@ which arguments, what a verb or control answered.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import inspect
@@ -14,6 +15,7 @@ import json
 import logging
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -174,6 +176,11 @@ class World:
         self.tools: dict[str, tuple[Env, Statements]] = {}
         self.innocent: list[dict[str, Any]] | None = None
         self.is_over = False
+        self.is_late = False
+        """Whether its nursery has closed."""
+        self.has_lied = False
+        """Whether a model gave what is no chunk."""
+        self.nursery: Any = None
         self.is_broken = False
         """Whether there is nothing left to be judged: the loop broke, hung or was interrupted."""
 
@@ -229,6 +236,8 @@ class World:
                 continue
             if verb == "model" and isinstance(leaf, Exception):
                 continue
+            if verb == "delegate" and self.has_lied and isinstance(leaf, Exception):
+                continue
             self.problem("L12", f"{verb} raised {_told(leaf)}")
         self.plan(exc)
 
@@ -246,6 +255,14 @@ class World:
         except BaseException as exc:
             self.check_escape(where, exc)
 
+    def forget(self) -> None:
+        """Let go of what the loop left behind when it broke."""
+        self.nursery = None
+        for held in (self.planned, self.kept, self.writers, self.streams, self.late, self.tools):
+            held.clear()  # type: ignore[attr-defined]
+        for watch in self.watches:
+            watch.stream = None
+
     # The whole
 
     async def main(self) -> None:
@@ -255,10 +272,11 @@ class World:
                 self.nursery.start_soon(self.contain, "an innocent run", self._innocent)
                 self.nursery.start_soon(self.contain, "a click", self._clicks)
                 self.nursery.start_soon(self.contain, "the reader", self._hostile)
+            self.is_late = True
             for env, statements in self.late:
                 await self.contain("a late verb", perform, env, statements)
             while self.systems or any(watch.alive.total() for watch in self.watches):
-                await trio.sleep(0.5)
+                await trio.sleep(0.01 if self.threads else 0.5)
             self.streams.clear()
             for watch in self.watches:
                 await self.contain("the end", self._finish, watch)
@@ -316,7 +334,9 @@ class World:
             for event in watch.log
         ]
         return {
-            mode: [{"seq": e.seq, "type": str(e.type), "data": e.data} for e in project(mode, events)]
+            mode: [
+                {"seq": e.seq, "type": str(e.type), "data": e.data} for e in project(mode, events)
+            ]
             for mode in ("updates", "messages", "values")
         }
 
@@ -325,7 +345,8 @@ class World:
     async def _innocent(self) -> None:
         engine = StreamEngine(make_run_id=lambda: "innocent", wall_clock=lambda: 0.0)
         log = []
-        async with engine.stream(_INNOCENT, "hello") as stream:
+        pace = 0.01 if self.threads else 1.0
+        async with engine.stream(_innocent(pace), "hello", app=pace) as stream:
             async for event in stream:
                 log.append({"type": str(event.type), "data": event.data, "seq": event.seq})
         self.innocent = log
@@ -347,13 +368,15 @@ class World:
     # The hostile run
 
     def engine(self) -> StreamEngine:
-        options: dict[str, Any] = {"make_run_id": self._make_run_id, "wall_clock": trio.current_time}
+        options: dict[str, Any] = {
+            "make_run_id": self._make_run_id,
+            "wall_clock": trio.current_time,
+        }
         what = self.program.engine
         if "wall_clock" in what:
             options["wall_clock"] = _CLOCKS[what["wall_clock"]]
         if "prices" in what:
-            price = "9e999999" if what["prices"] == "raises" else "1.5"
-            options["prices"] = {"m": {"prompt": price, "completion": price}}
+            options["prices"] = {"m": {"prompt": what["prices"], "completion": what["prices"]}}
         return StreamEngine(**options)
 
     def _make_run_id(self) -> str:
@@ -474,7 +497,7 @@ class World:
             if policy.get("pause"):
                 await trio.sleep(policy["pause"])
             try:
-                events = await self._next(stream, policy)
+                events = await self._next(watch, stream, policy)
             except (StopAsyncIteration, trio.EndOfChannel):
                 return False
             for event in events:
@@ -485,12 +508,18 @@ class World:
                     # Snapshots share structure, and say so.
                     _wreck(event.data)
 
-    async def _next(self, stream: Any, policy: Any) -> list[Any]:
+    async def _next(self, watch: Watch, stream: Any, policy: Any) -> list[Any]:
         while True:
             with trio.move_on_after(policy.get("poll") or float("inf")):
-                if policy.get("batch"):
-                    return list(await stream.receive_batch())
-                return [await stream.__anext__()]
+                try:
+                    if policy.get("batch"):
+                        return list(await stream.receive_batch())
+                    return [await stream.__anext__()]
+                except trio.BusyResourceError:
+                    if watch.is_whole:
+                        raise
+                    # The program lets somebody else read too.
+                    raise StopAsyncIteration from None
 
     async def _react(self, watch: Watch, event: Any, policy: Any) -> None:
         if event.type == "approval_required" and policy.get("approve") is not None:
@@ -506,6 +535,7 @@ class World:
             case ("pause", seconds):
                 await trio.sleep(seconds)
             case ("second_reader",):
+                watch.is_whole = False
                 self.nursery.start_soon(self.contain, "a second reader", self._read_too, watch)
             case ("aclose",):
                 await stream.aclose()
@@ -514,7 +544,7 @@ class World:
             case ("result_beside",):
                 watch.is_whole = False
                 self.nursery.start_soon(self.contain, "result", self._read_away, watch, stream)
-            case ("again",):
+            case ("again",) if watch.events() > 0:
                 try:
                     async with stream:
                         self.problem("L12", "a stream was entered that had been started")
@@ -522,15 +552,16 @@ class World:
                     pass
             case ("control", *_):
                 self._anywhere(partial(self.control, watch, *step[1:]))
+            case ("again",):
+                pass
             case _:
                 raise AssertionError(step)
 
     async def _read_too(self, watch: Watch) -> None:
-        if watch.stream is None:
-            return
+        watch.is_whole = False
         try:
-            await watch.stream.__anext__()
-            watch.is_whole = False
+            if watch.stream is not None:
+                await watch.stream.__anext__()
         except (trio.BusyResourceError, StopAsyncIteration):
             pass
 
@@ -620,12 +651,22 @@ class World:
             _wreck(data)
             return value
 
-    def run_plain(self, name: str, n: int) -> Any:
+    def run_plain(self, name: str, n: int, is_abandoned: bool) -> Any:
+        """What a plain tool does, in a worker thread."""
         env, _ = self.tools[name]
         watch = env.watch
-        for click in self.program.clicks[:2]:
-            self.control(watch, *click[1][1:])
+        with contextlib.nullcontext() if is_abandoned else self._living(watch, f"tool {name}"):
+            for click in self.program.clicks[:2]:
+                self.control(watch, *click[1][1:])
+                time.sleep(0.002)
         return n
+
+    def join_threads(self) -> None:
+        """Nobody waits for ever: a control called in a thread neither."""
+        for thread in self.threads_left:
+            thread.join(2.0)
+            if thread.is_alive():
+                self.problem("L12", "a control that was called in a thread waits for ever")
 
 
 def _call_id(ctx: Any) -> str:
@@ -738,14 +779,13 @@ def _make_tool(name: str, options: dict[str, Any]) -> Any:
     is_plain = options.pop("plain", False)
     if isinstance(asks, str):
         asks = _ASKS[asks]
-    if not is_plain:
-        options.pop("abandon", None)
+    is_abandoned = options.get("abandon", False)
 
     async def act(ctx: RunContext, n: int, data: Any = None) -> Any:
         return await ctx.app.run_tool(name, ctx, n, data)
 
     def act_plain(ctx: RunContext, n: int) -> Any:
-        return ctx.app.run_plain(name, n)
+        return ctx.app.run_plain(name, n, is_abandoned)
 
     return tool(name=name, needs_approval=asks, **options)(act_plain if is_plain else act)
 
@@ -821,6 +861,7 @@ class HostileClient:
             case ("raise", number):
                 raise env.world.plan(odd.FAILURES[number]())
             case ("odd", number):
+                env.world.has_lied = True
                 return (odd.CHUNKS[number](),)
             case ("text", text):
                 return (Chunk(content=f"t!{text}" if env.in_tool else text),)
@@ -1102,7 +1143,17 @@ async def _background(env: Env, statements: Statements) -> None:
 async def _nursery(env: Env, children: Any) -> None:
     async with trio.open_nursery() as nursery:
         for child in children:
-            nursery.start_soon(perform, env, child)
+            nursery.start_soon(_child, env, child)
+
+
+async def _child(env: Env, statements: Statements) -> None:
+    try:
+        await perform(env, statements)
+    except BaseException as exc:
+        if any(isinstance(leaf, odd.Unprintable) for leaf in leaves(exc)):
+            # Trio itself breaks where a nursery's child raises what has no repr.
+            raise env.world.plan(ValueError("unprintable")) from None
+        raise
 
 
 async def _shield(env: Env, statements: Statements) -> None:
@@ -1153,8 +1204,12 @@ async def _foreign(env: Env, where: str, statements: Statements) -> None:
     match where:
         case "late":
             world.late.append((env, statements))
+        case "reader" if world.is_late:
+            await world.contain("a task of the reader", perform, env, statements)
         case "reader":
-            world.nursery.start_soon(world.contain, "a task of the reader", perform, env, statements)
+            world.nursery.start_soon(
+                world.contain, "a task of the reader", perform, env, statements
+            )
         case "system":
             world.systems += 1
             trio.lowlevel.spawn_system_task(_in_system, env, statements)
@@ -1273,29 +1328,30 @@ _DO: dict[str, Callable[..., Awaitable[Any]]] = {
 # Somebody who has nothing to do with it
 
 
+@attrs.frozen
 class _KindModel:
-    def __init__(self) -> None:
-        self.asked: dict[int, int] = {}
+    pace: float
 
     async def stream_completion(self, messages: Any, tools: Any = None, **options: Any) -> Any:
         if not any(message["role"] == "tool" for message in messages):
             yield Chunk(content="one ")
-            await trio.sleep(1)
+            await trio.sleep(self.pace)
             yield Chunk(is_final=True, tool_calls=[ToolCall("i1", "add", {"a": 1, "b": 2})])
         else:
             yield Chunk(content="three")
-            await trio.sleep(4)
+            await trio.sleep(4 * self.pace)
             yield Chunk(is_final=True, finish_reason="stop")
 
 
 @tool
-async def add(a: int, b: int) -> int:
+async def add(ctx: RunContext, a: int, b: int) -> int:
     """Add."""
-    await trio.sleep(1)
+    await trio.sleep(ctx.app)
     return a + b
 
 
-_INNOCENT = Agent(llm_client=_KindModel(), tools=[add], name="innocent")
+def _innocent(pace: float) -> Agent:
+    return Agent(llm_client=_KindModel(pace), tools=[add], name="innocent")
 
 
 # Playing
@@ -1353,8 +1409,6 @@ def _scheduling(seed: int) -> Iterator[None]:
 
 class _RealClock(trio.abc.Clock):
     def __init__(self) -> None:
-        import time
-
         self.current_time = time.perf_counter  # type: ignore[method-assign]
 
     def start_clock(self) -> None:
@@ -1385,25 +1439,29 @@ def play(program: Program, *, threads: bool = False) -> World:
     ):
         try:
             trio.run(world.main, clock=clock)
+            world.join_threads()
         except trio.TrioInternalError as exc:
             world.is_broken = True
             world.problem("L12", f"TrioInternalError: {_cause(exc)}")
-        except KeyboardInterrupt:
-            # Only where nobody was there any more to be told of one raised inside.
-            world.is_broken = True
-            if not any(isinstance(exc, KeyboardInterrupt | SystemExit) for exc in world.planned):
-                world.problem("L12", "KeyboardInterrupt came out of nowhere")
         except BaseException as exc:
             world.is_broken = True
+            interrupts = [e for e in world.planned if isinstance(e, _INTERRUPTS)]
+            if interrupts and all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(exc)):
+                # Struck again, since nobody was there any more to be told of it.
+                world.problems.clear()
+                return world
             world.problem("L12", f"trio.run raised {' | '.join(map(_told, leaves(exc)))}")
-        world.is_over = True
-        if world.is_stuck or world.problems:
-            gc.collect()
+        finally:
+            world.is_over = True
+            if world.is_broken:
+                world.forget()
+                gc.collect()
     return world
+
+
+_INTERRUPTS = (KeyboardInterrupt, SystemExit)
 
 
 def _cause(exc: BaseException) -> str:
     cause = exc.__cause__ or exc
     return " | ".join(_told(leaf) for leaf in leaves(cause))
-
-
