@@ -11,6 +11,7 @@ a STATE_CHANGE owes that follows from a closer (L6: an open question or approval
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -61,6 +62,8 @@ LEGAL = {
     "waiting_for_approval": {"running", "error", "cancelled"} | WAITING,
 }
 SOURCES = {"model", "tool", "agent", "deadline", "limit", "store", "internal"}
+_REFUSED = re.compile("can't emit (?!MESSAGE)")
+"""A message may be written by hand after its end; the rest is the runtime's own to get right."""
 CLOSERS = ("tool_call_end", "agent_end", "input_resolved", "message_complete")
 """In closing order."""
 OF_A_RUN = {"run_start", "state_change", "error", "done"}
@@ -162,6 +165,8 @@ class _Walk:
             problems.append("L4 after the terminal STATE_CHANGE")
         if kind not in OF_A_RUN and self.status == "initializing":
             problems.append("L4 while the run is initializing")
+        if _REFUSED.search(str(data.get("error"))):
+            problems.append(f"L12 the runtime tried what its law refuses: {data['error'][:150]}")
         problems += self._speaker(kind, data, agent)
         problems += getattr(self, f"_{kind}")(data, agent, place)
         held = len(self.calls) + len(self.agents) + 2 * len(self.questions) + len(self.messages)
@@ -476,8 +481,7 @@ def _of_closing(record: Record, walk: _Walk) -> Iterator[str]:
         states = [e for e in log[first:] if e["type"] == "state_change"]
         if len(states) > 1:
             yield "L4 the closer told another status than the terminal one"
-        order = {path: place for path, place in walk.agent_starts.items()}
-        ended = [order.get(e["agent"], 0) for e in rest if e["type"] == "agent_end"]
+        ended = [walk.agent_starts.get(e["agent"], 0) for e in rest if e["type"] == "agent_end"]
         if ended != sorted(ended, reverse=True):
             yield "L3 nested agents were not closed last opened first"
 
@@ -566,6 +570,8 @@ def _of_tool(effect: dict[str, Any], walk: _Walk) -> Iterator[str]:
         yield f"L10 {key} ran before its START"
     if known >= 0 and key in walk.ends and walk.ends[key][0] < known:
         yield f"L10 {key} ran after its END"
+    if type(effect["arguments"]["n"]) is not int:
+        yield f"L10 {key} takes a whole number and ran with {effect['arguments']}"
     if _plain(start["arguments"]) != _plain(effect["arguments"]):
         yield f"L10 {key} ran with {effect['arguments']}, START says {start['arguments']}"
     if key in walk.asked:
@@ -648,16 +654,45 @@ def _of_views(record: Record, walk: _Walk) -> Iterator[str]:
             if data != event["data"]:
                 yield f"L8 {mode} changed the data of event {event['seq']}"
         if mode == "values" and view:
+            yield from _of_states(record["log"], view)
             state = view[-1]["data"].get("state", {})
             if state.get("status") != walk.done["status"]:
                 yield f"L8 the last state is {state.get('status')}"
-            contents = {m["message_id"]: m["content"] for m in state.get("messages", ())}
-            expected = {key: m["content"] for key, m in walk.completed.items()}
-            if contents != expected:
-                yield f"L8 the last state's messages are {contents}, expected {expected}"
             outcomes = {c["call_id"]: c["status"] for c in state.get("calls", ())}
             if outcomes != {key: end["outcome"] for key, (_, end) in walk.ends.items()}:
                 yield f"L8 the last state's calls are {outcomes}"
+
+
+def _of_states(log: list[Event], view: list[Event]) -> Iterator[str]:
+    """L8: each snapshot is what the events up to it fold to."""
+    texts: dict[str, str] = {}
+    status: str | None = None
+    waiting: set[str] = set()
+    snapshots = {event["seq"]: event["data"].get("state", {}) for event in view}
+    for event in log:
+        kind, data = event["type"], event["data"]
+        if kind.startswith("message_") or kind == "reasoning_chunk":
+            text = texts.get(data["message_id"], "")
+            text += data["chunk"] if kind == "message_chunk" else ""
+            texts[data["message_id"]] = "" if kind == "message_reset" else text
+        if kind == "run_start":
+            status = "initializing"
+        if kind == "state_change":
+            status = data["new_status"]
+        if kind == "approval_required":
+            waiting.add(data["call_id"])
+        if kind in ("tool_call_start", "tool_call_end"):
+            waiting.discard(data["call_id"])
+        state = snapshots.get(event["seq"])
+        if state is None:
+            continue
+        if state.get("status") != status:
+            yield f"L8 the state at {event['seq']} is {state.get('status')}, expected {status}"
+        told = {m["message_id"]: m["content"] for m in state.get("messages", ())}
+        if told != texts:
+            yield f"L8 the messages at {event['seq']} are {told}, expected {texts}"
+        if set(state.get("approvals", ())) != waiting:
+            yield f"L8 the approvals at {event['seq']} are {state.get('approvals')}"
 
 
 def _of_a_view(log: list[Event], mode: str) -> Iterator[str]:

@@ -38,13 +38,15 @@ class Program:
     reader: tuple[tuple[int, Statement], ...] = ()
     """What the reader does before it reads the event of a number."""
     policy: dict[str, Any] = attrs.Factory(dict)
-    """How it reads: ``form`` (block, bare, engine), ``mode``, ``approve``, ``answer``, ``pause``,
+    """How it reads: ``form`` (block, bare, engine,
+    orchestrator, hosted), ``mode``, ``approve``, ``answer``, ``pause``,
     ``batch``, ``mutates``, ``poll``, ``patience``."""
     clicks: tuple[tuple[float, Statement], ...] = ()
     """What the outside does at a time."""
     limits: dict[str, Any] = attrs.Factory(dict)
     engine: dict[str, Any] = attrs.Factory(dict)
-    """What of the surroundings raises: ``log``, ``wall_clock``, ``prices``, ``history``."""
+    """What of the surroundings is hostile: ``log``, ``wall_clock``, ``store`` (of an orchestrator),
+    and what there is besides: ``prices``, ``history``."""
     schedule: int = 0
     """Seed of Trio's scheduler."""
 
@@ -91,6 +93,8 @@ class _Pen:
         agent = self.agent(0)
         drops = self.odds(12)
         policy: dict[str, Any] = {"form": self.pick("block", "block", "bare", "engine")}
+        if self.odds(8):
+            policy["form"] = self.pick("orchestrator", "hosted")
         policy["approve"] = self.pick(True, True, False, None)
         policy["answer"] = self.pick("yes", None, "\ud800")
         if self.odds(4):
@@ -105,13 +109,13 @@ class _Pen:
             policy["mode"] = self.pick(*MODES)
         if self.odds(8):
             policy["patience"] = self.pick(0.0, 0.5, 2.0) / (100 if self.threads else 1)
-        if drops:
+        if drops and policy["form"] not in ("orchestrator", "hosted"):
             policy["form"] = self.pick("bare", "engine")
         reader = tuple(
             (self.source.randrange(14), self.read_step())
             for _ in range(self.pick(0, 0, 1, 1, 2, 3))
         )
-        if drops:
+        if policy["form"] in ("bare", "engine") and drops:
             reader = (*reader, (1 + self.source.randrange(8), ("drop",)))
         return Program(
             agent=agent,
@@ -147,6 +151,11 @@ class _Pen:
             what["prices"] = self.pick("1.5", "1e9", "1e-9")
         if self.odds(8):
             what["history"] = True
+        if self.odds(2):
+            what["store"] = tuple(
+                (1 + self.source.randrange(8), self.pick("raises", "raises", "group", "slow"))
+                for _ in range(self.pick(1, 1, 2, 4))
+            )
         return what
 
     # Readers and others outside

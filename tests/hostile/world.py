@@ -34,7 +34,11 @@ from flowtrio import (
     Chunk,
     FlowtrioError,
     Limits,
+    LocalProtocolError,
+    MemoryConversations,
+    MemoryStore,
     ModelLimits,
+    Orchestrator,
     RunCancelled,
     RunContext,
     RunFailed,
@@ -111,14 +115,21 @@ class Watch:
     cuts: int = 0
     """Replies whose client came to its end without a final chunk."""
     agents: int = 0
+    is_hosted: bool = False
+    """Whether a follower reads it out of a store."""
+    is_kept: bool = False
+    """Whether it belongs to a conversation of an orchestrator."""
     began: bool = False
 
     def sample(self) -> None:
-        if self.stream is not None:
+        if self.stream is not None and not self.is_hosted:
             self.peak = max(self.peak, self.stream.statistics().undelivered)
 
     def events(self) -> int:
-        return -1 if self.stream is None else int(self.stream.statistics().events)
+        """How many there are by now; -1 if nobody can look."""
+        if self.stream is None or self.is_hosted:
+            return -1
+        return int(self.stream.statistics().events)
 
     def take(self, event: Any) -> None:
         self.sample()
@@ -181,6 +192,7 @@ class World:
         self.has_lied = False
         """Whether a model gave what is no chunk."""
         self.nursery: Any = None
+        self.orchestrator: Any = None
         self.is_broken = False
         """Whether there is nothing left to be judged: the loop broke, hung or was interrupted."""
 
@@ -208,7 +220,8 @@ class World:
                 "recorded": watch.recorded,
                 "views": watch.views,
                 "waits": self.waits,
-                "times agree": not (self.threads or "wall_clock" in self.program.engine),
+                "times agree": not (self.threads or watch.is_hosted or watch.is_kept)
+                and "wall_clock" not in self.program.engine,
             }
             for watch in self.watches
         ]
@@ -230,7 +243,14 @@ class World:
     def check_verb(self, verb: str, exc: BaseException) -> None:
         """A verb raised: is it anything that a caller may expect?"""
         for leaf in leaves(exc):
-            if self.is_planned(leaf) or isinstance(leaf, _EXPECTED):
+            if self.is_planned(leaf):
+                continue
+            # A message may be used by hand after its end; the rest is the runtime's to get right,
+            # but where it says what a caller did wrong.
+            is_refused = isinstance(leaf, LocalProtocolError) and "can't emit" in str(leaf)
+            if is_refused and verb not in ("write", "message"):
+                self.problem("L12", f"{verb} raised {_told(leaf)}")
+            if isinstance(leaf, _EXPECTED):
                 continue
             if isinstance(leaf, trio.Cancelled):
                 continue
@@ -257,7 +277,7 @@ class World:
 
     def forget(self) -> None:
         """Let go of what the loop left behind when it broke."""
-        self.nursery = None
+        self.nursery = self.orchestrator = None
         for held in (self.planned, self.kept, self.writers, self.streams, self.late, self.tools):
             held.clear()  # type: ignore[attr-defined]
         for watch in self.watches:
@@ -300,7 +320,7 @@ class World:
     async def _finish(self, watch: Watch) -> None:
         """Look at a run once more when all is over."""
         stream = watch.stream
-        if stream is None or not watch.began:
+        if stream is None or not watch.began or watch.is_hosted:
             return
         watch.recorded = watch.events()
         if watch.is_whole and watch.mode == "events":
@@ -394,10 +414,33 @@ class World:
         watch.history = copy.deepcopy(history)
         engine = options.pop("engine", None) or self.engine()
         fn = self.agent(agent, self._root(watch, env, options.pop("is_inside", False)), watch)
+        if env is None and program.policy.get("form") in ("orchestrator", "hosted"):
+            return self._keep(watch, fn)
         watch.stream = engine.stream(
             fn, watch.message, limits=Limits(**program.limits), history=history, app=self, **options
         )
         watch.run_id = watch.stream.run_id
+        return watch
+
+    def _keep(self, watch: Watch, fn: Any) -> Watch:
+        """Let an orchestrator run it, whose stores may raise."""
+        faults = self.program.engine.get("store", ())
+        watch.run_id = self._make_run_id()
+        watch.history = []
+        self.orchestrator = Orchestrator(
+            agents=[fn],
+            limits=Limits(**self.program.limits),
+            store=HostileStore(self, faults),
+            conversations=HostileConversations(self, faults),
+            app=self,
+        )
+        if self.program.policy["form"] == "hosted":
+            watch.is_hosted = True
+        else:
+            watch.is_kept = True
+            watch.stream = self.orchestrator.process_stream(
+                watch.message, session_id="s", run_id=watch.run_id, mode=watch.mode
+            )
         return watch
 
     def _root(self, watch: Watch, env: Env | None, is_inside: bool) -> Env:
@@ -419,6 +462,8 @@ class World:
         for number, step in program.reader:
             steps.setdefault(number, []).append(step)
         form = policy.get("form", "block")
+        if form == "hosted":
+            return await Hosting(self).read(watch, steps, policy)
         with ExitStack() as stack:
             if "patience" in policy:
                 stack.enter_context(trio.move_on_after(policy["patience"]))
@@ -479,7 +524,8 @@ class World:
         alive = sorted(name for name, count in watch.alive.items() if count)
         if alive:
             self.problem("L5", f"alive when run {watch.name} had been left: {', '.join(alive)}")
-        if watch.events() > 0 and str(watch.stream.status) not in _TERMINAL:
+        is_ours = watch.is_whole and watch.events() > 0
+        if is_ours and str(watch.stream.status) not in _TERMINAL:
             self.problem("L5", f"run {watch.name} is {watch.stream.status} when it had been left")
 
     async def _read(self, watch: Watch, stream: Any, steps: Any, policy: Any) -> bool:
@@ -504,8 +550,8 @@ class World:
                 watch.take(event)
                 number += 1
                 await self._react(watch, event, policy)
-                if policy.get("mutates") and watch.mode == "events":
-                    # Snapshots share structure, and say so.
+                if policy.get("mutates") and watch.mode == "events" and not watch.is_hosted:
+                    # Snapshots share structure, and followers events: both say so.
                     _wreck(event.data)
 
     async def _next(self, watch: Watch, stream: Any, policy: Any) -> list[Any]:
@@ -529,6 +575,8 @@ class World:
             self.control(watch, "answer", event.data["request_id"], policy["answer"])
 
     async def _step(self, watch: Watch, stream: Any, step: Statement) -> None:
+        if watch.is_hosted and step[0] in ("aclose", "result", "result_beside", "again"):
+            return
         match step:
             case ("raise", number):
                 raise self.plan(odd.FAILURES[number]())
@@ -931,10 +979,8 @@ class _Reply:
                 case "hangs":
                     await trio.sleep_forever()
                 case "swallows":
-                    try:
+                    with contextlib.suppress(trio.Cancelled):
                         await trio.sleep_forever()
-                    except trio.Cancelled:
-                        pass
                 case "shield":
                     with trio.CancelScope(shield=True):
                         await trio.sleep(0.3)
@@ -1127,6 +1173,10 @@ async def _delegate(env: Env, agent: Any) -> None:
 
 
 async def _await_agent(env: Env, agent: Any) -> None:
+    if agent[0] == "body":
+        # Nothing but a function of the program's own.
+        await perform(env, agent[1])
+        return
     made = env.world.agent(agent, env, env.watch)
     await _verb(env, "model", lambda: made(env.ctx, "sub"))
 
@@ -1323,6 +1373,124 @@ _DO: dict[str, Callable[..., Awaitable[Any]]] = {
     "result_main": _result_main,
     "mutate": _mutate,
 }
+
+
+# Orchestrators and their stores
+
+
+class HostileStore(MemoryStore):
+    """Raises or is slow at operations of drawn numbers."""
+
+    def __init__(self, world: World, faults: Any) -> None:
+        super().__init__()
+        self._world, self._faults, self._count = world, dict(faults), 0
+
+    async def _strike(self) -> None:
+        self._count += 1
+        match self._faults.get(self._count):
+            case "raises":
+                raise self._world.plan(OSError("the store"))
+            case "group":
+                raise self._world.plan(ExceptionGroup("the store", [OSError("disk")]))
+            case "slow":
+                await trio.sleep(2)
+            case _:
+                pass
+
+    async def create(self, *args: Any, **options: Any) -> Any:
+        await self._strike()
+        return await super().create(*args, **options)
+
+    async def append(self, *args: Any, **options: Any) -> Any:
+        await self._strike()
+        return await super().append(*args, **options)
+
+    append_nowait = None  # type: ignore[assignment]
+
+    async def read(self, *args: Any, **options: Any) -> Any:
+        await self._strike()
+        return await super().read(*args, **options)
+
+    async def wait_past(self, *args: Any, **options: Any) -> Any:
+        await self._strike()
+        return await super().wait_past(*args, **options)
+
+
+class HostileConversations(MemoryConversations):
+    """The same of conversations."""
+
+    def __init__(self, world: World, faults: Any) -> None:
+        super().__init__()
+        self._world, self._faults, self._count = world, dict(faults), 0
+
+    _strike = HostileStore._strike
+
+    async def load(self, *args: Any) -> Any:
+        await self._strike()  # type: ignore[misc]
+        return await super().load(*args)
+
+    async def save(self, *args: Any) -> None:
+        await self._strike()  # type: ignore[misc]
+        await super().save(*args)
+
+
+class Hosting:
+    """A run whose log goes into a store, and its followers."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    async def read(self, watch: Watch, steps: Any, policy: Any) -> None:
+        world, orchestrator = self.world, self.world.orchestrator
+        async with orchestrator:
+            try:
+                run_id = await orchestrator.start(
+                    watch.message, session_id="s", run_id=watch.run_id
+                )
+            except (OSError, ExceptionGroup) as exc:
+                return world.check_escape("start", exc)
+            watch.began = True
+            watch.stream = orchestrator.attach(run_id)
+            try:
+                await world._read(watch, watch.stream, steps, policy)
+            except BaseException as exc:
+                world.check_escape("the follower", exc)
+                if isinstance(exc, trio.Cancelled):
+                    raise
+            followed, watch.log = watch.log, []
+            mode, watch.mode = watch.mode, "events"
+            await self._read_whole(watch, run_id)
+            await self._replay(watch, run_id, followed if mode == "events" else [])
+
+    async def _read_whole(self, watch: Watch, run_id: str) -> None:
+        """Read it again from its first event, once its store is well."""
+        for _ in range(20):
+            watch.log.clear()
+            with trio.move_on_after(100):
+                try:
+                    async with self.world.orchestrator.attach(run_id) as follower:
+                        async for event in follower:
+                            watch.take(event)
+                    return
+                except BaseException as exc:
+                    if isinstance(exc, trio.Cancelled):
+                        raise
+                    self.world.check_escape("a follower", exc)
+            await trio.sleep(1)
+        self.world.problem("L12", "the end of a hosted run is never stored")
+
+    async def _replay(self, watch: Watch, run_id: str, followed: list[Any]) -> None:
+        """L9: what was followed live, and what is replayed from any place, is the log."""
+        world = self.world
+        if watch.is_whole and followed != watch.log[: len(followed)]:
+            world.problem("L9", "what was followed live is not what is stored")
+        for after in {0, len(watch.log) // 2, len(watch.log) - 1}:
+            found = []
+            async with world.orchestrator.attach(run_id, after=after) as follower:
+                async for event in follower:
+                    found.append(event.seq)
+            if found != [event["seq"] for event in watch.log[after + 1 :]]:
+                world.problem("L9", f"replayed after {after}: {found}")
 
 
 # Somebody who has nothing to do with it
