@@ -434,6 +434,9 @@ def _of_the_end(record: Record, walk: _Walk) -> Iterator[str]:
         yield f"L2 {record['recorded']} events in the end, {len(log)} up to DONE"
     if record["outcome"] not in (None, walk.done["status"]):
         yield f"L2 result() says {record['outcome']}, DONE {walk.done['status']}"
+    errors = [event["data"] for event in log if event["type"] == "error"]
+    if any(error["source"] == "store" for error in errors) and not record["struck"]:
+        yield f"L10 no store failed, and yet: {errors[0]['error']}"
     yield from _of_the_bound(record, walk)
     yield from _of_closing(record, walk)
     yield from _of_controls(record, walk)
@@ -498,7 +501,7 @@ def _of_controls(record: Record, walk: _Walk) -> Iterator[str]:
         if len(controls) > 1 and name != "cancel":
             yield f"L2 {what} took effect {len(controls)} times"
         outcome = walk.ends[key][1]["outcome"] if key in walk.ends else None
-        if outcome is None and key not in walk.call_agents and name == "cancel_tool":
+        if outcome is None and key not in walk.call_agents and name != "answer":
             # A call that had no event yet has no END either.
             continue
         if name == "cancel_tool" and outcome != "cancelled":

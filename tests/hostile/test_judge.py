@@ -187,6 +187,7 @@ BREAKS: list[tuple[str, Program, Callable[[Record], None]]] = [
     ("L8", BUSY, shows_too_little),
     ("L8", BUSY, shows_another_status),
     ("L10", FAILED, data("error", "error", "")),
+    ("L10", FAILED, data("error", "source", "store")),
     ("L10", BUSY, cut_silently),
     ("L10", BUSY, ran_unapproved),
     ("L10", BUSY, ran_too_late),

@@ -187,6 +187,8 @@ class World:
         self.tools: dict[str, tuple[Env, Statements]] = {}
         self.innocent: list[dict[str, Any]] | None = None
         self.is_over = False
+        self.has_struck = False
+        """Whether a store raised."""
         self.is_late = False
         """Whether its nursery has closed."""
         self.has_lied = False
@@ -214,6 +216,7 @@ class World:
                 "handed": watch.handed,
                 "given": watch.given,
                 "cuts": watch.cuts,
+                "struck": self.has_struck,
                 "messages": watch.messages,
                 "history": watch.history,
                 "outcome": watch.outcome,
@@ -630,7 +633,8 @@ class World:
         if watch.stream is None:
             return
         key, extra = _odd(key, odd.IDS), tuple(_odd(value, odd.IDS) for value in extra)
-        before = watch.events()
+        # From another thread nobody can say how many there are when it takes effect.
+        before = -1 if self.threads else watch.events()
         try:
             took = getattr(watch.stream, name)(key, *extra)
         except (TypeError, ValueError):
@@ -1378,60 +1382,81 @@ _DO: dict[str, Callable[..., Awaitable[Any]]] = {
 # Orchestrators and their stores
 
 
-class HostileStore(MemoryStore):
+class _Faults:
     """Raises or is slow at operations of drawn numbers."""
 
     def __init__(self, world: World, faults: Any) -> None:
-        super().__init__()
         self._world, self._faults, self._count = world, dict(faults), 0
 
-    async def _strike(self) -> None:
+    async def strike(self) -> None:
         self._count += 1
         match self._faults.get(self._count):
             case "raises":
+                self._world.has_struck = True
                 raise self._world.plan(OSError("the store"))
             case "group":
+                self._world.has_struck = True
                 raise self._world.plan(ExceptionGroup("the store", [OSError("disk")]))
             case "slow":
-                await trio.sleep(2)
+                await trio.sleep(0.02 if self._world.threads else 2)
             case _:
                 pass
 
-    async def create(self, *args: Any, **options: Any) -> Any:
-        await self._strike()
-        return await super().create(*args, **options)
 
-    async def append(self, *args: Any, **options: Any) -> Any:
-        await self._strike()
-        return await super().append(*args, **options)
+class HostileStore:
+    """An event store that fails now and then.
 
-    append_nowait = None  # type: ignore[assignment]
+    It has a store and is none, so that nothing of the inner one finds its way around the faults.
+    """
 
-    async def read(self, *args: Any, **options: Any) -> Any:
-        await self._strike()
-        return await super().read(*args, **options)
+    def __init__(self, world: World, faults: Any) -> None:
+        self._inner, self._faults = MemoryStore(), _Faults(world, faults)
 
-    async def wait_past(self, *args: Any, **options: Any) -> Any:
-        await self._strike()
-        return await super().wait_past(*args, **options)
+    async def create(self, header: Any) -> Any:
+        await self._faults.strike()
+        return await self._inner.create(header)
+
+    async def append(self, *args: Any) -> None:
+        await self._faults.strike()
+        await self._inner.append(*args)
+
+    async def read(self, *args: Any) -> Any:
+        await self._faults.strike()
+        return await self._inner.read(*args)
+
+    async def wait_past(self, *args: Any) -> Any:
+        await self._faults.strike()
+        return await self._inner.wait_past(*args)
+
+    async def header(self, *args: Any) -> Any:
+        return await self._inner.header(*args)
+
+    async def list(self, *args: Any, **keys: Any) -> Any:
+        return await self._inner.list(*args, **keys)
+
+    async def delete(self, *args: Any, **keys: Any) -> Any:
+        return await self._inner.delete(*args, **keys)
+
+    async def expire(self, *args: Any) -> Any:
+        return await self._inner.expire(*args)
 
 
-class HostileConversations(MemoryConversations):
+class HostileConversations:
     """The same of conversations."""
 
     def __init__(self, world: World, faults: Any) -> None:
-        super().__init__()
-        self._world, self._faults, self._count = world, dict(faults), 0
-
-    _strike = HostileStore._strike
+        self._inner, self._faults = MemoryConversations(), _Faults(world, faults)
 
     async def load(self, *args: Any) -> Any:
-        await self._strike()  # type: ignore[misc]
-        return await super().load(*args)
+        await self._faults.strike()
+        return await self._inner.load(*args)
 
     async def save(self, *args: Any) -> None:
-        await self._strike()  # type: ignore[misc]
-        await super().save(*args)
+        await self._faults.strike()
+        await self._inner.save(*args)
+
+    async def delete(self, *args: Any) -> None:
+        await self._inner.delete(*args)
 
 
 class Hosting:
