@@ -23,8 +23,13 @@ Statements: TypeAlias = tuple[Statement, ...]
 
 TIMES = (0.0, 0.0, 0.1, 0.5, 1.0, 3.0)
 MODES = ("events", "updates", "messages", "values")
-CONTROLS = ("cancel", "cancel_tool", "cancel_tool", "approve", "approve", "deny", "answer")
-IDS = ("c1", "c2", "c3", "c4", "c5", "q1", "q2", "m1", "nothing")
+CONTROLS = (
+    *("cancel", "cancel_tool", "cancel_tool", "cancel_tool", "cancel_tool"),
+    *("approve", "approve", "approve", "deny", "answer", "answer"),
+)
+IDS = ("c1", "c2", "c3", "q1", "m1", "nothing")
+OPEN = tuple(("open", place) for place in (0, 0, 1, 2, -1, -1))
+"""A call or question that is open by then, by its place among them."""
 NAMES = ("web", "functions.get_weather", "", "\ud800", "x" * 70, "t1", "t2")
 PROVIDER_IDS = ("p1", "p2", "p3", "", "p1", "chatcmpl-tool-" + "9" * 32, "\ud800")
 
@@ -66,7 +71,10 @@ class _Pen:
 
     def __init__(self, source: Random, *, threads: bool = False) -> None:
         self.source = source
-        self.left = source.choice((3, 6, 10, 16))
+        self.left = source.choice((4, 8, 14, 22))
+        # Most programs have some of the vices, few have all: what dies at once reaches nothing.
+        self.raises = source.randrange(3) == 0
+        self.lies = source.randrange(3) == 0
         self.numbers = 0
         self.tools = 0
         self.threads = threads
@@ -119,10 +127,10 @@ class _Pen:
             reader = (*reader, (1 + self.source.randrange(8), ("drop",)))
         return Program(
             agent=agent,
-            message=self.pick("go", "go", "go", "go", "go", "", " ", "\ud800"),
+            message="go" if not self.odds(20) else self.pick("", " ", "\ud800", "\ud800"),
             reader=reader,
             policy=policy,
-            clicks=tuple((self.time(), self.control()) for _ in range(self.pick(0, 0, 1, 2, 3))),
+            clicks=tuple((self.time(), self.control()) for _ in range(self.pick(0, 1, 2, 3, 5))),
             limits=self.limits(),
             engine=self.engine(),
             schedule=seed,
@@ -131,14 +139,14 @@ class _Pen:
     def limits(self) -> dict[str, Any]:
         scale = 0.01 if self.threads else 1
         return {
-            "run": self.pick(100, 100, 100, 2, 0.3) * scale,
+            "run": self.pick(*(100,) * 8, 2, 0.3) * scale,
             "tool": self.pick(50, 50, 0.7) * scale,
             "approval": self.pick(1, 1, 20) * scale,
             "input": self.pick(1, 1, 20) * scale,
             "grace": self.pick(5, 0.2) * scale,
             "parallel_tools": self.pick(8, 2, 1, 1),
             "buffer": self.pick(64, 4, 1, 1),
-            "turns": self.pick(4, 4, 1),
+            "turns": self.pick(4, 4, 4, 4, 1),
         }
 
     def engine(self) -> dict[str, Any]:
@@ -161,7 +169,7 @@ class _Pen:
     # Readers and others outside
 
     def read_step(self) -> Statement:
-        match self.source.randrange(14):
+        match self.source.randrange(18):
             case 0 | 1:
                 return ("break",)
             case 2:
@@ -183,13 +191,18 @@ class _Pen:
 
     def control(self) -> Statement:
         name = self.pick(*CONTROLS)
-        if self.odds(5):
-            key: Any = ("odd", self.source.randrange(len(odd.IDS)))
-        else:
+        key: Any = self.pick(*OPEN)
+        if self.odds(8):
+            key = ("odd", self.source.randrange(len(odd.IDS)))
+        elif self.odds(5):
             key = self.pick(*IDS)
         match name:
             case "cancel":
-                return ("control", name, self.pick(None, "enough", key))
+                return (
+                    "control",
+                    name,
+                    self.pick(None, "enough", key if key[0] == "odd" else None),
+                )
             case "deny":
                 extra = self.pick(None, "no", True, ("odd", self.source.randrange(len(odd.IDS))))
                 return ("control", name, key, extra)
@@ -209,7 +222,9 @@ class _Pen:
     def client(self, depth: int, tools: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         options: dict[str, Any] = {}
         if self.odds(3):
-            options["shape"] = self.pick("object", "coroutine", "object", "raises", "nothing")
+            options["shape"] = self.pick("object", "coroutine", "object")
+            if self.lies and self.odds(3):
+                options["shape"] = self.pick("raises", "nothing")
             if options["shape"] == "raises":
                 options["failure"] = self.source.randrange(len(odd.FAILURES))
         if self.odds(4):
@@ -229,7 +244,7 @@ class _Pen:
                 calls.append(self.written(pieces, tools))
         if self.odds(4):
             pieces.append(self.piece())
-        match self.source.randrange(14):
+        match self.source.randrange(14) if self.lies else 2 + self.source.randrange(20):
             case 0:
                 pass  # no final chunk
             case 1:
@@ -243,12 +258,12 @@ class _Pen:
                 pieces.append(("final", (), "stop"))
             case _:
                 pieces.append(("final", tuple(calls), "tool_calls" if calls else "stop"))
-        if self.odds(10):
+        if self.raises and self.odds(5):
             pieces.insert(self.source.randrange(len(pieces) + 1), ("raise", 0))
         return tuple(pieces)
 
     def piece(self) -> tuple[Any, ...]:
-        match self.source.randrange(12):
+        match self.source.randrange(0 if self.lies else 1, 12):
             case 0:
                 return ("odd", self.source.randrange(len(odd.CHUNKS)))
             case 1:
@@ -267,17 +282,17 @@ class _Pen:
     def written(self, pieces: list[Any], tools: tuple[Any, ...]) -> tuple[Any, ...]:
         """A call of a reply, its fragments put among the pieces; the two need not agree."""
         known = self.source.choice(tools)[1]
-        name = known if not self.odds(6) else self.pick(*NAMES)
+        name = known if not (self.lies and self.odds(3)) else self.pick(*NAMES)
         provider_id = self.pick(*PROVIDER_IDS)
         number = self.number()
         arguments: Any = {"n": number}
-        if self.odds(6):
+        if self.odds(8):
             arguments = self.pick(None, {}, {"n": "x"}, {"n": number, "zz": 1}, {"n": 1.5})
         elif self.odds(3):
             arguments = {"n": number, "data": {"list": [number]}}
         if self.odds(2):
             index = len([p for p in pieces if p[0] == "args"])
-            streamed = name if not self.odds(5) else self.pick(known, *NAMES)
+            streamed = name if not self.odds(6) else self.pick(known, *NAMES)
             pieces.append(("args", index, provider_id, streamed, arguments))
         return (provider_id, name, arguments)
 
@@ -300,13 +315,17 @@ class _Pen:
             options["plain"] = True
             if self.odds(4):
                 options["abandon"] = True
-        return ("tool", f"t{self.tools}", options, self.statements(depth))
+        statements = self.statements(depth)
+        if self.odds(2):
+            # Else it has ended before anybody can do something about it.
+            statements = (*statements, ("sleep", self.time() + self.time()))
+        return ("tool", f"t{self.tools}", options, statements)
 
     # Statements
 
     def statements(self, depth: int) -> Statements:
         written: list[Statement] = []
-        for _ in range(self.pick(0, 1, 1, 2, 2, 3)):
+        for _ in range(self.pick(1, 1, 2, 2, 3, 4)):
             if self.left <= 0:
                 break
             self.left -= 1
@@ -314,14 +333,14 @@ class _Pen:
         return tuple(written)
 
     def statement(self, depth: int) -> Statement:
-        if depth < 4 and self.odds(2):
+        if depth < 5 and not self.odds(3):
             inside: Callable[[int], Statement] = self.source.choice(_INSIDE)
             return inside(self, depth + 1)  # type: ignore[call-arg, arg-type]
         return self.simple()
 
     def simple(self) -> Statement:
-        match self.source.randrange(24):
-            case 0 | 1 | 2 | 3:
+        match self.source.randrange(28):
+            case 0 | 1 | 2 | 3 | 24 | 25 | 26 | 27:
                 return ("sleep", self.time())
             case 4:
                 return ("checkpoint",)
@@ -341,6 +360,8 @@ class _Pen:
                 return ("ask", self.pick("who?", "", "\ud800", 5))
             case 13 | 14:
                 return self.control()
+            case 15 | 16 if not self.raises:
+                return ("approve", "pay")
             case 15:
                 return ("raise", "failure", self.source.randrange(len(odd.FAILURES)))
             case 16:
@@ -354,18 +375,20 @@ class _Pen:
             case 19:
                 return ("mutate",)
             case 20:
+                if self.odds(2):
+                    return ("custom", self.number(), None)
                 return self.pick(("aclose_main",), ("read_main",), ("result_main",))
             case 21:
                 return ("messages", self.pick(3, 30))
             case _:
-                return ("write", "x")
+                return ("message", (("write", "x"), ("sleep", self.time())))
 
     def value(self) -> int | None:
         return self.source.randrange(len(odd.VALUES)) if self.odds(2) else None
 
     def call(self, depth: int) -> Statement:
         arguments: Any = {"n": self.number()}
-        if self.odds(6):
+        if self.odds(10):
             odd_one = {"n": self.number(), "data": ("odd", self.value() or 0)}
             arguments = self.pick({}, {"n": "x"}, odd_one)
         return ("call", self.tool(depth), arguments)
@@ -384,8 +407,8 @@ class _Pen:
 
     def around(self, depth: int) -> Statement:
         statements = self.statements(depth)
-        match self.source.randrange(8):
-            case 0 | 1:
+        match self.source.randrange(9):
+            case 0 | 1 | 8:
                 return ("shield", statements)
             case 2:
                 return ("timeout", self.time(), statements)

@@ -121,6 +121,9 @@ class Watch:
     """Whether it belongs to a conversation of an orchestrator."""
     began: bool = False
 
+    open: dict[str, None] = attrs.Factory(dict)
+    """Calls and questions that were told, or ran, and whose end was not told yet."""
+
     def sample(self) -> None:
         if self.stream is not None and not self.is_hosted:
             self.peak = max(self.peak, self.stream.statistics().undelivered)
@@ -133,6 +136,11 @@ class Watch:
 
     def take(self, event: Any) -> None:
         self.sample()
+        key = event.data.get("call_id") or event.data.get("request_id")
+        if event.type in ("tool_call_end", "input_resolved"):
+            self.open.pop(key, None)
+        elif event.type in ("approval_required", "tool_call_start", "input_required"):
+            self.open[key] = None
         self.log.append(
             {
                 "type": str(event.type),
@@ -632,6 +640,9 @@ class World:
     def control(self, watch: Watch, name: str, key: Any = None, *extra: Any) -> None:
         if watch.stream is None:
             return
+        if isinstance(key, tuple) and key[0] == "open":
+            known = list(watch.open) or ["nothing"]
+            key = known[key[1] % len(known)]
         key, extra = _odd(key, odd.IDS), tuple(_odd(value, odd.IDS) for value in extra)
         # From another thread nobody can say how many there are when it takes effect.
         before = -1 if self.threads else watch.events()
@@ -694,6 +705,7 @@ class World:
         env, statements = self.tools[name]
         watch, call_id = env.watch, _call_id(ctx)
         given = {"n": n} if data is None else {"n": n, "data": copy.deepcopy(data)}
+        watch.open[call_id] = None
         self._effect(watch, "tool", call_id=call_id, name=name, arguments=given)
         key = ("call", watch.name, call_id)
         reach = env.reach | {key}
@@ -1074,7 +1086,8 @@ async def _message(env: Env, statements: Statements) -> None:
 async def _messages(env: Env, times: int) -> None:
     for _ in range(times):
         try:
-            await _message(env, (("write", "r"), ("raise", "failure", 0)))
+            # Nothing is said, so nothing but its opening can wait for the reader.
+            await _message(env, (("raise", "failure", 0),))
         except ValueError:
             env.watch.sample()
 
