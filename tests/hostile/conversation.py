@@ -92,6 +92,7 @@ class Told(Protocol):
     """Place and data of the END of each call."""
     call_agents: dict[str, str]
     call_messages: dict[str, str]
+    starts: dict[str, tuple[int, dict[str, Any]]]
     done: dict[str, Any]
 
 
@@ -128,6 +129,11 @@ def _of_results(said: list[dict[str, Any]], log: Told) -> Iterator[str]:
         if message is None or message["finish_reason"] in ("error", "cancelled"):
             # A body's own call, or one of a reply that was not finished.
             continue
+        _, start = log.starts.get(key, (0, {}))
+        if start.get("provider_executed") or start.get("parent_call_id") is not None:
+            # The provider's own are carried apart; and of a reply to an agent that a tool called,
+            # the design does not say where that goes.
+            continue
         if end["outcome"] == "ok":
             yield f"L11 the result of {key} ({end['outcome']}) is not in it"
 
@@ -157,7 +163,8 @@ def _of_texts(
     kept = Counter(str(m.get("content")) for m in said if m["role"] == "assistant")
     for message in completed.values():
         text = message["content"]
-        if message["agent"] != "root" or not text.strip() or "t!" in text:
+        is_inside = message.get("parent_call_id") is not None or "t!" in text
+        if message["agent"] != "root" or not text.strip() or is_inside:
             continue
         if message["finish_reason"] == "content_filter":
             continue

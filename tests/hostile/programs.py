@@ -375,9 +375,9 @@ class _Pen:
             case 19:
                 return ("mutate",)
             case 20:
-                if self.odds(2):
-                    return ("custom", self.number(), None)
-                return self.pick(("aclose_main",), ("read_main",), ("result_main",))
+                return self.pick(
+                    ("aclose_main",), ("aclose_main",), ("read_main",), ("result_main",)
+                )
             case 21:
                 return ("messages", self.pick(3, 30))
             case _:

@@ -20,6 +20,7 @@ import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from functools import partial
 from random import Random
 from typing import Any
@@ -192,11 +193,10 @@ class World:
         self.is_stuck = False
         self.ticks = 0
         self.made = 0
-        self.tools: dict[str, tuple[Env, Statements]] = {}
         self.innocent: list[dict[str, Any]] | None = None
         self.is_over = False
         self.has_struck = False
-        """Whether a store raised."""
+        """Whether a store raised, or took its time."""
         self.is_late = False
         """Whether its nursery has closed."""
         self.has_lied = False
@@ -289,7 +289,7 @@ class World:
     def forget(self) -> None:
         """Let go of what the loop left behind when it broke."""
         self.nursery = self.orchestrator = None
-        for held in (self.planned, self.kept, self.writers, self.streams, self.late, self.tools):
+        for held in (self.planned, self.kept, self.writers, self.streams, self.late):
             held.clear()  # type: ignore[attr-defined]
         for watch in self.watches:
             watch.stream = None
@@ -588,6 +588,8 @@ class World:
     async def _step(self, watch: Watch, stream: Any, step: Statement) -> None:
         if watch.is_hosted and step[0] in ("aclose", "result", "result_beside", "again"):
             return
+        if self.is_late and step[0] in ("result_beside", "second_reader"):
+            return
         match step:
             case ("raise", number):
                 raise self.plan(odd.FAILURES[number]())
@@ -698,11 +700,17 @@ class World:
 
     def make_tool(self, env: Env, spec: tuple[Any, ...]) -> Any:
         _, name, options, statements = spec
-        self.tools[name] = (env, statements)
+        # One statement may be under way more than once, in several runs and calls: so who calls
+        # leaves word in the context, which the task that runs the tool inherits.
+        _tools_here.set({**_tools_here.get(), name: (env, statements)})
         return _tool(name, tuple(sorted(options.items())))
 
     async def run_tool(self, name: str, ctx: Any, n: int, data: Any) -> Any:
-        env, statements = self.tools[name]
+        if name not in _tools_here.get():
+            self.problem("world", f"nobody left word of tool {name}")
+        env, statements = _tools_here.get()[name]
+        if env.watch.run_id != ctx.run_id:
+            self.problem("world", f"tool {name} of {env.watch.run_id} runs in {ctx.run_id}")
         watch, call_id = env.watch, _call_id(ctx)
         given = {"n": n} if data is None else {"n": n, "data": copy.deepcopy(data)}
         watch.open[call_id] = None
@@ -717,7 +725,7 @@ class World:
 
     def run_plain(self, name: str, n: int, is_abandoned: bool) -> Any:
         """What a plain tool does, in a worker thread."""
-        env, _ = self.tools[name]
+        env, _ = _tools_here.get()[name]
         watch = env.watch
         with contextlib.nullcontext() if is_abandoned else self._living(watch, f"tool {name}"):
             for click in self.program.clicks[:2]:
@@ -731,6 +739,9 @@ class World:
             thread.join(2.0)
             if thread.is_alive():
                 self.problem("L12", "a control that was called in a thread waits for ever")
+
+
+_tools_here: ContextVar[dict[str, tuple[Env, Statements]]] = ContextVar("tools", default={})  # noqa: B039
 
 
 def _call_id(ctx: Any) -> str:
@@ -1020,7 +1031,11 @@ async def perform(env: Env, statements: Statements) -> Any:
     for statement in statements:
         if statement[0] == "return":
             return _odd(statement[1], odd.VALUES)
-        await _DO[statement[0]](env, *statement[1:])
+        before = _tools_here.set(_tools_here.get())
+        try:
+            await _DO[statement[0]](env, *statement[1:])
+        finally:
+            _tools_here.reset(before)
         env.watch.sample()
     return None
 
@@ -1339,8 +1354,9 @@ async def _result_main(env: Env) -> None:
 
 
 async def _of_main(env: Env, fn: Callable[[Any], Any]) -> None:
-    stream = env.world.watches[0].stream
-    if stream is None:
+    watch = env.world.watches[0]
+    stream = watch.stream
+    if stream is None or watch.is_hosted:
         return
     try:
         await fn(stream)
@@ -1411,6 +1427,7 @@ class _Faults:
                 self._world.has_struck = True
                 raise self._world.plan(ExceptionGroup("the store", [OSError("disk")]))
             case "slow":
+                self._world.has_struck = True
                 await trio.sleep(0.02 if self._world.threads else 2)
             case _:
                 pass
@@ -1491,10 +1508,13 @@ class Hosting:
             watch.stream = orchestrator.attach(run_id)
             try:
                 await world._read(watch, watch.stream, steps, policy)
+            except trio.Cancelled:
+                if not any(isinstance(exc, _INTERRUPTS) for exc in world.planned):
+                    # Else the orchestrator's block ends by one, and takes its followers along.
+                    world.problem("L12", "a bare Cancelled came out of the follower")
+                raise
             except BaseException as exc:
                 world.check_escape("the follower", exc)
-                if isinstance(exc, trio.Cancelled):
-                    raise
             followed, watch.log = watch.log, []
             mode, watch.mode = watch.mode, "events"
             await self._read_whole(watch, run_id)
