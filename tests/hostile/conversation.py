@@ -113,8 +113,13 @@ def problems_of_history(record: dict[str, Any], told: Told) -> Iterator[str]:
 def _of_results(said: list[dict[str, Any]], log: Told) -> Iterator[str]:
     told = [m["content"] for m in said if m["role"] == "tool"]
     root = {key: end for key, (_, end) in log.ends.items() if log.call_agents.get(key) == "root"}
-    # First those that a reply asked for; of one that never started nobody knows whose it was.
-    left = sorted(root.items(), key=lambda pair: pair[0] not in log.call_messages)
+
+    def is_doubtful(key: str) -> bool:
+        """Whether it may be no call of the root's replies: made inside another, or never bound."""
+        inside = log.starts.get(key, (0, {}))[1].get("parent_call_id") is not None
+        return inside or key not in log.call_messages
+
+    left = sorted(root.items(), key=lambda pair: is_doubtful(pair[0]))
     for content in told:
         if "not run" in content:
             continue
