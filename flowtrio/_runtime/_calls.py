@@ -35,7 +35,7 @@ from flowtrio._core._values import copy_json, holds_containers
 
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
-from ._places import Places, are_free, give_back, take, take_nowait
+from ._places import Places, Ticket, are_free
 from ._telling import tell
 from ._tools import Tool, encode_result
 
@@ -64,7 +64,7 @@ class CallEnd:
 class _Plan:
     """What a call is to do: a tool, its arguments, and the places that it needs for that."""
 
-    __slots__ = ("arguments", "asks", "exc", "has_places", "is_begun", "keywords", "places", "tool")
+    __slots__ = ("arguments", "asks", "exc", "is_begun", "keywords", "places", "ticket", "tool")
 
     def __init__(
         self, tool: Tool[..., Any], arguments: dict[str, Any], places: tuple[Places, ...]
@@ -72,7 +72,7 @@ class _Plan:
         self.tool = tool
         self.arguments = arguments
         self.places = places
-        self.has_places = False
+        self.ticket: Ticket | None = None
         self.is_begun = False
         """Whether its START was waited for already; see `ActiveCall.begin`."""
         self.keywords: dict[str, Any] = {}
@@ -92,11 +92,16 @@ class _Plan:
         given = self.arguments
         return self.tool.decode(copy_json(given) if holds_containers(given) else given)
 
+    def line_up(self) -> Ticket:
+        """Stand in line for the places, or take them."""
+        if self.ticket is None:
+            self.ticket = Ticket(self.places)
+        return self.ticket
+
     def give_back(self) -> None:
         """Make room for others."""
-        if self.has_places:
-            self.has_places = False
-            give_back(self.places)
+        if self.ticket is not None:
+            self.ticket.give_back()
 
 
 class ActiveCall:
@@ -178,27 +183,27 @@ class ActiveCall:
         is only the reader that has to be waited for, see `begin`.
         """
         plan = self._planned(tool, arguments)
-        if plan.exc is not None or plan.asks or not are_free(plan.places):
+        if plan.exc is not None or plan.asks:
+            return True
+        if not are_free(plan.places):
+            plan.line_up()
             return True
         log = self.run.log
-        if not log.has_room(self.owner):
+        if not log.has_room(self.frame):
             return False
-        self._hold_places(plan)
-        log.emit_nowait(EventType.TOOL_CALL_START, self._start_data(plan.arguments), self.owner)
+        plan.line_up()
+        log.open(self.call_id, self)
+        log.emit_nowait(EventType.TOOL_CALL_START, self._start_data(plan.arguments), self.frame)
         plan.is_begun = True
         return True
 
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
         plan = self._planned(tool, arguments)
-        self._hold_places(plan)
+        plan.line_up()
+        self.run.log.open(self.call_id, self)
         await self._start(plan.arguments)
         plan.is_begun = True
-
-    def _hold_places(self, plan: _Plan) -> None:
-        self.run.log.open(self.call_id, self)
-        take_nowait(plan.places)
-        plan.has_places = True
 
     async def execute(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> CallEnd:
         """Run *tool* on decoded JSON *arguments*, which nobody else may hold."""
@@ -238,11 +243,9 @@ class ActiveCall:
     async def _execute(self, plan: _Plan) -> None:
         if plan.exc is not None:
             return await self._finish("error", error=describe(plan.exc), exc=plan.exc)
-        if not plan.has_places:
-            if plan.asks and not await self._is_approved(plan.arguments):
-                return None
-            await take(plan.places)
-            plan.has_places = True
+        if plan.asks and not await self._is_approved(plan.arguments):
+            return None
+        await plan.line_up().wait()
         if plan.is_begun:
             # By another task; and this one may have been cancelled since.
             await checkpoint_if_cancelled()

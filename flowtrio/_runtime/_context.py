@@ -26,7 +26,7 @@ from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
 from ._pending import Answered, Pending
-from ._replies import Asked, AskedCall, CallResult, answer, run_calls, unique_tools
+from ._replies import Asked, AskedCall, CallResult, answer, find_asked, run_calls, unique_tools
 from ._tools import Tool, as_tool
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class RunContext:
         The status itself stays as it is. The same text twice in a row is told once.
         """
         frame = self._frame
-        await frame.run.log.set_status(frame, _text(text, "status"))
+        await frame.run.log.set_status(frame, _text(text, "status", frame))
 
     async def progress(self, value: Any) -> None:
         """Report on the running tool call: TOOL_PROGRESS with a JSON *value*.
@@ -129,12 +129,13 @@ class RunContext:
 
     async def custom(self, name: str, value: Any = None) -> None:
         """Emit an event of the application's own: CUSTOM with a *name* and a JSON *value*."""
-        limit = self._frame.run.limits.result_bytes
+        frame = self._frame
+        limit = frame.run.limits.result_bytes
         data = {
-            "name": _text(name, "name"),
+            "name": _text(name, "name", frame),
             "value": check_json(value, "value", limit_bytes=limit),
         }
-        await self._frame.emit(EventType.CUSTOM, data)
+        await frame.emit(EventType.CUSTOM, data)
 
     def message(self) -> AbstractAsyncContextManager[MessageWriter]:
         """Say something as the agent: ``async with ctx.message() as out: await out.write(text)``.
@@ -233,7 +234,9 @@ class RunContext:
         frame = self._frame
         await frame.check_open(f"call tool {tool.name!r}")
         if call is None:
-            asked = self._asked_like(tool, check_json(arguments, "arguments"))
+            asked = self._asked_like(
+                tool, check_json(arguments, "arguments", limit_bytes=frame.run.limits.result_bytes)
+            )
         elif not isinstance(call, ToolCall) or arguments:
             raise TypeError(
                 f"can't call {tool.name!r} with {type(call).__name__} and {len(arguments)} "
@@ -283,15 +286,15 @@ class RunContext:
         try:
             yield
         finally:
-            law, asked = self._frame.run.log.law, self._frame.asked
+            law = self._frame.run.log.law
             for call in calls:
-                if asked is not None and call.message_id is not None and law.is_new(call.call_id):
-                    asked.give_back(call)
+                if call.asked_by is not None and law.is_new(call.call_id):
+                    call.asked_by.give_back(call)
 
     def _asked_for(self, call: ToolCall) -> AskedCall:
         """*call* as one that is to be run, and answered if nobody did that yet."""
         frame = self._frame
-        asked = None if frame.asked is None else frame.asked.take(call)
+        asked = find_asked(frame, call)
         if asked is None:
             asked = AskedCall(frame.run.log.new_id("c"), None, call)
         # The one that was given, which may have been edited; a copy, as others hold it too.
@@ -312,9 +315,11 @@ class RunContext:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
         frame = self._frame
         await frame.check_open("ask for approval")
-        active = ActiveCall(frame, frame.run.log.new_id("c"), _text(name, "name"), None)
+        active = ActiveCall(frame, frame.run.log.new_id("c"), _text(name, "name", frame), None)
         with frame.run.visited():
-            return await active.approve(check_json(dict(arguments or {}), "arguments"))
+            limit = frame.run.limits.result_bytes
+            given = check_json(dict(arguments or {}), "arguments", limit_bytes=limit)
+            return await active.approve(given)
 
     async def ask(self, prompt: str) -> str:
         """Ask the user and wait for the answer; the stream stays open.
@@ -323,7 +328,7 @@ class RunContext:
           DeadlineExceeded: nobody answered within ``Limits.input``; also a `TimeoutError`.
 
         """
-        frame, prompt = self._frame, _text(prompt, "prompt")
+        frame, prompt = self._frame, _text(prompt, "prompt", self._frame)
         await frame.check_open("ask the user")
         with frame.run.visited():
             return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
@@ -347,7 +352,7 @@ class RunContext:
 
         """
         parent, run = self._frame, self._frame.run
-        message = _text(message, "message")
+        message = _text(message, "message", parent)
         transcript = Transcript(read_history(history), message, run.info.run_id)
         await parent.check_open("delegate")
         path = run.log.new_path(parent.agent, agent_name(agent))
@@ -546,10 +551,13 @@ async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     )
 
 
-def _text(value: str, what: str) -> str:
-    if type(value) is str and value.isascii():
-        return value
+def _text(value: str, what: str, frame: Frame | None = None) -> str:
+    """Plain text for an event, of ``Limits.result_bytes`` at most where *frame* is given."""
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
+    if frame is not None:
+        frame.run.check_length(value, what)
+    if type(value) is str and value.isascii():
+        return value
     # Events hold plain text: an enum's member, say, is one that is more.
     return clean_text(str.__str__(value))

@@ -171,7 +171,7 @@ class Frame:
     @property
     def enclosing_call(self) -> str | None:
         """The innermost call that this frame is, or is inside of."""
-        return next((frame.call_id for frame in self._chain() if frame.call_id), None)
+        return next((frame.call_id for frame in self.around() if frame.call_id), None)
 
     # What it costs
 
@@ -198,7 +198,7 @@ class Frame:
     @contextmanager
     def waiting_for_person(self) -> Iterator[None]:
         """Stop the clocks of the run and of every call around this frame."""
-        timers = [frame.timer for frame in self._chain() if frame.timer is not None]
+        timers = [frame.timer for frame in self.around() if frame.timer is not None]
         self.run.pause_deadline()
         for timer in timers:
             timer.pause()
@@ -209,7 +209,8 @@ class Frame:
                 timer.resume()
             self.run.resume_deadline()
 
-    def _chain(self) -> Iterator[Frame]:
+    def around(self) -> Iterator[Frame]:
+        """This frame, and those that it is inside of, from the inside out."""
         frame: Frame | None = self
         while frame is not None:
             yield frame

@@ -283,7 +283,8 @@ class EventLog:
                     transcript.note_message(data)
             case EventType.TOOL_CALL_END:
                 self.forget(data["call_id"])
-                if transcript := self.transcripts.get(agent):
+                # Whoever ran it: one agent's model may have asked for it, and another agent run it.
+                for transcript in self.transcripts.values():
                     transcript.note_result(data)
             case EventType.AGENT_END:
                 self.forget(agent)

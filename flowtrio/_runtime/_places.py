@@ -21,61 +21,70 @@ class Places:
 
     def __init__(self, count: float) -> None:
         self._free = count
-        self._waiting: dict[_Ticket, None] = {}
+        self._waiting: dict[Ticket, None] = {}
 
-    def _first(self) -> _Ticket | None:
+    def _first(self) -> Ticket | None:
         """The first in line that could go on now."""
         return next((ticket for ticket in self._waiting if are_free(ticket.places)), None)
 
 
-class _Ticket:
-    """One who waits for a place of each of several."""
+class Ticket:
+    """One who wants a place of each of several; in line from its making on."""
 
-    __slots__ = ("places", "task")
+    __slots__ = ("_has_places", "_is_over", "_task", "places")
 
-    def __init__(self, places: tuple[Places, ...], task: Task) -> None:
+    def __init__(self, places: tuple[Places, ...]) -> None:
         self.places = places
-        self.task = task
-        for place in places:
-            place._waiting[self] = None
+        self._task: Task | None = None
+        self._is_over = False
+        self._has_places = are_free(places)
+        if self._has_places:
+            self._take()
+        else:
+            for place in places:
+                place._waiting[self] = None
 
-    def leave_line(self) -> None:
+    async def wait(self) -> None:
+        """Wait until it has the places; `give_back` is to follow, also if this is cancelled."""
+        if not self._has_places:
+            self._task = current_task()
+            await wait_task_rescheduled(self._abort)
+
+    def give_back(self) -> None:
+        """Give them to the next in line, or back; or leave the line."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if not self._has_places:
+            self._leave_line()
+            return
+        for place in self.places:
+            place._free += 1
+        for place in self.places:
+            if place._waiting and (ticket := place._first()) is not None:
+                ticket._grant()
+
+    def _grant(self) -> None:
+        self._leave_line()
+        self._take()
+        self._has_places = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def _take(self) -> None:
+        for place in self.places:
+            place._free -= 1
+
+    def _leave_line(self) -> None:
         for place in self.places:
             del place._waiting[self]
+
+    def _abort(self, _: object) -> Abort:
+        self._task = None
+        return Abort.SUCCEEDED
 
 
 def are_free(places: tuple[Places, ...]) -> bool:
     """Whether each of *places* has a free one; whoever waits there waits for something else too."""
     return all(place._free > 0 for place in places)
-
-
-def take_nowait(places: tuple[Places, ...]) -> None:
-    """Take one of each; they have to be free."""
-    for place in places:
-        place._free -= 1
-
-
-async def take(places: tuple[Places, ...]) -> None:
-    """Take one of each, waiting in line until all are free at once."""
-    if are_free(places):
-        take_nowait(places)
-        return
-    ticket = _Ticket(places, current_task())
-
-    def abort(_: object) -> Abort:
-        ticket.leave_line()
-        return Abort.SUCCEEDED
-
-    # Who is woken has been given the places, also if it is cancelled before it runs.
-    await wait_task_rescheduled(abort)
-
-
-def give_back(places: tuple[Places, ...]) -> None:
-    """Give one of each to the next in line, or back."""
-    for place in places:
-        place._free += 1
-    for place in places:
-        if place._waiting and (ticket := place._first()) is not None:
-            ticket.leave_line()
-            take_nowait(ticket.places)
-            trio.lowlevel.reschedule(ticket.task)

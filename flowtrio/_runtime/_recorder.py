@@ -446,6 +446,10 @@ class Recorder:
                 batch = await hosted.stream.receive_batch()
             except trio.EndOfChannel:
                 break
+            except (KeyboardInterrupt, SystemExit):
+                # One that struck within the run: it is told when all was read.
+                await self._mend(hosted)
+                raise
             if hosted.opening is None:
                 hosted.opening = batch[0]
             if hosted.failure is None:

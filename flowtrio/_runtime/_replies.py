@@ -36,6 +36,8 @@ class AskedCall:
     message_id: str | None
     """The reply that asked for it; None for a call of the body's own."""
     call: ToolCall
+    asked_by: Asked | None = None
+    """Where it is unanswered, if nothing comes of this answer."""
 
 
 @attrs.frozen
@@ -73,15 +75,19 @@ class Asked:
     def note(self, message_id: str, calls: Sequence[tuple[str, ToolCall]]) -> None:
         """A model's reply asks for these."""
         self._last = message_id
-        self._calls += [AskedCall(call_id, message_id, call) for call_id, call in calls]
+        self._calls += [AskedCall(call_id, message_id, call, self) for call_id, call in calls]
 
     def take(self, call: ToolCall) -> AskedCall | None:
         """Answer *call* now: the very one, else one that is equal to it, else one of its id."""
         return (
-            self._take(lambda asked: asked.call is call)
+            self.take_very(call)
             or self._take(lambda asked: asked.call == call)
             or self._take(lambda asked: bool(call.id) and asked.call.id == call.id)
         )
+
+    def take_very(self, call: ToolCall) -> AskedCall | None:
+        """The same of the very one alone, for somebody else than the body that was given it."""
+        return self._take(lambda asked: asked.call is call)
 
     def take_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall | None:
         """Answer the oldest call of the last reply that is one of *tool* with these arguments."""
@@ -106,6 +112,19 @@ class Asked:
             if is_it(asked):
                 return self._calls.pop(place)
         return None
+
+
+def find_asked(frame: Frame, call: ToolCall) -> AskedCall | None:
+    """Answer *call* in *frame*, whoever around it was given it by a model."""
+    own = None if frame.asked is None else frame.asked.take(call)
+    if own is not None:
+        return own
+    for outer in frame.around():
+        if outer.asked is not None and (asked := outer.asked.take_very(call)) is not None:
+            # A START names a message of its own agent only.
+            is_own = outer.agent == frame.agent
+            return asked if is_own else attrs.evolve(asked, message_id=None)
+    return None
 
 
 def _decoded(tool: Tool[..., Any], arguments: dict[str, Any] | None) -> bytes | None:

@@ -640,6 +640,20 @@ class Run:
             self.fail(exc, "internal")
             return False
 
+    def check_length(self, text: str, what: str) -> None:
+        """Refuse a text that no event may hold.
+
+        Raises:
+          ValueError: it is longer than ``Limits.result_bytes``.
+
+        """
+        # A character takes a byte at least.
+        if len(text) > self.limits.result_bytes:
+            raise ValueError(
+                f"{what}: has {len(text)} characters, more than "
+                f"result_bytes={self.limits.result_bytes}"
+            )
+
     def cancel_tool(self, call_id: str) -> bool:
         """End one call with outcome ``cancelled``."""
         call = self.log.opened.get(call_id)

@@ -74,6 +74,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         "_engine",
         "_form",
         "_is_reading",
+        "_is_spent",
         "_manager",
         "_mode",
         "_run",
@@ -89,6 +90,8 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         self._engine = engine
         self._form = _Form.NEW
         self._is_reading = False
+        self._is_spent = False
+        """Whether its reader was told that no more will come."""
         self._until_schedule = 0
         self._thread: int | None = None
         self._manager: Any = None
@@ -178,7 +181,16 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
     # The bare way in
 
     def __aiter__(self) -> Self:
-        """Iterate; outside a block the first step starts the run."""
+        """Iterate; outside a block the first step starts the run.
+
+        Raises:
+          RuntimeError: outside a block, the run was read to its end before.
+
+        """
+        if self._is_spent and self._form is _Form.BARE:
+            raise RuntimeError(
+                f"can't iterate run {self.run_id!r} again: its events were read to the end before"
+            )
         return self
 
     @enable_ki_protection
@@ -296,6 +308,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
                 if (seen := view.see(event)) is not None:
                     return seen
         except trio.EndOfChannel:
+            self._is_spent = True
             if self._form is _Form.BARE:
                 await self._join()
             self._tell_interrupt()
@@ -358,7 +371,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def cancel(self, reason: str | None = None) -> bool:
         """End the run on purpose: its log ends with status ``cancelled`` and no ERROR."""
-        words = None if reason is None else _words(reason, "reason")
+        words = None if reason is None else self._words(reason, "reason")
         return self._in_loop(lambda: self._run.cancel(words))
 
     def cancel_tool(self, call_id: str) -> bool:
@@ -372,12 +385,17 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def deny(self, call_id: str, reason: str | None = None) -> bool:
         """Refuse a call that waits for approval; the model is told, with the *reason*."""
-        words = None if reason is None else _words(reason, "reason")
+        words = None if reason is None else self._words(reason, "reason")
         return self._decide(_words(call_id, "call_id"), Denied(words))
 
     def answer(self, request_id: str, text: str) -> bool:
         """Answer a question of the agent."""
-        return self._decide(_words(request_id, "request_id"), Answered(_words(text, "text")))
+        return self._decide(_words(request_id, "request_id"), Answered(self._words(text, "text")))
+
+    def _words(self, text: str, what: str) -> str:
+        words = _words(text, what)
+        self._run.check_length(words, what)
+        return words
 
     def _decide(self, key: str, decision: Decision) -> bool:
         return self._in_loop(lambda: self._run.decide(key, decision))

@@ -19,7 +19,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
 from random import Random
@@ -335,8 +335,10 @@ class World:
             return
         watch.recorded = watch.events()
         if watch.is_whole and watch.mode == "events":
-            async for event in stream:
-                watch.take(event)
+            with suppress(trio.EndOfChannel):
+                while True:
+                    for event in await stream.receive_batch():
+                        watch.take(event)
             watch.recorded = watch.events()
         watch.messages = copy.deepcopy(stream.messages)
         for message in stream.messages:
@@ -1496,6 +1498,19 @@ class Hosting:
         self.world = world
 
     async def read(self, watch: Watch, steps: Any, policy: Any) -> None:
+        try:
+            await self._read(watch, steps, policy)
+        except BaseException:
+            # An interrupt ends the orchestrator, and takes its followers along. The log is whole.
+            store = self.world.orchestrator.store._inner
+            with trio.CancelScope(shield=True):
+                if await store.header("default", watch.run_id) is not None:
+                    watch.log.clear()
+                    for event in await store.read("default", watch.run_id, -1, 100_000):
+                        watch.take(event)
+            raise
+
+    async def _read(self, watch: Watch, steps: Any, policy: Any) -> None:
         world, orchestrator = self.world, self.world.orchestrator
         async with orchestrator:
             try:

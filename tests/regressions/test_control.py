@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from flowtrio import (
     AgentEvent,
@@ -266,7 +267,10 @@ async def test_three_agents_deep_with_tools_at_each_level_cancelled_from_outside
         async def reader(stream: EventStream, log: list[AgentEvent]) -> None:
             async for event in stream:
                 log.append(event)
-                if len(case.diary.running) == 5 and _opened(log) == 8:
+                if event.type is T.TOOL_CALL_START and _opened(log) == 8:
+                    # Told in the moment in which their functions begin.
+                    await trio.testing.wait_all_tasks_blocked()
+                    assert len(case.diary.running) == 5
                     if way == "break":
                         return
                     leave[way](stream)

@@ -1272,6 +1272,47 @@ async def test_calls_of_a_reply_start_in_the_models_order(buffer: int, autojump_
     assert [start["call_id"] for start in starts] == [f"c{n}" for n in range(1, 21)]
 
 
+@pytest.mark.parametrize("limits", [Limits(parallel_tools=4), Limits(parallel_tools=1)])
+async def test_calls_that_wait_for_a_place_start_in_the_models_order_too(
+    limits: Limits, autojump_clock: Any
+) -> None:
+    @tool
+    async def work(n: int) -> int:
+        """Work; later ones take longer."""
+        await trio.sleep(1 + n / 10)
+        return n
+
+    model = ScriptedModel([ToolCall(f"p{n}", "work", {"n": n}) for n in range(12)], "fine")
+    played = await play(runner(model, work), limits=limits)
+
+    starts = only(played.log, T.TOOL_CALL_START)
+    assert [start["arguments"]["n"] for start in starts] == list(range(12))
+
+
+async def test_calls_that_are_given_up_in_line_leave_it(autojump_clock: Any) -> None:
+    """Those that were given a place in that moment give it back."""
+
+    @tool(concurrency=1)
+    async def single() -> str:
+        """Work alone."""
+        await trio.sleep(10)
+        return "done"
+
+    async def body(ctx: RunContext) -> str:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ctx.call, single)
+            await trio.sleep(1)
+            for _ in range(5):
+                with trio.move_on_after(1):
+                    await ctx.call(single)
+        return str(await ctx.call(single))
+
+    with nothing_hangs():
+        played = await play(agent_of(body))
+
+    assert await played.stream.result() == "done"
+
+
 @pytest.mark.parametrize("ends", ["the run", "a scope around them"])
 async def test_calls_that_were_not_begun_when_their_reply_is_given_up_have_their_end(
     ends: str, autojump_clock: Any
@@ -1350,6 +1391,116 @@ async def test_a_store_that_raises_a_group_is_the_one_that_is_blamed() -> None:
     log = [event async for event in orchestrator.process_stream("go", session_id="s")]
 
     assert error_of(log)["source"] == "store"
+
+
+async def test_a_client_cannot_change_what_the_next_one_is_told_of_a_tool() -> None:
+    @tool
+    async def look(at: str) -> str:
+        """Look."""
+        return at
+
+    class Strict:
+        async def stream_completion(
+            self, messages: Any, tools: Any = None, **options: Any
+        ) -> AsyncIterator[Chunk]:
+            tools[0]["function"]["parameters"]["properties"].clear()
+            yield Chunk(is_final=True, finish_reason="stop")
+
+    before = look.spec()
+    await play(runner(Strict(), look))
+
+    assert look.spec() == before
+    assert list(before["function"]["parameters"]["properties"]) == ["at"]
+
+
+@pytest.mark.parametrize("who", ["a tool", "a nested agent", "a task"])
+async def test_whoever_runs_a_call_its_history_says_what_became_of_it(who: str) -> None:
+    @tool
+    async def look(n: int) -> int:
+        """Look."""
+        return n
+
+    model = ScriptedModel([ToolCall("p1", "look", {"n": 7})])
+
+    async def body(ctx: RunContext) -> None:
+        completion = await ctx.model(ctx.messages, client=model, tools=[look])
+        [call] = completion.tool_calls
+
+        @tool
+        async def passing(inner: RunContext) -> Any:
+            """Have it done."""
+            return await inner.call(look, call)
+
+        async def helper(inner: RunContext, message: str) -> Any:
+            return await inner.call(look, call)
+
+        match who:
+            case "a tool":
+                await ctx.call(passing)
+            case "a nested agent":
+                await ctx.delegate(helper, "go")
+            case _:
+                ctx.start_soon(ctx.call, look, call)
+
+    played = await play(agent_of(body))
+
+    assert [m["content"] for m in played.stream.messages if m["role"] == "tool"] == ["7"]
+
+
+LONG = "x" * 2000
+
+
+@pytest.mark.parametrize("what", ["status", "custom", "ask", "delegate", "call", "approve"])
+async def test_a_text_that_is_longer_than_a_result_may_be_is_refused(what: str) -> None:
+    refused: list[str] = []
+
+    @tool
+    async def look(at: str) -> str:
+        """Look."""
+        return at
+
+    async def body(ctx: RunContext) -> None:
+        verbs: dict[str, Callable[[], Any]] = {
+            "status": lambda: ctx.status(LONG),
+            "custom": lambda: ctx.custom(LONG),
+            "ask": lambda: ctx.ask(LONG),
+            "delegate": lambda: ctx.delegate(agent_of(nothing), LONG),
+            "call": lambda: ctx.call(look, at=LONG),
+            "approve": lambda: ctx.approve("it", {"at": LONG}),
+        }
+        with pytest.raises(ValueError, match="result_bytes=1000") as caught:
+            await verbs[what]()
+        refused.append(str(caught.value))
+
+    played = await play(agent_of(body), limits=Limits(result_bytes=1000))
+
+    assert len(refused) == 1
+    assert LONG not in str(refused)
+    assert played.status == "completed"
+
+
+async def test_a_control_refuses_what_is_too_long() -> None:
+    stream = StreamEngine().stream(agent_of(nothing), "go", limits=Limits(result_bytes=1000))
+
+    for act in (stream.cancel, lambda text: stream.deny("c1", text)):
+        with pytest.raises(ValueError, match="2000 characters"):
+            act(LONG)
+    with pytest.raises(ValueError, match="text: has 2000"):
+        stream.answer("q1", LONG)
+
+
+@pytest.mark.parametrize("how", ["result", "iteration"])
+async def test_a_bare_stream_that_was_read_is_not_read_again(how: str) -> None:
+    stream = StreamEngine().stream(agent_of(nothing), "go")
+    if how == "result":
+        await stream.result()
+    else:
+        assert [event async for event in stream][-1].type is T.DONE
+
+    with pytest.raises(RuntimeError, match="read to the end before"):
+        async for _ in stream:
+            pass
+    await stream.result()
 
 
 async def test_an_interrupt_while_threads_press_is_no_deadlock(autojump_clock: Any) -> None:

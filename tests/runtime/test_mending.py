@@ -11,7 +11,15 @@ import msgspec
 import pytest
 import trio
 
-from flowtrio import AgentEvent, LimitExceeded, Limits, Orchestrator, ReplayGap
+from flowtrio import (
+    AgentEvent,
+    LimitExceeded,
+    Limits,
+    MemoryStore,
+    Orchestrator,
+    ReplayGap,
+    RunContext,
+)
 from flowtrio._runtime import _recorder
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._mending import LOST, Mender
@@ -667,3 +675,40 @@ async def test_a_fault_of_the_recorders_own_costs_one_run(
     assert done_of(two)["status"] == "completed"
     if seq:
         check_events(store.stored("one"))
+
+
+@pytest.mark.parametrize("exc", [KeyboardInterrupt, SystemExit])
+async def test_a_run_that_is_struck_by_ctrl_c_while_its_store_fails_has_its_end_stored(
+    exc: type[BaseException], autojump_clock: Any
+) -> None:
+    """It leaves through the recorder, which tries once more before."""
+
+    async def struck(ctx: RunContext, message: str) -> None:
+        await ctx.custom("one")
+        await trio.sleep(1)
+        raise exc
+
+    store = FragileStore()
+    with pytest.raises(exc):
+        async with Orchestrator(agents=[struck], store=store) as orchestrator:
+            await orchestrator.start("5", run_id="r")
+            await trio.sleep(0.5)
+            store.fault_of = once_on_append()
+            await trio.sleep(5)
+    log = await MemoryStore.read(store, "default", "r", -1, 100)
+
+    check_events(log)
+    assert done_of(log)["status"] == "error"
+
+
+def once_on_append() -> Any:
+    """A fault of the next append, and of none behind it."""
+    struck: list[str] = []
+
+    def fault_of(call: int, name: str, run_id: str) -> str | None:
+        if name == "append" and not struck:
+            struck.append(name)
+            return "error"
+        return None
+
+    return fault_of
