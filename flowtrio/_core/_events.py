@@ -100,7 +100,7 @@ RUN_ID: Final = r"[A-Za-z0-9_.~-]{1,64}"
 # Without a part in cyclic garbage collection: JSON has no cycles, and a server has so many events
 # that walking over them would cost it more than making them did.
 class AgentEvent(msgspec.Struct, frozen=True, gc=False):
-    """A fact about a run. Frozen; treat ``data`` as read-only too, since all readers share it."""
+    """A fact about a run. Frozen; its ``data`` is the reader's own."""
 
     type: EventType
     """What kind of fact."""

@@ -14,6 +14,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
 from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._modes import View
+from flowtrio._core._values import copy_json
 
 from ._log import SCHEDULE_EVERY
 from ._recorder import STORE_DEADLINE, HostedRun, Recorder, Seat
@@ -46,6 +47,7 @@ class Follower(AsyncIterator[AgentEvent]):
         "_hosted",
         "_is_attached",
         "_is_closed",
+        "_is_encoder",
         "_is_over",
         "_is_reading",
         "_key",
@@ -77,10 +79,13 @@ class Follower(AsyncIterator[AgentEvent]):
         self._key = (tenant_id, run_id)
         self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
+        is_encoder = start is not None
         if start is None:
             # A state is the fold of all that went before it.
             start = -1 if mode is StreamMode.VALUES else after
         self._shown_after = after
+        self._is_encoder = is_encoder
+        """Whether what is given is only looked at, and needs no copies."""
         self._seat = Seat(patience, start)
         self._ready: deque[AgentEvent] = deque()
         self._hosted: HostedRun | None = None
@@ -280,6 +285,9 @@ class Follower(AsyncIterator[AgentEvent]):
 
     def _show(self, events: Sequence[AgentEvent]) -> None:
         view = self._view
+        if not self._is_encoder:
+            # The store, and other readers, have the same ones.
+            events = [_copy(event) for event in events]
         if view is None:
             self._ready.extend(events)
         else:
@@ -414,4 +422,15 @@ def _is_same(one: AgentEvent, other: AgentEvent) -> bool:
     return (one.seq, one.type, one.agent, one.timestamp) == (
         *(other.seq, other.type),
         *(other.agent, other.timestamp),
+    )
+
+
+def _copy(event: AgentEvent) -> AgentEvent:
+    return AgentEvent(
+        event.type,
+        copy_json(event.data),
+        event.seq,
+        event.run_id,
+        event.agent,
+        event.timestamp,
     )

@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio
 
-from flowtrio import AgentEvent, MemoryStore, Orchestrator, ReplayGap, RunContext
+from flowtrio import AgentEvent, EventType, MemoryStore, Orchestrator, ReplayGap, RunContext
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime.test_recorder import log_of, read, talks
 
@@ -302,3 +302,30 @@ def test_a_place_that_is_no_sequence_number_is_refused(after: Any) -> None:
 
     with pytest.raises(ValueError, match="expected the last seq that was seen, or -1"):
         orchestrator.attach("r1", after)
+
+
+@pytest.mark.parametrize("mode", ["events", "updates", "values"])
+async def test_what_a_follower_does_with_his_events_reaches_nobody_else(mode: str) -> None:
+    """Neither the store, nor those who follow live or come later."""
+
+    async def agent(ctx: RunContext, message: str) -> str:
+        await ctx.custom("list", {"items": [1, 2]})
+        async with ctx.message() as out:
+            await out.write("said")
+        return message
+
+    async with Orchestrator(agents=[agent]) as orchestrator:
+        run_id = await orchestrator.start("go")
+        async with orchestrator.attach(run_id, mode=mode) as spoiler:
+            async for event in spoiler:
+                for value in event.data.values():
+                    if isinstance(value, dict | list):
+                        value.clear()
+                event.data.clear()
+        async with orchestrator.attach(run_id) as follower:
+            log = [event async for event in follower]
+
+    check_events(log)
+    assert [event.data["value"] for event in log if event.type is EventType.CUSTOM] == [
+        {"items": [1, 2]}
+    ]
