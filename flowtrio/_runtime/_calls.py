@@ -17,10 +17,8 @@ slowly, or never listens, holds up neither the reader nor its siblings' results.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -37,15 +35,12 @@ from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
 from ._places import Places, Ticket, are_free
 from ._telling import tell
+from ._threads import call_in_thread
 from ._tools import Tool, encode_result
 
 if TYPE_CHECKING:
     from ._run import Run
 
-THREADS = 40
-"""Plain functions that run at once in worker threads, in one Trio loop."""
-
-_threads: RunVar[trio.CapacityLimiter] = RunVar("flowtrio_threads")
 _tool_places: RunVar[WeakKeyDictionary[Tool[..., Any], Places]] = RunVar("flowtrio_tool_places")
 
 
@@ -92,10 +87,10 @@ class _Plan:
         given = self.arguments
         return self.tool.decode(copy_json(given) if holds_containers(given) else given)
 
-    def line_up(self) -> Ticket:
-        """Stand in line for the places, or take them."""
+    def line_up(self, on_grant: Callable[[], None] | None = None) -> Ticket:
+        """Stand in line for the places, or take them; see `Ticket`."""
         if self.ticket is None:
-            self.ticket = Ticket(self.places)
+            self.ticket = Ticket(self.places, on_grant)
         return self.ticket
 
     def give_back(self) -> None:
@@ -186,16 +181,22 @@ class ActiveCall:
         if plan.exc is not None or plan.asks:
             return True
         if not are_free(plan.places):
-            plan.line_up()
+            # Woken together, they would start in any order.
+            plan.line_up(lambda: self._start_nowait(plan))
             return True
-        log = self.run.log
-        if not log.has_room(self.frame):
+        if not self.run.log.has_room(self.frame):
             return False
         plan.line_up()
-        log.open(self.call_id, self)
-        log.emit_nowait(EventType.TOOL_CALL_START, self._start_data(plan.arguments), self.frame)
-        plan.is_begun = True
+        self._start_nowait(plan)
         return True
+
+    def _start_nowait(self, plan: _Plan) -> None:
+        log = self.run.log
+        if log.has_room(self.frame):
+            log.open(self.call_id, self)
+            data = self._start_data(plan.arguments)
+            log.emit_nowait(EventType.TOOL_CALL_START, data, self.frame)
+            plan.is_begun = True
 
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
@@ -295,23 +296,8 @@ class ActiveCall:
             return await simulation.run_tool(self.call_id, tool, keywords)
         if tool.is_async:
             return await tool.fn(**keywords)
-        return await self._in_thread(tool, lambda: call_plain(tool, keywords))
-
-    async def _in_thread(self, tool: Tool[..., Any], fn: Callable[[], Any]) -> Any:
-        """Run a plain function in a worker thread.
-
-        A thread cannot be cancelled. So it belongs to a task of the run, which outlives the call
-        when that is ended early; with ``abandon`` it belongs to nobody.
-        """
-        limiter = _thread_limiter()
-        if tool.abandon:
-            return await trio.to_thread.run_sync(fn, abandon_on_cancel=True, limiter=limiter)
-        thread = _Thread(fn)
-        # The place is waited for here, where that can be cancelled, and not by the task.
-        await limiter.acquire_on_behalf_of(thread)
-        thread.limiter = limiter
-        self.run.spawn(thread.work, name=f"tool {self.tool_name} ({self.call_id})")
-        return await thread.wait()
+        name = f"tool {self.tool_name} ({self.call_id})"
+        return await call_in_thread(self.run, tool, keywords, name)
 
     async def _failed(self, tool: Tool[..., Any], exc: BaseException) -> None:
         errors = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
@@ -456,62 +442,6 @@ class ActiveCall:
 
     def _late(self, timeout: float) -> None:
         self.end_now("timeout", f"took longer than {timeout} s")
-
-
-@attrs.define(eq=False)
-class _Thread:
-    """A plain function on its way through a worker thread."""
-
-    _fn: Callable[[], Any]
-    limiter: trio.CapacityLimiter | None = None
-    _is_wanted: bool = True
-    _done: trio.Event = attrs.field(factory=trio.Event)
-    _value: Any = None
-    _error: BaseException | None = None
-
-    async def work(self) -> None:
-        """Run it; the run's task."""
-        assert self.limiter is not None
-        try:
-            if self._is_wanted:
-                with trio.CancelScope(shield=True):
-                    self._value = await trio.to_thread.run_sync(
-                        self._fn, limiter=trio.CapacityLimiter(1)
-                    )
-        except BaseException as exc:
-            self._error = exc
-        finally:
-            self.limiter.release_on_behalf_of(self)
-            self._done.set()
-
-    async def wait(self) -> Any:
-        """Wait for what it returns or raises; the call's task."""
-        try:
-            await self._done.wait()
-        finally:
-            self._is_wanted = False
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-def call_plain(tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
-    value = tool.fn(**keywords)
-    if inspect.iscoroutine(value):
-        value.close()
-        raise TypeError(
-            f"tool {tool.name!r} gave a coroutine: expected an async def that awaits it"
-        )
-    return value
-
-
-def _thread_limiter() -> trio.CapacityLimiter:
-    try:
-        return _threads.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(THREADS)
-        _threads.set(limiter)
-        return limiter
 
 
 def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
-import trio
 from trio.lowlevel import checkpoint
 
 from flowtrio._core._chunks import Completion, ToolCall
-from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
-from flowtrio._core._exceptions import DeadlineExceeded, LocalProtocolError, ToolFailed
+from flowtrio._core._exceptions import LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
 from flowtrio._core._fit import without_withheld
 from flowtrio._core._history import read_history
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import check_json, clean_text, copy_json
+from flowtrio._core._values import check_json, copy_json
 
 from ._agent import agent_name, as_awaitable, result_to_json
 from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
-from ._pending import Answered, Pending
+from ._opened import MessageWriter, Question, plain_text
 from ._replies import Asked, AskedCall, CallResult, answer, find_asked, run_calls, unique_tools
 from ._tools import Tool, as_tool
 
@@ -102,7 +99,7 @@ class RunContext:
         The status itself stays as it is. The same text twice in a row is told once.
         """
         frame = self._frame
-        await frame.run.log.set_status(frame, _text(text, "status", frame))
+        await frame.run.log.set_status(frame, plain_text(text, "status", frame))
 
     async def progress(self, value: Any) -> None:
         """Report on the running tool call: TOOL_PROGRESS with a JSON *value*.
@@ -132,7 +129,7 @@ class RunContext:
         frame = self._frame
         limit = frame.run.limits.result_bytes
         data = {
-            "name": _text(name, "name", frame),
+            "name": plain_text(name, "name", frame),
             "value": check_json(value, "value", limit_bytes=limit),
         }
         await frame.emit(EventType.CUSTOM, data)
@@ -315,7 +312,7 @@ class RunContext:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
         frame = self._frame
         await frame.check_open("ask for approval")
-        active = ActiveCall(frame, frame.run.log.new_id("c"), _text(name, "name", frame), None)
+        active = ActiveCall(frame, frame.run.log.new_id("c"), plain_text(name, "name", frame), None)
         with frame.run.visited():
             limit = frame.run.limits.result_bytes
             given = check_json(dict(arguments or {}), "arguments", limit_bytes=limit)
@@ -328,7 +325,7 @@ class RunContext:
           DeadlineExceeded: nobody answered within ``Limits.input``; also a `TimeoutError`.
 
         """
-        frame, prompt = self._frame, _text(prompt, "prompt", self._frame)
+        frame, prompt = self._frame, plain_text(prompt, "prompt", self._frame)
         await frame.check_open("ask the user")
         with frame.run.visited():
             return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
@@ -352,7 +349,7 @@ class RunContext:
 
         """
         parent, run = self._frame, self._frame.run
-        message = _text(message, "message", parent)
+        message = plain_text(message, "message", parent)
         transcript = Transcript(read_history(history), message, run.info.run_id)
         await parent.check_open("delegate")
         path = run.log.new_path(parent.agent, agent_name(agent))
@@ -366,127 +363,6 @@ class RunContext:
         What it raises is raised by the body's end too, and cancels the body.
         """
         self._frame.start_soon(fn, args)
-
-
-class MessageWriter:
-    """Writes one message of an agent. Made by `RunContext.message`."""
-
-    __slots__ = ("_finish_reason", "_message_id", "owner")
-
-    owner: Frame
-    _message_id: str
-    _finish_reason: str
-
-    @classmethod
-    def _of(cls, frame: Frame, message_id: str) -> MessageWriter:
-        writer = cls.__new__(cls)
-        writer.owner, writer._message_id, writer._finish_reason = frame, message_id, "cancelled"
-        return writer
-
-    async def __aenter__(self) -> Self:
-        """Begin, once there is room for an event: the end of the message will need it."""
-        frame, log = self.owner, self.owner.run.log
-        if await log.wait_for_room(frame):
-            log.law.begin_message(self._message_id, frame.agent)
-            log.open(self._message_id, self)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """End, at once where the block was left by an exception."""
-        log = self.owner.run.log
-        try:
-            if exc is None:
-                await self._complete()
-        finally:
-            # Nothing is left to do where it is complete.
-            if isinstance(exc, Exception):
-                self._finish_reason = "error"
-            log.close((self._message_id,))
-            log.forget(self._message_id)
-
-    async def write(self, text: str) -> None:
-        """Say a piece of the message."""
-        frame = self.owner
-        data = {"chunk": _text(text, "text"), "message_id": self._message_id}
-        await frame.run.log.emit(_CHUNK, data, frame)
-
-    async def _complete(self) -> None:
-        message = self.owner.run.log.law.open_message(self._message_id)
-        await self.owner.emit(
-            EventType.MESSAGE_COMPLETE,
-            {
-                "message_id": self._message_id,
-                "content": "" if message is None else message.text.getvalue(),
-                "finish_reason": "stop",
-                "usage": None,
-                **UNASKED,
-                "parent_call_id": self.owner.enclosing_call,
-            },
-        )
-
-    def closing(self) -> dict[str, Any]:
-        """See `OpenThing`."""
-        call_id = self.owner.enclosing_call
-        return {"finish_reason": self._finish_reason, "parent_call_id": call_id}
-
-
-class Question:
-    """One question to the user, from asking to its answer."""
-
-    def __init__(self, frame: Frame, request_id: str) -> None:
-        self.owner = frame
-        self.pending = Pending.question()
-        self._request_id = request_id
-        self._is_closed = False
-
-    async def ask(self, prompt: str) -> str:
-        """See `RunContext.ask`."""
-        frame, run = self.owner, self.owner.run
-        seconds = run.limits.input
-        with frame.bracket(self._request_id, self):
-            data = {
-                "request_id": self._request_id,
-                "prompt": prompt,
-                "call_id": frame.enclosing_call,
-                "schema": None,
-            }
-            if await frame.emit(EventType.INPUT_REQUIRED, data) is None:
-                raise frame.closed("ask the user")
-            await run.log.set_status(frame)
-            if run.is_unattended:
-                self.pending.abandon()
-            with frame.waiting_for_person(), trio.move_on_after(seconds):
-                await self.pending.wait()
-            if self._is_closed:
-                await checkpoint()
-                raise frame.closed(f"wait for the answer to {self._request_id}")
-            decision = self.pending.decision
-            text = decision.text if isinstance(decision, Answered) else None
-            outcome = "timeout" if text is None else "answered"
-            data = {"request_id": self._request_id, "outcome": outcome, "text": text}
-            if await frame.emit(EventType.INPUT_RESOLVED, data) is None:
-                raise frame.closed(f"wait for the answer to {self._request_id}")
-        await run.log.set_status(frame)
-        if text is None:
-            raise DeadlineExceeded(
-                f"question {self._request_id} got no answer within {seconds} s", deadline="input"
-            )
-        return text
-
-    def closing(self) -> dict[str, Any]:
-        """See `OpenThing`."""
-        self._is_closed = True
-        self.pending.abandon()
-        decision = self.pending.decision
-        if isinstance(decision, Answered):
-            # Whoever answered was told that it took effect.
-            return {"outcome": "answered", "text": decision.text}
-        return {}
 
 
 class NestedAgent:
@@ -549,15 +425,3 @@ async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     return await frame.run_body(
         lambda: as_awaitable(agent(RunContext._of(frame), message)),
     )
-
-
-def _text(value: str, what: str, frame: Frame | None = None) -> str:
-    """Plain text for an event, of ``Limits.result_bytes`` at most where *frame* is given."""
-    if not isinstance(value, str):
-        raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
-    if frame is not None:
-        frame.run.check_length(value, what)
-    if type(value) is str and value.isascii():
-        return value
-    # Events hold plain text: an enum's member, say, is one that is more.
-    return clean_text(str.__str__(value))

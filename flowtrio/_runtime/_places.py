@@ -10,6 +10,8 @@ where one is free: for a tool that answers at once those two cost a tenth of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
@@ -31,10 +33,14 @@ class Places:
 class Ticket:
     """One who wants a place of each of several; in line from its making on."""
 
-    __slots__ = ("_has_places", "_is_over", "_task", "places")
+    __slots__ = ("_has_places", "_is_over", "_on_grant", "_task", "places")
 
-    def __init__(self, places: tuple[Places, ...]) -> None:
+    def __init__(
+        self, places: tuple[Places, ...], on_grant: Callable[[], None] | None = None
+    ) -> None:
+        """Stand in line; *on_grant* is called in the step in which places come free."""
         self.places = places
+        self._on_grant = on_grant
         self._task: Task | None = None
         self._is_over = False
         self._has_places = are_free(places)
@@ -68,6 +74,8 @@ class Ticket:
         self._leave_line()
         self._take()
         self._has_places = True
+        if self._on_grant is not None:
+            self._on_grant()
         if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)

@@ -21,9 +21,9 @@ import trio
 from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import RunCancelled, RunFailed
 from flowtrio._core._limits import Limits
-from flowtrio._runtime._calls import call_plain
 from flowtrio._runtime._engine import StreamEngine
 from flowtrio._runtime._stream import EventStream
+from flowtrio._runtime._threads import call_plain
 from flowtrio._runtime._tools import Tool
 
 from ._faults import Fault, Striker, ToolFaults

@@ -342,7 +342,7 @@ async def test_a_bug_in_the_end_costs_this_run_and_says_so(
                     target = {
                         "closers": (EventLog, "close_all"),
                         "the end": (Run, "_overrun"),
-                        "a thing's own words": ("flowtrio._runtime._context.MessageWriter",),
+                        "a thing's own words": ("flowtrio._runtime._opened.MessageWriter",),
                     }[place]
                     if place == "a thing's own words":
                         patch.setattr(f"{target[0]}.closing", fails)
@@ -1272,14 +1272,17 @@ async def test_calls_of_a_reply_start_in_the_models_order(buffer: int, autojump_
     assert [start["call_id"] for start in starts] == [f"c{n}" for n in range(1, 21)]
 
 
+@pytest.mark.parametrize("step", [0.0, 0.1])
 @pytest.mark.parametrize("limits", [Limits(parallel_tools=4), Limits(parallel_tools=1)])
 async def test_calls_that_wait_for_a_place_start_in_the_models_order_too(
-    limits: Limits, autojump_clock: Any
+    limits: Limits, step: float, autojump_clock: Any
 ) -> None:
+    """Also where several places come free at once."""
+
     @tool
     async def work(n: int) -> int:
-        """Work; later ones take longer."""
-        await trio.sleep(1 + n / 10)
+        """Work; as long as the others, or longer the later it starts."""
+        await trio.sleep(1 + n * step)
         return n
 
     model = ScriptedModel([ToolCall(f"p{n}", "work", {"n": n}) for n in range(12)], "fine")
@@ -1350,6 +1353,26 @@ async def test_calls_that_were_not_begun_when_their_reply_is_given_up_have_their
     assert len(ends_by_call) == 8
     started = {d["call_id"] for d in only(played.log, T.TOOL_CALL_START)}
     assert len(ran) <= len(started) < 8
+
+
+@pytest.mark.parametrize("abandon", [False, True])
+async def test_an_exception_that_lets_nobody_look_does_not_keep_a_worker_thread(
+    abandon: bool,
+) -> None:
+    class Shy(Exception):
+        def __getattribute__(self, name: str) -> Any:
+            raise ZeroDivisionError("planted")
+
+    @tool(abandon=abandon)
+    def shy() -> None:
+        """Fail."""
+        raise Shy
+
+    with nothing_hangs():
+        played = await play(runner(calling("shy"), shy))
+
+    assert played.log[-1].type is T.DONE
+    assert outcomes(played.log)["shy"] in ("error", "cancelled")
 
 
 async def test_a_call_within_a_call_finds_its_tool_free_at_last(autojump_clock: Any) -> None:

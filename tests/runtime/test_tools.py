@@ -17,7 +17,7 @@ import trio
 
 from flowtrio import EventType, Limits, RunContext, ToolCall, tool
 from flowtrio._core._values import told
-from flowtrio._runtime._calls import _Thread
+from flowtrio._runtime._threads import Thread
 from flowtrio._runtime._tools import as_tool
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import calling, only, play, runner
@@ -646,7 +646,7 @@ async def step(ctx: RunContext, size: int) -> int:
 async def test_a_thread_that_nobody_waits_for_any_more_does_not_begin() -> None:
     ran: list[str] = []
     limiter = trio.CapacityLimiter(1)
-    thread = _Thread(lambda: ran.append("too late"))
+    thread = Thread(lambda: ran.append("too late"))
     thread.limiter = limiter
     await limiter.acquire_on_behalf_of(thread)
     with trio.CancelScope() as scope:
