@@ -134,6 +134,34 @@ async def test_a_call_that_is_cancelled_while_it_waits_to_begin(
     assert outcomes(played.log)["work"] in ("ok", "cancelled")
 
 
+@pytest.mark.parametrize("at", range(6))
+@pytest.mark.parametrize("buffer", [1, 2])
+@pytest.mark.parametrize("call_id", ["c1", "c2", "c3"])
+async def test_one_of_several_that_is_cancelled_while_it_waits_to_begin(
+    at: int, buffer: int, call_id: str, autojump_clock: Any
+) -> None:
+    """The others begin, in their order."""
+
+    @tool
+    async def work() -> None:
+        """Work."""
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.seq == at:
+                stream.cancel_tool(call_id)
+            await trio.sleep(0.1)
+
+    client = Model([Chunk(is_final=True, tool_calls=[ToolCall("", "work", {})] * 3)])
+    played = await play(runner(client, work), limits=Limits(buffer=buffer), reader=reader)
+
+    begun = [start["call_id"] for start in only(played.log, T.TOOL_CALL_START)]
+    assert played.status == "completed"
+    assert begun == sorted(begun)
+    assert {"c1", "c2", "c3"} - {call_id} <= set(begun)
+
+
 @pytest.mark.parametrize("pause", [0.0, 0.3])
 @pytest.mark.parametrize("ends", ["returns", "is cancelled", "fails"])
 async def test_a_client_that_names_a_call_otherwise_in_the_end(
