@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from flowtrio import EventStream, EventType, Limits, RunContext, tool
-from flowtrio._runtime import _calls
+from flowtrio._runtime import _threads
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import calling, calls, error_of, only, outcomes, play, runner
 
@@ -72,7 +72,7 @@ async def test_a_call_that_was_cancelled_before_its_thread_began_never_begins() 
         began.append("waits")
 
     limiter = trio.CapacityLimiter(1)
-    _calls._threads.set(limiter)
+    _threads._threads.set(limiter)
 
     async def reader(stream: EventStream, log: list[Any]) -> None:
         started: dict[str, str] = {}
