@@ -56,6 +56,12 @@ STORE_DEADLINE: Final = 10.0
 """Seconds that one step of the store may take."""
 _MOST_RECENT: Final = 1024
 """Events that are kept beside the store, once it has taken them."""
+_LAGS: Final = 4
+"""How many times its lag a run is kept beside a store in this process.
+
+What is read from the store has to be made again, event by event. A follower that is up to date
+misses two lags at most; one who starts a run and follows it comes when more than that was said.
+"""
 _MOST_CUT: Final = 1000
 """Runs that have ended and whose log the store does not hold that are remembered."""
 _MEND_AFTER: Final = 0.5
@@ -342,7 +348,7 @@ class Recorder:
         )
         lag = int(min(info.limits.buffer, _MOST_RECENT))
         # What is asked without waiting is in this process, and loses nothing.
-        kept = lag if self._append_nowait is not None else _MOST_RECENT
+        kept = min(_LAGS * lag, _MOST_RECENT) if self._append_nowait is not None else _MOST_RECENT
         return HostedRun(stream, header, resume_window, lag, kept)
 
     def cancel_all(self, reason: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 import pytest
 import trio
+import trio.testing
 
 from flowtrio import AgentEvent, EventType, MemoryStore, Orchestrator, ReplayGap, RunContext
 from flowtrio.testing import ScriptedModel, check_events
@@ -329,3 +330,29 @@ async def test_what_a_follower_does_with_his_events_reaches_nobody_else(mode: st
     assert [event.data["value"] for event in log if event.type is EventType.CUSTOM] == [
         {"items": [1, 2]}
     ]
+
+
+async def test_who_starts_a_run_and_follows_it_needs_nothing_from_a_store_in_memory() -> None:
+    """What it would read there has to be made again, event by event."""
+    is_followed = trio.Event()
+
+    class Unread(MemoryStore):
+        async def read(self, *args: Any) -> Any:
+            raise AssertionError("read")
+
+    async def gushes(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            for _ in range(200):
+                await out.write("word")
+        await is_followed.wait()
+
+    async with Orchestrator(agents=[gushes], store=Unread()) as orchestrator:
+        run_id = await orchestrator.start("go")
+        # A server's starter comes when others let it, and nobody waits for one that never came.
+        await trio.testing.wait_all_tasks_blocked()
+        async with orchestrator.attach(run_id) as follower:
+            is_followed.set()
+            events = [event async for event in follower]
+
+    assert len(events) > 200
+    check_events(events)
