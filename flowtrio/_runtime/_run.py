@@ -259,6 +259,10 @@ class Run:
             tell(logging.ERROR, "a run's host failed (%s)", self.info.run_id, exc=exc)
         finally:
             self._end()
+            # As `_end` does, this lets go what leads back here. So the run goes when nobody has it
+            # any more, and its some eighty objects do not wait for the garbage collector, whose
+            # work is a part of each token's cost.
+            current_run.set(None)
         if cancelled is not None:
             raise cancelled
 
@@ -268,6 +272,8 @@ class Run:
         self.is_joined = True
         self._home.pop(self, None)
         self._wake_waiters()
+        self._when_done = ()
+        del self.root
 
     async def _run_body(self) -> None:
         if self.is_closing:
@@ -329,6 +335,7 @@ class Run:
             if not self.is_closing:
                 # Only a Cancelled that was kept and raised again later gets a run here.
                 self.fail(RuntimeError("the agent ended by a stale Cancelled"), "agent")
+            self._finish(leftover=[])
             self._wake_host()
 
     @contextmanager

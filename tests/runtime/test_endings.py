@@ -5,24 +5,28 @@ from __future__ import annotations
 import gc
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from flowtrio import (
     Chunk,
     EventStream,
     EventType,
     Limits,
+    Orchestrator,
     RunContext,
     RunFailed,
     StreamEngine,
     ToolFailed,
     tool,
 )
+from flowtrio._runtime._run import Run
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import (
     Diary,
@@ -378,6 +382,52 @@ async def test_a_log_whose_end_is_missing_is_refused(diary: Diary) -> None:
     for broken in (log[:-1], [*log, log[-1]], [event for event in log if event not in ends]):
         with pytest.raises(AssertionError):
             check_events(broken)
+
+
+async def test_done_comes_with_the_last_word_where_nothing_is_left_to_clean_up() -> None:
+    """Each wake-up of a reader, and of who sends on what he reads, costs as much as many tokens."""
+
+    async def agent(ctx: RunContext) -> None:
+        async with ctx.message() as out:
+            await out.write("word")
+
+    batches = []
+    async with StreamEngine().stream(agent_of(agent), "go") as stream:
+        with suppress(trio.EndOfChannel):
+            while True:
+                batches.append(await stream.receive_batch())
+
+    assert {T.MESSAGE_CHUNK, T.MESSAGE_COMPLETE, T.DONE} <= {e.type for e in batches[-1]}
+
+
+@pytest.mark.parametrize("is_hosted", [False, True])
+async def test_a_run_that_nobody_has_any_more_leaves_nothing_to_the_collector(
+    is_hosted: bool,
+) -> None:
+    async def agent(ctx: RunContext, message: str) -> str:
+        return message
+
+    async def run_one(orchestrator: Orchestrator) -> weakref.ref[Run]:
+        if not is_hosted:
+            async with orchestrator.process_stream("go") as stream:
+                [event async for event in stream]
+            return weakref.ref(stream._run)
+        run_id = await orchestrator.start("go")
+        run = weakref.ref(orchestrator._recorder.runs["default", run_id].stream._run)
+        async with orchestrator.attach(run_id) as follower:
+            [event async for event in follower]
+        return run
+
+    async with Orchestrator(agents=[agent]) as orchestrator:
+        gc.disable()
+        try:
+            run = await run_one(orchestrator)
+            await trio.testing.wait_all_tasks_blocked()
+            left = run()
+        finally:
+            gc.enable()
+
+    assert left is None
 
 
 class Mute(Exception):

@@ -59,6 +59,8 @@ async def test_it_says_what_it_is(autojump_clock: Any) -> None:
         await stream.receive_batch()
         assert stream.status == "running"
         await read(orchestrator, run_id)
+        # Its host and the recorder leave after its DONE.
+        await trio.testing.wait_all_tasks_blocked()
         late = orchestrator.attach(run_id)
         assert late.status == "initializing"
         await late.receive_batch()
