@@ -88,9 +88,7 @@ class Meter:
         times = [event.timestamp for event in batch if event.type is _CHUNK]
         if not times:
             return last_at
-        if has_spoken:
-            times.insert(0, last_at)
-        else:
-            self.first_token.add(times[0] - last_at)
+        # By itself, as it is the long one: what comes together was said at once.
+        (self.gaps if has_spoken else self.first_token).add(times[0] - last_at)
         self.gaps.add_gaps(times)
         return times[-1]

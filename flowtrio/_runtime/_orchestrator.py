@@ -102,6 +102,8 @@ class Orchestrator:
     _agent: AgentLike = attrs.field(init=False)
     _meter: Meter = attrs.field(init=False)
     _recorder: Recorder = attrs.field(init=False)
+    _recoverable: RecoverableConversations | None = attrs.field(default=None, init=False)
+    """Its conversations, if they are; asked once, as that costs as much as several tokens."""
 
     def __attrs_post_init__(self) -> None:
         if self.on_busy not in ("queue", "reject", "cancel"):
@@ -127,6 +129,8 @@ class Orchestrator:
         self._agent = self._make_agent()
         self._meter = Meter()
         self._recorder = Recorder(self.store, self._meter)
+        if isinstance(self.conversations, RecoverableConversations):
+            self._recoverable = self.conversations
 
     def process_stream(
         self,
@@ -403,9 +407,9 @@ class _Admission:
                 if run.is_done and await conversations.load(tenant_id, session_id) != before:
                     # Its cleanup outlasted the grace, and others have spoken here since its DONE.
                     return None
-                if isinstance(conversations, RecoverableConversations):
+                if (recoverable := self.orchestrator._recoverable) is not None:
                     run_id = run.info.run_id
-                    return await conversations.save_after(
+                    return await recoverable.save_after(
                         tenant_id, session_id, run_id, run.messages()
                     )
                 return await conversations.save(tenant_id, session_id, run.messages())

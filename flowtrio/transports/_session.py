@@ -292,7 +292,12 @@ class Session:
                 return
             shown = self.hosting.show(batch, view, after)
             if texts := encode_events(shown, is_batch=self.is_batch):
-                await self._send.send(texts)
+                try:
+                    # Taken, by who waits to send it, without a further schedule point: he has to
+                    # run before he takes anything again.
+                    self._send.send_nowait(texts)
+                except trio.WouldBlock:
+                    await self._send.send(texts)
 
     # Controlling
 

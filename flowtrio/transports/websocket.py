@@ -282,7 +282,11 @@ class Server:
         """Send what the session says; the only task that does."""
         try:
             while True:
-                item = await session.outgoing.receive()
+                try:
+                    # What came meanwhile. Sending it is a schedule point, and so was what we sent.
+                    item = session.outgoing.receive_nowait()
+                except trio.WouldBlock:
+                    item = await session.outgoing.receive()
                 if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
                     return await framing.close(item.code, item.reason)
