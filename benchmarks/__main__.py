@@ -22,7 +22,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
     "serving": serving.rows,
     "wire": wire.rows,
 }
-LINE = "{:<54} {:>9} {:>10} {:<6} {:>6}  {:<13} {:>6}  {}"
+LINE = "{:<60} {:>9} {:>10} {:<6} {:>6}  {:<13} {:>6}  {}"
 ANSWERS = {True: "yes", False: "NO", None: ""}
 
 

@@ -2,11 +2,13 @@
 
 The server runs in a process of its own, and its CPU time is asked of it; the clients are here. The
 bare side is trio-websocket's own server, whose handler answers each message by as many
-`send_message` as ours sends events, of the same size: no agent, no order, no limits.
+`send_message` as ours sends events, of the same size: no agent, no order, no limits. The *direct*
+side is ours too: a run that lives with its connection, and is kept nowhere.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import resource
 import statistics
@@ -24,10 +26,11 @@ import trio_websocket
 from flowtrio import MemoryStore, OpenAIClient, Orchestrator, RunContext, ServerLimits
 from flowtrio.transports.websocket import serve_websocket
 
-from ._measure import CAN_TELL_RESIDENT, MICROSECONDS, ROOT, Row, resident_bytes
+from ._measure import CAN_TELL_RESIDENT, ROOT, Row, compare, resident_bytes
 
 EVENT_TARGET = 1.3
 BATCH_TARGET = 0.25
+HOSTED_TARGET = 1.3
 IDLE_LIMIT = 30
 """KiB of each idle connection."""
 FIRST_TOKEN_LIMIT = 5
@@ -69,7 +72,10 @@ async def answer_bare(request: trio_websocket.WebSocketRequest) -> None:
 
 
 async def serve(kind: str, model_url: str) -> None:
-    """Serve, and tell the port; then answer each line of the input by our CPU time and memory."""
+    """Serve, and tell the port; then answer each line of the input by our CPU time and memory.
+
+    The word ``begin`` says that they are what a measurement begins with.
+    """
     limits = ServerLimits(connections=5000)
     async with trio.open_nursery() as nursery:
         if kind == "bare":
@@ -86,7 +92,10 @@ async def serve(kind: str, model_url: str) -> None:
             listeners = await nursery.start(serving)
             port = listeners[0].socket.getsockname()[1]
         print(port, flush=True)
-        while await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+        while line := await trio.to_thread.run_sync(sys.stdin.readline, abandon_on_cancel=True):
+            if line == "begin\n":
+                # With nothing left over: neither the connections, nor what was measured before.
+                gc.collect()
             told = {"cpu": time.process_time(), "bytes": resident_bytes()}
             print(json.dumps(told), flush=True)
         nursery.cancel_scope.cancel()
@@ -106,10 +115,10 @@ class Server:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 
-    def ask(self) -> dict[str, Any]:
-        """Its CPU seconds and the bytes it holds."""
+    def ask(self, word: str = "") -> dict[str, Any]:
+        """Its CPU seconds and the bytes it holds; with ``begin`` when it has cleaned up."""
         assert self._process.stdin is not None
-        self._process.stdin.write("\n")
+        self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
         told: dict[str, Any] = json.loads(self._read())
         return told
@@ -159,7 +168,7 @@ async def measure_events(running: Server, protocols: list[str], connections: int
 
         for _ in range(connections):
             await nursery.start(hold)
-        before = running.ask()["cpu"]
+        before = running.ask("begin")["cpu"]
         async with trio.open_nursery() as readers:
             for connection in opened:
                 readers.start_soon(read_events, connection)
@@ -195,7 +204,7 @@ async def measure_shared(running: Server, protocol: str, connections: int) -> fl
         async with trio.open_nursery() as nursery:
             for _ in range(connections):
                 await nursery.start(partial(follow_shared, running, protocol, question))
-            before = running.ask()["cpu"]
+            before = running.ask("begin")["cpu"]
             answer = {"type": "answer", "run_id": question["run_id"], "text": "yes"}
             answer["request_id"] = question["data"]["request_id"]
             await starter.send_message(json.dumps(answer))
@@ -214,12 +223,12 @@ def event_rows(connections: int, rounds: int) -> list[Row]:
     """
     sides: dict[str, tuple[str, list[str]]] = {
         "bare": ("bare", []),
-        "frames": ("ours", []),
-        "hosted frames": ("ours", ["flowtrio.v1"]),
+        "direct": ("ours", []),
+        "hosted": ("ours", ["flowtrio.v1"]),
         "batch": ("ours", ["flowtrio.batch.v1"]),
     }
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    shared = {"shared frames": "flowtrio.v1", "shared batch": "flowtrio.batch.v1"}
+    shared = {"shared": "flowtrio.v1", "shared batch": "flowtrio.batch.v1"}
     taken |= {name: [] for name in shared}
     with server("bare") as bare, server("ours") as ours, server("shared") as of_all:
         servers = {"bare": bare, "ours": ours}
@@ -232,20 +241,18 @@ def event_rows(connections: int, rounds: int) -> list[Row]:
                 spent = trio.run(measure_shared, of_all, protocol, connections)
                 if number:
                     taken[name].append(spent)
-    theirs = taken.pop("bare")
-    targets = {name: BATCH_TARGET if "batch" in name else EVENT_TARGET for name in taken}
+    told = {
+        "direct frames / bare send_message": ("direct", "bare", EVENT_TARGET),
+        "hosted frames / bare send_message": ("hosted", "bare", EVENT_TARGET),
+        "hosted batch / bare send_message": ("batch", "bare", BATCH_TARGET),
+        "hosted frames / direct frames": ("hosted", "direct", HOSTED_TARGET),
+        "hosted batch / direct frames": ("batch", "direct", HOSTED_TARGET),
+        "shared frames / bare send_message": ("shared", "bare", EVENT_TARGET),
+        "shared batch / bare send_message": ("shared batch", "bare", BATCH_TARGET),
+    }
     return [
-        Row(
-            subject=f"event to {connections} clients, {name} / bare send_message",
-            ours=min(seconds) * MICROSECONDS,
-            theirs=min(theirs) * MICROSECONDS,
-            target=targets[name],
-            spread=(
-                min(a / b for a, b in zip(seconds, theirs, strict=True)),
-                max(a / b for a, b in zip(seconds, theirs, strict=True)),
-            ),
-        )
-        for name, seconds in taken.items()
+        compare(f"event to {connections} clients, {words}", taken[one], taken[other], target=target)
+        for words, (one, other, target) in told.items()
     ]
 
 
@@ -380,7 +387,7 @@ def first_token_rows(runs: int, rounds: int) -> list[Row]:
 def rows(quick: bool) -> list[Row]:
     """The table's lines on this subject."""
     _allow_descriptors()
-    connections, rounds, idle = (20, 2, 100) if quick else (200, 3, 1000)
+    connections, rounds, idle = (20, 2, 100) if quick else (200, 7, 1000)
     return [
         *event_rows(connections, rounds),
         *idle_rows(idle),
