@@ -8,7 +8,7 @@ import functools
 import math
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -79,7 +79,7 @@ def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> An
       TypeError: something in it has no JSON form.
 
     """
-    if value is None or value is True or value is False:
+    if _is_small(value, limit_bytes):
         return value
     limit, name = (_MAX_BYTES, "") if limit_bytes is None else (limit_bytes, "result_bytes=")
     # A value takes a byte at least, and what stands between it and the next one another.
@@ -96,6 +96,17 @@ def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> An
     if copier.at_most() > limit and len(msgspec.json.encode(copied)) > limit:
         raise ValueError(f"{what}: has more than {name}{limit} bytes as JSON")
     return copied
+
+
+def _is_small(value: Any, limit_bytes: float | None) -> bool:
+    """Whether a value is JSON as it stands, and short; most results are."""
+    kind = type(value)
+    if kind is str:
+        # As JSON, a character takes six bytes at most.
+        return len(value) * 6 + 2 <= (limit_bytes or _SMALL) and value.isascii()
+    if kind is int:
+        return -_SMALL_INT < value < _SMALL_INT and (limit_bytes or _SMALL) >= _SMALL
+    return value is None or kind is bool
 
 
 def holds_containers(value: dict[str, Any]) -> bool:
@@ -117,6 +128,10 @@ def copy_json(value: Any) -> Any:
     if kind is list:
         return [copy_json(item) if type(item) in _CONTAINERS else item for item in value]
     return value
+
+
+_SMALL: Final = 1024
+_SMALL_INT: Final = 2**63
 
 
 class _TooLarge(Exception):

@@ -144,7 +144,9 @@ class ActiveCall:
 
     def __enter__(self) -> None:
         """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
-        self.run.log.open(self.call_id, self)
+        log = self.run.log
+        if log.opened.get(self.call_id) is not self:
+            log.open(self.call_id, self)
         self.scope.__enter__()
 
     def __exit__(
@@ -405,13 +407,13 @@ class ActiveCall:
         log = self.run.log
         # Its END stands from here on, whatever becomes of what is waited for: see _leave.
         told = self._decide(CallEnd(outcome, value, error, exc), result)
+        data = {"call_id": self.call_id, "tool_name": self.tool_name, **told}
         if log.law.open_call(self.call_id) is None:
             # Nothing was said of this call yet: its END waits for room, as an opening does.
-            call = {"call_id": self.call_id, "tool_name": self.tool_name}
-            await self.owner.emit(EventType.TOOL_CALL_END, {**call, **told})
+            await self.owner.emit(EventType.TOOL_CALL_END, data)
         else:
             await log.pause()
-            log.record_end(self.call_id, told, self.owner)
+            log.record_end(data, self.owner)
         if self._was_asked:
             await log.set_status(self.owner)
 

@@ -45,6 +45,7 @@ class Frame:
         "asked",
         "call_id",
         "client",
+        "enclosing_call",
         "is_closed",
         "parent",
         "run",
@@ -71,6 +72,10 @@ class Frame:
         self.agent = agent
         self.call_id = call_id
         self.tool_name = tool_name
+        self.enclosing_call: str | None = call_id
+        """The innermost call that this frame is, or is inside of."""
+        if call_id is None and parent is not None:
+            self.enclosing_call = parent.enclosing_call
         self.client: LLMClient | None = client
         if client is None and parent is not None:
             self.client = parent.client
@@ -167,11 +172,6 @@ class Frame:
         """Cancel what `run_body` runs, also where its caller is shielded."""
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel(reason=reason)
-
-    @property
-    def enclosing_call(self) -> str | None:
-        """The innermost call that this frame is, or is inside of."""
-        return next((frame.call_id for frame in self.around() if frame.call_id), None)
 
     # What it costs
 

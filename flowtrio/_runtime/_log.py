@@ -322,18 +322,17 @@ class EventLog:
             self._until_schedule = self._schedule_every
             await checkpoint()
 
-    def record_end(self, call_id: str, told: dict[str, Any], by: Speaker) -> None:
+    def record_end(self, data: dict[str, Any], by: Speaker) -> None:
         """Record the END of an open call at once and owing its credit, as all closers do.
 
         A call's START has waited for the reader. Would its END too, every call of a reply had to be
         woken once more, and one that is ended early in that wait would have two ends to choose of.
         """
-        call = self.law.open_call(call_id)
-        if call is None or by.is_closed:
+        if by.is_closed:
             self.discard(EventType.TOOL_CALL_END)
             return
         self.channel.credits -= 1
-        self._record_or_give_back(*closing_event(call, told), call.agent)
+        self._record_or_give_back(EventType.TOOL_CALL_END, data, by.agent)
 
     def close(self, only: Container[str]) -> None:
         """Close some of what is open, at once and owing the credits; the run goes on."""

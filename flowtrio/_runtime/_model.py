@@ -421,10 +421,10 @@ class Turn:
         log = self.run.log
         for call_id, call in calls:
             told = {"outcome": "cancelled", "result": None, "error": why, "duration": None}
+            data = {"call_id": call_id, "tool_name": call.name, **told}
             if log.law.open_call(call_id) is not None:
-                log.record_end(call_id, told, self.owner)
+                log.record_end(data, self.owner)
             else:
-                data = {"call_id": call_id, "tool_name": call.name, **told}
                 await self.owner.emit(EventType.TOOL_CALL_END, data)
 
     def _withheld(self, raw: str | None) -> RemoteProtocolError:
