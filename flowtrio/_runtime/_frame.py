@@ -145,7 +145,8 @@ class Frame:
         if not self._children and not self.things:
             # The usual end of a call.
             self.is_closed = True
-        elif self.mark_closed():
+        else:
+            self.mark_closed()
             log.close_ended()
         if log.channel.emitters:
             log.channel.release()
@@ -156,17 +157,13 @@ class Frame:
         if self.parent is not None:
             self.parent._children.pop(self, None)
 
-    def mark_closed(self) -> bool:
-        """Let nothing more be said from here or inside; whether anything may be open there."""
-        pending, is_busy = [self], False
+    def mark_closed(self) -> None:
+        """Let nothing more be said from here or inside."""
+        pending = [self]
         while pending:
             frame = pending.pop()
             frame.is_closed = True
-            is_busy = is_busy or frame.things > 0
             pending += frame._children
-            if frame._children:
-                is_busy = True
-        return is_busy
 
     def stop_body(self, reason: str) -> None:
         """Cancel what `run_body` runs, also where its caller is shielded."""

@@ -33,7 +33,7 @@ class Places:
 class Ticket:
     """One who wants a place of each of several; in line from its making on."""
 
-    __slots__ = ("_has_places", "_is_over", "_on_grant", "_task", "places")
+    __slots__ = ("_has_places", "_on_grant", "_task", "places")
 
     def __init__(
         self, places: tuple[Places, ...], on_grant: Callable[[], None] | None = None
@@ -42,7 +42,6 @@ class Ticket:
         self.places = places
         self._on_grant = on_grant
         self._task: Task | None = None
-        self._is_over = False
         self._has_places = are_free(places)
         if self._has_places:
             self._take()
@@ -58,9 +57,6 @@ class Ticket:
 
     def give_back(self) -> None:
         """Give them to the next in line, or back; or leave the line."""
-        if self._is_over:
-            return
-        self._is_over = True
         if not self._has_places:
             self._leave_line()
             return

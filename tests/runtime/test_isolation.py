@@ -280,6 +280,99 @@ async def test_what_a_shielded_tool_has_under_way_ends_with_its_call(
     assert ended_at == [began + (0 if what == "message" else 1)]
 
 
+@pytest.mark.parametrize("what", ["call", "charge", "delegate", "ask", "model", "approve", "reply"])
+async def test_what_waits_for_the_reader_to_be_told_does_not_begin_after_its_call(
+    what: str, autojump_clock: Any
+) -> None:
+    """A shielded tool, a reader that stopped, and a click: no event would tell of it."""
+    began: list[str] = []
+    raised: list[BaseException] = []
+
+    @tool
+    async def work() -> None:
+        """Work."""
+        began.append("work")
+
+    async def helper(ctx: RunContext, message: str) -> None:
+        began.append("helper")
+
+    @tool
+    async def shielded(ctx: RunContext) -> str:
+        """Do something, whatever comes."""
+        client = Model([Chunk(content="well"), Chunk(is_final=True)])
+        verbs: dict[str, Callable[[], Any]] = {
+            "call": lambda: ctx.call(work),
+            "charge": lambda: ctx.call(charge),
+            "delegate": lambda: ctx.delegate(helper, "go"),
+            "ask": lambda: ctx.ask("Sure?"),
+            "model": lambda: ctx.model([{"role": "user", "content": "hi"}], client=client),
+            "reply": lambda: ctx.model([{"role": "user", "content": "hi"}], client=client),
+            "approve": lambda: ctx.approve("it"),
+        }
+        with trio.CancelScope(shield=True):
+            if what != "reply":
+                await ctx.progress(0)
+            try:
+                assert await verbs[what]() is False
+            except BaseException as exc:
+                raised.append(exc)
+        return "went on"
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        while not only(log, T.TOOL_CALL_START):
+            log.append(await anext(stream))
+        await trio.sleep(1)
+        assert stream.statistics().parked_emitters == 1
+        assert stream.cancel_tool("c1")
+        await read_all(stream, log)
+
+    limits = Limits(buffer=1)
+    played = await play(runner(calling("shielded"), shielded), reader=reader, limits=limits)
+
+    assert played.status == "completed"
+    assert began == []
+    expected = {"call": ToolFailed, "charge": ToolFailed}.get(what, trio.ClosedResourceError)
+    assert [type(exc) for exc in raised] == ([] if what == "approve" else [expected])
+
+
+async def test_an_answer_that_waits_for_the_reader_is_told_when_its_call_ends(
+    autojump_clock: Any,
+) -> None:
+    raised: list[BaseException] = []
+
+    @tool
+    async def shielded(ctx: RunContext) -> str:
+        """Ask, whatever comes."""
+
+        async def fill() -> None:
+            for number in range(20):
+                await ctx.progress(number)
+
+        ctx.start_soon(fill)
+        try:
+            with trio.CancelScope(shield=True):
+                return await ctx.ask("Sure?")
+        except trio.ClosedResourceError as exc:
+            raised.append(exc)
+            raise
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        while not only(log, T.INPUT_REQUIRED):
+            log.append(await anext(stream))
+        await trio.sleep(1)
+        assert stream.answer("q1", "yes")
+        await trio.sleep(1)
+        assert stream.cancel_tool("c1")
+        await read_all(stream, log)
+
+    limits = Limits(buffer=1)
+    played = await play(runner(calling("shielded"), shielded), reader=reader, limits=limits)
+
+    assert len(raised) == 1
+    [resolved] = only(played.log, T.INPUT_RESOLVED)
+    assert (resolved["outcome"], resolved["text"]) == ("answered", "yes")
+
+
 async def test_a_tool_cancelled_from_outside_while_nested_ones_were_cancelled_before(
     autojump_clock: Any,
 ) -> None:
@@ -396,6 +489,38 @@ def nothing_hangs() -> Iterator[None]:
     """Fail what takes more than an hour."""
     with trio.fail_after(3600):
         yield
+
+
+async def test_who_lets_runs_in_may_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug of ours, planted: it costs the run, which has its end."""
+    from flowtrio import Orchestrator
+    from flowtrio._runtime._sessions import Sessions
+
+    def broken(self: Sessions, run: Run) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(Sessions, "count", broken)
+    orchestrator = Orchestrator(agents=[agent_of(nothing)])
+    log = [event async for event in orchestrator.process_stream("go")]
+
+    assert error_of(log)["source"] == "internal"
+
+
+async def test_a_run_that_nobody_gave_a_reason_to_end_has_one(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Any
+) -> None:
+    """A bug of ours, planted: a failure is forgotten."""
+
+    async def body(ctx: RunContext) -> None:
+        monkeypatch.setattr(Run, "fail", lambda self, exc, source: None)
+        raise ValueError("forgotten")
+
+    stream = StreamEngine().stream(agent_of(body), "go")
+    with nothing_hangs():
+        async with stream:
+            log = [event async for event in stream]
+
+    assert error_of(log)["code"] == "internal_failed"
 
 
 # Whoever listens may fail

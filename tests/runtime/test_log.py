@@ -210,3 +210,12 @@ async def test_an_event_that_is_in_the_channel_has_cost_its_credit(
         await log.emit(T.RUN_START, data, ROOT)
 
     assert (log.channel.credits, log.law.count, log.channel.undelivered) == (7, 1, 1)
+
+
+async def test_the_end_of_a_call_whose_agent_has_ended_is_not_told_again() -> None:
+    log = EventLog("r1", 8, 64)
+    log.start(lambda: 0.0)
+
+    log.record_end({"call_id": "c1"}, Speaker(is_closed=True))
+
+    assert (log.late_events, log.law.count) == (1, 0)

@@ -231,3 +231,21 @@ async def test_what_a_call_returns_after_its_end_is_not_told(autojump_clock: Any
 
     assert outcomes(played.log) == {"deaf": "timeout"}
     assert "too late" not in str(model.requests[1].messages)
+
+
+async def test_a_thread_that_cannot_be_had_is_the_calls_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def none_left(*args: Any, **options: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    @tool
+    def plain() -> str:
+        """Return at once."""
+        return "never"
+
+    monkeypatch.setattr("flowtrio._runtime._threads.trio.to_thread.run_sync", none_left)
+    played = await play(runner(calling("plain"), plain))
+
+    [end] = only(played.log, T.TOOL_CALL_END)
+    assert (end["outcome"], end["error"]) == ("error", "RuntimeError: can't start new thread")
