@@ -3,35 +3,41 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2024.4"
-nox.options.default_venv_backend = "venv"
+# uv, where it is beside nox, makes an environment in seconds where pip takes most of a minute.
+nox.options.default_venv_backend = "uv|venv"
 nox.options.reuse_existing_virtualenvs = True
+os.environ.setdefault("UV_COMPILE_BYTECODE", "1")  # else each process that tests start compiles all
 
 FLOOR = "3.11"
-PYTHONS = ["3.13", "3.12", FLOOR]
+NEWER = ["3.12", "3.13"]
+
+
+def _find(python: str) -> str | None:
+    """What nox finds an interpreter of this version by: its version, or a path of pyenv's."""
+    if _works(f"python{python}"):
+        return python
+    pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
+    paths = pyenv.glob(f"versions/{python}.*/bin/python{python}")
+    return next(filter(_works, map(str, paths)), None)
 
 
 def _works(python: str) -> bool:
-    """Whether the interpreter is there and starts; version managers leave stubs that do not."""
-    path = shutil.which(f"python{python}")
-    if path is None:
-        return False
-    check = [
-        path,
-        "-c",
-        f"import sys; assert sys.version.startswith('{python}.'); import venv, ensurepip",
-    ]
-    return subprocess.run(check, capture_output=True, check=False).returncode == 0
+    """Whether an interpreter starts; version managers leave stubs on the path that do not."""
+    check = [python, "-c", "import venv, ensurepip"]
+    return bool(shutil.which(python)) and not subprocess.run(check, capture_output=True).returncode
 
 
-FOUND = [python for python in PYTHONS if _works(python)]
-"""Those to test with; where none has its name on the path, the one that runs nox."""
+WHOLE = _find(FLOOR) or sys.executable
+"""What runs all the tests: where the floor is not to be found, the Python that runs nox."""
+OTHERS = [found for python in NEWER if (found := _find(python))]
 
-# The tests come last, so that what they say is what is read last.
+# The tests of the floor come last, so that what they say is what is read last.
 nox.options.sessions = ["lint", "types", "docs", "proof", "browser", "tests"]
 
 
@@ -63,30 +69,49 @@ def docs(session: nox.Session) -> None:
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
-@nox.session(python=FOUND or None)
+STRICT = ("python", "-X", "dev", "-W", "error")
+PYTEST = (*STRICT, "-m", "pytest", "-q", "--hypothesis-profile=unshrunk")
+SHARED = ("--dist=loadfile", f"--tx={os.cpu_count() or 1}*popen//python={' '.join(STRICT)}")
+"""Each file's tests in one of as many processes as there are cores."""
+CLOSEST = ("tests/core", "tests/runtime", "tests/wire")
+"""Tests of what is closest to the language."""
+
+
+@nox.session(python=[*OTHERS, WHOLE])
 def tests(session: nox.Session) -> None:
     """The tests, with warnings as errors, development mode and branch coverage.
 
-    nginx, which some need, is installed if we may.
+    On newer Pythons, those of what is closest to the language; `soak` runs the rest. nginx, which
+    some need, is installed if we may. The documents' have a session of their own.
     """
-    if not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
-        _install(session, "nginx-light")
     session.install("-e", ".[all,dev]")
+    if session.python != WHOLE:
+        session.run(*PYTEST, *SHARED, *(session.posargs or CLOSEST))
+        return
+    _install_nginx(session)
     session.run(
-        *("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q"),
+        *(*PYTEST, *SHARED),
         *("--cov", "--cov-branch", "--cov-report=term-missing:skip-covered"),
-        "--ignore=tests/browser",
+        *("--ignore=tests/browser", "--ignore=tests/docs"),
         *session.posargs,
         env={"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")},
     )
+
+
+@nox.session(python=[*OTHERS])
+def newer(session: nox.Session) -> None:
+    """All the tests on each newer Python that is there; a part of what takes too long."""
+    session.install("-e", ".[all,dev]")
+    _install_nginx(session)
+    session.run(*PYTEST, *SHARED, "--ignore=tests/browser", *session.posargs)
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
-    Killed servers, dropped connections, cancelled requests, spoilt replies and Ctrl-C in numbers,
-    and an hour of runs.
+    Killed servers, dropped connections, cancelled requests, spoilt replies, Ctrl-C and hostile
+    programs in numbers, and an hour of runs. The tests on newer Pythons are in `newer`.
     """
     session.install("-e", ".[all,dev]")
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
@@ -96,6 +121,7 @@ def soak(session: nox.Session) -> None:
     session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
     session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})
     session.run("python", "-m", "tests.interrupts", "--trials", "1000")
+    session.run("python", "-m", "tests.hostile", "--runs", "20000")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--minutes", "60")))
 
 
@@ -111,6 +137,11 @@ def browser(session: nox.Session) -> None:
     session.run("npm", "exec", "--prefix", npm, "--", "tsc", "-p", "tests/browser/tsconfig.json")
     command = ("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q", "tests/browser")
     session.run(*command, *session.posargs)
+
+
+def _install_nginx(session: nox.Session) -> None:
+    if not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
+        _install(session, "nginx-light")
 
 
 def _install(session: nox.Session, package: str) -> None:

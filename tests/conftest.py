@@ -12,10 +12,15 @@ import pytest
 import trio
 import websockets.frames
 import wsproto.events
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 # The same examples in every run: what fails here fails for everybody, and nothing fails by luck.
 settings.register_profile("flowtrio", derandomize=True, database=None, deadline=None)
+# Making a failing example small takes most of the time of the tests in which something wrong is
+# found out. The whole run, by nox, tells it as it is found; alone, its test makes it small.
+settings.register_profile(
+    "unshrunk", settings.get_profile("flowtrio"), phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("flowtrio")
 
 
@@ -111,3 +116,25 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     result = yield
     assert not _told, f"a WebSocket was closed with 1011 within {pyfuncitem.name}"
     return result
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Make a report fit to be sent: tests that share their work do it in UTF-8.
+
+    What is logged of odd texts has halves of characters in it.
+    """
+    data = yield
+    return _fit(data)
+
+
+def _fit(data: Any) -> Any:
+    match data:
+        case str():
+            return data.encode(errors="replace").decode()
+        case list() | tuple():
+            return type(data)(map(_fit, data))
+        case dict():
+            return {key: _fit(value) for key, value in data.items()}
+        case _:
+            return data

@@ -729,7 +729,7 @@ ODD = [None, 1, b"c1", object(), ["c1"], {"c1": 1}, float("nan")]
 
 
 @pytest.mark.parametrize("where", ["here", "in a thread"])
-@pytest.mark.parametrize("odd", ODD, ids=repr)
+@pytest.mark.parametrize("odd", ODD, ids=lambda odd: type(odd).__name__)
 async def test_a_control_refuses_at_once_what_is_no_text(odd: Any, where: str) -> None:
     refused: list[str] = []
 

@@ -311,7 +311,7 @@ class Unspeakable:
         *(("name", value) for value in ["two words", "a" * 65, "zürich", 7, b"a", ["a"]]),
         *((option, Unspeakable()) for option in ("timeout", "retries", "fatal", "name")),
     ],
-    ids=told,
+    ids=lambda value: value.__name__ if value is _asks else told(value),
 )
 def test_an_option_that_means_nothing_is_refused_where_it_is_given(option: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"{option}.*: expected ") as caught:
