@@ -205,6 +205,7 @@ class _Copier:
     def _dict(self, value: dict[Any, Any], depth: int) -> dict[str, Any]:
         self._take(len(value))
         copied = {}
+        key: Any = None
         try:
             # A thread of a tool may go on changing it.
             for key, item in value.copy().items():
@@ -247,15 +248,15 @@ class _Copier:
                 raise _Unfit(ValueError, "text with lone surrogates is not JSON") from None
         return text
 
-    def _key(self, key: object) -> str:
+    def _key(self, key: Any) -> str:
         kind: Any = type(key)
         if issubclass(kind, enum.Enum):
-            key = key._value_  # type: ignore[attr-defined]
+            key = key._value_
             kind = type(key)
         if issubclass(kind, str):
             return self._text(str.__str__(key))
         if kind is int:
-            _check_bits(key)  # type: ignore[arg-type]
+            _check_bits(key)
         elif kind is not float:
             name = type_name(key)
             key = self._open(key)

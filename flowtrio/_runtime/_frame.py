@@ -67,11 +67,11 @@ class Frame:
         client: LLMClient | None = None,
         transcript: Transcript | None = None,
     ) -> None:
-        self.run = run
-        self.parent = parent
-        self.agent = agent
-        self.call_id = call_id
-        self.tool_name = tool_name
+        self.run: Run = run
+        self.parent: Frame | None = parent
+        self.agent: str = agent
+        self.call_id: str | None = call_id
+        self.tool_name: str | None = tool_name
         self.enclosing_call: str | None = call_id
         """The innermost call that this frame is, or is inside of."""
         if call_id is None and parent is not None:
@@ -89,7 +89,7 @@ class Frame:
         self.usage: Usage = NO_USAGE
         self.is_closed: bool = parent is not None and parent.is_closed
         """Whether it was ended: what its code still says is discarded."""
-        self.things = 0
+        self.things: int = 0
         """How many things it has registered as open."""
         self.timer: FrameTimer | None = None
         # A dict, since an empty set takes three times as much, and most frames have no children.
@@ -159,11 +159,11 @@ class Frame:
 
     def mark_closed(self) -> None:
         """Let nothing more be said from here or inside."""
-        pending = [self]
+        pending: list[Frame] = [self]
         while pending:
             frame = pending.pop()
             frame.is_closed = True
-            pending += frame._children
+            pending.extend(frame._children)
 
     def stop_body(self, reason: str) -> None:
         """Cancel what `run_body` runs, also where its caller is shielded."""
@@ -321,5 +321,5 @@ class FrameTimer(Alarm):
         """Go on counting, once for each pause."""
         self._pauses -= 1
         if not self._pauses:
-            self.when = self._run.log.now() + self._left
+            self.when: float = self._run.log.now() + self._left
             self._run.set_alarm(self)

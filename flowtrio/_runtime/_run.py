@@ -131,7 +131,6 @@ class Run:
         "limits",
         "log",
         "nursery",
-        "outer",
         "refusal",
         "root",
         "token",
@@ -153,8 +152,6 @@ class Run:
         self.nursery: trio.Nursery | None = None
         self.root: Frame = Frame(self, None, ROOT, transcript=self.log.transcripts[ROOT])
         """The root agent's frame."""
-        self.outer: Run | None = None
-        """The run inside which this one was started."""
         self.usage: Usage = NO_USAGE
         self.refusal: LimitExceeded | None = None
         """Why the run was not let in, from its first event on."""
@@ -196,7 +193,6 @@ class Run:
         """
         info, log = self.info, self.log
         self.token = trio.lowlevel.current_trio_token()
-        self.outer = current_run.get()
         self._started_at = trio.current_time()
         log.start(info.wall_clock)
         log.record_closing(
