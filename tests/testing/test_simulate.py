@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from hypothesis import example, find, given, settings
+from hypothesis import Phase, example, find, given, settings
 from hypothesis import strategies as st
 
 from flowtrio import (
@@ -214,7 +214,7 @@ def test_a_race_that_spawn_order_hides_is_found_and_shrinks_to_one_choice() -> N
     schedule = find(
         schedules(),
         lambda schedule: is_hasty(simulate(hasty, "buy", schedule=schedule)),
-        settings=settings(max_examples=500),
+        settings=settings(max_examples=500, phases=[Phase.generate, Phase.shrink]),
     )
 
     assert len([choice for choice in schedule.choices if choice]) <= 3
