@@ -98,22 +98,18 @@ def tests(session: nox.Session) -> None:
     )
 
 
-@nox.session(python=[*OTHERS])
-def newer(session: nox.Session) -> None:
-    """All the tests on each newer Python that is there; a part of what takes too long."""
-    session.install("-e", ".[all,dev]")
-    _install_nginx(session)
-    session.run(*PYTEST, *SHARED, "--ignore=tests/browser", *session.posargs)
-
-
-@nox.session
+@nox.session(python=[*OTHERS, WHOLE])
 def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
-    Killed servers, dropped connections, cancelled requests, spoilt replies, Ctrl-C and hostile
-    programs in numbers, and an hour of runs. The tests on newer Pythons are in `newer`.
+    All the tests on newer Pythons; killed servers, dropped connections, cancelled requests, spoilt
+    replies, Ctrl-C and hostile programs in numbers, and an hour of runs.
     """
     session.install("-e", ".[all,dev]")
+    if session.python != WHOLE:
+        _install_nginx(session)
+        session.run(*PYTEST, *SHARED, "--ignore=tests/browser")
+        return
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
     drops = ("-rP", "tests/transports/test_drops.py")
     session.run("pytest", "-q", *drops, env={"FLOWTRIO_DROPS": "1000"})
