@@ -75,8 +75,8 @@ class Transcript:
     def __init__(self, history: Sequence[Message], message: str, run_id: str) -> None:
         self.history: Sequence[Message] = history
         self._message = NO_TEXT if is_blank(message) else message
-        used = [call["id"] for said in history for call in said.get("tool_calls") or ()]
-        self._book = _Book(run_id, CallIds(used))
+        self._run_id = run_id
+        self._shared: _Book | None = None
         self._caller: Transcript | None = None
         self._entries: list[Entry] = []
         self._parts: dict[Transcript, None] = {}
@@ -86,6 +86,15 @@ class Transcript:
         self._has_spoken = False
         self._last_text: str | None = None
         """The last message that was whole."""
+
+    @property
+    def _book(self) -> _Book:
+        # Made when it is needed: most runs that idle have nothing in it.
+        if self._shared is None:
+            said = self.history
+            used = [call["id"] for message in said for call in message.get("tool_calls") or ()]
+            self._shared = _Book(self._run_id, CallIds(used))
+        return self._shared
 
     # Its parts
 
@@ -98,8 +107,8 @@ class Transcript:
             the call's result counts.
 
         """
-        part = Transcript(self.history, message, self._book.run_id)
-        part._book = self._book
+        part = Transcript(self.history, message, self._run_id)
+        part._shared = self._book
         if is_told:
             part._caller = self
             self._parts[part] = None

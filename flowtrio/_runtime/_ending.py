@@ -13,7 +13,7 @@ from flowtrio._core._events import AgentStatus
 from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
 from flowtrio._core._failures import Failure, causes_of, failure_of, words_of
 
-from ._telling import tell
+from ._telling import is_told, tell
 
 if TYPE_CHECKING:
     from ._run import RunInfo
@@ -76,8 +76,11 @@ def tell_operators(
 ) -> None:
     """Write a run's one line into the log; with a traceback, where an exception ended it."""
     failure = ending.failure
+    level = logging.INFO if failure is None else logging.ERROR
+    if not is_told(level):
+        return
     tell(
-        logging.INFO if failure is None else logging.ERROR,
+        level,
         "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
         "prompt_tokens=%d completion_tokens=%d",
         info.run_id,

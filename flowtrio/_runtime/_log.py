@@ -354,7 +354,8 @@ class EventLog:
         for bracket in self.law.open_brackets():
             type, data = self._closer(bracket)
             self.record_closing(type, data, bracket.agent)
-        self._stop(list(self.opened))
+        if self.opened:
+            self._stop(list(self.opened))
 
     def _stop(self, only: Container[str]) -> None:
         """What had no event yet has no closer either, but it may be under way."""

@@ -393,7 +393,8 @@ class Run:
             log.close_all()
         except Exception as exc:
             self._break(exc)
-        log.channel.release()
+        if log.channel.emitters:
+            log.channel.release()
         if self.nursery is not None:
             self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
         self._wake_host()

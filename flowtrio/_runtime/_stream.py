@@ -268,6 +268,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
                 "a flowtrio stream runs under Trio: expected a call inside trio.run(main)"
             ) from None
         self._form = form
+        self._until_schedule = self._run.info.schedule_every
         self._thread = threading.get_ident()
 
     def _start_bare(self) -> None:

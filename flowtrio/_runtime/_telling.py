@@ -31,3 +31,12 @@ def tell(level: int, text: str, *values: object, exc: BaseException | None = Non
         if logging.raiseExceptions:
             with contextlib.suppress(Exception):
                 traceback.print_exc(file=sys.stderr)
+
+
+def is_told(level: int) -> bool:
+    """Whether anybody hears of a line of this level; those that cost something need not be made."""
+    try:
+        return logger.isEnabledFor(level)
+    except Exception:
+        # A logger of one's own: `tell` will say what is wrong with it.
+        return True

@@ -579,6 +579,19 @@ async def test_a_log_handler_that_raises(
     assert played.status == ("error" if name == "deadly" else "completed")
 
 
+async def test_a_logger_of_ones_own_that_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(level: int) -> bool:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    monkeypatch.setattr(logging.getLogger("flowtrio"), "isEnabledFor", fails)
+
+    with nothing_hangs():
+        played = await play(agent_of(nothing))
+
+    assert played.status == "completed"
+
+
 async def test_what_a_log_handler_raised_is_printed_as_logging_does(
     raising_handler: None, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
