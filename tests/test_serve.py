@@ -140,6 +140,9 @@ def test_a_run_of_one_listener_is_followed_on_the_other() -> None:
             peer.send('{"type": "message", "message": "hi", "run_id": "r"}')
             assert json.loads(peer.recv(timeout=20))["type"] == "accepted"
             answer = httpx.get(f"{served.page}runs/r/events", timeout=20)
+            # A client that has not read all of it waits ten seconds for the end of its connection.
+            while json.loads(peer.recv(timeout=20))["type"] != "done":
+                pass
 
     check_events(read_sse(answer.content))
 
@@ -373,7 +376,8 @@ def test_a_run_and_its_conversation_outlast_a_server_on_a_file(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     store = ("--store", f"sqlite:{tmp_path / 'runs.db'}", "--keep", "7d", "--resume-window", "30s")
-    with serving(*store) as served, connect(served.socket) as peer:
+    # It reads no further than where the server ends: nobody waits for an end of its connection.
+    with serving(*store) as served, connect(served.socket, close_timeout=0.1) as peer:
         asked = {"type": "message", "message": "Hello", "run_id": "r", "session_id": "s"}
         peer.send(json.dumps(asked))
         events = [json.loads(peer.recv(timeout=20)) for _ in range(6)][1:]

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -213,7 +214,8 @@ def test_a_conversation_finds_its_process_again(tmp_path: Path) -> None:
         proxying(servers, port_of(one), tmp_path, port_of(other)) as port,
     ):
         site = f"http://127.0.0.1:{port}"
-        for name in map(str, range(12)):
+
+        def talk(name: str) -> None:
             where = {"session": name}
             keys = {"session_id": name, "run_id": name, "message": "hi"}
             httpx.post(f"{site}/chat/stream", params=where, json=keys, timeout=30)
@@ -221,8 +223,12 @@ def test_a_conversation_finds_its_process_again(tmp_path: Path) -> None:
                 again = httpx.get(f"{site}/sessions/{name}", params=where)
                 assert [run["run_id"] for run in again.json()["runs"]] == [name]
             assert httpx.get(f"{site}/runs/{name}/events", params=where).status_code == 200
+
+        names = [str(number) for number in range(12)]
+        with ThreadPoolExecutor(len(names)) as users:
+            list(users.map(talk, names))
         shares = [
-            len([1 for name in range(12) if httpx.get(f"{s.page}sessions/{name}").json()["runs"]])
+            len([1 for name in names if httpx.get(f"{s.page}sessions/{name}").json()["runs"]])
             for s in (one, other)
         ]
 
