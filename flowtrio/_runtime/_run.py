@@ -342,7 +342,7 @@ class Run:
         end as everything is, through what it opened; and is a part of the run, so it is waited for.
         """
         task = current_task()
-        if self.holds(task):
+        if self.waits_for(task):
             yield
             return
         self._alive += 1
@@ -353,7 +353,11 @@ class Run:
             self._visitors = tuple(other for other in self._visitors if other is not task)
             self._task_ended()
 
-    def holds(self, task: trio.lowlevel.Task) -> bool:
+    def waits_for(self, task: trio.lowlevel.Task) -> bool:
+        """Whether the run's end waits for *task*: one of its own, or one that visits it now."""
+        return self._holds(task) or task in self._visitors
+
+    def _holds(self, task: trio.lowlevel.Task) -> bool:
         """Whether *task* is below this run's host."""
         nursery = task.parent_nursery
         while nursery is not None and nursery is not self.nursery:

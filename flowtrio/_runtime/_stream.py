@@ -336,8 +336,8 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     @property
     def _is_inside(self) -> bool:
-        """Whether the current task is one of the run's."""
-        return not self._run.is_joined and self._run.holds(trio.lowlevel.current_task())
+        """Whether the run would wait for the current task."""
+        return not self._run.is_joined and self._run.waits_for(trio.lowlevel.current_task())
 
     def _tell_interrupt(self) -> None:
         """Raise a Ctrl-C that struck inside the run, once."""

@@ -854,6 +854,36 @@ async def test_closing_a_stream_inside_its_own_run_is_refused(autojump_clock: An
     assert [text.partition(" of run")[0] for text in refused] == ["can't wait for the end"] * 2
 
 
+async def test_closing_a_stream_in_a_call_that_somebody_outside_makes_is_refused(
+    autojump_clock: Any,
+) -> None:
+    """The run's end waits for that call, so it would wait for itself too."""
+    refused: list[str] = []
+    contexts: list[RunContext] = []
+    stream = StreamEngine().stream(agent_of(lambda ctx: body(ctx)), "go")
+
+    @tool
+    async def closing() -> None:
+        """Close the run that it is made in."""
+        try:
+            await stream.aclose()
+        except RuntimeError as exc:
+            refused.append(str(exc))
+
+    async def body(ctx: RunContext) -> None:
+        contexts.append(ctx)
+        await trio.sleep(5)
+
+    with nothing_hangs():
+        await anext(stream)
+        await trio.sleep(1)
+        await contexts[0].call(closing)
+        log = [event async for event in stream]
+
+    assert len(refused) == 1
+    assert log[-1].data["status"] == "completed"
+
+
 async def test_reading_a_run_inside_itself_does_not_wait_for_its_own_end(
     autojump_clock: Any,
 ) -> None:
