@@ -245,9 +245,14 @@ class Frame:
         """Start a background task of this frame's body."""
         if self.parent is None and not self.is_closed:
             return self.run.start_background(fn, args)
+        too_late = trio.ClosedResourceError("can't start a background task when its body has ended")
         if self._nursery is None or self.is_closed:
-            raise trio.ClosedResourceError("can't start a background task when its body has ended")
-        self._nursery.start_soon(self._background, fn, args)
+            raise too_late
+        try:
+            self._nursery.start_soon(self._background, fn, args)
+        except RuntimeError:
+            # The body has ended in this moment: its nursery takes nobody in any more.
+            raise too_late from None
         return None
 
     async def _background(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
