@@ -71,8 +71,9 @@ def docs(session: nox.Session) -> None:
 
 STRICT = ("python", "-X", "dev", "-W", "error")
 PYTEST = (*STRICT, "-m", "pytest", "-q", "--hypothesis-profile=unshrunk")
-SHARED = ("--dist=loadfile", f"--tx={os.cpu_count() or 1}*popen//python={' '.join(STRICT)}")
-"""Each file's tests in one of as many processes as there are cores."""
+PROCESSES = (os.cpu_count() or 1) + 1
+SHARED = ("--dist=loadfile", f"--tx={PROCESSES}*popen//python={' '.join(STRICT)}")
+"""Each file's tests in one of the processes: one more than cores, since many wait for others."""
 CLOSEST = ("tests/core", "tests/runtime", "tests/wire")
 """Tests of what is closest to the language."""
 
