@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,8 @@ from typing import Any
 
 import pytest
 
-from flowtrio._cli import load
+from flowtrio import DemoClient, OpenAIClient
+from flowtrio._cli import load, make_orchestrator
 from flowtrio.testing import check_events
 from tests.support.command import FLOWTRIO, run, serving
 
@@ -74,6 +76,44 @@ def test_an_agents_module_that_runs_a_program_is_told_what_to_do(
     [note] = caught.value.__notes__
     assert note.startswith("--agent program_of_mine:agent: 'program_of_mine' failed")
     assert "__main__" in note
+
+
+def test_what_an_agents_module_lacks_is_its_own_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lacking.py").write_text("import not_installed_anywhere")
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ModuleNotFoundError, match="not_installed_anywhere"):
+        load("lacking:agent")
+
+
+def test_an_agent_is_served_with_the_model_that_is_named_and_an_orchestrator_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "travel.py").write_text(
+        "from flowtrio import Agent, DemoClient, Orchestrator\n"
+        "agent = Agent(llm_client=DemoClient(), name='travel')\n"
+        "own = Orchestrator(agents=[agent])\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OPENAI_API_KEY", "canary")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    served = make_orchestrator("openai:gpt-x", "travel:agent")
+    own = make_orchestrator(None, "travel:own")
+
+    clients = [agent.llm_client for made in (served, own) for agent in made.agents or ()]
+    assert [type(client) for client in clients] == [OpenAIClient, DemoClient]
+
+
+def test_a_model_without_its_key_is_told_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+    ended = run("serve", "--model", "openai:gpt-x")
+
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "OPENAI_API_KEY" in ended.stderr
 
 
 # chat
