@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from html import escape
 from itertools import accumulate
+from math import fsum
 from typing import Any, Final
 
 import attrs
@@ -123,7 +124,7 @@ class _Picture:
         ]
         self.left = MARGIN + max([50.0, *names]) + 14
         weights = [column.weight for column in layout.columns]
-        self.unit = _unit(sum(weights))
+        self.unit = _unit(fsum(weights))
         self.xs = [self.left + x * self.unit for x in accumulate(weights, initial=0)]
         heights = [max(1, len(lane.rows)) * ROW + GAP for lane in layout.lanes]
         self.ys = list(accumulate(heights, initial=TOP))
