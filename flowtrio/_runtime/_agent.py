@@ -19,7 +19,7 @@ from ._frame import Frame
 from ._model import Turn
 from ._output import Output
 from ._replies import AskedCall, run_calls, unique_tools
-from ._tools import Tool, encode_result
+from ._tools import Tool
 
 if TYPE_CHECKING:
     from flowtrio._core._chunks import Completion
@@ -201,11 +201,6 @@ def as_awaitable(value: Any) -> Awaitable[Any]:
             f"the agent gave {type(value).__name__}: expected an async def agent(ctx, message)"
         )
     return value
-
-
-def result_to_json(value: Any, limit_bytes: float) -> Any:
-    """An agent's result as events carry it."""
-    return encode_result(value, limit_bytes)
 
 
 def check_agent(agent: AgentLike) -> AgentLike:

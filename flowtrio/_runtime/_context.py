@@ -18,13 +18,13 @@ from flowtrio._core._history import read_history
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import check_json, copy_json
 
-from ._agent import agent_name, as_awaitable, result_to_json
+from ._agent import agent_name, as_awaitable
 from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
 from ._replies import Asked, AskedCall, CallResult, answer, find_asked, run_calls, unique_tools
-from ._tools import Tool, as_tool
+from ._tools import Tool, as_tool, encode_result
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
@@ -385,7 +385,7 @@ class NestedAgent:
                     raise parent.closed("delegate")
                 try:
                     value = await run_agent(frame, agent, message)
-                    result = result_to_json(value, parent.run.limits.result_bytes)
+                    result = encode_result(value, parent.run.limits.result_bytes)
                 except BaseException as exc:
                     if isinstance(exc, Exception):
                         self._end = {"outcome": "error", "error": describe(exc)}

@@ -115,6 +115,8 @@ class Question:
                 self.pending.abandon()
             with frame.waiting_for_person(), trio.move_on_after(seconds):
                 await self.pending.wait()
+            # What was decided stands, also while its event waits for the reader.
+            self.pending.abandon()
             if self._is_closed:
                 await checkpoint()
                 raise frame.closed(f"wait for the answer to {self._request_id}")

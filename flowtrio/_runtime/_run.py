@@ -50,13 +50,14 @@ from flowtrio._core._exceptions import (
 from flowtrio._core._failures import Failure, cut_text, leaves
 from flowtrio._core._transcript import Transcript
 
-from ._agent import as_awaitable, result_to_json
+from ._agent import as_awaitable
 from ._calls import ActiveCall
 from ._context import RunContext
 from ._ending import Ending, tell_operators
 from ._frame import NO_USAGE, Alarm, Frame
 from ._log import EventLog
 from ._telling import tell
+from ._tools import encode_result
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
@@ -294,7 +295,7 @@ class Run:
         value = await as_awaitable(self._agent(RunContext._of(self.root), self.info.message))
         while self._background:
             await self._wait_for_news()
-        result = result_to_json(value, self.limits.result_bytes)
+        result = encode_result(value, self.limits.result_bytes)
         # A question that was left by a scope of the agent's own may have left its status behind.
         await self.log.set_status(self.root)
         self.root.leave()
@@ -565,15 +566,20 @@ class Run:
             await cancel_shielded_checkpoint()
         if not self._alive:
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + self.limits.grace):
-            while self._alive:
-                await self._sleep(self._abort_wait)
+        await self._wait_shielded(trio.current_time() + self.limits.grace)
         if self._alive:
             assert self.nursery is not None
             visitors = [task.name for task in self._visitors]
             # Named by whoever started them, and DONE is JSON.
             names = [cut_text(name) for name in (*_names_of_leaves(self.nursery), *visitors)]
             self._finish(leftover=sorted(names))
+            # The nursery would wait for its own, and for none of the visitors.
+            await self._wait_shielded(math.inf)
+
+    async def _wait_shielded(self, until: float) -> None:
+        with trio.CancelScope(shield=True, deadline=until):
+            while self._alive:
+                await self._sleep(self._abort_wait)
 
     def _abort_wait(self, _: object) -> Abort:
         self._host = None

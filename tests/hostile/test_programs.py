@@ -111,6 +111,7 @@ _SHIELDED = ("call", _tool("t1", {}, ("shield", (("call", _PAY, {"n": 2}),))), {
 _OTHER_NAME = (("args", 0, "p1", "web", {}), ("final", (("p1", "t1", {}),), "tool_calls"))
 _SPEAKS = _tool("t1", {}, ("message", (("write", "w"),)), ("return", "said"))
 _ASKS = _tool("t1", {"needs_approval": True})
+_CALLS_ONE = _tool("t1", {}, ("call", _tool("t3", {}, ("shield", (("result_main",),))), {"n": 2}))
 _BUT_ONE = {"buffer": 1}
 
 
@@ -179,6 +180,21 @@ KNOWN = {
         reader=((7, ("control", "cancel_tool", ("open", -1))),),
         policy={"approve": True},
         limits=_BUT_ONE,
+    ),
+    "a question is answered while its timeout waits for the reader": Program(
+        agent=("body", (("messages", 3), ("foreign", "reader", (("ask", ""),)), ("ask", ""))),
+        policy={"answer": "late", "pause": 1.0},
+        limits={"input": 1, "buffer": 4},
+    ),
+    "a task outside waits for the result behind a shield": Program(
+        agent=(
+            "agent",
+            ("client", {}, (_calls("t1"),)),
+            (_tool("t1", {}, ("foreign", "system", (("call", _CALLS_ONE, {"n": 1}),))),),
+        )
+    ),
+    "a client raises what Python makes another exception of": Program(
+        agent=("body", (("delegate", ("agent", ("client", {}, ((("raise", 7),),)), ())),))
     ),
     "a reply that was cut has calls": Program(
         agent=(

@@ -249,6 +249,9 @@ class World:
         return exc
 
     def is_planned(self, exc: BaseException) -> bool:
+        if isinstance(exc, RuntimeError) and isinstance(exc.__cause__, StopAsyncIteration):
+            # What Python makes of it where a generator raises it, before anybody can see it.
+            exc = exc.__cause__
         return any(known is exc for known in self.planned)
 
     def check_verb(self, verb: str, exc: BaseException) -> None:

@@ -148,46 +148,41 @@ async def test_nothing_can_be_started_when_a_body_has_ended(autojump_clock: Any)
     assert played.stream.statistics().late_events == 1
 
 
-async def test_two_questions_at_once_stop_a_tools_clock_once(autojump_clock: Any) -> None:
-    @tool(timeout=5)
-    async def asks(ctx: RunContext) -> str:
-        """Ask two things at once."""
-        answers: list[str] = []
+class _Knocks(trio.abc.Instrument):
+    """Asks to start something after each step of any task, once there is a context for it."""
 
-        async def ask(prompt: str) -> None:
-            answers.append(await ctx.ask(prompt))
+    def __init__(self) -> None:
+        self.contexts: list[RunContext] = []
+        self.refused: list[Exception] = []
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, "one?")
-            nursery.start_soon(ask, "two?")
-        await trio.sleep(4)
-        return " ".join(sorted(answers))
-
-    async def reader(stream: EventStream, log: list[Any]) -> None:
-        asked: list[str] = []
-        async for event in stream:
-            log.append(event)
-            if event.type is T.INPUT_REQUIRED:
-                asked.append(event.data["request_id"])
-                if len(asked) == 2:
-                    for request_id in asked:
-                        await trio.sleep(20)
-                        assert stream.answer(request_id, request_id)
-
-    played = await play(runner(calling("asks"), asks), reader=reader)
-
-    assert outcomes(played.log) == {"asks": "ok"}
-    assert only(played.log, T.TOOL_CALL_END)[0]["result"] == "q1 q2"
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        for ctx in self.contexts:
+            try:
+                ctx.start_soon(trio.sleep_forever)
+            except Exception as exc:
+                self.refused.append(exc)
 
 
-async def test_the_root_waits_for_longer_than_its_own_end(autojump_clock: Any) -> None:
-    async def body(ctx: RunContext) -> str:
-        ctx.start_soon(trio.sleep, 10)
-        ctx.start_soon(trio.sleep, 20)
-        return "done"
+@pytest.mark.parametrize("is_tool", [False, True])
+async def test_nothing_can_be_started_from_the_step_on_in_which_a_body_ends(is_tool: bool) -> None:
+    knocks = _Knocks()
 
-    begun = trio.current_time()
-    played = await play(agent_of(body))
+    @tool
+    async def ends(ctx: RunContext) -> None:
+        """End at once."""
+        knocks.contexts.append(ctx)
 
-    assert trio.current_time() == begun + 20
-    assert await played.stream.result() == "done"
+    async def nested(ctx: RunContext, message: str) -> None:
+        knocks.contexts.append(ctx)
+
+    async def body(ctx: RunContext) -> None:
+        await (ctx.call(ends) if is_tool else ctx.delegate(nested, "go"))
+
+    trio.lowlevel.add_instrument(knocks)
+    with trio.fail_after(5):
+        played = await play(agent_of(body))
+    trio.lowlevel.remove_instrument(knocks)
+
+    assert played.status == "completed"
+    # Also while its nursery closes, which takes a step in which it takes nobody in.
+    assert {type(exc) for exc in knocks.refused} == {trio.ClosedResourceError}

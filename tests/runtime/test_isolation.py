@@ -1173,10 +1173,11 @@ async def test_a_call_made_by_a_task_outside_ends_with_the_run(autojump_clock: A
     assert played.log[-1].data["leftover"] == []
 
 
-async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named(
+async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named_and_awaited(
     autojump_clock: Any,
 ) -> None:
     contexts: list[RunContext] = []
+    ended: list[float] = []
 
     @tool
     async def stubborn() -> None:
@@ -1187,6 +1188,7 @@ async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named(
     async def outside() -> None:
         with pytest.raises(ToolFailed):
             await contexts[0].call(stubborn)
+        ended.append(trio.current_time())
 
     async def body(ctx: RunContext) -> None:
         contexts.append(ctx)
@@ -1200,6 +1202,8 @@ async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named(
             await trio.sleep(1)
             nursery.start_soon(outside, name="somebody outside")
             await read_all(stream, log)
+        # Named in DONE, and waited for all the same.
+        assert ended == [trio.current_time()]
     await check_ended(stream, log)
 
     assert log[-1].data["leftover"] == ["somebody outside"]

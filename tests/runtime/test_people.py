@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from flowtrio import EventStream, EventType, Limits, RunContext, tool
+from flowtrio import DeadlineExceeded, EventStream, EventType, Limits, RunContext, tool
 from tests.runtime._programs import agent_of, calling, only, outcomes, play, runner
 
 T = EventType
@@ -78,6 +78,25 @@ async def test_an_answer_that_comes_too_late_changes_nothing(autojump_clock: Any
     played = await play(runner(calling("charge"), charge), reader=reader, limits=Limits(approval=5))
 
     assert outcomes(played.log) == {"charge": "timeout"}
+
+
+async def test_an_answer_that_comes_while_the_timeout_waits_for_the_reader_changes_nothing(
+    autojump_clock: Any,
+) -> None:
+    async def body(ctx: RunContext) -> None:
+        with pytest.raises(DeadlineExceeded):
+            await ctx.ask("Which colour?")
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.INPUT_REQUIRED:
+                await trio.sleep(5)
+                assert not stream.answer(event.data["request_id"], "blue")
+
+    played = await play(agent_of(body), reader=reader, limits=Limits(input=1, buffer=1))
+
+    assert only(played.log, T.INPUT_RESOLVED)[0]["outcome"] == "timeout"
 
 
 async def test_a_question_is_answered_while_the_stream_goes_on() -> None:
