@@ -22,7 +22,8 @@ Message: TypeAlias = dict[str, Any]
 """See `flowtrio.abc.Message`."""
 
 NO_TEXT: Final = "(no text)"
-"""Stands for a user's message without any text: "text content blocks must be non-empty"."""
+"""Stands for a user's message without any text: "text content blocks must be non-empty". Also for
+one that a provider wants before the assistant's first and that is not there."""
 
 NOT_RUN: Final = "error: this call was not run"
 """What the model is told of a call that it asked for and that nobody ran."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from ._fit import NO_TEXT, CallIds, Entry, Message, digest, fit_name, is_blank
-from ._values import check_json
+from ._values import check_json, type_name
 
 _SAYS: Final = ("content", "tool_calls", "refusal", "audio")
 """What an assistant's message may consist of."""
@@ -57,7 +57,7 @@ def recover_history(given: Any) -> tuple[list[Message], list[str]]:
 
 def _messages(given: Any, what: str) -> list[Any]:
     if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
-        raise TypeError(f"{what}: expected a list of messages, got {_type(given)}")
+        raise TypeError(f"{what}: expected a list of messages, got {type_name(given)}")
     return list(given)
 
 
@@ -78,7 +78,7 @@ class _Reader:
         if not isinstance(given, Mapping):
             raise TypeError(
                 f"{what}: expected a message such as {{'role': 'user', 'content': 'text'}}, got "
-                f"{_type(given)}"
+                f"{type_name(given)}"
             )
         message = check_json(dict(given), what)
         _check_private(message, what)
@@ -108,7 +108,7 @@ class _Reader:
             message["content"] = _fit_content(content, what)
         given = message.get("tool_calls")
         if not isinstance(given, list | None):
-            raise TypeError(f"{what}.tool_calls: expected a list of calls, got {_type(given)}")
+            raise TypeError(f"{what}.tool_calls: expected a list of calls, got {type_name(given)}")
         # All are looked at before the first gets an id.
         calls = [_read_call(c, f"{what}.tool_calls[{n}]") for n, c in enumerate(given or ())]
         entry = Entry(message)
@@ -129,7 +129,7 @@ class _Reader:
     def _add_result(self, message: Message, what: str) -> None:
         id = message.get("tool_call_id")
         if not isinstance(id, str):
-            raise TypeError(f"{what}.tool_call_id: expected a call's id, got {_type(id)}")
+            raise TypeError(f"{what}.tool_call_id: expected a call's id, got {type_name(id)}")
         content = _fit_content(message.get("content"), what) or ""
         waiting = self._waiting.get(id)
         if not waiting:
@@ -166,7 +166,7 @@ def _fit_arguments(given: Any, what: str) -> str:
         return msgspec.json.encode(given).decode()
     if not isinstance(given, str | None):
         raise TypeError(
-            f"{what}.function.arguments: expected text of a JSON object, got {_type(given)}"
+            f"{what}.function.arguments: expected text of a JSON object, got {type_name(given)}"
         )
     try:
         is_object = isinstance(msgspec.json.decode(given or ""), dict)
@@ -180,7 +180,9 @@ def _fit_content(content: Any, what: str) -> str | list[Any] | None:
     if isinstance(content, str):
         return None if is_blank(content) else content
     if not isinstance(content, list):
-        raise TypeError(f"{what}.content: expected text or a list of parts, got {_type(content)}")
+        raise TypeError(
+            f"{what}.content: expected text or a list of parts, got {type_name(content)}"
+        )
     for place, part in enumerate(content):
         _check_part(part, f"{what}.content[{place}]")
     return [p for p in content if p["type"] != "text" or not is_blank(p["text"])] or None
@@ -206,10 +208,6 @@ def _check_private(holder: dict[str, Any], what: str) -> None:
     """What codecs look into has to be what they expect."""
     private = holder.get("flowtrio")
     if not isinstance(private, dict | None):
-        raise TypeError(f"{what}.flowtrio: expected a dict or None, got {_type(private)}")
+        raise TypeError(f"{what}.flowtrio: expected a dict or None, got {type_name(private)}")
     if private and not isinstance(carry := private.get("carry"), dict | None):
-        raise TypeError(f"{what}.flowtrio.carry: expected a dict or None, got {_type(carry)}")
-
-
-def _type(value: object) -> str:
-    return type(value).__name__
+        raise TypeError(f"{what}.flowtrio.carry: expected a dict or None, got {type_name(carry)}")

@@ -17,15 +17,13 @@ from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
 
 from ._log import SCHEDULE_EVERY
+from ._mending import READ_AT_ONCE
 from ._recorder import STORE_DEADLINE, HostedRun, Recorder, Seat
 
 if TYPE_CHECKING:
     from flowtrio.abc import RunHeader
 
     from ._stream import EventStream
-
-_READ_AT_ONCE: Final = 500
-"""Events asked of the store at once."""
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds after which one who waits for a run elsewhere looks: what wakes him may be lost too."""
@@ -369,18 +367,18 @@ class Follower(AsyncIterator[AgentEvent]):
         with trio.fail_after(STORE_DEADLINE):
             if self._last is not None:
                 return await self._read_behind(self._last)
-            return await self._recorder.store.read(*self._key, self._seat.seq, _READ_AT_ONCE)
+            return await self._recorder.store.read(*self._key, self._seat.seq, READ_AT_ONCE)
 
     async def _read_behind(self, last: AgentEvent) -> Sequence[AgentEvent]:
         """Read on, if the store still has what was read last."""
         read = self._recorder.store.read
         try:
-            events = await read(*self._key, last.seq - 1, _READ_AT_ONCE + 1)
+            events = await read(*self._key, last.seq - 1, READ_AT_ONCE + 1)
         except ReplayGap:
             events = ()
         if not events:
             # It has not: it says what it keeps.
-            return await read(*self._key, last.seq, _READ_AT_ONCE)
+            return await read(*self._key, last.seq, READ_AT_ONCE)
         if not _is_same(events[0], last):
             raise self._cut_short()
         return events[1:]

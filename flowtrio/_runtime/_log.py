@@ -176,13 +176,10 @@ class EventLog:
         For what is opened without an event of its own: its closer will owe a credit, and without
         this wait nothing would bound how many do.
         """
-        channel = self.channel
-        if channel.credits > 0 and not channel.emitters and not by.is_closed:
-            return True
-        if not await self._take_credit(by):
-            return False
-        channel.give_back()
-        return True
+        has_credit = await self._take_credit(by)
+        if has_credit:
+            self.channel.give_back()
+        return has_credit
 
     def discard(self, type: EventType) -> None:
         """Take no notice of an event that comes too late."""

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flowtrio._core._chunks import Chunk
+from flowtrio._core._fit import NO_TEXT
 
-from ._messages import NOT_SAID, data_url, parts_of
+from ._messages import data_url, parts_of
 
 MAX_TOKENS = 16_384
 """Tokens of an answer at most, where nobody says: the provider wants a number."""
@@ -128,7 +129,7 @@ def _encode_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, An
             encoded.append({"role": role, "content": blocks})
     if encoded and encoded[0]["role"] == "assistant":
         # "first message must use the "user" role"
-        encoded.insert(0, {"role": "user", "content": [{"type": "text", "text": NOT_SAID}]})
+        encoded.insert(0, {"role": "user", "content": [{"type": "text", "text": NO_TEXT}]})
     return encoded
 
 

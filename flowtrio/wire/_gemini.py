@@ -19,11 +19,12 @@ import msgspec
 
 from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_json
-from ._messages import NOT_SAID, data_url, parts_of, text_of
+from ._messages import data_url, parts_of, text_of
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -358,7 +359,7 @@ def encode_request(
             contents.append({"role": role, "parts": parts})
     if contents and contents[0]["role"] == "model":
         # "ensure that multiturn requests alternate between user and model", the user first.
-        contents.insert(0, {"role": "user", "parts": [{"text": NOT_SAID}]})
+        contents.insert(0, {"role": "user", "parts": [{"text": NO_TEXT}]})
     body: dict[str, Any] = {"contents": contents}
     if system:
         body["systemInstruction"] = {"parts": system}

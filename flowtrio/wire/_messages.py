@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
-
-NOT_SAID: Final = "(no text)"
-"""What the user said before the assistant's first message, where a provider wants that there is
-something."""
+from typing import Any
 
 
 def parts_of(content: Any) -> list[Mapping[str, Any]]:
