@@ -24,10 +24,10 @@ from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._fit import without_withheld
 from flowtrio._core._law import UNFIT_TO_RUN
 from flowtrio._core._limits import ModelLimits
+from flowtrio._core._telling import tell
 from flowtrio._core._values import check_json, clean_text, copy_json
 
 from ._frame import Frame, is_cancelled
-from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio._core._transcript import Reply
