@@ -2,10 +2,11 @@
 
 One reply::
 
-    slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, three requests at most
+    slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, as often as the host may be asked
                     ├─ "cannot stream" ───────── the same without streaming, once
                     ├─ any other status ──────── ProviderError
                     └─ 200 ─ pieces of the body ─ decoder ─ chunks ─ final ─ drained, slot free
+                                 ├─ overloaded, nothing said ─ wait ─ again
                                  │                             └─ paused ─ drained, another request
                                  └─ left early ─ unwound, connection closed, slot free
 
@@ -16,6 +17,7 @@ requests wait for a slot of ours instead, of which there are fewer.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -25,13 +27,14 @@ import trio
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
+from flowtrio._core._telling import tell
 
 from ._body import body_of, read_at_most, unwind
 from ._carry import tagged
 from ._errors import error_of_response, refuses_streaming, request_id, unreachable
 from ._host import CLOSE, ModelHost, Pool, library_of, library_of_response
 from ._request import Decoder, ModelRequest
-from ._retries import wait_before_next
+from ._retries import is_tried_again, wait_before_next
 from ._watch import Wait
 
 _AFTERWORD = 2.0
@@ -61,8 +64,10 @@ class Exchange:
     is_over: bool = False
     """Whether the final chunk has come."""
     is_closed: bool = False
-    _requests: int = 0
-    """Sent since the reply began, or went on."""
+    _retries: int = 0
+    """Requests sent again since the reply began, or went on."""
+    _begun: float | None = None
+    """When its first request began, or that with which it went on."""
     _continuations: int = 0
     _next: ModelRequest | None = None
     """With what the reply goes on."""
@@ -90,34 +95,38 @@ class Exchange:
         return self._open() if self._body is None else self._begin()
 
     async def _begin(self) -> None:
-        """Read the first of a body, which may say that the host cannot stream."""
+        """Read the first of a body, which may say that the host cannot stream, or cannot now."""
         try:
             if self._decoder is None:
                 await self._read_whole()
             else:
                 await self._read_piece(self._decoder)
         except (ProviderError, RemoteProtocolError) as exc:
-            if not self._is_refusal_to_stream(exc):
+            if self._is_refusal_to_stream(exc):
+                await self._ask_whole()
+            elif self.has_spoken:
                 raise
-            await self._ask_whole()
+            else:
+                await self._try_again(exc, exc.__cause__)
 
     # Opening
 
     async def _go_on(self, request: ModelRequest) -> None:
         await self._leave()
         self.request, self._next = request, None
-        self._requests = 0
+        self._retries, self._begun = 0, None
         await self._open()
 
     async def _open(self) -> None:
         host = self.host
+        if self._begun is None:
+            self._begun = trio.current_time()
         pool = host.pool()
         await pool.enter(self)
         self._pool = pool
         library = library_of(pool.http)
         http_request = host.build(pool.http, self.request.ask(not self._asks_whole))
         host.requests += 1
-        self._requests += 1
         try:
             self._response = await pool.http.send(http_request, stream=True)
         except library.ConnectTimeout as exc:
@@ -242,6 +251,13 @@ class Exchange:
             exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
             raise
         if chunks:
+            if not self.has_spoken and _is_empty(chunks[-1]) and len(chunks) == 1:
+                raise RemoteProtocolError(
+                    "the model's reply ended with nothing said and no finish reason",
+                    code="empty_reply",
+                    retryable=True,
+                    detail=self._detail(),
+                )
             self.has_spoken = True
             if chunks[-1].is_final:
                 chunks[-1] = self._end(chunks[-1])
@@ -289,13 +305,28 @@ class Exchange:
             detail=self._detail(),
         ) from exc
 
-    async def _try_again(self, error: ProviderError, cause: Exception | None) -> None:
+    async def _try_again(
+        self, error: ProviderError | RemoteProtocolError, cause: BaseException | None
+    ) -> None:
         """Wait, so that the next step asks again; or give up."""
         host = self.host
-        wait = wait_before_next(error, self._requests, host.limits.first_token, host.jitter)
+        if not is_tried_again(error) or self._retries >= host.max_retries:
+            raise error from cause
+        assert self._begun is not None
+        longest = self._begun + host.limits.first_token - trio.current_time()
+        wait = wait_before_next(error, self._retries, longest, host.jitter)
         if wait is None:
             raise error from cause
+        self._retries += 1
         host.retries += 1
+        tell(
+            logging.WARNING,
+            "%s; asking again in %.1f s (retry %d of %d)",
+            error,
+            wait,
+            self._retries,
+            host.max_retries,
+        )
         await self._leave()
         await trio.sleep(wait)
 
@@ -313,6 +344,7 @@ class Exchange:
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
         self._body = self._response = self._pool = self._wait = None
+        self._may_hide_error = False
         try:
             if body is not None:
                 is_read = self.is_over or self._next is not None
@@ -323,3 +355,9 @@ class Exchange:
         finally:
             if pool is not None:
                 pool.leave(self)
+
+
+def _is_empty(final: Chunk) -> bool:
+    """Whether a final chunk says nothing, not even why it is the last one."""
+    said = (final.content, final.reasoning, final.tool_args, final.tool_calls, final.parts)
+    return final.is_final and final.raw_finish_reason is None and not any(said)

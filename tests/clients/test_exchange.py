@@ -337,7 +337,7 @@ async def test_an_error_right_behind_a_chunk_is_told_at_once(
 
 @pytest.mark.parametrize(
     "steps",
-    [[], [b": nothing\n\n"], [delta("a")], [delta("a"), USAGE], [delta("a"), b'data: {"choi']],
+    [[delta("a")], [delta("a"), USAGE], [delta("a"), b'data: {"choi']],
     ids=repr,
 )
 async def test_a_stream_without_its_finish_mark_is_an_error(
