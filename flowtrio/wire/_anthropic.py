@@ -26,7 +26,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._anthropic_parts import citation_part, result_parts, server_call_part
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
 from ._json import decode_arguments
 from ._reply import ReplyDecoder, read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
@@ -189,7 +189,7 @@ class AnthropicReply:
             # Gateways that also speak OpenAI's protocol say so here too.
             return []
         event = read_payload(_decoder, data)
-        if event.error is not None or event.type == "error":
+        if event.error or event.type == "error":
             raise stream_error(event.error or {})
         match event.type:
             case "content_block_delta" if event.delta is not None:
@@ -367,11 +367,12 @@ def decode_completion(body: bytes, paused: Chunk | None = None) -> list[Chunk]:
 
     """
     message = read_payload(_message_decoder, body)
-    if message.error is not None:
+    if message.error:
         raise stream_error(message.error)
     reply = AnthropicReply(paused)
     chunks = reply.read_message(message)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer has no stop_reason", code="bad_answer")
     return [*chunks, reply.final()]
 

@@ -230,7 +230,7 @@ def stream_error(error: Any) -> ProviderError:
 
 
 def check_no_error(data: bytes) -> None:
-    """Look again at a frame, or a whole answer, in which its protocol found nothing.
+    """Look again at a frame, or a whole answer, in which its protocol found nothing it knows.
 
     Raises:
       ProviderError: it is an error in another shape than the protocol's.
@@ -244,6 +244,15 @@ def check_no_error(data: bytes) -> None:
         return
     if is_error(value):
         raise stream_error(value)
+
+
+def named_error(data: bytes) -> ProviderError:
+    """The error in an event that is named ``error``, whatever its data look like."""
+    try:
+        value = decode_json(data)
+    except ValueError:
+        value = data.decode("utf-8", "replace")
+    return stream_error(value)
 
 
 def is_error(value: Any) -> bool:

@@ -22,7 +22,7 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
 from ._json import decode_json
 from ._messages import data_url, parts_of, text_of
 from ._reply import ReplyDecoder
@@ -119,11 +119,12 @@ class GeminiReply:
         try:
             payload = msgspec.convert(decode_json(data), _Payload)
         except ValueError:
+            check_no_error(data)
             raise RemoteProtocolError(
                 f"an event of the model's stream is not the expected JSON ({len(data)} bytes)",
                 retryable=True,
             ) from None
-        if payload.error is not None:
+        if payload.error:
             raise stream_error(payload.error)
         self._model = payload.model_version or self._model
         self._usage = _read_usage(payload.usage_metadata) or self._usage
@@ -273,6 +274,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = GeminiReply()
     chunks = reply.read_payload(body)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer has no finishReason", code="bad_answer")
     return [*chunks, reply.final()]
 

@@ -12,7 +12,7 @@ from flowtrio._core._chunks import Chunk, FinishReason, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
 from ._json import decode_json
 from ._messages import data_url, parts_of, text_of
 from ._ndjson import NDJSONDecoder
@@ -71,11 +71,12 @@ class OllamaReply:
         try:
             line = msgspec.convert(decode_json(frame), _Line)
         except ValueError:
+            check_no_error(frame)
             raise RemoteProtocolError(
                 f"a line of the model's stream is not the expected JSON ({len(frame)} bytes)",
                 retryable=True,
             ) from None
-        if line.error is not None:
+        if line.error:
             raise stream_error(line.error)
         chunks = [] if line.message is None else self._message(line.message)
         if line.done:
@@ -138,6 +139,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = OllamaReply()
     chunks = reply.read(body)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer is not done", code="bad_answer")
     return chunks
 

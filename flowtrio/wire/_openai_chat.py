@@ -16,8 +16,7 @@ from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
-from ._json import decode_json
+from ._errors import check_no_error, named_error, stream_error
 from ._reply import read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -179,8 +178,12 @@ class ChatDecoder:
         if not data:
             return []
         try:
+            if event.event == "error":
+                raise named_error(data)
             payload = read_payload(_decoder, data)
-            self._check_error(payload, event)
+            self._check_error(payload)
+            if not payload.choices:
+                check_no_error(data)
         except (RemoteProtocolError, ProviderError):
             if self.is_finished:
                 return []
@@ -191,16 +194,14 @@ class ChatDecoder:
             chunks += self._citations(payload.citations)
         return chunks
 
-    def _check_error(self, payload: _Payload, event: ServerSentEvent) -> None:
+    def _check_error(self, payload: _Payload) -> None:
         error = payload.error
-        if error is None and event.event == "error":
-            error = decode_json(event.data)
         if payload.choices:
             for choice in payload.choices:
-                error = choice.error if error is None else error
-                if error is None and choice.finish_reason in _FAILED:
+                error = error or choice.error
+                if not error and choice.finish_reason in _FAILED:
                     error = {"message": f"finish_reason {choice.finish_reason}"}
-        if error is not None:
+        if error:
             raise stream_error(error)
 
     def _payload(self, payload: _Payload) -> Chunk | None:

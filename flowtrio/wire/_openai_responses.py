@@ -18,7 +18,7 @@ from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
 from ._json import decode_json
 from ._openai_items import (
     annotation_part,
@@ -121,7 +121,7 @@ class ResponsesReply:
         delta = event.delta
         if isinstance(delta, str):
             return self._delta(event, kind, delta) if delta else []
-        if kind == "error" or (event.error is not None and not kind.startswith("response.")):
+        if kind == "error" or (event.error and not kind.startswith("response.")):
             raise stream_error(_error_of(event))
         if isinstance(event.response, dict):
             return self._progress(kind, event.response)
@@ -359,6 +359,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
         chunks = reply._progress(f"response.{status}", response)
         if reply.is_finished:
             return [*chunks, reply.final()]
+    check_no_error(body)
     raise RemoteProtocolError(
         f"the model's answer is no completed response ({len(body)} bytes)", code="bad_answer"
     )

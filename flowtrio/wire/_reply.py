@@ -16,9 +16,11 @@ import msgspec
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 
+from ._errors import check_no_error, named_error
 from ._json import MAX_DEPTH, decode_json
+from ._sse import ServerSentEvent
 
-F = TypeVar("F")
+F = TypeVar("F", bound=ServerSentEvent | bytes)
 T = TypeVar("T")
 F_co = TypeVar("F_co", covariant=True)
 F_contra = TypeVar("F_contra", contravariant=True)
@@ -133,7 +135,12 @@ class ReplyDecoder(Generic[F]):
         if self.is_complete:
             return
         try:
-            chunks += self._reply.read(frame)
+            if isinstance(frame, ServerSentEvent) and frame.event == "error":
+                raise named_error(frame.data)
+            said = self._reply.read(frame)
+            if not said:
+                check_no_error(frame.data if isinstance(frame, ServerSentEvent) else frame)
+            chunks += said
         except (ProviderError, RemoteProtocolError):
             # What is wrong after the finish mark is passed over, not what stands behind it.
             if not self._reply.is_finished:
@@ -146,6 +153,7 @@ def read_payload(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     """Decode a frame's JSON as the decoder's type, strictly and in linear time.
 
     Raises:
+      ProviderError: it is an error, in another shape than that type's.
       RemoteProtocolError: it is not JSON, or not of the type.
 
     """
@@ -161,6 +169,7 @@ def read_payload(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
         except RecursionError:
             raise ValueError("nested too deeply") from None
     except ValueError as exc:
+        check_no_error(data)
         what = "not the expected JSON" if isinstance(exc, msgspec.ValidationError) else "not JSON"
         raise RemoteProtocolError(
             f"an event of the model's stream is {what} ({len(data)} bytes)", retryable=True
