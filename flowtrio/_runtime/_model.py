@@ -2,7 +2,8 @@
 
 Waiting for the model is limited, waiting for the reader is not, and the limits cost nothing for
 each chunk: the turn keeps when it began to wait, and one alarm of the run's host looks at that now
-and then.
+and then. There are two clocks: bytes of any kind show that the host is alive, and only what is said
+shows that the model is.
 """
 
 from __future__ import annotations
@@ -101,9 +102,11 @@ class Turn:
         self._scope = trio.CancelScope()
         self._is_waiting = True
         self._waits_since = 0.0
-        self._limit = ""
-        self._seconds = math.inf
-        self._stalled: str | None = None
+        self._pinged_at = -math.inf
+        self._has_begun = False
+        """Whether anything was said since the model was asked."""
+        self._iterator: Any = None
+        self._stalled: DeadlineExceeded | None = None
         self._is_closed = False
         """Whether it was ended from elsewhere."""
         self._alarm: Alarm | None = None
@@ -153,6 +156,7 @@ class Turn:
                 iterator = self.client.stream_completion(without_withheld(messages), **options)
                 if inspect.isawaitable(iterator):
                     iterator = await iterator
+                self._iterator = iterator
                 if isinstance(getattr(iterator, "limits", None), ModelLimits):
                     # This turn watches; a scope around each of the client's reads would cost more
                     # than all the rest.
@@ -168,10 +172,7 @@ class Turn:
             assert self._is_closed
             await trio.lowlevel.checkpoint()
             raise self.owner.closed("read a model's reply")
-        raise DeadlineExceeded(
-            f"the model sent nothing for {self._seconds} s ({self._stalled})",
-            deadline=self._stalled,
-        )
+        raise self._stalled
 
     async def _read(self, iterator: AsyncIterator[Chunk]) -> Chunk:
         final: Chunk | None = None
@@ -193,11 +194,15 @@ class Turn:
                 check_told(chunk)
                 final = chunk
                 break
-            now = trio.current_time() if event is None else self.run.log.trio_time(event)
-            self._waits_since = now
+            if event is not None:
+                self._waits_since = self.run.log.trio_time(event)
+            else:
+                # It said nothing, or nothing that is told yet.
+                self._heard(chunk)
             self._is_waiting = True
-            if self._limit == "first_token":
-                self._watch_for("gap", self._limits.gap)
+            if not self._has_begun and self._has_spoken:
+                self._has_begun = True
+                self._watch()
         if final is None:
             raise RemoteProtocolError(
                 "the model's stream ended without its finish mark",
@@ -493,22 +498,41 @@ class Turn:
         limits = getattr(self.client, "limits", None)
         self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
         self._waits_since = self._asked_at = trio.current_time()
-        self._watch_for("first_token", self._limits.first_token)
+        self._watch()
 
-    def _watch_for(self, limit: str, seconds: float) -> None:
+    def _heard(self, chunk: Chunk) -> None:
+        """Note a chunk of which nothing was told: an empty one is a ping, as far as we know."""
+        now = trio.current_time()
+        if _says_anything(chunk):
+            self._waits_since = now
+        else:
+            self._pinged_at = now
+
+    def _watch(self) -> None:
         if self._alarm is not None:
             self.run.forget(self._alarm)
-        self._limit, self._seconds = limit, seconds
-        self._alarm = self.run.call_at(self._waits_since + seconds, self._look)
+        self._alarm = self.run.call_at(self._due(self._waits_since)[1], self._look)
+
+    def _due(self, since: float) -> tuple[str, float]:
+        """Which limit strikes first, and when, of a model that was last heard of at *since*."""
+        if not self._has_begun:
+            return "first_token", since + self._limits.first_token
+        return self._limits.due(since, self._last_ping())
+
+    def _last_ping(self) -> float:
+        """When its host last sent something that said nothing; only our clients can tell."""
+        told = getattr(self._iterator, "heard_at", None)
+        return max(self._pinged_at, told) if isinstance(told, float) else self._pinged_at
 
     def _look(self) -> None:
         now = trio.current_time()
-        since = self._waits_since if self._is_waiting else now
-        if now >= since + self._seconds:
-            self._stalled = self._limit
-            self._scope.cancel(reason=f"model limit {self._limit}")
+        limit, due = self._due(self._waits_since if self._is_waiting else now)
+        if now >= due:
+            pings = limit != "gap" and self._last_ping() > self._waits_since
+            self._stalled = self._limits.stalled(limit, pings=pings)
+            self._scope.cancel(reason=f"model limit {limit}")
         else:
-            self._alarm = self.run.call_at(since + self._seconds, self._look)
+            self._alarm = self.run.call_at(due, self._look)
 
 
 def _is_plain_text(chunk: Chunk) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -64,6 +65,8 @@ class Exchange:
     is_over: bool = False
     """Whether the final chunk has come."""
     is_closed: bool = False
+    heard_at: float = -math.inf
+    """When bytes last came that said nothing, on Trio's clock."""
     _retries: int = 0
     """Requests sent again since the reply began, or went on."""
     _begun: float | None = None
@@ -229,6 +232,8 @@ class Exchange:
             # A line's end before the last one, or before the blank line: more than one frame.
             self._may_hide_error = piece.find(b"\n") < len(piece) - 2
             self._take(decoder.receive_data, piece)
+            if not self.chunks:
+                self.heard_at = trio.current_time()
         return None
 
     async def _read_whole(self) -> None:
@@ -291,10 +296,7 @@ class Exchange:
 
     async def _broken(self, exc: Exception) -> None:
         if self._wait is not None and self._wait.is_expired:
-            seconds = self._wait.seconds
-            raise DeadlineExceeded(
-                f"the model sent nothing for {seconds} s (gap)", deadline="gap"
-            ) from None
+            raise self.host.limits.stalled("gap", pings=False) from None
         if not self.has_spoken:
             return await self._try_again(self._unreachable(exc), exc)
         self.host.clean(exc)
@@ -344,7 +346,7 @@ class Exchange:
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
         self._body = self._response = self._pool = self._wait = None
-        self._may_hide_error = False
+        self._may_hide_error, self.heard_at = False, -math.inf
         try:
             if body is not None:
                 is_read = self.is_over or self._next is not None
