@@ -38,8 +38,11 @@ from ._request import Decoder, ModelRequest
 from ._retries import is_tried_again, wait_before_next
 from ._watch import Wait
 
-_AFTERWORD = 2.0
-"""Seconds for what comes after the finish mark: usage, ``[DONE]``."""
+_AFTERWORD = 5.0
+"""Seconds of silence after a finish reason that end a reply whose protocol has not ended it."""
+
+_PINGED_AFTERWORD = 30.0
+"""The same where the host pings: a reply that has said something does not go on for ever."""
 
 _DRAIN = 0.05
 """Seconds for the end of a body whose reply is whole, so that its connection can be used again."""
@@ -84,6 +87,8 @@ class Exchange:
     _may_hide_error: bool = False
     """Whether the last piece may have an error behind its chunks."""
     _wait: Wait | None = None
+    _finished_at: float | None = None
+    """Since when nothing was said behind a finish reason."""
 
     def __attrs_post_init__(self) -> None:
         self._asks_whole = not self.request.wants_stream
@@ -216,16 +221,13 @@ class Exchange:
         piece: bytes | None = None
         try:
             if decoder.is_finished:
-                # The reply is whole; what is still to come may take a while, not for ever.
-                with trio.move_on_after(_AFTERWORD):
-                    piece = await anext(self._body, None)
+                piece = await self._read_afterword(self._body)
             else:
                 piece = await self._body.__anext__()
         except StopAsyncIteration:
             pass
         except library_of_response(self._response).RequestError as exc:
-            if not decoder.is_finished:
-                return await self._broken(exc)
+            return await self._broken(exc)
         if piece is None:
             self._take(decoder.end_of_data)
         else:
@@ -234,6 +236,29 @@ class Exchange:
             self._take(decoder.receive_data, piece)
             if not self.chunks:
                 self.heard_at = trio.current_time()
+            else:
+                self._finished_at = None
+        return None
+
+    async def _read_afterword(self, body: AsyncIterator[bytes]) -> bytes | None:
+        """What comes behind a finish reason, which only announces the end; None after silence."""
+        now, limits = trio.current_time(), self.host.limits
+        if self._finished_at is None:
+            self._finished_at = now
+        # Sooner than who watches this reply would take the silence for a stall.
+        seconds = min(_AFTERWORD, limits.first_token / 2, limits.gap / 2, limits.content / 2)
+        due = now + seconds
+        if self.has_spoken:
+            due = min(due, max(now, self._finished_at + max(seconds, _PINGED_AFTERWORD)))
+        with trio.move_on_at(due):
+            return await anext(body)
+        tell(
+            logging.WARNING,
+            "the model's host %s was silent for %.1f s after its finish reason: the reply is taken "
+            "for whole",
+            self.host.name,
+            seconds,
+        )
         return None
 
     async def _read_whole(self) -> None:
@@ -346,7 +371,7 @@ class Exchange:
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
         self._body = self._response = self._pool = self._wait = None
-        self._may_hide_error, self.heard_at = False, -math.inf
+        self._may_hide_error, self._finished_at, self.heard_at = False, None, -math.inf
         try:
             if body is not None:
                 is_read = self.is_over or self._next is not None

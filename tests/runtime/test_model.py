@@ -608,7 +608,7 @@ class Thinking:
         (
             ["a", 2, 2, 2, 2, 2, 2],
             "content",
-            "the model said nothing for 10 s, pings only (content)",
+            "said nothing for 10 s, pings only (content)",
         ),
         ([2, 2, 2, 2], "first_token", "said nothing for 6 s, pings only (first_token)"),
         ([9], "first_token", "sent nothing for 6 s (first_token)"),
