@@ -23,6 +23,7 @@ from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage,
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._fit import without_withheld
+from flowtrio._core._halves import Halves
 from flowtrio._core._law import UNFIT_TO_RUN
 from flowtrio._core._limits import ModelLimits
 from flowtrio._core._telling import tell
@@ -177,11 +178,12 @@ class Turn:
     async def _read(self, iterator: AsyncIterator[Chunk]) -> Chunk:
         final: Chunk | None = None
         frame, emit, message_id = self.owner, self.run.log.emit, self.message_id
+        halves = Halves()
         async for chunk in iterator:
             self._is_waiting = False
             if not self._has_spoken:
                 self._hear(chunk, iterator)
-            if _is_plain_text(chunk):
+            if _is_plain_text(chunk) and not halves.is_waiting:
                 # The usual case, for every token, without a further call: see _say.
                 event = await emit(
                     EventType.MESSAGE_CHUNK,
@@ -189,6 +191,7 @@ class Turn:
                     frame,
                 )
             else:
+                chunk = halves.join(chunk)
                 event = await self._say(chunk)
             if chunk.is_final:
                 check_told(chunk)

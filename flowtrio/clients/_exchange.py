@@ -29,6 +29,8 @@ import trio
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
 from flowtrio._core._telling import tell
+from flowtrio.wire._payloads import is_keepalive
+from flowtrio.wire._reply import empty_reply
 
 from ._body import body_of, read_at_most, unwind
 from ._carry import tagged
@@ -271,8 +273,13 @@ class Exchange:
             raise RemoteProtocolError(
                 f"the model's answer is larger than {_MAX_WHOLE} bytes", code="too_large"
             )
-        self._take(self.request.decode_whole, body)
+        self._take(self._decode_whole, body)
         return None
+
+    def _decode_whole(self, body: bytes) -> list[Chunk]:
+        if is_keepalive(body):
+            raise empty_reply()
+        return self.request.decode_whole(body)
 
     def _take(self, decode: Callable[..., list[Chunk]], *data: bytes) -> None:
         try:
@@ -281,13 +288,6 @@ class Exchange:
             exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
             raise
         if chunks:
-            if not self.has_spoken and _is_empty(chunks[-1]) and len(chunks) == 1:
-                raise RemoteProtocolError(
-                    "the model's reply ended with nothing said and no finish reason",
-                    code="empty_reply",
-                    retryable=True,
-                    detail=self._detail(),
-                )
             self.has_spoken = True
             if chunks[-1].is_final:
                 chunks[-1] = self._end(chunks[-1])
@@ -382,9 +382,3 @@ class Exchange:
         finally:
             if pool is not None:
                 pool.leave(self)
-
-
-def _is_empty(final: Chunk) -> bool:
-    """Whether a final chunk says nothing, not even why it is the last one."""
-    said = (final.content, final.reasoning, final.tool_args, final.tool_calls, final.parts)
-    return final.is_final and final.raw_finish_reason is None and not any(said)

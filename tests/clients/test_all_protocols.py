@@ -537,7 +537,7 @@ async def test_a_host_that_says_nothing_is_asked_again(protocol: Protocol) -> No
         if protocol.content_type != "text/event-stream":
             answer = sends_bytes(content_type=protocol.content_type)
         error = await fail_of(protocol, answer, 3)
-        assert (error["code"], error["retryable"]) == ("stream_cut", True)
+        assert (error["code"], error["retryable"]) == ("empty_reply", True)
 
 
 async def test_done_with_nothing_said_is_an_error() -> None:

@@ -373,16 +373,14 @@ async def test_an_event_has_a_size(autojump_clock: MockClock, make: Make) -> Non
         ([USAGE, math.inf], 5, 3),
         ([4.5, USAGE, 4.5, DONE], 9, 3),
         ([*[4, b": ping\n\n"] * 20], 30, None),
-        ([b"data: {broken\n\n", DONE], 0, None),
-        ([event({"error": "late"}), DONE], 0, None),
-        ([b"data: " + b"x" * 9 * 1024 * 1024, math.inf], 5, None),
+        ([DONE, b"data: {broken\n\n", event({"error": "late"})], 0, None),
     ],
     ids=[
         *("end", "usage", "late-usage", "slow", "hang", "usage-hang", "slower", "pings"),
-        *("garbage", "error", "huge"),
+        "garbage-behind-the-end",
     ],
 )
-async def test_what_comes_after_the_finish_mark_cannot_fail_the_reply(
+async def test_what_comes_behind_the_finish_mark_is_waited_for(
     autojump_clock: MockClock, make: Make, rest: Sequence[Step], seconds: float, tokens: int | None
 ) -> None:
     setting = make(streams(delta("a"), FINISH, *rest))
@@ -392,6 +390,28 @@ async def test_what_comes_after_the_finish_mark_cannot_fail_the_reply(
     assert completion.content == "a"
     assert completion.usage is None if tokens is None else completion.usage.completion_tokens == 3
     assert trio.current_time() - begun == pytest.approx(seconds, abs=0.1)
+    setting.check_left()
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        ([b"data: {broken\n\n", DONE], "bad_stream"),
+        ([event({"error": "late"}), DONE], "stream_error"),
+        ([b"data: " + b"x" * 9 * 1024 * 1024, math.inf], "too_large"),
+        ([b'data: {"choices"'], "stream_cut"),
+        (["RemoteProtocolError"], "stream_cut"),
+    ],
+    ids=["garbage", "error", "huge", "cut", "broken"],
+)
+async def test_what_goes_wrong_behind_the_finish_mark_is_told(
+    autojump_clock: MockClock, make: Make, rest: Sequence[Step], code: str
+) -> None:
+    setting = make(streams(delta("a"), FINISH, *rest))
+    with pytest.raises((ProviderError, RemoteProtocolError)) as caught:
+        await fold(setting.ask())
+
+    assert caught.value.code == code
     setting.check_left()
 
 
