@@ -29,7 +29,7 @@ from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
 from ._json import decode_arguments
-from ._payloads import DONE, Payloads, says_nothing
+from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -143,7 +143,7 @@ def _kept(final: Chunk) -> dict[str, Any]:
     return (final.carry or {}).get("anthropic") or {}
 
 
-class AnthropicReply:
+class AnthropicReply(EventReply):
     """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self, paused: Chunk | None = None) -> None:
@@ -153,7 +153,6 @@ class AnthropicReply:
         self._usage_before = None if paused is None else paused.usage
         self._container: str | None = kept.get("container")
         self.payloads = Payloads(_decoder)
-        self.is_ended = False
         self._clear()
 
     def _clear(self) -> None:
@@ -171,21 +170,11 @@ class AnthropicReply:
         """Whether the finish mark was seen."""
         return self._mark.reason is not None
 
-    def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what an event says; kinds that are not known say nothing.
+    def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
+        """Give what an event says; kinds that are not known say nothing. See `EventReply.read`."""
+        return self._event(self.payloads.read(data))
 
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no such event.
-
-        """
-        if frame.data.strip() == DONE:
-            # Gateways that also speak OpenAI's protocol say so here too.
-            self.is_ended = self.is_finished
-            return []
-        if says_nothing(frame):
-            return []
-        event = self.payloads.read(frame.data)
+    def _event(self, event: _Event) -> list[Chunk]:
         if event.error:
             raise stream_error(event.error)
         match event.type:

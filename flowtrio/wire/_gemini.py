@@ -26,7 +26,7 @@ from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
 from ._messages import data_url, parts_of, text_of
-from ._payloads import DONE, Payloads, says_nothing
+from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -62,12 +62,11 @@ def gemini_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[Serve
 _decoder = msgspec.json.Decoder(_Payload)
 
 
-class GeminiReply:
+class GeminiReply(EventReply):
     """Reads the frames of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self) -> None:
         self.payloads = Payloads(_decoder)
-        self.is_ended = False
         self._calls = CallWriter()
         self._mark = FinishMark(unknown="failed")
         self._usage: Usage | None = None
@@ -82,22 +81,8 @@ class GeminiReply:
         """Whether the finish mark was seen."""
         return self._mark.reason is not None
 
-    def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what a frame says; see `read_payload`."""
-        if frame.data.strip() == DONE:
-            # Google's own streams end with the body; those of others may say so.
-            self.is_ended = self.is_finished
-            return []
-        return [] if says_nothing(frame) else self.read_payload(frame.data)
-
-    def read_payload(self, data: bytes) -> list[Chunk]:
-        """Give what one response object says.
-
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no such object.
-
-        """
+    def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
+        """Give what one response object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
         if payload.error:
             raise stream_error(payload.error)

@@ -18,7 +18,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
-from ._payloads import DONE, Payloads, says_nothing
+from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -74,12 +74,13 @@ class ChatDecoder(ReplyDecoder[ServerSentEvent]):
         super().__init__(SSEDecoder(max_event_bytes), ChatReply(), "a finish_reason or [DONE]")
 
 
-class ChatReply:
+class ChatReply(EventReply):
     """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
+
+    needs_mark = False
 
     def __init__(self) -> None:
         self.payloads = Payloads(_decoder)
-        self.is_ended = False
         self._calls = CallWriter()
         self._choice: int | None = None
         self._mark = FinishMark()
@@ -94,28 +95,14 @@ class ChatReply:
         """Whether the choice has a ``finish_reason``."""
         return self._mark.reason is not None
 
-    def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what an event says.
-
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no such event.
-
-        """
-        if frame.data[:1] != b"{" or frame.event != "message":
-            if frame.data.strip() == DONE:
-                self.is_ended = True
-                return []
-            if says_nothing(frame):
-                return []
-        return self.read_payload(frame.data)
-
-    def read_payload(self, data: bytes) -> list[Chunk]:
-        """Give what one object says; see `read`."""
+    def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
+        """Give what one object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        for error in (payload.error, *(choice.error for choice in payload.choices or ())):
-            if error:
-                raise stream_error(error)
+        if payload.error:
+            raise stream_error(payload.error)
+        for choice in payload.choices or ():
+            if choice.error:
+                raise stream_error(choice.error)
         chunk = self._payload(payload)
         chunks = [] if chunk is None else [chunk]
         if payload.citations is not None:

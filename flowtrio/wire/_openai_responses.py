@@ -29,7 +29,7 @@ from ._openai_items import (
     other_part,
     result_parts,
 )
-from ._payloads import DONE, Payloads, says_nothing
+from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -84,12 +84,11 @@ def responses_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[Se
     return ReplyDecoder(SSEDecoder(max_event_bytes), ResponsesReply(), "a response.completed")
 
 
-class ResponsesReply:
+class ResponsesReply(EventReply):
     """Reads the frames of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self) -> None:
         self.payloads = Payloads(_decoder)
-        self.is_ended = False
         self._calls = CallWriter()
         self._begin()
 
@@ -105,21 +104,10 @@ class ResponsesReply:
         """Whether the finish mark was seen."""
         return self._status is not None
 
-    def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what a frame says.
-
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no such frame.
-
-        """
-        if frame.data.strip() == DONE:
-            self.is_ended = self.is_finished
-            return []
-        if says_nothing(frame):
-            return []
-        event = self.payloads.read(frame.data)
-        return self._event(event, event.type or frame.event)
+    def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
+        """Give what an event says; see `EventReply.read`."""
+        told = self.payloads.read(data)
+        return self._event(told, told.type or event)
 
     def _event(self, event: _Event, kind: str) -> list[Chunk]:
         delta = event.delta

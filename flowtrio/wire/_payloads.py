@@ -12,15 +12,16 @@ from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
+from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import RemoteProtocolError
 
-from ._errors import check_no_error
+from ._errors import check_no_error, named_error
 from ._json import MAX_DEPTH, decode_json, read_json
 from ._sse import ServerSentEvent
 
 T = TypeVar("T")
 
-DONE: Final = b"[DONE]"
+_DONE: Final = b"[DONE]"
 """How OpenAI ends a stream, and many others after it."""
 
 _PINGS: Final = frozenset({"ping", "pong", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
@@ -38,9 +39,41 @@ def is_keepalive(data: bytes) -> bool:
     return word in _NOTHING or word.strip('[]"') in _PINGS
 
 
-def says_nothing(event: ServerSentEvent) -> bool:
-    """Whether an event only keeps a connection open, by its type or its data."""
-    return event.event.lower() in _PINGS or is_keepalive(event.data)
+class EventReply:
+    """What the protocols of server-sent events have in common: the first look at an event."""
+
+    is_ended = False
+    """See `flowtrio.wire._reply.Reply`."""
+    needs_mark = True
+    """Whether ``[DONE]`` ends only a reply that has its finish mark."""
+
+    @property
+    def is_finished(self) -> bool:
+        """See `flowtrio.wire._reply.Reply`."""
+        raise NotImplementedError
+
+    def read(self, frame: ServerSentEvent) -> list[Chunk]:
+        """Give what an event says.
+
+        Raises:
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no event of this protocol.
+
+        """
+        data = frame.data
+        if data[:1] != b"{":
+            if data.strip() == _DONE:
+                self.is_ended = self.is_finished or not self.needs_mark
+                return []
+            if frame.event == "error":
+                raise named_error(data)
+            if frame.event.lower() in _PINGS or is_keepalive(data):
+                return []
+        return self.read_payload(data, frame.event)
+
+    def read_payload(self, data: bytes, event: str) -> list[Chunk]:
+        """Give what the JSON in an event of this name says; see `read`."""
+        raise NotImplementedError
 
 
 class Payloads(Generic[T]):

@@ -166,12 +166,10 @@ class ReplyDecoder(Generic[F]):
     def _read(self, frame: F, chunks: list[Chunk]) -> None:
         if self.is_complete:
             return
-        if isinstance(frame, ServerSentEvent) and frame.event == "error":
-            raise named_error(frame.data)
         reply = self._reply
         new = reply.read(frame)
         if not new:
-            check_no_error(frame.data if isinstance(frame, ServerSentEvent) else frame)
+            self._check(frame)
         else:
             if reply.payloads.is_odd:
                 new = [self._halves.join(chunk) for chunk in new]
@@ -180,6 +178,16 @@ class ReplyDecoder(Generic[F]):
                 self._note(new)
         if reply.is_ended:
             self._end(chunks)
+
+    @staticmethod
+    def _check(frame: F) -> None:
+        """Look for an error in a frame in which the protocol found nothing."""
+        if not isinstance(frame, ServerSentEvent):
+            check_no_error(frame)
+        elif frame.event == "error":
+            raise named_error(frame.data)
+        else:
+            check_no_error(frame.data)
 
     def _note(self, chunks: Sequence[Chunk]) -> None:
         for chunk in chunks:
