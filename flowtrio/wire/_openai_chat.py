@@ -18,6 +18,7 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_json
+from ._reasoning_details import ReasoningDetails
 from ._reply import read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -92,8 +93,9 @@ class ChatDecoder:
         self._finish_reason: str | None = None
         self._usage: Usage | None = None
         self._model: str | None = None
-        self._details: list[Any] = []
+        self._details = ReasoningDetails()
         self._thoughts: list[str] = []
+        self._thoughts_key = "reasoning_content"
         self._cited: set[str] = set()
         self._error: ProviderError | RemoteProtocolError | None = None
         self.is_complete = False
@@ -254,13 +256,15 @@ class ChatDecoder:
             return ""
         if isinstance(details, list):
             check = [item for item in details if isinstance(item, dict)]
-            self._details += check
+            self._details.add(check)
         else:
             check = []
-        for given in (delta.reasoning_content, delta.reasoning):
+        for key in ("reasoning_content", "reasoning"):
+            given = getattr(delta, key)
             if isinstance(given, str) and given:
-                if given is delta.reasoning_content:
-                    self._thoughts.append(given)
+                if not self._thoughts:
+                    self._thoughts_key = key
+                self._thoughts.append(given)
                 return given
         texts = [item.get("text") or item.get("summary") for item in check]
         return "".join(text for text in texts if isinstance(text, str))
@@ -283,10 +287,11 @@ class ChatDecoder:
         reason = _FINISH_REASONS.get((raw or "").lower())
         carry: dict[str, Any] = {}
         if self._details:
-            carry["reasoning_details"] = self._details
+            carry["reasoning_details"] = self._details.finish()
         elif self._thoughts and calls:
-            # DeepSeek refuses the results of calls that come without the thoughts behind them.
-            carry["reasoning_content"] = "".join(self._thoughts)
+            # DeepSeek refuses the results of calls that come without the thoughts behind them, and
+            # vLLM's models forget why they made them. Each wants them by its own word.
+            carry[self._thoughts_key] = "".join(self._thoughts)
         return Chunk(
             is_final=True,
             tool_calls=calls,

@@ -353,6 +353,26 @@ data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name"
             carry={"openai_chat": {"reasoning_content": "Let me look."}},
         ),
     ),
+    "reasoning by vLLM's name behind a call": Reply(
+        """\
+data: {"choices":[{"delta":{"reasoning":"Let me "}}]}
+
+data: {"choices":[{"delta":{"reasoning":"look."}}]}
+
+data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f"}}]}}]}
+
+data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}
+
+""",
+        CALLS,
+        said(
+            "",
+            "tool_calls",
+            reasoning="Let me look.",
+            tool_calls=[call("a", "f", "")],
+            carry={"openai_chat": {"reasoning": "Let me look."}},
+        ),
+    ),
     "reasoning by OpenRouter's and Groq's name": Reply(
         """\
 data: {"choices":[{"delta":{"content":"","reasoning":"Hm","reasoning_details":\
@@ -371,8 +391,7 @@ data: {"choices":[{"delta":{"content":"4","reasoning":null},"finish_reason":"sto
             carry={
                 "openai_chat": {
                     "reasoning_details": [
-                        {"type": "reasoning.text", "text": "Hm", "index": 0},
-                        {"type": "reasoning.text", "signature": "s1", "index": 0},
+                        {"type": "reasoning.text", "text": "Hm", "index": 0, "signature": "s1"},
                     ]
                 }
             },
