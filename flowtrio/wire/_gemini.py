@@ -24,7 +24,7 @@ from flowtrio._core._fit import NO_TEXT
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_json
-from ._messages import data_url, parts_of, text_of
+from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
@@ -347,9 +347,9 @@ def encode_request(
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
     called: dict[str, dict[str, Any]] = {}
-    for message in messages:
+    for message in to_send(messages, "gemini"):
         if message["role"] in ("system", "developer"):
-            if text := text_of(message.get("content")):
+            if text := text_of(message["content"]):
                 system.append({"text": text})
             continue
         role, parts = _encode_message(message, called)
@@ -426,8 +426,7 @@ def _encode_reply(
     for call in calls:
         arguments = json.loads(call["function"]["arguments"] or "{}")
         part = {"functionCall": {"name": _function_name(call), "args": arguments}}
-        kept = ((call.get("flowtrio") or {}).get("carry") or {}).get("gemini")
-        if isinstance(kept, Mapping):
+        if (kept := carried_for(call, "gemini")) is not None:
             part["thoughtSignature"] = kept["signature"]
         parts.append(part)
     return parts
@@ -437,10 +436,10 @@ def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """The parts that came, unchanged but for names that are taken from nobody."""
-    carry = (message.get("flowtrio") or {}).get("carry")
-    if not isinstance(carry, Mapping) or not isinstance(carry.get("gemini"), Mapping):
+    carry = carried_for(message, "gemini")
+    if carry is None:
         return None
-    parts = [dict(part) for part in carry["gemini"]["parts"]]
+    parts = [dict(part) for part in carry["parts"] if _says_anything(part)]
     written = [part for part in parts if "functionCall" in part]
     if len(written) != len(calls):
         return None
@@ -449,6 +448,11 @@ def _carried(
         if not _NAME.fullmatch(str(own.get("name"))):
             part["functionCall"] = {**own, "name": _function_name(call)}
     return parts
+
+
+def _says_anything(part: Mapping[str, Any]) -> bool:
+    """Whether a part may stand in a request: a text that is empty may only bring a signature."""
+    return bool(part.get("text")) or part.keys() - {"text", "thought"} != set()
 
 
 def _function_name(call: Mapping[str, Any]) -> str:

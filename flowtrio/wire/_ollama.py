@@ -14,7 +14,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import stream_error
 from ._json import decode_json
-from ._messages import data_url, parts_of, text_of
+from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._reply import ReplyDecoder
 from ._sse import MAX_EVENT_BYTES
@@ -181,7 +181,7 @@ def encode_request(
     names: dict[str, str] = {}
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_encode_message(message, names) for message in messages],
+        "messages": [_encode_message(message, names) for message in to_send(messages, "ollama")],
         "stream": stream,
     }
     if tools:
@@ -220,9 +220,8 @@ def _encode_message(message: Mapping[str, Any], names: dict[str, str]) -> dict[s
         calls.append({"function": {"name": function["name"], "arguments": arguments}})
     if calls:
         encoded["tool_calls"] = calls
-    carry = (message.get("flowtrio") or {}).get("carry")
-    if isinstance(carry, Mapping) and isinstance(carry.get("ollama"), Mapping):
-        encoded["thinking"] = carry["ollama"]["thinking"]
+    if (carry := carried_for(message, "ollama")) is not None:
+        encoded["thinking"] = carry["thinking"]
     return encoded
 
 

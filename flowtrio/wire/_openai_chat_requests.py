@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._messages import carried_for, to_send
+
 
 def encode_request(
     model: str,
@@ -25,7 +27,10 @@ def encode_request(
       stream: Whether the answer is to be streamed.
 
     """
-    body: dict[str, Any] = {"model": model, "messages": [encode_message(m) for m in messages]}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [encode_message(message) for message in to_send(messages, "openai_chat")],
+    }
     if tools:
         body["tools"] = [dict(tool) for tool in tools]
     if stream:
@@ -52,10 +57,7 @@ def encode_request(
 def encode_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as the provider wants it: without our private key, with what was carried for it."""
     encoded = {key: value for key, value in message.items() if key != "flowtrio"}
-    private = message.get("flowtrio")
-    carry = private.get("carry") if isinstance(private, Mapping) else None
-    if isinstance(carry, Mapping) and isinstance(carry.get("openai_chat"), Mapping):
-        encoded.update(carry["openai_chat"])
+    encoded.update(carried_for(message, "openai_chat") or {})
     if isinstance(encoded.get("tool_calls"), list):
         encoded["tool_calls"] = [
             {key: value for key, value in call.items() if key != "flowtrio"}

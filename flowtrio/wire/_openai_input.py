@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._json import decode_arguments
-from ._messages import parts_of, text_of
+from ._messages import carried_for, parts_of, text_of, to_send
 
 _ENCRYPTED = "reasoning.encrypted_content"
 
@@ -43,7 +43,11 @@ def encode_request(
     """
     body: dict[str, Any] = {
         "model": model,
-        "input": [item for message in messages for item in _encode_message(message)],
+        "input": [
+            item
+            for message in to_send(messages, "openai_responses")
+            for item in _encode_message(message)
+        ],
         # The conversation is the caller's; so what only the provider can read has to come along.
         "store": False,
     }
@@ -138,8 +142,8 @@ def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """The items that came, their calls by the ids, names and arguments of the conversation."""
-    carry = ((message.get("flowtrio") or {}).get("carry") or {}).get("openai_responses")
-    if not isinstance(carry, Mapping):
+    carry = carried_for(message, "openai_responses")
+    if carry is None:
         return None
     items = [dict(item) for item in carry["items"]]
     places = [item for item in items if item["type"] == "function_call"]

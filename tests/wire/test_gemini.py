@@ -426,9 +426,9 @@ def test_instructions_stand_apart_and_neighbours_are_one_message() -> None:
     body = encode([*system, *HELLO, {"role": "user", "content": ""}, *HELLO])
 
     assert body["systemInstruction"] == {"parts": [{"text": "Be brief."}, {"text": "Now."}]}
-    assert body["contents"] == [user({"text": "hello"}, {"text": "hello"})]
+    assert body["contents"] == [user({"text": "hello"}, {"text": "(no text)"}, {"text": "hello"})]
     assert encode([{"role": "user", "content": ""}, *HELLO])["contents"] == [
-        user({"text": "hello"})
+        user({"text": "(no text)"}, {"text": "hello"})
     ]
 
 
