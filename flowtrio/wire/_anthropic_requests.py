@@ -23,6 +23,7 @@ from flowtrio._core._fit import NO_TEXT
 
 from ._anthropic_parts import SIGNED, is_signed
 from ._messages import carried_for, data_url, parts_of, to_send
+from ._schemas import ANTHROPIC, asked_in_words, closed_schema
 
 MAX_TOKENS = 16_384
 """Tokens of an answer at most, where nobody says: the provider wants a number."""
@@ -45,7 +46,8 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in OpenAI's shape. Parts may have a ``cache_control``.
       tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, ``stop``, ``tools`` (the provider's own, added to the others) and
+      options: ``output_schema``, which is asked in words where the provider cannot be held to it;
+        ``stop``, ``tools`` (the provider's own, added to the others) and
         further keys of the body; None takes a key out.
       stream: Whether the answer is to be streamed.
 
@@ -54,6 +56,9 @@ def encode_request(
 
     """
     messages = to_send(messages, "anthropic")
+    output = options.get("output_schema")
+    if output is not None and closed_schema(output[1], ANTHROPIC) is None:
+        messages = asked_in_words(messages, output[1])
     body: dict[str, Any] = {"model": model, "max_tokens": MAX_TOKENS}
     system = [
         _encode_part(part)
@@ -123,8 +128,9 @@ def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:
             if key != "max_tokens":
                 body.pop(key, None)
         elif key == "output_schema":
-            format = {"type": "json_schema", "schema": strict_schema(value[1])}
-            body["output_config"] = {**body.get("output_config", {}), "format": format}
+            if (schema := closed_schema(value[1], ANTHROPIC)) is not None:
+                format = {"type": "json_schema", "schema": schema}
+                body["output_config"] = {**body.get("output_config", {}), "format": format}
         elif key == "output_config":
             body[key] = {**body.get(key, {}), **value}
         elif key == "tools":
@@ -281,32 +287,3 @@ def _container(messages: Sequence[Mapping[str, Any]]) -> str | None:
         if message["role"] != "tool":
             break
     return None
-
-
-# Structured output
-
-_KEPT = frozenset(
-    {
-        *("type", "enum", "const", "required", "title", "description", "default", "$ref"),
-    }
-)
-"""Keywords that an output's schema may have; an answer is held to the others by its reader."""
-
-
-def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema as Anthropic takes it: objects are closed, and limits of values left out."""
-    strict: dict[str, Any] = {}
-    for key, value in schema.items():
-        match key:
-            case "properties" | "$defs":
-                strict[key] = {name: strict_schema(inner) for name, inner in value.items()}
-            case "anyOf" | "allOf" | "oneOf":
-                strict["allOf" if key == "allOf" else "anyOf"] = [strict_schema(s) for s in value]
-            case "items" if isinstance(value, Mapping):
-                strict[key] = strict_schema(value)
-            case _ if key in _KEPT:
-                strict[key] = value
-    if schema.get("type") == "object":
-        strict.setdefault("properties", {})
-        strict["additionalProperties"] = False
-    return strict

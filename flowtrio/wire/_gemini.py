@@ -26,6 +26,7 @@ from ._errors import stream_error
 from ._json import decode_json
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._reply import ReplyDecoder
+from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
 _FINISH_REASONS: dict[str, FinishReason] = {
@@ -340,14 +341,20 @@ def encode_request(
     Args:
       messages: The conversation, in OpenAI's shape.
       tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, the options in `_CONFIG`, and further keys of the body; None
-        takes a key out.
+      options: ``output_schema``, which is asked in words where there are tools; the options in
+        `_CONFIG`, and further keys of the body; None takes a key out.
 
     """
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
     called: dict[str, dict[str, Any]] = {}
-    for message in to_send(messages, "gemini"):
+    messages = to_send(messages, "gemini")
+    output = options.get("output_schema")
+    if output is not None and _may_call(tools, options):
+        # "Function calling with a response mime type: 'application/json' is unsupported"
+        messages = asked_in_words(messages, output[1])
+        options = {**options, "output_schema": None}
+    for message in messages:
         if message["role"] in ("system", "developer"):
             if text := text_of(message["content"]):
                 system.append({"text": text})
@@ -367,6 +374,10 @@ def encode_request(
         body["tools"] = [{"functionDeclarations": [_encode_tool(tool) for tool in tools]}]
     _add_options(body, options)
     return body
+
+
+def _may_call(tools: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]) -> bool:
+    return bool(tools or options.get("tools"))
 
 
 def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from ._json import decode_json
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._reply import ReplyDecoder
+from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES
 
 _FINISH_REASONS: dict[str, FinishReason] = {"length": "length"}
@@ -170,18 +171,24 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in OpenAI's shape.
       tools: Tools to offer, in OpenAI's shape, which is Ollama's too.
-      options: ``output_schema``, the options in `_OPTIONS`, and further keys of the body; None
-        takes a key out.
+      options: ``output_schema``, which is asked in words where there are tools; the options in
+        `_OPTIONS`, and further keys of the body; None takes a key out.
       stream: Whether the answer is to be streamed.
 
     Raises:
       ValueError: a message has a part that Ollama does not take.
 
     """
+    messages = to_send(messages, "ollama")
+    output = options.get("output_schema")
+    if output is not None and tools:
+        # A model that may only write what fits the schema cannot write a call.
+        messages = asked_in_words(messages, output[1])
+        options = {**options, "output_schema": None}
     names: dict[str, str] = {}
     body: dict[str, Any] = {
         "model": model,
-        "messages": [_encode_message(message, names) for message in to_send(messages, "ollama")],
+        "messages": [_encode_message(message, names) for message in messages],
         "stream": stream,
     }
     if tools:

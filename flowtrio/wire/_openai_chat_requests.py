@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._messages import carried_for, to_send
+from ._schemas import held_to
 
 
 def encode_request(
@@ -23,7 +24,7 @@ def encode_request(
       messages: The conversation; the private key ``flowtrio`` is taken out.
       tools: Tools to offer.
       options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
-        becomes the ``response_format``, and ``tools`` join the others.
+        becomes the ``response_format``, strict where it can be, and ``tools`` join the others.
       stream: Whether the answer is to be streamed.
 
     """
@@ -43,7 +44,7 @@ def encode_request(
             name, schema = value
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": name, "schema": schema},
+                "json_schema": {"name": name, **held_to(schema)},
             }
         elif key == "tools" and value is not None:
             body["tools"] = [*(body.get("tools") or ()), *map(dict, value)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ._json import decode_arguments
 from ._messages import carried_for, parts_of, text_of, to_send
+from ._schemas import held_to
 
 _ENCRYPTED = "reasoning.encrypted_content"
 
@@ -35,9 +36,9 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in the shape of chat completions.
       tools: Tools to offer, in that shape or in this protocol's own.
-      options: ``output_schema=(name, schema)``, which becomes the ``text.format``; ``tools``, which
-        join the others; ``max_tokens``, ``reasoning_effort``; and further keys of the body. None
-        takes a key out.
+      options: ``output_schema=(name, schema)``, which becomes the ``text.format``, strict where it
+        can be; ``tools``, which join the others; ``max_tokens``, ``reasoning_effort``; and further
+        keys of the body. None takes a key out.
       stream: Whether the answer is to be streamed.
 
     """
@@ -71,7 +72,7 @@ def _add_option(body: dict[str, Any], key: str, value: Any) -> None:
         case "output_schema":
             if value is not None:
                 name, schema = value
-                form = {"type": "json_schema", "name": name, "schema": schema}
+                form = {"type": "json_schema", "name": name, **held_to(schema)}
                 body["text"] = {**(body.get("text") or {}), "format": form}
         case "text" if value is not None:
             body["text"] = {**(body.get("text") or {}), **value}

@@ -17,7 +17,7 @@ from flowtrio._core._chunks import CompletionBuilder
 from flowtrio._core._exceptions import ProviderError
 from flowtrio._runtime._output import Output
 from flowtrio.wire._anthropic import anthropic_decoder
-from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under, strict_schema
+from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under
 from tests.support.recordings import recordings_of
 from tests.support.sdk_types import check_typed
 
@@ -236,34 +236,6 @@ def test_an_output_of_a_type_is_asked_for_by_its_schema(effort_first: bool) -> N
     assert schema["properties"]["places"] == {
         "type": "array",
         "items": {"$ref": "#/$defs/Place"},
-    }
-
-
-def test_what_a_schema_may_not_say_is_left_out() -> None:
-    schema = {
-        "type": "object",
-        "required": ["a"],
-        "properties": {
-            "a": {"type": "integer", "minimum": 1, "title": "A"},
-            "minimum": {"oneOf": [{"type": "object"}, {"allOf": [{"const": 1}]}]},
-            "tuple": {"type": "array", "items": False, "prefixItems": []},
-        },
-    }
-
-    assert strict_schema(schema) == {
-        "type": "object",
-        "required": ["a"],
-        "properties": {
-            "a": {"type": "integer", "title": "A"},
-            "minimum": {
-                "anyOf": [
-                    {"type": "object", "properties": {}, "additionalProperties": False},
-                    {"allOf": [{"const": 1}]},
-                ]
-            },
-            "tuple": {"type": "array"},
-        },
-        "additionalProperties": False,
     }
 
 
