@@ -21,6 +21,7 @@ from ._json import decode_json
 from ._reasoning_details import ReasoningDetails
 from ._reply import read_payload
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import with_reasoning
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -375,9 +376,14 @@ def read_usage(usage: Any) -> Usage | None:
         return max(0, int(value)) if is_number and value is not None else 0
 
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    prompt = count(usage, "prompt_tokens")
+    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    total = count(usage, "total_tokens")
     return Usage(
-        prompt_tokens=count(usage, "prompt_tokens"),
-        completion_tokens=count(usage, "completion_tokens"),
-        reasoning_tokens=count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=prompt,
+        completion_tokens=with_reasoning(
+            count(usage, "completion_tokens"), reasoning, prompt, total
+        ),
+        reasoning_tokens=reasoning,
         cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),
     )

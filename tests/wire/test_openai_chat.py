@@ -1006,7 +1006,10 @@ def test_usage_that_is_no_object_is_none(usage: Any) -> None:
         ({"prompt_tokens_details": {"cached_tokens": 4}}, Usage(cached_tokens=4)),
         ({"prompt_tokens_details": None, "prompt_cache_hit_tokens": 4}, Usage(cached_tokens=4)),
         ({"prompt_tokens_details": [], "completion_tokens_details": "x"}, Usage()),
-        ({"completion_tokens_details": {"reasoning_tokens": 5}}, Usage(reasoning_tokens=5)),
+        (
+            {"completion_tokens_details": {"reasoning_tokens": 5}},
+            Usage(completion_tokens=5, reasoning_tokens=5),
+        ),
     ],
 )
 def test_usage_is_read_from_whatever_counts_there_are(given: dict[str, Any], usage: Usage) -> None:
