@@ -338,6 +338,7 @@ def test_thoughts_of_which_nobody_knows_what_they_were_made_under_stay_here() ->
     sent = encode([*HELLO, carrying({"content": [THOUGHT, text("x")]}), *HELLO])["messages"][1]
 
     assert sent["content"] == [text("x")]
+    assert encode([*HELLO, carrying({"content": [THOUGHT]})])["messages"] == [user(text("hello"))]
 
 
 def test_a_citation_goes_back_without_the_file_behind_it() -> None:
