@@ -153,7 +153,7 @@ class DeadlineExceeded(FlowtrioError, TimeoutError):
     def __init__(self, message: str, *, deadline: str, source: str = "deadline") -> None:
         super().__init__(message)
         self.deadline = deadline
-        """Which: ``run tool connect first_token gap approval input``."""
+        """Which: ``run tool connect first_token gap content approval input``."""
         self.source = source
         """The ``source`` of the ERROR that this makes when it ends a run."""
 

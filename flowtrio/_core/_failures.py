@@ -117,7 +117,7 @@ def failure_of(exc: BaseException, source: str) -> Failure:
                 error=words_of(exc),
                 code="deadline_exceeded",
                 source=_word(exc, "source", "deadline"),
-                retryable=deadline in ("connect", "first_token", "gap"),
+                retryable=deadline in ("connect", "first_token", "gap", "content"),
                 deadline=deadline,
             )
         case LimitExceeded():

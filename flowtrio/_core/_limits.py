@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from ._exceptions import DeadlineExceeded
 from ._values import told
 
 _MOST = 2**53
@@ -79,9 +80,28 @@ class ModelLimits:
     connect: float = attrs.field(default=10, validator=_positive)
     """Until the connection is made."""
     first_token: float = attrs.field(default=60, validator=_positive)
-    """Until the first chunk arrives."""
+    """Until the model says something; pings of its host are nothing."""
     gap: float = attrs.field(default=30, validator=_positive)
-    """Between two chunks."""
+    """Of silence after that: any byte from the host breaks it, pings too."""
+    content: float = attrs.field(default=180, validator=_positive)
+    """Until the model says something more, whatever its host sends meanwhile."""
+
+    def due(self, since: float, heard_at: float) -> tuple[str, float]:
+        """Which limit strikes first of a model that has spoken, and when.
+
+        Args:
+          since: Since when it has said nothing.
+          heard_at: When its host last sent anything.
+
+        """
+        gap, content = max(since, heard_at) + self.gap, since + self.content
+        return ("gap", gap) if gap <= content else ("content", content)
+
+    def stalled(self, limit: str, *, pings: bool) -> DeadlineExceeded:
+        """What is told of a model that was silent for too long; with *pings* its host was not."""
+        seconds = getattr(self, limit)
+        silence = "said nothing for {} s, pings only" if pings else "sent nothing for {} s"
+        return DeadlineExceeded(f"the model {silence.format(seconds)} ({limit})", deadline=limit)
 
 
 @attrs.frozen(kw_only=True)

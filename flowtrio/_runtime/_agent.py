@@ -39,7 +39,13 @@ else:
 
 _CUTS = 2
 """How many replies in a row may be cut at the model's length before their calls are whole."""
-_CONTEXT_IS_FULL = frozenset({"model_context_window_exceeded"})
+_CONTEXT_IS_FULL = frozenset(
+    {
+        *("model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded"),
+        # Mistral's.
+        "model_length",
+    }
+)
 """The providers' words for a reply that no shorter answer would save."""
 _OUTPUT_ATTEMPTS = 2
 """How often a model is asked for an answer of the right type."""

@@ -30,12 +30,12 @@ from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
+from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json, holds_containers
 
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
 from ._places import Places, Ticket, are_free
-from ._telling import tell
 from ._threads import call_in_thread
 from ._tools import Tool, encode_result
 

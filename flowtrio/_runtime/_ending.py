@@ -12,8 +12,7 @@ from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentStatus
 from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
 from flowtrio._core._failures import Failure, causes_of, failure_of, words_of
-
-from ._telling import is_told, tell
+from flowtrio._core._telling import is_told, tell
 
 if TYPE_CHECKING:
     from ._run import RunInfo

@@ -27,9 +27,9 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 from flowtrio._core._closing import closing_event
 from flowtrio._core._events import ROOT, AgentEvent, AgentStatus, EventType
 from flowtrio._core._law import Bracket, Law
+from flowtrio._core._telling import tell
 
 from ._channel import EventChannel
-from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio._core._transcript import Transcript

@@ -2,7 +2,8 @@
 
 Waiting for the model is limited, waiting for the reader is not, and the limits cost nothing for
 each chunk: the turn keeps when it began to wait, and one alarm of the run's host looks at that now
-and then.
+and then. There are two clocks: bytes of any kind show that the host is alive, and only what is said
+shows that the model is.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from flowtrio._core._chunks import (
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._fit import without_withheld
+from flowtrio._core._halves import Halves
 from flowtrio._core._law import UNFIT_TO_RUN
 from flowtrio._core._limits import ModelLimits
+from flowtrio._core._telling import tell
 from flowtrio._core._values import check_json, clean_text, copy_json
 
 from ._frame import Frame, is_cancelled
-from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio._core._transcript import Reply
@@ -108,9 +110,11 @@ class Turn:
         self._scope = trio.CancelScope()
         self._is_waiting = True
         self._waits_since = 0.0
-        self._limit = ""
-        self._seconds = math.inf
-        self._stalled: str | None = None
+        self._pinged_at = -math.inf
+        self._has_begun = False
+        """Whether anything was said since the model was asked."""
+        self._iterator: Any = None
+        self._stalled: DeadlineExceeded | None = None
         self._is_closed = False
         """Whether it was ended from elsewhere."""
         self._alarm: Alarm | None = None
@@ -160,6 +164,7 @@ class Turn:
                 iterator = self.client.stream_completion(without_withheld(messages), **options)
                 if inspect.isawaitable(iterator):
                     iterator = await iterator
+                self._iterator = iterator
                 if isinstance(getattr(iterator, "limits", None), ModelLimits):
                     # This turn watches; a scope around each of the client's reads would cost more
                     # than all the rest.
@@ -175,19 +180,17 @@ class Turn:
             assert self._is_closed
             await trio.lowlevel.checkpoint()
             raise self.owner.closed("read a model's reply")
-        raise DeadlineExceeded(
-            f"the model sent nothing for {self._seconds} s ({self._stalled})",
-            deadline=self._stalled,
-        )
+        raise self._stalled
 
     async def _read(self, iterator: AsyncIterator[Chunk]) -> Chunk:
         final: Chunk | None = None
         frame, emit, message_id = self.owner, self.run.log.emit, self.message_id
+        halves = Halves()
         async for chunk in iterator:
             self._is_waiting = False
             if not self._has_spoken:
                 self._hear(chunk, iterator)
-            if _is_plain_text(chunk):
+            if _is_plain_text(chunk) and not halves.is_waiting:
                 # The usual case, for every token, without a further call: see _say.
                 event = await emit(
                     EventType.MESSAGE_CHUNK,
@@ -195,16 +198,21 @@ class Turn:
                     frame,
                 )
             else:
+                chunk = halves.join(chunk)
                 event = await self._say(chunk)
             if chunk.is_final:
                 check_told(chunk)
                 final = chunk
                 break
-            now = trio.current_time() if event is None else self.run.log.trio_time(event)
-            self._waits_since = now
+            if event is not None:
+                self._waits_since = self.run.log.trio_time(event)
+            else:
+                # It said nothing, or nothing that is told yet.
+                self._heard(chunk)
             self._is_waiting = True
-            if self._limit == "first_token":
-                self._watch_for("gap", self._limits.gap)
+            if not self._has_begun and self._has_spoken:
+                self._has_begun = True
+                self._watch()
         if final is None:
             raise RemoteProtocolError(
                 "the model's stream ended without its finish mark",
@@ -496,22 +504,41 @@ class Turn:
         limits = getattr(self.client, "limits", None)
         self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
         self._waits_since = self._asked_at = trio.current_time()
-        self._watch_for("first_token", self._limits.first_token)
+        self._watch()
 
-    def _watch_for(self, limit: str, seconds: float) -> None:
+    def _heard(self, chunk: Chunk) -> None:
+        """Note a chunk of which nothing was told: an empty one is a ping, as far as we know."""
+        now = trio.current_time()
+        if _says_anything(chunk):
+            self._waits_since = now
+        else:
+            self._pinged_at = now
+
+    def _watch(self) -> None:
         if self._alarm is not None:
             self.run.forget(self._alarm)
-        self._limit, self._seconds = limit, seconds
-        self._alarm = self.run.call_at(self._waits_since + seconds, self._look)
+        self._alarm = self.run.call_at(self._due(self._waits_since)[1], self._look)
+
+    def _due(self, since: float) -> tuple[str, float]:
+        """Which limit strikes first, and when, of a model that was last heard of at *since*."""
+        if not self._has_begun:
+            return "first_token", since + self._limits.first_token
+        return self._limits.due(since, self._last_ping())
+
+    def _last_ping(self) -> float:
+        """When its host last sent something that said nothing; only our clients can tell."""
+        told = getattr(self._iterator, "heard_at", None)
+        return max(self._pinged_at, told) if isinstance(told, float) else self._pinged_at
 
     def _look(self) -> None:
         now = trio.current_time()
-        since = self._waits_since if self._is_waiting else now
-        if now >= since + self._seconds:
-            self._stalled = self._limit
-            self._scope.cancel(reason=f"model limit {self._limit}")
+        limit, due = self._due(self._waits_since if self._is_waiting else now)
+        if now >= due:
+            pings = limit != "gap" and self._last_ping() > self._waits_since
+            self._stalled = self._limits.stalled(limit, pings=pings)
+            self._scope.cancel(reason=f"model limit {limit}")
         else:
-            self._alarm = self.run.call_at(since + self._seconds, self._look)
+            self._alarm = self.run.call_at(due, self._look)
 
 
 def _is_plain_text(chunk: Chunk) -> bool:

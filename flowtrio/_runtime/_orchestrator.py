@@ -19,6 +19,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._history import recover_history
 from flowtrio._core._limits import Limits, is_wait, is_whole
 from flowtrio._core._prices import PriceTable, read_prices
+from flowtrio._core._telling import tell
 from flowtrio._core._values import clean_text, told
 from flowtrio.abc import RecoverableConversations
 
@@ -31,7 +32,6 @@ from ._routing import choose_agent
 from ._run import Run
 from ._sessions import OnBusy, Sessions
 from ._stream import EventStream
-from ._telling import tell
 from ._tools import Tool
 
 if TYPE_CHECKING:

@@ -37,13 +37,13 @@ from trio.lowlevel import ParkingLot, enable_ki_protection
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
 from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
 from flowtrio._core._failures import leaves
+from flowtrio._core._telling import tell
 from flowtrio.abc import RunHeader
 
 from ._frame import Alarm
 from ._mending import Deleted, LostTooMuch, Mender, Refused
 from ._meter import Meter
 from ._stream import EventStream
-from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio.abc import EventStore

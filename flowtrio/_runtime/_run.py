@@ -48,6 +48,7 @@ from flowtrio._core._exceptions import (
     LimitExceeded,
 )
 from flowtrio._core._failures import Failure, cut_text, leaves
+from flowtrio._core._telling import tell
 from flowtrio._core._transcript import Transcript
 
 from ._agent import as_awaitable
@@ -56,7 +57,6 @@ from ._context import RunContext
 from ._ending import Ending, tell_operators
 from ._frame import NO_USAGE, Alarm, Frame
 from ._log import EventLog
-from ._telling import tell
 from ._tools import encode_result
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from flowtrio.wire._anthropic_requests import continued, encode_request, made_un
 from ._client import HttpClient
 from ._host import ModelHost
 from ._request import HttpRequest, ModelRequest
+from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://api.anthropic.com"
 
@@ -35,6 +36,7 @@ class AnthropicClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       api_version: The protocol's version, sent as ``anthropic-version``.
       betas: Names of features to switch on, sent as ``anthropic-beta``.
       options: Further keys of each request, such as ``thinking={"type": "adaptive"}``. The protocol
@@ -56,6 +58,7 @@ class AnthropicClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         api_version: str = _VERSION,
         betas: tuple[str, ...] | list[str] = (),
         **options: Any,
@@ -77,6 +80,7 @@ class AnthropicClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

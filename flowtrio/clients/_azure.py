@@ -14,6 +14,7 @@ from ._client import HttpClient
 from ._host import ModelHost
 from ._openai import PATHS, Api, check_api, make_request
 from ._request import ModelRequest
+from ._retries import MAX_RETRIES
 
 _VERSIONS: dict[Api, str] = {"chat": "2024-10-21", "responses": "2025-04-01-preview"}
 """The version of Azure's interface for each protocol: the oldest that can all that we ask for."""
@@ -34,6 +35,7 @@ class AzureOpenAIClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       api: Which of OpenAI's protocols: ``chat`` or ``responses``.
       options: Further keys of each request, such as ``temperature=0``.
 
@@ -55,6 +57,7 @@ class AzureOpenAIClient(HttpClient):
         api_version: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         api: Api = "chat",
         **options: Any,
     ) -> None:
@@ -84,6 +87,7 @@ class AzureOpenAIClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

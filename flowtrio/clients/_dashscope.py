@@ -13,6 +13,7 @@ from ._client import HttpClient
 from ._host import ModelHost
 from ._openai import PATHS, make_request
 from ._request import ModelRequest
+from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://dashscope.aliyuncs.com"
 _PREFIX = "compatible-mode/v1"
@@ -30,6 +31,7 @@ class DashScopeClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       options: Further keys of each request, such as ``enable_thinking=True``.
 
     Raises:
@@ -48,6 +50,7 @@ class DashScopeClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         **options: Any,
     ) -> None:
         key = api_key if api_key is not None else os.environ.get("DASHSCOPE_API_KEY")
@@ -61,6 +64,7 @@ class DashScopeClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

@@ -11,11 +11,9 @@ from typing import Any
 
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._values import clean_text
+from flowtrio.wire._errors import MAX_WORDS, Told, is_passing, read_error
 from flowtrio.wire._json import decode_json
 from flowtrio.wire._sse import SSEDecoder
-
-_MAX_WORDS = 2000
-"""Characters of the provider's own words that are kept."""
 
 _CODES = {
     400: "bad_request",
@@ -33,9 +31,6 @@ _REMEDIES = {
     403: ". Check what the key may be used for",
     404: ". Check the model's name and the base_url",
 }
-
-_NO_RETRY = ("insufficient_quota", "billing_hard_limit_reached")
-"""Codes that come with status 429 and stay true, however long one waits."""
 
 _STREAM = re.compile(r"\bstream", re.IGNORECASE)
 """Not the ``upstream`` that a proxy speaks of."""
@@ -62,22 +57,33 @@ def error_of_response(
 
     """
     told = _read_body(body)
-    code = str(told.get("code") or told.get("type") or "")
     kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
-    is_final = code in _NO_RETRY
+    code = told.code if isinstance(told.code, str) else told.type
+    wait = read_retry_after(headers, now)
     return ProviderError(
         f"the model's host {host} answered {status}, expected 200{_REMEDIES.get(status, '')}",
         status=status,
-        code="quota_exceeded" if is_final else kind,
-        retry_after=read_retry_after(headers, now),
-        retryable=(status == 429 and not is_final) or (status >= 500 and status != 501),
+        code="quota_exceeded" if told.is_used_up else kind,
+        retry_after=told.retry_after if wait is None else wait,
+        retryable=_is_retryable(status, headers, told),
         detail={
             "status": status,
             "request_id": request_id(headers),
-            "code": code[:200] or None,
-            "words": told.get("words"),
+            "code": code or None,
+            "words": told.words,
         },
     )
+
+
+def _is_retryable(status: int, headers: Mapping[str, str], told: Told) -> bool:
+    """Whether another attempt may succeed: the host knows best, where it says."""
+    match headers.get("x-should-retry", "").strip().lower():
+        case "true":
+            return True
+        case "false":
+            return False
+        case _:
+            return is_passing(status) and not told.is_used_up
 
 
 def unreachable(exc: Exception, host: str) -> ProviderError:
@@ -134,30 +140,14 @@ def _number(text: str | None) -> float | None:
     return number if math.isfinite(number) and number >= 0 else None
 
 
-def _read_body(body: bytes) -> dict[str, Any]:
-    """The error's ``code``, ``type`` and ``words``, however the host wraps them."""
+def _read_body(body: bytes) -> Told:
+    """What the host says, however it wraps that."""
     value = _find_json(body)
-    while isinstance(value, list) and value:
-        value = value[0]
-    if not isinstance(value, dict):
-        text = clean_text(body[:_MAX_WORDS].decode("utf-8", "replace")).strip()
-        # A page of HTML is a proxy's, and says nothing of the request.
-        return {} if not text or text.startswith("<") else {"words": text}
-    error = value.get("error", value)
-    if isinstance(error, str):
-        error = {**value, "message": error}
-    if not isinstance(error, dict):
-        error = value
-    words = error.get("message") or error.get("detail")
-    return {
-        "code": _word(error.get("code")),
-        "type": _word(error.get("type") or error.get("status")),
-        "words": None if words is None else clean_text(str(words))[:_MAX_WORDS],
-    }
-
-
-def _word(value: Any) -> str | None:
-    return clean_text(value) if isinstance(value, str) else None
+    if isinstance(value, dict) or (isinstance(value, list) and value):
+        return read_error(value)
+    text = clean_text(body[:MAX_WORDS].decode("utf-8", "replace")).strip()
+    # A page of HTML is a proxy's, and says nothing of the request.
+    return Told() if not text or text.startswith("<") else Told(words=text)
 
 
 def _find_json(body: bytes) -> Any:

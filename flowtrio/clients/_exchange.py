@@ -2,10 +2,11 @@
 
 One reply::
 
-    slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, three requests at most
+    slot ─ request ─┬─ refused, reset, 429, 5xx ─ wait ─ again, as often as the host may be asked
                     ├─ "cannot stream" ───────── the same without streaming, once
                     ├─ any other status ──────── ProviderError
                     └─ 200 ─ pieces of the body ─ decoder ─ chunks ─ final ─ drained, slot free
+                                 ├─ overloaded, nothing said ─ wait ─ again
                                  │                             └─ paused ─ drained, another request
                                  └─ left early ─ unwound, connection closed, slot free
 
@@ -16,6 +17,8 @@ requests wait for a slot of ours instead, of which there are fewer.
 from __future__ import annotations
 
 import contextlib
+import logging
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -25,17 +28,23 @@ import trio
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
+from flowtrio._core._telling import tell
+from flowtrio.wire._payloads import is_keepalive
+from flowtrio.wire._reply import empty_reply
 
 from ._body import body_of, read_at_most, unwind
 from ._carry import tagged
 from ._errors import error_of_response, refuses_streaming, request_id, unreachable
 from ._host import CLOSE, ModelHost, Pool, library_of, library_of_response
 from ._request import Decoder, ModelRequest
-from ._retries import wait_before_next
+from ._retries import is_tried_again, wait_before_next
 from ._watch import Wait
 
-_AFTERWORD = 2.0
-"""Seconds for what comes after the finish mark: usage, ``[DONE]``."""
+_AFTERWORD = 5.0
+"""Seconds of silence after a finish reason that end a reply whose protocol has not ended it."""
+
+_PINGED_AFTERWORD = 30.0
+"""The same where the host pings: a reply that has said something does not go on for ever."""
 
 _DRAIN = 0.05
 """Seconds for the end of a body whose reply is whole, so that its connection can be used again."""
@@ -61,8 +70,12 @@ class Exchange:
     is_over: bool = False
     """Whether the final chunk has come."""
     is_closed: bool = False
-    _requests: int = 0
-    """Sent since the reply began, or went on."""
+    heard_at: float = -math.inf
+    """When bytes last came that said nothing, on Trio's clock."""
+    _retries: int = 0
+    """Requests sent again since the reply began, or went on."""
+    _begun: float | None = None
+    """When its first request began, or that with which it went on."""
     _continuations: int = 0
     _next: ModelRequest | None = None
     """With what the reply goes on."""
@@ -76,6 +89,8 @@ class Exchange:
     _may_hide_error: bool = False
     """Whether the last piece may have an error behind its chunks."""
     _wait: Wait | None = None
+    _finished_at: float | None = None
+    """Since when nothing was said behind a finish reason."""
 
     def __attrs_post_init__(self) -> None:
         self._asks_whole = not self.request.wants_stream
@@ -90,34 +105,38 @@ class Exchange:
         return self._open() if self._body is None else self._begin()
 
     async def _begin(self) -> None:
-        """Read the first of a body, which may say that the host cannot stream."""
+        """Read the first of a body, which may say that the host cannot stream, or cannot now."""
         try:
             if self._decoder is None:
                 await self._read_whole()
             else:
                 await self._read_piece(self._decoder)
         except (ProviderError, RemoteProtocolError) as exc:
-            if not self._is_refusal_to_stream(exc):
+            if self._is_refusal_to_stream(exc):
+                await self._ask_whole()
+            elif self.has_spoken:
                 raise
-            await self._ask_whole()
+            else:
+                await self._try_again(exc, exc.__cause__)
 
     # Opening
 
     async def _go_on(self, request: ModelRequest) -> None:
         await self._leave()
         self.request, self._next = request, None
-        self._requests = 0
+        self._retries, self._begun = 0, None
         await self._open()
 
     async def _open(self) -> None:
         host = self.host
+        if self._begun is None:
+            self._begun = trio.current_time()
         pool = host.pool()
         await pool.enter(self)
         self._pool = pool
         library = library_of(pool.http)
         http_request = host.build(pool.http, self.request.ask(not self._asks_whole))
         host.requests += 1
-        self._requests += 1
         try:
             self._response = await pool.http.send(http_request, stream=True)
         except library.ConnectTimeout as exc:
@@ -204,22 +223,44 @@ class Exchange:
         piece: bytes | None = None
         try:
             if decoder.is_finished:
-                # The reply is whole; what is still to come may take a while, not for ever.
-                with trio.move_on_after(_AFTERWORD):
-                    piece = await anext(self._body, None)
+                piece = await self._read_afterword(self._body)
             else:
                 piece = await self._body.__anext__()
         except StopAsyncIteration:
             pass
         except library_of_response(self._response).RequestError as exc:
-            if not decoder.is_finished:
-                return await self._broken(exc)
+            return await self._broken(exc)
         if piece is None:
             self._take(decoder.end_of_data)
         else:
             # A line's end before the last one, or before the blank line: more than one frame.
             self._may_hide_error = piece.find(b"\n") < len(piece) - 2
             self._take(decoder.receive_data, piece)
+            if not self.chunks:
+                self.heard_at = trio.current_time()
+            else:
+                self._finished_at = None
+        return None
+
+    async def _read_afterword(self, body: AsyncIterator[bytes]) -> bytes | None:
+        """What comes behind a finish reason, which only announces the end; None after silence."""
+        now, limits = trio.current_time(), self.host.limits
+        if self._finished_at is None:
+            self._finished_at = now
+        # Sooner than who watches this reply would take the silence for a stall.
+        seconds = min(_AFTERWORD, limits.first_token / 2, limits.gap / 2, limits.content / 2)
+        due = now + seconds
+        if self.has_spoken:
+            due = min(due, max(now, self._finished_at + max(seconds, _PINGED_AFTERWORD)))
+        with trio.move_on_at(due):
+            return await anext(body)
+        tell(
+            logging.WARNING,
+            "the model's host %s was silent for %.1f s after its finish reason: the reply is taken "
+            "for whole",
+            self.host.name,
+            seconds,
+        )
         return None
 
     async def _read_whole(self) -> None:
@@ -232,8 +273,13 @@ class Exchange:
             raise RemoteProtocolError(
                 f"the model's answer is larger than {_MAX_WHOLE} bytes", code="too_large"
             )
-        self._take(self.request.decode_whole, body)
+        self._take(self._decode_whole, body)
         return None
+
+    def _decode_whole(self, body: bytes) -> list[Chunk]:
+        if is_keepalive(body):
+            raise empty_reply()
+        return self.request.decode_whole(body)
 
     def _take(self, decode: Callable[..., list[Chunk]], *data: bytes) -> None:
         try:
@@ -275,10 +321,7 @@ class Exchange:
 
     async def _broken(self, exc: Exception) -> None:
         if self._wait is not None and self._wait.is_expired:
-            seconds = self._wait.seconds
-            raise DeadlineExceeded(
-                f"the model sent nothing for {seconds} s (gap)", deadline="gap"
-            ) from None
+            raise self.host.limits.stalled("gap", pings=False) from None
         if not self.has_spoken:
             return await self._try_again(self._unreachable(exc), exc)
         self.host.clean(exc)
@@ -289,13 +332,28 @@ class Exchange:
             detail=self._detail(),
         ) from exc
 
-    async def _try_again(self, error: ProviderError, cause: Exception | None) -> None:
+    async def _try_again(
+        self, error: ProviderError | RemoteProtocolError, cause: BaseException | None
+    ) -> None:
         """Wait, so that the next step asks again; or give up."""
         host = self.host
-        wait = wait_before_next(error, self._requests, host.limits.first_token, host.jitter)
+        if not is_tried_again(error) or self._retries >= host.max_retries:
+            raise error from cause
+        assert self._begun is not None
+        longest = self._begun + host.limits.first_token - trio.current_time()
+        wait = wait_before_next(error, self._retries, longest, host.jitter)
         if wait is None:
             raise error from cause
+        self._retries += 1
         host.retries += 1
+        tell(
+            logging.WARNING,
+            "%s; asking again in %.1f s (retry %d of %d)",
+            error,
+            wait,
+            self._retries,
+            host.max_retries,
+        )
         await self._leave()
         await trio.sleep(wait)
 
@@ -313,6 +371,7 @@ class Exchange:
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
         self._body = self._response = self._pool = self._wait = None
+        self._may_hide_error, self._finished_at, self.heard_at = False, None, -math.inf
         try:
             if body is not None:
                 is_read = self.is_over or self._next is not None

@@ -17,7 +17,9 @@ from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemotePr
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import LLMClient, Message, ToolSpec
 
-_NO_LIMITS: Final = ModelLimits(connect=math.inf, first_token=math.inf, gap=math.inf)
+_NO_LIMITS: Final = ModelLimits(
+    connect=math.inf, first_token=math.inf, gap=math.inf, content=math.inf
+)
 
 
 @attrs.frozen(kw_only=True)
@@ -162,9 +164,12 @@ class FallbackReply(AsyncIterator[Chunk]):
             self._fallback._replies[self._place] += 1
             limits = getattr(self._client, "limits", None)
             self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
-        name = "gap" if self._has_spoken else "first_token"
-        seconds = getattr(self._limits, name)
-        with trio.move_on_after(seconds) as waiting:
+        # Of a client that is not ours only chunks are heard.
+        now = trio.current_time()
+        limit, due = self._limits.due(now, now)
+        if not self._has_spoken:
+            limit, due = "first_token", now + self._limits.first_token
+        with trio.move_on_at(due) as waiting:
             if self._reply is None:
                 self._reply = await self._ask()
                 if isinstance(getattr(self._reply, "limits", None), ModelLimits):
@@ -179,7 +184,7 @@ class FallbackReply(AsyncIterator[Chunk]):
                     code="stream_cut",
                     retryable=True,
                 ) from None
-        raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+        raise self._limits.stalled(limit, pings=False)
 
     @property
     def provider(self) -> str | None:
@@ -207,6 +212,12 @@ class FallbackReply(AsyncIterator[Chunk]):
             return final
         usage = msgspec.structs.replace(final.usage, quality="lower_bound")
         return msgspec.structs.replace(final, usage=usage)
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the host that is asked last sent something that said nothing, if its client says."""
+        told = getattr(self._reply, "heard_at", None)
+        return told if isinstance(told, float) else None
 
     @property
     def _client(self) -> LLMClient:

@@ -14,6 +14,7 @@ from flowtrio.wire._gemini import decode_completion, encode_request, gemini_deco
 from ._client import HttpClient
 from ._host import ModelHost
 from ._request import HttpRequest, ModelRequest
+from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
@@ -31,6 +32,7 @@ class GeminiClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       options: Further keys of each request: ``temperature=0`` and the like go into its
         ``generationConfig``, others, such as ``safetySettings``, stand beside it.
 
@@ -50,6 +52,7 @@ class GeminiClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         **options: Any,
     ) -> None:
         # The SDK reads both, and takes Google's where both are set.
@@ -65,6 +68,7 @@ class GeminiClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

@@ -20,6 +20,7 @@ from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
 from ._request import HttpRequest
+from ._retries import MAX_RETRIES, check_retries
 from ._watch import Watch
 
 PLACES = 100
@@ -84,6 +85,8 @@ class ModelHost:
     http_client: Any = None
     """The application's own `httpx.AsyncClient` or `httpx2.AsyncClient`; never closed here."""
     limits: ModelLimits = attrs.Factory(ModelLimits)
+    max_retries: int = MAX_RETRIES
+    """How often a reply is asked for again at most."""
     jitter: Callable[[], float] = random.random
     wall_clock: Callable[[], float] = time.time
     _pools: dict[trio.lowlevel.TrioToken, Pool] = attrs.field(factory=dict, init=False)
@@ -99,11 +102,12 @@ class ModelHost:
         key: str | None,
         http_client: Any,
         limits: ModelLimits | None,
+        max_retries: int = MAX_RETRIES,
     ) -> ModelHost:
         """Make it from what a client was given.
 
         Raises:
-          ValueError: the address is none, or a header cannot be sent.
+          ValueError: the address is none, a header cannot be sent, or *max_retries* is no number.
           TypeError: *http_client* is no client of httpx's shape.
 
         """
@@ -114,6 +118,7 @@ class ModelHost:
             secrets=tuple(secret for secret in (key, password) if secret),
             http_client=check_http_client(http_client),
             limits=limits or ModelLimits(),
+            max_retries=check_retries(max_retries),
         )
 
     @property

@@ -14,6 +14,7 @@ from flowtrio.wire._ollama import decode_completion, encode_request, ollama_deco
 from ._client import HttpClient
 from ._host import ModelHost
 from ._request import HttpRequest, ModelRequest
+from ._retries import MAX_RETRIES
 
 _PORT = 11434
 
@@ -30,6 +31,7 @@ class OllamaClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       options: Further keys of each request: ``temperature=0`` and the like go into its ``options``,
         others, such as ``think`` or ``keep_alive``, stand beside it.
 
@@ -49,6 +51,7 @@ class OllamaClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         **options: Any,
     ) -> None:
         key = api_key if api_key is not None else os.environ.get("OLLAMA_API_KEY")
@@ -58,6 +61,7 @@ class OllamaClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

@@ -20,6 +20,7 @@ from ._carry import for_origin, origin_of
 from ._client import HttpClient
 from ._host import ModelHost
 from ._request import HttpRequest, ModelRequest
+from ._retries import MAX_RETRIES
 
 Api: TypeAlias = Literal["chat", "responses"]
 """OpenAI's protocols: chat completions, which many servers speak, and Responses."""
@@ -39,6 +40,7 @@ class OpenAIClient(HttpClient):
       http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
         not closed here.
       limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
       api: Which of OpenAI's protocols: ``chat``, or ``responses``, which has more: summaries of
         what the model thinks, reasoning kept over several turns, tools that OpenAI runs itself.
       options: Further keys of each request, such as ``temperature=0``.
@@ -59,6 +61,7 @@ class OpenAIClient(HttpClient):
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         api: Api = "chat",
         **options: Any,
     ) -> None:
@@ -76,6 +79,7 @@ class OpenAIClient(HttpClient):
             key=key,
             http_client=http_client,
             limits=limits,
+            max_retries=max_retries,
         )
         super().__init__(model, host, options)
 

@@ -16,7 +16,6 @@ import trio
 from trio.lowlevel import checkpoint_if_cancelled
 
 from flowtrio._core._chunks import Chunk
-from flowtrio._core._exceptions import DeadlineExceeded
 from flowtrio._core._limits import ModelLimits
 
 from ._exchange import Exchange
@@ -70,7 +69,7 @@ class CompletionStream(AsyncIterator[Chunk]):
         Raises:
           ProviderError: the host refused or failed, in the stream too.
           RemoteProtocolError: the stream is malformed, or ended before its finish mark.
-          DeadlineExceeded: one of the limits passed: ``connect first_token gap``.
+          DeadlineExceeded: one of the limits passed: ``connect first_token gap content``.
           trio.ClosedResourceError: it was closed, or a read failed before.
 
         """
@@ -96,11 +95,11 @@ class CompletionStream(AsyncIterator[Chunk]):
             raise trio.ClosedResourceError("can't read on: this reply was closed before its end")
         self._is_reading = True
         try:
-            while not exchange.chunks:
-                if self.limits is None:
+            if self.limits is None:
+                while not exchange.chunks:
                     await exchange.advance()
-                else:
-                    await self._advance_within(self.limits)
+            else:
+                await self._read_within(self.limits)
         except BaseException:
             await exchange.close()
             raise
@@ -108,20 +107,35 @@ class CompletionStream(AsyncIterator[Chunk]):
             self._is_reading = False
         return exchange.chunks.popleft()
 
-    async def _advance_within(self, limits: ModelLimits) -> None:
-        exchange = self._exchange
-        if exchange.has_spoken and (wait := exchange.watched(limits.gap)) is not None:
+    async def _read_within(self, limits: ModelLimits) -> None:
+        """Read until something is said."""
+        exchange, since = self._exchange, trio.current_time()
+        is_watched = exchange.has_spoken and limits.gap <= limits.content
+        if is_watched and (wait := exchange.watched(limits.gap)) is not None:
             # For every token: without a scope, which would cost more than all the rest.
-            wait.since = trio.current_time()
+            wait.since = since
             try:
-                return await exchange.advance()
+                await exchange.advance()
             finally:
                 wait.since = None
-        name = "gap" if exchange.has_spoken else "first_token"
-        seconds = limits.gap if exchange.has_spoken else limits.first_token
-        with trio.move_on_after(seconds):
-            return await exchange.advance()
-        raise DeadlineExceeded(f"the model sent nothing for {seconds} s ({name})", deadline=name)
+        while not exchange.chunks:
+            if exchange.has_spoken:
+                limit, due = limits.due(since, exchange.heard_at)
+            else:
+                limit, due = "first_token", since + limits.first_token
+            heard_at = exchange.heard_at
+            with trio.move_on_at(due) as scope:
+                await exchange.advance()
+            if scope.cancelled_caught:
+                raise limits.stalled(limit, pings=limit != "gap" and heard_at > since)
+            if exchange.heard_at == heard_at:
+                # A head, or a wait before another request: no ping.
+                since = trio.current_time()
+
+    @property
+    def heard_at(self) -> float:
+        """When the host last sent something that said nothing, on Trio's clock: it is alive."""
+        return self._exchange.heard_at
 
     async def aclose(self) -> None:
         """Close the reply and its connection; does nothing the second time."""

@@ -103,7 +103,9 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
         "code": Word,
         "source": Source,
         "retryable": bool,
-        "deadline": Literal["run", "tool", "connect", "first_token", "gap", "approval", "input"]
+        "deadline": Literal[
+            "run", "tool", "connect", "first_token", "gap", "content", "approval", "input"
+        ]
         | None,
         "limit": WordOrNone,
         "detail": dict[str, Any] | None,

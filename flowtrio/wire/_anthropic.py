@@ -2,7 +2,7 @@
 
 A reply is a list of blocks. Each begins whole or empty, grows by deltas of its own kind, and stops;
 blocks may overlap, told apart by their index. A reply is finished when a ``message_delta`` told its
-``stop_reason``, or by ``message_stop``.
+``stop_reason``, and ends with ``message_stop``.
 
 Blocks other than plain text and plain calls belong to the provider: thoughts are signed, results of
 its own tools are encrypted in part, a compaction stands for the conversation before it. So a reply
@@ -22,29 +22,19 @@ from typing import Any
 import attrs
 import msgspec
 
-from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, ToolCall, Usage
+from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._anthropic_parts import citation_part, is_signed, result_parts, server_call_part
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
+from ._finish import FinishMark
 from ._json import decode_arguments
-from ._reply import ReplyDecoder, read_payload
+from ._payloads import DONE, Payloads, says_nothing
+from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
 _PAUSED = "pause_turn"
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "tool_use": "tool_calls",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    # The answer is to be continued: as little a whole one as one that became too long.
-    _PAUSED: "length",
-    "compaction": "length",
-    "refusal": "content_filter",
-}
 
 _SERVER_CALLS = ("server_tool_use", "mcp_tool_use")
 
@@ -174,36 +164,43 @@ class AnthropicReply:
         self._before: list[dict[str, Any]] = kept.get("content", [])
         """The blocks of the part before, as they came."""
         self._usage_before = None if paused is None else paused.usage
+        self._container: str | None = kept.get("container")
+        self.payloads = Payloads(_decoder)
+        self.is_ended = False
+        self._clear()
+
+    def _clear(self) -> None:
         self._blocks: list[_Block] = []
         self._places: dict[int, _Block] = {}
         self._calls = CallWriter()
         self._usage: dict[str, Any] = {}
         self._model: str | None = None
-        self._stop_reason: str | None = None
+        self._mark = FinishMark()
         self._stop_details: Any = None
-        self._container: str | None = kept.get("container")
-        self._is_stopped = False
+        self._is_begun = False
 
     @property
     def is_finished(self) -> bool:
         """Whether the finish mark was seen."""
-        return self._is_stopped or self._stop_reason is not None
+        return self._mark.reason is not None
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what an event says. Pings, and kinds that are not known, say nothing.
+        """Give what an event says; kinds that are not known say nothing.
 
         Raises:
           ProviderError: it is an error.
           RemoteProtocolError: it is no such event.
 
         """
-        data = frame.data.strip()
-        if not data or data == b"[DONE]":
+        if frame.data.strip() == DONE:
             # Gateways that also speak OpenAI's protocol say so here too.
+            self.is_ended = self.is_finished
             return []
-        event = read_payload(_decoder, data)
-        if event.error is not None or event.type == "error":
-            raise stream_error(event.error or {})
+        if says_nothing(frame):
+            return []
+        event = self.payloads.read(frame.data)
+        if event.error:
+            raise stream_error(event.error)
         match event.type:
             case "content_block_delta" if event.delta is not None:
                 return self._grow(event.index, event.delta)
@@ -212,14 +209,21 @@ class AnthropicReply:
             case "content_block_stop":
                 block = self._block(event.index)
                 return [] if block is None else self._stop(block)
-            case "message_start" if event.message is not None:
-                return self.read_message(event.message)
+            case "message_start":
+                return [*self._start(), *self.read_message(event.message or _Message())]
             case "message_delta":
                 self._end(event.delta or _Delta(), event.usage)
             case "message_stop":
-                self._is_stopped = True
-                return [self.final()]
+                self.is_ended = True
         return []
+
+    def _start(self) -> list[Chunk]:
+        """Begin; a gateway that asked its own host again begins anew, and the first is void."""
+        is_again, has_blocks = self._is_begun, bool(self._blocks)
+        if is_again:
+            self._clear()
+        self._is_begun = True
+        return [Chunk(reset="the host began its reply anew")] if is_again and has_blocks else []
 
     def read_message(self, message: _Message) -> list[Chunk]:
         """Give what a message says that came whole, or in part before its events."""
@@ -232,7 +236,7 @@ class AnthropicReply:
         return chunks
 
     def _end(self, told: _Delta | _Message, usage: Any) -> None:
-        self._stop_reason = told.stop_reason or self._stop_reason
+        self._mark.tell(told.stop_reason)
         self._stop_details = told.stop_details or self._stop_details
         if isinstance(told.container, dict) and isinstance(told.container.get("id"), str):
             self._container = told.container["id"]
@@ -325,26 +329,25 @@ class AnthropicReply:
 
     def final(self) -> Chunk:
         """The final chunk."""
-        raw = self._stop_reason
         # A call or a compaction that nobody stopped is told now.
         told = [chunk for block in self._blocks for chunk in self._stop(block)]
         parts = [part for chunk in told for part in chunk.parts]
-        if raw == "refusal":
+        calls = self._calls.finish()
+        reason = self._mark.finish_reason(bool(calls))
+        if reason == "content_filter":
             details = self._stop_details if isinstance(self._stop_details, dict) else {}
             words = details.get("explanation")
             parts.append({"type": "refusal", "text": words if isinstance(words, str) else ""})
-        calls = self._finish_calls()
-        reason = _FINISH_REASONS.get(raw or "", "stop")
         return Chunk(
             parts=parts,
             tool_args=[args for chunk in told for args in chunk.tool_args],
             is_final=True,
             tool_calls=calls,
-            finish_reason="tool_calls" if calls and reason == "stop" else reason,
-            raw_finish_reason=raw,
+            finish_reason=reason,
+            raw_finish_reason=self._mark.raw,
             usage=self._total_usage(),
             model=self._model,
-            carry=None if raw == "refusal" else self._carry(),
+            carry=None if reason == "content_filter" else self._carry(),
         )
 
     def _total_usage(self) -> Usage | None:
@@ -353,17 +356,9 @@ class AnthropicReply:
             return usage or self._usage_before
         return self._usage_before + usage
 
-    def _finish_calls(self) -> list[ToolCall]:
-        calls = self._calls.finish()
-        last = self._blocks[-1] if self._blocks else None
-        if self._stop_reason == "max_tokens" and last is not None and last.call == len(calls) - 1:
-            # Cut before the first word of its arguments, a call is not one without arguments.
-            calls[-1] = calls[-1] if calls[-1].raw else attrs.evolve(calls[-1], arguments=None)
-        return calls
-
     def _carry(self) -> dict[str, Any] | None:
         carry: dict[str, Any] = {}
-        goes_back = bool(self._before) or self._stop_reason == _PAUSED
+        goes_back = bool(self._before) or self._mark.raw == _PAUSED
         if goes_back or any(block.is_private for block in self._blocks):
             carry["content"] = [*self._before, *(block.value() for block in self._blocks)]
             if self._under is not None and is_signed(carry["content"]):
@@ -383,14 +378,15 @@ def decode_completion(
       RemoteProtocolError: it is not such an answer.
 
     """
-    message = read_payload(_message_decoder, body)
-    if message.error is not None:
+    message = Payloads(_message_decoder).read(body)
+    if message.error:
         raise stream_error(message.error)
     reply = AnthropicReply(paused, under)
     chunks = reply.read_message(message)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer has no stop_reason", code="bad_answer")
-    return [*chunks, reply.final()]
+    return [*chunks, final_of(reply)]
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage | None:

@@ -3,13 +3,43 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from typing import Any, Final
 
 import attrs
 
 from flowtrio._core._chunks import ToolArgs, ToolCall
+from flowtrio._core._values import clean_text
 
 from ._json import decode_arguments
+
+_SIGNS: Final = re.compile(r'\\.|[{}[\]"\\]', re.DOTALL)
+"""Escapes, and what may open or close something."""
+
+
+@attrs.define(eq=False)
+class _Nesting:
+    """Counts the brackets of JSON that comes in pieces; linear in its length."""
+
+    is_closed: bool = False
+    """Whether the first value, an object or a list, has ended."""
+    _depth: int = 0
+    _is_text: bool = False
+    _is_cut: bool = False
+    """Whether the last piece ended within an escape."""
+
+    def add(self, piece: str) -> None:
+        """Take a piece."""
+        if self._is_cut and piece:
+            piece, self._is_cut = piece[1:], False
+        for sign in _SIGNS.findall(piece):
+            if sign == '"':
+                self._is_text = not self._is_text
+            elif sign == "\\":
+                self._is_cut = True
+            elif len(sign) == 1 and not self._is_text:
+                self._depth += 1 if sign in "{[" else -1
+                self.is_closed = self.is_closed or self._depth == 0
 
 
 @attrs.define(eq=False)
@@ -22,6 +52,33 @@ class _Written:
     whole: dict[str, Any] | None = None
     """Arguments that came decoded, as some servers send them."""
     carry: dict[str, Any] | None = None
+    _nesting: _Nesting = attrs.Factory(_Nesting)
+    _seen: int = 0
+    """Pieces whose brackets were counted."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its arguments are an object already, so that nothing can be added to them."""
+        for piece in self.pieces[self._seen :]:
+            self._nesting.add(piece)
+        self._seen = len(self.pieces)
+        return self.whole is not None or self._nesting.is_closed
+
+    def is_other(self, id: str, name: str, arguments: str | dict[str, Any] | None) -> bool:
+        """Whether a fragment in this call's place begins another one.
+
+        Some hosts count every call as the first, some give each fragment an id of its own, and some
+        repeat the name with each. So a name decides, and whether this call's arguments are whole.
+        """
+        has_other_id = bool(id and self.id and id != self.id)
+        if not name or not self.name:
+            return has_other_id and self.is_whole and bool(arguments)
+        if name != self.name:
+            return True
+        begins = isinstance(arguments, dict) or (arguments or "").lstrip().startswith("{")
+        if self.is_whole:
+            return begins or has_other_id
+        return has_other_id and not self.pieces and not arguments
 
 
 class CallWriter:
@@ -55,7 +112,7 @@ class CallWriter:
           carry: What goes back with this call.
 
         """
-        place = self._place(index, id, name)
+        place = self._place(index, id, name, arguments)
         call = self._calls[place]
         call.id = call.id or id
         call.name = call.name or name
@@ -67,21 +124,28 @@ class CallWriter:
             call.pieces.append(arguments)
         return ToolArgs(place, call.id, call.name, arguments or "")
 
-    def _place(self, index: int | None, id: str, name: str) -> int:
+    def _place(
+        self, index: int | None, id: str, name: str, arguments: str | dict[str, Any] | None
+    ) -> int:
+        place = self._known_place(index, id, name)
+        if place is None or self._calls[place].is_other(id, name, arguments):
+            place = len(self._calls)
+            self._calls.append(_Written())
         if index is not None:
-            place = self._places.get(index)
-            if place is not None and not self._is_other(self._calls[place], id):
-                return place
-            self._places[index] = len(self._calls)
-        elif self._calls and (self._calls[-1].id == id if id else not name):
-            return len(self._calls) - 1
-        self._calls.append(_Written())
-        return len(self._calls) - 1
+            self._places[index] = place
+        return place
 
-    @staticmethod
-    def _is_other(call: _Written, id: str) -> bool:
-        """Whether *id* begins another call although the server counts it in the same place."""
-        return bool(id and call.id and call.id != id)
+    def _known_place(self, index: int | None, id: str, name: str) -> int | None:
+        """Where a fragment goes on, unless it turns out to begin another call."""
+        if index is not None:
+            return self._places.get(index)
+        for place in reversed(range(len(self._calls))):
+            if id and self._calls[place].id == id:
+                return place
+        if not self._calls or (id and name and self._calls[-1].id):
+            # Uncounted, and with an id of its own.
+            return None
+        return len(self._calls) - 1
 
     def finish(self) -> list[ToolCall]:
         """The calls as they are now; arguments that do not parse are None."""
@@ -92,5 +156,6 @@ class CallWriter:
         if call.whole is not None and not call.pieces:
             raw = json.dumps(call.whole, ensure_ascii=False)
             return ToolCall(call.id, call.name, call.whole, raw, call.carry)
-        raw = "".join(call.pieces)
+        # Joined, halves of a character are one.
+        raw = clean_text("".join(call.pieces))
         return ToolCall(call.id, call.name, decode_arguments(raw), raw, call.carry)

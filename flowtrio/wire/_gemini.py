@@ -17,44 +17,19 @@ from typing import Any
 
 import msgspec
 
-from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
-from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._chunks import Chunk, ToolArgs, Usage
+from flowtrio._core._exceptions import RemoteProtocolError
 from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
+from ._finish import FinishMark
 from ._json import decode_json
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
-from ._reply import ReplyDecoder
+from ._payloads import DONE, Payloads, says_nothing
+from ._reply import ReplyDecoder, final_of
 from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-    "ESCALATION": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-    "CONTINUATION": "length",
-    # Google says STOP; servers that imitate it have a word of their own.
-    "FUNCTION_CALL": "tool_calls",
-}
-
-_PASSING = frozenset(
-    {
-        *("OTHER", "MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL"),
-        *("TOO_MANY_TOOL_CALLS", "IMAGE_OTHER", "NO_IMAGE"),
-    }
-)
-"""Reasons without an answer that another attempt may not meet."""
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
 """A function's name: "must start with a letter or an underscore", and have 64 characters at most"""
@@ -85,14 +60,17 @@ def gemini_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[Serve
     return ReplyDecoder(SSEDecoder(max_event_bytes), GeminiReply(), "a finishReason")
 
 
+_decoder = msgspec.json.Decoder(_Payload)
+
+
 class GeminiReply:
     """Reads the frames of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self) -> None:
+        self.payloads = Payloads(_decoder)
+        self.is_ended = False
         self._calls = CallWriter()
-        self._finish_reason: str | None = None
-        self._is_blocked = False
-        """Whether the prompt was, for whatever reason."""
+        self._mark = FinishMark(unknown="failed")
         self._usage: Usage | None = None
         self._model: str | None = None
         self._kept: list[tuple[dict[str, Any], StringIO]] = []
@@ -103,11 +81,15 @@ class GeminiReply:
     @property
     def is_finished(self) -> bool:
         """Whether the finish mark was seen."""
-        return self._finish_reason is not None
+        return self._mark.reason is not None
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what a frame says."""
-        return [] if not frame.data.strip() else self.read_payload(frame.data)
+        """Give what a frame says; see `read_payload`."""
+        if frame.data.strip() == DONE:
+            # Google's own streams end with the body; those of others may say so.
+            self.is_ended = self.is_finished
+            return []
+        return [] if says_nothing(frame) else self.read_payload(frame.data)
 
     def read_payload(self, data: bytes) -> list[Chunk]:
         """Give what one response object says.
@@ -117,21 +99,15 @@ class GeminiReply:
           RemoteProtocolError: it is no such object.
 
         """
-        try:
-            payload = msgspec.convert(decode_json(data), _Payload)
-        except ValueError:
-            raise RemoteProtocolError(
-                f"an event of the model's stream is not the expected JSON ({len(data)} bytes)",
-                retryable=True,
-            ) from None
-        if payload.error is not None:
+        payload = self.payloads.read(data)
+        if payload.error:
             raise stream_error(payload.error)
         self._model = payload.model_version or self._model
         self._usage = _read_usage(payload.usage_metadata) or self._usage
         feedback = payload.prompt_feedback
-        if isinstance(feedback, dict) and isinstance(feedback.get("blockReason"), str):
-            self._finish_reason = feedback["blockReason"]
-            self._is_blocked = True
+        if isinstance(feedback, dict):
+            # The prompt was blocked, for whatever reason.
+            self._mark.tell(feedback.get("blockReason"), "content_filter")
         for candidate in payload.candidates or ():
             # Several choices: the first.
             if not candidate.index:
@@ -145,8 +121,7 @@ class GeminiReply:
         parts = [part for part in cited if self._is_new(part)]
         if parts:
             chunks.append(Chunk(parts=parts))
-        if candidate.finish_reason and candidate.finish_reason != "FINISH_REASON_UNSPECIFIED":
-            self._finish_reason = self._finish_reason or candidate.finish_reason
+        self._mark.tell(candidate.finish_reason)
         return chunks
 
     def _part(self, part: dict[str, Any]) -> Chunk | None:
@@ -237,30 +212,15 @@ class GeminiReply:
 
         """
         calls = self._calls.finish()
-        raw = self._finish_reason or ""
-        reason = "content_filter" if self._is_blocked else _FINISH_REASONS.get(raw)
-        if reason is None:
-            raise _failure(raw)
         return Chunk(
             is_final=True,
             tool_calls=calls,
-            finish_reason="tool_calls" if calls and reason == "stop" else reason,
-            raw_finish_reason=raw,
+            finish_reason=self._mark.finish_reason(bool(calls)),
+            raw_finish_reason=self._mark.raw,
             usage=self._usage,
             model=self._model,
             carry=self._carry(),
         )
-
-
-def _failure(reason: str) -> ProviderError:
-    # Its finishMessage quotes the model, so it stays untold.
-    word = reason if reason.isascii() and reason.isidentifier() and len(reason) <= 64 else "unknown"
-    return ProviderError(
-        f"the model stopped without an answer: finishReason {word}",
-        code="stream_error",
-        retryable=reason in _PASSING,
-        detail={"words": f"finishReason {word}", "code": word, "type": None},
-    )
 
 
 def decode_completion(body: bytes) -> list[Chunk]:
@@ -274,8 +234,9 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = GeminiReply()
     chunks = reply.read_payload(body)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer has no finishReason", code="bad_answer")
-    return [*chunks, reply.final()]
+    return [*chunks, final_of(reply)]
 
 
 def _read_usage(usage: Any) -> Usage | None:

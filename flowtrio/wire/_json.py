@@ -36,6 +36,29 @@ def decode_json(data: bytes | str) -> Any:
     return value
 
 
+def read_json(data: bytes) -> Any:
+    """Decode what a model's host sent, as far as it can be read.
+
+    Bytes that are no UTF-8 become U+FFFD; halves of surrogate pairs stay, since the other half may
+    stand in the next fragment.
+
+    Raises:
+      ValueError: see `decode_json`.
+
+    """
+    value = _load(_read_text(data))
+    check_depth(value)
+    return value
+
+
+def _read_text(data: bytes) -> str:
+    try:
+        # Some write the halves of a pair as if each were a character.
+        return data.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace")
+
+
 def is_json_object(text: str) -> bool:
     """Whether a text is a JSON object by its grammar, be its numbers larger than we can take."""
     if not text.lstrip().startswith("{"):
@@ -69,7 +92,7 @@ def encode_json(value: Any) -> bytes:
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return msgspec.json.encode(_clean(msgspec.to_builtins(value, str_keys=True)))
+        return msgspec.json.encode(clean_json(msgspec.to_builtins(value, str_keys=True)))
 
 
 def check_depth(value: Any, max_depth: int = MAX_DEPTH) -> None:
@@ -97,8 +120,14 @@ def _decode_slowly(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode("utf-8")
     if "\\u" not in text:
         raise ValueError("not JSON")
+    value = _load(text)
+    check_depth(value)
+    return clean_json(value)
+
+
+def _load(text: str) -> Any:
     try:
-        return _clean(json.loads(text, parse_constant=_refuse, parse_float=_float))
+        return json.loads(text, parse_constant=_refuse, parse_float=_float)
     except RecursionError:
         raise NestedTooDeeply("nested too deeply") from None
 
@@ -114,11 +143,12 @@ def _float(text: str) -> float:
     return number
 
 
-def _clean(value: Any) -> Any:
+def clean_json(value: Any) -> Any:
+    """Join or replace what is left of characters that UTF-8 cannot carry, in every text."""
     if isinstance(value, str):
         return clean_text(value)
     if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
+        return [clean_json(item) for item in value]
     if isinstance(value, dict):
-        return {clean_text(key): _clean(item) for key, item in value.items()}
+        return {clean_text(key): clean_json(item) for key, item in value.items()}
     return value

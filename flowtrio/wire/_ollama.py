@@ -8,19 +8,18 @@ from typing import Any
 
 import msgspec
 
-from flowtrio._core._chunks import Chunk, FinishReason, Usage
+from flowtrio._core._chunks import Chunk, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
-from ._json import decode_json
+from ._errors import check_no_error, stream_error
+from ._finish import FinishMark
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
-from ._reply import ReplyDecoder
+from ._payloads import Payloads, is_keepalive
+from ._reply import ReplyDecoder, final_of
 from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES
-
-_FINISH_REASONS: dict[str, FinishReason] = {"length": "length"}
 
 
 class _Function(msgspec.Struct):
@@ -54,35 +53,44 @@ def ollama_decoder(max_line_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[bytes]
     return ReplyDecoder(NDJSONDecoder(max_line_bytes), OllamaReply(), "a line that is done")
 
 
+_decoder = msgspec.json.Decoder(_Line)
+
+
 class OllamaReply:
     """Reads the lines of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self) -> None:
+        self.payloads = Payloads(_decoder)
         self._calls = CallWriter()
         self._last: _Line | None = None
         self._thoughts: list[str] = []
 
     @property
     def is_finished(self) -> bool:
-        """Whether the finish mark was seen."""
+        """Whether the line that is done was seen."""
+        return self._last is not None
+
+    @property
+    def is_ended(self) -> bool:
+        """The same: nothing may follow it."""
         return self._last is not None
 
     def read(self, frame: bytes) -> list[Chunk]:
-        """Give what a line says; nothing may follow the one that is done."""
-        try:
-            line = msgspec.convert(decode_json(frame), _Line)
-        except ValueError:
-            raise RemoteProtocolError(
-                f"a line of the model's stream is not the expected JSON ({len(frame)} bytes)",
-                retryable=True,
-            ) from None
-        if line.error is not None:
+        """Give what a line says.
+
+        Raises:
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no such line.
+
+        """
+        if is_keepalive(frame):
+            return []
+        line = self.payloads.read(frame)
+        if line.error:
             raise stream_error(line.error)
-        chunks = [] if line.message is None else self._message(line.message)
         if line.done:
             self._last = line
-            chunks.append(self.final())
-        return chunks
+        return [] if line.message is None else self._message(line.message)
 
     def _message(self, message: _Message) -> list[Chunk]:
         args = []
@@ -109,7 +117,8 @@ class OllamaReply:
         """The final chunk."""
         last = self._last or _Line()
         calls = self._calls.finish()
-        reason = _FINISH_REASONS.get(last.done_reason or "", "stop")
+        mark = FinishMark()
+        mark.tell(last.done_reason)
         usage = None
         if last.prompt_eval_count is not None or last.eval_count is not None:
             usage = Usage(
@@ -120,7 +129,7 @@ class OllamaReply:
         return Chunk(
             is_final=True,
             tool_calls=calls,
-            finish_reason="tool_calls" if calls and reason == "stop" else reason,
+            finish_reason=mark.finish_reason(bool(calls)),
             raw_finish_reason=last.done_reason,
             usage=usage,
             model=last.model,
@@ -139,8 +148,9 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = OllamaReply()
     chunks = reply.read(body)
     if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer is not done", code="bad_answer")
-    return chunks
+    return [*chunks, final_of(reply)]
 
 
 # Requests

@@ -1,8 +1,8 @@
 """OpenAI's chat completions, and what compatible servers make of them.
 
-A reply is finished when its choice has a ``finish_reason``, or when ``[DONE]`` came. What is told
-only afterwards (usage, in a chunk without choices) is still waited for; what goes wrong afterwards
-does not fail a finished reply.
+A reply is finished when its choice has a ``finish_reason``, and ends with ``[DONE]`` or with the
+body. Usage is told between the two, in a chunk without choices; and some servers tell the reason
+with the first chunk already.
 """
 
 from __future__ import annotations
@@ -12,34 +12,17 @@ from typing import Any
 
 import msgspec
 
-from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
-from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._chunks import Chunk, ToolArgs, Usage
+from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
-from ._json import decode_json
+from ._errors import check_no_error, stream_error
+from ._finish import FinishMark
+from ._payloads import DONE, Payloads, says_nothing
 from ._reasoning_details import ReasoningDetails
-from ._reply import read_payload
+from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from ._usage import with_reasoning
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "eos": "stop",
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "tool_use": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-}
-
-_FAILED = frozenset({"error", "insufficient_system_resource"})
-"""Finish reasons that compatible servers give when they failed."""
 
 
 class _Function(msgspec.Struct):
@@ -84,127 +67,63 @@ class _Payload(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Payload)
 
 
-class ChatDecoder:
-    """One reply: ``receive_data(bytes)`` gives chunks, ``end_of_data()`` the last ones."""
+class ChatDecoder(ReplyDecoder[ServerSentEvent]):
+    """Decodes one streamed reply."""
+
+    __slots__ = ()
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
-        self._sse = SSEDecoder(max_event_bytes)
+        super().__init__(SSEDecoder(max_event_bytes), ChatReply(), "a finish_reason or [DONE]")
+
+
+class ChatReply:
+    """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
+
+    def __init__(self) -> None:
+        self.payloads = Payloads(_decoder)
+        self.is_ended = False
         self._calls = CallWriter()
         self._choice: int | None = None
-        self._finish_reason: str | None = None
+        self._mark = FinishMark()
         self._usage: Usage | None = None
         self._model: str | None = None
         self._details = ReasoningDetails()
         self._thoughts: list[str] = []
         self._thoughts_key = "reasoning_content"
         self._cited: set[str] = set()
-        self._error: ProviderError | RemoteProtocolError | None = None
-        self.is_complete = False
-        """Whether the final chunk was given."""
 
     @property
     def is_finished(self) -> bool:
-        """Whether the finish mark was seen."""
-        return self._finish_reason is not None or self.is_complete
+        """Whether the choice has a ``finish_reason``."""
+        return self._mark.reason is not None
 
-    def receive_data(self, data: bytes) -> list[Chunk]:
-        """Take a piece of the body; give the chunks that it completes.
-
-        Raises:
-          ProviderError: the provider told an error in the stream.
-          RemoteProtocolError: the stream is malformed. Chunks before an error are given first, and
-            the next call raises it, so that the pieces make no difference.
-
-        """
-        if self._error is not None:
-            raise self._error
-        if not data and not self._sse.has_failed:
-            return []
-        try:
-            events = self._sse.receive_data(data)
-        except RemoteProtocolError:
-            if self.is_finished:
-                return []
-            raise
-        chunks: list[Chunk] = []
-        for event in events:
-            if self.is_complete:
-                break
-            try:
-                chunks += self._event(event)
-            except (ProviderError, RemoteProtocolError) as exc:
-                if not chunks:
-                    raise
-                self._error = exc
-                break
-        return chunks
-
-    def end_of_data(self) -> list[Chunk]:
-        """The body ended: give what is still to come, the final chunk last.
+    def read(self, frame: ServerSentEvent) -> list[Chunk]:
+        """Give what an event says.
 
         Raises:
-          RemoteProtocolError: the finish mark is missing; code ``stream_cut``.
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no such event.
 
         """
-        if self._error is not None:
-            raise self._error
-        if self.is_complete:
-            return []
-        chunks: list[Chunk] = []
-        try:
-            event = self._sse.end_of_data()
-        except RemoteProtocolError:
-            if not self.is_finished:
-                raise
-            event = None
-        if event is not None:
-            # Servers forget the last blank line; what decodes was not cut.
-            try:
-                chunks = self._event(event)
-            except RemoteProtocolError:
-                chunks = []
-        if chunks and chunks[-1].is_final:
-            return chunks
-        if self._finish_reason is None:
-            raise RemoteProtocolError(
-                "the model's stream ended without a finish_reason or [DONE]",
-                code="stream_cut",
-                retryable=True,
-            )
-        return [*chunks, self._final()]
-
-    # Events
-
-    def _event(self, event: ServerSentEvent) -> list[Chunk]:
-        data = event.data.strip()
-        if data == b"[DONE]":
-            return [self._final()]
-        if not data:
-            return []
-        try:
-            payload = read_payload(_decoder, data)
-            self._check_error(payload, event)
-        except (RemoteProtocolError, ProviderError):
-            if self.is_finished:
+        if frame.data[:1] != b"{" or frame.event != "message":
+            if frame.data.strip() == DONE:
+                self.is_ended = True
                 return []
-            raise
+            if says_nothing(frame):
+                return []
+        return self.read_payload(frame.data)
+
+    def read_payload(self, data: bytes) -> list[Chunk]:
+        """Give what one object says; see `read`."""
+        payload = self.payloads.read(data)
+        for error in (payload.error, *(choice.error for choice in payload.choices or ())):
+            if error:
+                raise stream_error(error)
         chunk = self._payload(payload)
         chunks = [] if chunk is None else [chunk]
         if payload.citations is not None:
             chunks += self._citations(payload.citations)
         return chunks
-
-    def _check_error(self, payload: _Payload, event: ServerSentEvent) -> None:
-        error = payload.error
-        if error is None and event.event == "error":
-            error = decode_json(event.data)
-        if payload.choices:
-            for choice in payload.choices:
-                error = choice.error if error is None else error
-                if error is None and choice.finish_reason in _FAILED:
-                    error = {"message": f"finish_reason {choice.finish_reason}"}
-        if error is not None:
-            raise stream_error(error)
 
     def _payload(self, payload: _Payload) -> Chunk | None:
         self._model = self._model or payload.model
@@ -220,7 +139,7 @@ class ChatDecoder:
             if index != self._choice:
                 continue
             if choice.finish_reason:
-                self._finish_reason = self._finish_reason or choice.finish_reason
+                self._mark.tell(choice.finish_reason)
             delta = choice.delta or choice.message
             return None if delta is None else self._delta(delta)
         return None
@@ -281,11 +200,9 @@ class ChatDecoder:
             args.append(self._calls.add(0, "", delta.function_call.name or "", arguments))
         return args
 
-    def _final(self) -> Chunk:
-        self.is_complete = True
+    def final(self) -> Chunk:
+        """The final chunk."""
         calls = self._calls.finish()
-        raw = self._finish_reason
-        reason = _FINISH_REASONS.get((raw or "").lower())
         carry: dict[str, Any] = {}
         if self._details:
             carry["reasoning_details"] = self._details.finish()
@@ -296,8 +213,8 @@ class ChatDecoder:
         return Chunk(
             is_final=True,
             tool_calls=calls,
-            finish_reason=reason or ("tool_calls" if calls else "stop"),
-            raw_finish_reason=raw,
+            finish_reason=self._mark.finish_reason(bool(calls)),
+            raw_finish_reason=self._mark.raw,
             usage=self._usage,
             model=self._model,
             carry={"openai_chat": carry} if carry else None,
@@ -312,11 +229,12 @@ def decode_completion(body: bytes) -> list[Chunk]:
       RemoteProtocolError: it is not such an answer.
 
     """
-    decoder = ChatDecoder()
-    chunks = decoder._event(ServerSentEvent(body))
-    if decoder._finish_reason is None:
+    reply = ChatReply()
+    chunks = reply.read_payload(body)
+    if not reply.is_finished:
+        check_no_error(body)
         raise RemoteProtocolError("the model's answer has no finish_reason", code="bad_answer")
-    return [*chunks, decoder._final()]
+    return [*chunks, final_of(reply)]
 
 
 def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:

@@ -15,10 +15,10 @@ import attrs
 import msgspec
 
 from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
-from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import stream_error
+from ._errors import check_no_error, stream_error
 from ._json import decode_json
 from ._openai_items import (
     annotation_part,
@@ -29,7 +29,8 @@ from ._openai_items import (
     other_part,
     result_parts,
 )
-from ._reply import ReplyDecoder, read_payload
+from ._payloads import DONE, Payloads, says_nothing
+from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from ._usage import with_reasoning
 
@@ -88,6 +89,8 @@ class ResponsesReply:
     """Reads the frames of one reply; see `flowtrio.wire._reply.Reply`."""
 
     def __init__(self) -> None:
+        self.payloads = Payloads(_decoder)
+        self.is_ended = False
         self._calls = CallWriter()
         self._begin()
 
@@ -104,25 +107,26 @@ class ResponsesReply:
         return self._status is not None
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what a frame says."""
-        data = frame.data.strip()
-        if data == b"[DONE]":
-            return [self.final()] if self.is_finished else []
-        if not data:
+        """Give what a frame says.
+
+        Raises:
+          ProviderError: it is an error.
+          RemoteProtocolError: it is no such frame.
+
+        """
+        if frame.data.strip() == DONE:
+            self.is_ended = self.is_finished
             return []
-        try:
-            event = read_payload(_decoder, data)
-            return self._event(event, event.type or frame.event)
-        except (ProviderError, RemoteProtocolError):
-            if self.is_finished:
-                return []
-            raise
+        if says_nothing(frame):
+            return []
+        event = self.payloads.read(frame.data)
+        return self._event(event, event.type or frame.event)
 
     def _event(self, event: _Event, kind: str) -> list[Chunk]:
         delta = event.delta
         if isinstance(delta, str):
             return self._delta(event, kind, delta) if delta else []
-        if kind == "error" or (event.error is not None and not kind.startswith("response.")):
+        if kind == "error" or (event.error and not kind.startswith("response.")):
             raise stream_error(_error_of(event))
         if isinstance(event.response, dict):
             return self._progress(kind, event.response)
@@ -359,7 +363,8 @@ def decode_completion(body: bytes) -> list[Chunk]:
             raise stream_error(error)
         chunks = reply._progress(f"response.{status}", response)
         if reply.is_finished:
-            return [*chunks, reply.final()]
+            return [*chunks, final_of(reply)]
+    check_no_error(body)
     raise RemoteProtocolError(
         f"the model's answer is no completed response ({len(body)} bytes)", code="bad_answer"
     )

@@ -450,3 +450,116 @@ async def test_a_key_is_not_seen_where_nobody_answers(
 
     assert caught.value.code == "connection_failed"
     assert KEY not in caplog.text + leaks_of(caught.value) + repr(client)
+
+
+# Errors in other shapes than the protocol's, and hosts that say nothing at all
+
+
+ODD_ERRORS: dict[str, Any] = {
+    "code and message": {"code": 429, "message": "Too many requests"},
+    "code as text": {"code": "429", "message": "Too many requests"},
+    "object": {"object": "error", "message": "too many requests", "code": 429},
+    "object without a code": {"object": "error", "message": "rate limit reached"},
+    "type": {"type": "error", "message": "Too many requests", "status": 429},
+    "detail": {"detail": "Too many requests"},
+    "problem": {"type": "about:blank", "title": "Too Many Requests", "status": 429},
+    "errors": {"success": False, "errors": [{"code": 429, "message": "too many requests"}]},
+    "errors in text": {"errors": "Too many requests"},
+    "nested text": {"error": "Too many requests", "code": 429},
+    "message alone": {"message": "Too many requests"},
+    "msg": {"error_code": 429, "error_msg": "too many requests"},
+    "base_resp": {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+    "in a list": [{"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}}],
+    "Google's": {"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}},
+}
+
+
+def framed(protocol: Protocol, value: Any, *, name: str = "") -> bytes:
+    """A frame of a protocol; the events of SSE may have a name."""
+    data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
+    if protocol.content_type != "text/event-stream":
+        return data + b"\n"
+    return (f"event: {name}\n".encode() if name else b"") + b"data: " + data + b"\n\n"
+
+
+async def fail_of(protocol: Protocol, answer: Answer, count: int) -> dict[str, Any]:
+    """The ERROR of a run whose host answers so, after *count* requests."""
+    async with open_model_server([answer]) as server, protocol.to(server) as client:
+        client._host.jitter = lambda: 0.0
+        events = await events_of(Agent(llm_client=client))
+    check_events(events)
+    assert len(server.exchanges) == count
+    assert events[-1].data["status"] == "error"
+    return events[-2].data
+
+
+@pytest.mark.parametrize("shape", ODD_ERRORS)
+@pytest.mark.parametrize("is_whole", [False, True], ids=["stream", "whole"])
+async def test_an_error_in_another_shape_is_an_error_and_is_tried_again(
+    protocol: Protocol, shape: str, is_whole: bool
+) -> None:
+    frame = framed(protocol, ODD_ERRORS[shape])
+    answer = sends_bytes(frame, framed(protocol, "[DONE]"), content_type=protocol.content_type)
+    if is_whole:
+        answer = sends_bytes(json.dumps(ODD_ERRORS[shape]).encode(), content_type=JSON)
+    error = await fail_of(protocol, answer, 3)
+
+    assert (error["code"], error["retryable"]) == ("rate_limited", True)
+    assert error["detail"]["words"]
+
+
+@pytest.mark.parametrize("data", ["Too many requests", '{"what": "rate limit exceeded"}', "{}"])
+async def test_an_event_that_is_named_error_is_one(protocol: Protocol, data: str) -> None:
+    if protocol.content_type != "text/event-stream":
+        pytest.skip("lines have no names")
+    answer = sends_bytes(framed(protocol, data, name="error"), content_type=protocol.content_type)
+    error = await fail_of(protocol, answer, 3 if data.startswith("T") else 1)
+
+    assert error["code"] == ("rate_limited" if data.startswith("T") else "stream_error")
+
+
+@pytest.mark.parametrize("shape", ODD_ERRORS)
+async def test_an_error_in_mid_stream_is_told_in_every_shape(
+    protocol: Protocol, shape: str
+) -> None:
+    begun = protocol.stream(Said("Good day"))[: -protocol.finish_mark]
+    frames = [*begun, framed(protocol, ODD_ERRORS[shape])]
+    error = await fail_of(protocol, sends_bytes(*frames, content_type=protocol.content_type), 1)
+
+    assert error["code"] == "rate_limited"
+
+
+async def test_a_host_that_says_nothing_is_asked_again(protocol: Protocol) -> None:
+    for answer in (
+        sends_bytes(content_type=protocol.content_type),
+        sends_bytes(b": hello\n\n", content_type="text/event-stream"),
+    ):
+        if protocol.content_type != "text/event-stream":
+            answer = sends_bytes(content_type=protocol.content_type)
+        error = await fail_of(protocol, answer, 3)
+        assert (error["code"], error["retryable"]) == ("empty_reply", True)
+
+
+async def test_done_with_nothing_said_is_an_error() -> None:
+    error = await fail_of(PROTOCOLS["chat"], sends_bytes(b"data: [DONE]\n\n"), 3)
+
+    assert (error["code"], error["retryable"]) == ("empty_reply", True)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "ping"},
+        {"error": None},
+        {"error": False, "errors": []},
+        {"code": 0, "msg": "Success"},
+        {},
+    ],
+    ids=repr,
+)
+async def test_what_is_no_error_is_taken_for_none(protocol: Protocol, frame: Any) -> None:
+    begun = protocol.stream(GOOD_DAY)
+    frames = [*begun[:1], framed(protocol, frame), *begun[1:]]
+    answer = sends_bytes(*frames, content_type=protocol.content_type)
+    async with open_model_server([answer]) as server, protocol.to(server) as client:
+        assert (await client.complete(HELLO)).content == "Good day"

@@ -214,7 +214,7 @@ async def test_a_reply_goes_on_over_the_same_connection(
 async def test_a_turn_that_goes_on_and_is_cut_is_an_error() -> None:
     events, _ = await run(says(TEXT, **PAUSED), sends(b"data: {}\n\n"))
 
-    assert events[-2].data["code"] == "stream_cut"
+    assert events[-2].data["code"] == "empty_reply"
     assert events[-1].data["status"] == "error"
 
 

@@ -337,7 +337,7 @@ async def test_an_error_right_behind_a_chunk_is_told_at_once(
 
 @pytest.mark.parametrize(
     "steps",
-    [[], [b": nothing\n\n"], [delta("a")], [delta("a"), USAGE], [delta("a"), b'data: {"choi']],
+    [[delta("a")], [delta("a"), USAGE], [delta("a"), b'data: {"choi']],
     ids=repr,
 )
 async def test_a_stream_without_its_finish_mark_is_an_error(
@@ -369,20 +369,18 @@ async def test_an_event_has_a_size(autojump_clock: MockClock, make: Make) -> Non
         ([USAGE, DONE], 0, 3),
         ([1.5, USAGE, DONE], 1.5, 3),
         ([1.5, USAGE, 1.5, DONE], 3, 3),
-        ([math.inf], 2, None),
-        ([USAGE, math.inf], 2, 3),
-        (["ReadError"], 0, None),
-        ([USAGE, "RemoteProtocolError"], 0, 3),
-        ([b"data: {broken\n\n", DONE], 0, None),
-        ([event({"error": "late"}), DONE], 0, None),
-        ([b"data: " + b"x" * 9 * 1024 * 1024, math.inf], 2, None),
+        ([math.inf], 5, None),
+        ([USAGE, math.inf], 5, 3),
+        ([4.5, USAGE, 4.5, DONE], 9, 3),
+        ([*[4, b": ping\n\n"] * 20], 30, None),
+        ([DONE, b"data: {broken\n\n", event({"error": "late"})], 0, None),
     ],
     ids=[
-        *("end", "usage", "late-usage", "slow", "hang", "usage-hang", "cut", "usage-cut"),
-        *("garbage", "error", "huge"),
+        *("end", "usage", "late-usage", "slow", "hang", "usage-hang", "slower", "pings"),
+        "garbage-behind-the-end",
     ],
 )
-async def test_what_comes_after_the_finish_mark_cannot_fail_the_reply(
+async def test_what_comes_behind_the_finish_mark_is_waited_for(
     autojump_clock: MockClock, make: Make, rest: Sequence[Step], seconds: float, tokens: int | None
 ) -> None:
     setting = make(streams(delta("a"), FINISH, *rest))
@@ -392,6 +390,70 @@ async def test_what_comes_after_the_finish_mark_cannot_fail_the_reply(
     assert completion.content == "a"
     assert completion.usage is None if tokens is None else completion.usage.completion_tokens == 3
     assert trio.current_time() - begun == pytest.approx(seconds, abs=0.1)
+    setting.check_left()
+
+
+@pytest.mark.parametrize(
+    ("rest", "code"),
+    [
+        ([b"data: {broken\n\n", DONE], "bad_stream"),
+        ([event({"error": "late"}), DONE], "stream_error"),
+        ([b"data: " + b"x" * 9 * 1024 * 1024, math.inf], "too_large"),
+        ([b'data: {"choices"'], "stream_cut"),
+        (["RemoteProtocolError"], "stream_cut"),
+    ],
+    ids=["garbage", "error", "huge", "cut", "broken"],
+)
+async def test_what_goes_wrong_behind_the_finish_mark_is_told(
+    autojump_clock: MockClock, make: Make, rest: Sequence[Step], code: str
+) -> None:
+    setting = make(streams(delta("a"), FINISH, *rest))
+    with pytest.raises((ProviderError, RemoteProtocolError)) as caught:
+        await fold(setting.ask())
+
+    assert caught.value.code == code
+    setting.check_left()
+
+
+async def test_silence_that_ends_a_reply_is_a_line_in_the_log(
+    autojump_clock: MockClock, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert await make(streams(delta("a"), FINISH, math.inf)).text() == "a"
+
+    [line] = [record.getMessage() for record in caplog.records if record.name == "flowtrio"]
+    assert line.startswith("the model's host models.example was silent for 5.0 s after its finish")
+
+
+async def test_a_stall_that_is_limited_to_less_does_not_come_before_the_end(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    setting = make(streams(delta("a"), FINISH, math.inf), limits=ModelLimits(gap=0.5))
+
+    assert await setting.text() == "a"
+
+
+async def test_a_reply_that_said_nothing_yet_is_waited_for_while_its_host_pings(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    pings: list[Step] = [4, b": ping\n\n"] * 10
+    setting = make(streams(FINISH, *pings, math.inf))
+    begun = trio.current_time()
+
+    assert await setting.text() == ""
+    assert trio.current_time() - begun == pytest.approx(45, abs=0.1)
+
+
+@pytest.mark.parametrize("steps", [["ReadError"], [USAGE, "RemoteProtocolError"]], ids=repr)
+async def test_a_cut_after_a_finish_reason_is_told(
+    autojump_clock: MockClock, make: Make, steps: Sequence[Step]
+) -> None:
+    setting = make(streams(delta("a"), FINISH, *steps))
+    text, error, _ = await read(setting.ask())
+
+    assert text == "a"
+    assert isinstance(error, RemoteProtocolError)
+    assert (error.code, error.retryable) == ("stream_cut", True)
+    assert len(setting.fake.asked) == 1
     setting.check_left()
 
 

@@ -162,12 +162,12 @@ async def test_a_key_is_in_no_event_error_or_log(
 
 @pytest.mark.parametrize(
     ("answer", "code"),
-    [(resets, "connection_failed"), (sends(b""), "stream_cut"), (refuses(529), "server_error")],
+    [(resets, "connection_failed"), (sends(), "empty_reply"), (refuses(529), "server_error")],
     ids=["reset", "empty", "overloaded"],
 )
 async def test_failures_are_told(protocol: Protocol, answer: Answer, code: str) -> None:
-    if code == "stream_cut":
-        answer = sends(b"", content_type=protocol.content_type)
+    if code == "empty_reply":
+        answer = sends(content_type=protocol.content_type)
     async with open_model_server([answer]) as server, protocol.to(server) as client:
         client._host.jitter = lambda: 0.0
         with trio.fail_after(5), pytest.raises(Exception) as caught:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from types import ModuleType
 
 import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
+from flowtrio import Agent, EventType, OpenAIClient, StreamEngine
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
 from flowtrio.clients._stream import CompletionStream
@@ -20,6 +22,8 @@ from tests.support.fake_host import (
     FINISH,
     USAGE,
     Answer,
+    FakeHost,
+    Step,
     answers,
     delta,
     fails,
@@ -65,6 +69,51 @@ async def test_a_model_that_thinks_is_waited_for(autojump_clock: MockClock, make
     )
 
     assert await setting.text() == "ab"
+
+
+PING = b": ping\n\n"
+PINGS: list[Step] = [2, PING] * 20
+
+
+@pytest.mark.parametrize(
+    ("steps", "text", "told", "seconds"),
+    [
+        ([delta("a"), *[2, PING] * 4, 1, delta("b"), FINISH, DONE], "ab", None, 9),
+        ([delta("a"), *PINGS], "a", "said nothing for 10 s, pings only (content)", 10),
+        ([delta("a"), 2, delta("b"), *PINGS], "ab", "said nothing for 10 s, pings only", 12),
+        ([delta("a"), PING, math.inf], "a", "sent nothing for 3 s (gap)", 3),
+        ([delta("a"), 2, PING, math.inf], "a", "sent nothing for 3 s (gap)", 5),
+        ([*PINGS], "", "said nothing for 6 s, pings only (first_token)", 6),
+        ([2, PING, 3, delta("a"), FINISH, DONE], "a", None, 5),
+        ([math.inf], "", "sent nothing for 6 s (first_token)", 6),
+        ([delta("a"), *[b"data: ", 2] * 20], "a", "said nothing for 10 s, pings only", 10),
+    ],
+)
+async def test_a_host_that_pings_is_alive_and_its_model_may_not_be(
+    autojump_clock: MockClock,
+    make: Make,
+    steps: list[Step],
+    text: str,
+    told: str | None,
+    seconds: float,
+) -> None:
+    setting = make(streams(*steps), limits=ModelLimits(first_token=6, gap=3, content=10))
+    begun = trio.current_time()
+    said, error, _ = await read(setting.ask())
+
+    assert said == text
+    assert error is None if told is None else told in str(error)
+    assert trio.current_time() - begun == pytest.approx(seconds, abs=0.1)
+    setting.check_left()
+
+
+async def test_a_content_limit_below_that_of_silence_comes_first(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    limits = ModelLimits(gap=9, content=4)
+    _, error, _ = await read(make(streams(delta("a"), math.inf), limits=limits).ask())
+
+    assert str(error) == "the model sent nothing for 4 s (content)"
 
 
 async def test_a_slow_reader_is_no_slow_model(autojump_clock: MockClock, make: Make) -> None:
@@ -326,3 +375,21 @@ def test_a_reply_may_be_dropped_after_its_loop(make: Make) -> None:
     left.setting.check_left()
     del left
     gc.collect()
+
+
+async def test_a_run_hears_the_pings_of_its_models_host(
+    autojump_clock: MockClock, library: ModuleType
+) -> None:
+    fake = FakeHost(library, [streams(delta("a"), *PINGS[:8], delta("b"), *PINGS)])
+    client = OpenAIClient(
+        api_key="k",
+        model="m",
+        http_client=fake.http_client(),
+        limits=ModelLimits(first_token=6, gap=3, content=10),
+    )
+    async with StreamEngine().stream(Agent(llm_client=client), "hi") as stream:
+        events = [event async for event in stream]
+
+    error = next(event.data for event in events if event.type is EventType.ERROR)
+    assert error["error"] == "the model said nothing for 10 s, pings only (content)"
+    assert error["deadline"] == "content"

@@ -297,7 +297,7 @@ def test_who_raised_it_is_the_source_of_what_does_not_say_itself(source: str) ->
 @pytest.mark.parametrize(
     ("deadline", "retryable"),
     [
-        *(("connect", True), ("first_token", True), ("gap", True)),
+        *(("connect", True), ("first_token", True), ("gap", True), ("content", True)),
         *(("run", False), ("tool", False), ("approval", False), ("input", False)),
     ],
 )

@@ -24,7 +24,7 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
         "buffer": 64,
         "result_bytes": 1_048_576,
     },
-    ModelLimits: {"connect": 10, "first_token": 60, "gap": 30},
+    ModelLimits: {"connect": 10, "first_token": 60, "gap": 30, "content": 180},
     ServerLimits: {
         "handshake": 5,
         "head": 16_384,
@@ -143,3 +143,28 @@ def test_one_may_wait_not_at_all(value: float) -> None:
 )
 def test_anything_else_is_no_wait(value: Any) -> None:
     assert not is_wait(value)
+
+
+@pytest.mark.parametrize(
+    ("since", "heard_at", "expected"),
+    [
+        (0.0, -math.inf, ("gap", 3.0)),
+        (0.0, 2.0, ("gap", 5.0)),
+        (0.0, 7.0, ("gap", 10.0)),
+        (0.0, 8.0, ("content", 10.0)),
+        (5.0, 2.0, ("gap", 8.0)),
+    ],
+)
+def test_silence_of_the_host_and_of_the_model_are_two_clocks(
+    since: float, heard_at: float, expected: tuple[str, float]
+) -> None:
+    assert ModelLimits(gap=3, content=10).due(since, heard_at) == expected
+
+
+def test_a_model_that_stalled_is_told_with_its_limit_and_what_was_heard() -> None:
+    limits = ModelLimits(gap=3, content=10)
+
+    silent, pings = limits.stalled("gap", pings=False), limits.stalled("content", pings=True)
+    assert (silent.deadline, pings.deadline) == ("gap", "content")
+    assert str(silent) == "the model sent nothing for 3 s (gap)"
+    assert str(pings) == "the model said nothing for 10 s, pings only (content)"

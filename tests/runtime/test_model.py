@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -27,6 +28,7 @@ from flowtrio import (
 )
 from flowtrio._core._chunks import ToolArgs
 from flowtrio._core._exceptions import LocalProtocolError, RemoteProtocolError
+from flowtrio._core._limits import ModelLimits
 from flowtrio.testing import CUT, ScriptedModel, check_events
 from tests.runtime._programs import agent_of, calling, error_of, only, outcomes, play, runner
 
@@ -565,3 +567,63 @@ async def test_who_answered_is_not_told_by_who_was_asked_first() -> None:
     played = await play(runner(model))
 
     assert origins(played.log)[0][:2] == (None, None)
+
+
+class Thinking:
+    """A model that says what it is given; numbers are pings, so many seconds after what was before.
+
+    With *tells* its iterator says when it heard one, else they are chunks of nothing.
+    """
+
+    limits = ModelLimits(first_token=6, gap=3, content=10)
+
+    def __init__(self, *steps: str | int, tells: bool) -> None:
+        self.steps, self.tells = list(steps), tells
+        self.heard_at = -math.inf
+
+    def stream_completion(self, messages: Any, **options: Any) -> Any:
+        return self
+
+    def __aiter__(self) -> Any:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while self.steps:
+            step = self.steps.pop(0)
+            if isinstance(step, str):
+                return Chunk(content=step)
+            await trio.sleep(step)
+            if not self.tells:
+                return Chunk()
+            self.heard_at = trio.current_time()
+        return Chunk(is_final=True)
+
+
+@pytest.mark.parametrize("tells", [True, False])
+@pytest.mark.parametrize(
+    ("steps", "limit", "told"),
+    [
+        (["a", 2, 2, 2, 2, "b", 2, 2, 2, 2], None, ""),
+        ([2, 2, "a"], None, ""),
+        (
+            ["a", 2, 2, 2, 2, 2, 2],
+            "content",
+            "said nothing for 10 s, pings only (content)",
+        ),
+        ([2, 2, 2, 2], "first_token", "said nothing for 6 s, pings only (first_token)"),
+        ([9], "first_token", "sent nothing for 6 s (first_token)"),
+        (["a", 2, 4], "gap", "sent nothing for 3 s (gap)"),
+    ],
+)
+async def test_a_host_that_pings_is_alive_and_its_model_may_not_be(
+    autojump_clock: Any, tells: bool, steps: list[Any], limit: str | None, told: str
+) -> None:
+    played = await play(runner(Thinking(*steps, tells=tells)))
+
+    errors = only(played.log, T.ERROR)
+    if limit is None:
+        assert errors == []
+    else:
+        [error] = errors
+        assert (error["deadline"], error["error"]) == (limit, f"the model {told}")
+        assert error["retryable"]

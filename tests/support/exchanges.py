@@ -42,7 +42,9 @@ class Setting:
         """Ask for a reply and give its text."""
         return (await fold(self.ask(**changes))).content
 
-    async def fails(self, kind: type[Exception], **changes: Any) -> Any:
+    async def fails(
+        self, kind: type[Exception] | tuple[type[Exception], ...], **changes: Any
+    ) -> Any:
         """Ask for a reply that fails in this way; nothing of it may be left."""
         with pytest.raises(kind) as caught:
             await fold(self.ask(**changes))

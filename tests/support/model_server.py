@@ -36,7 +36,9 @@ class Exchange:
     async def send(self, data: bytes) -> None:
         if not self.is_head_sent:
             await self.send_head()
-        await self.stream.send_all(b"%x\r\n%s\r\n" % (len(data), data))
+        if data:
+            # An empty chunk would be the last one.
+            await self.stream.send_all(b"%x\r\n%s\r\n" % (len(data), data))
 
     async def send_event(self, payload: Any) -> None:
         await self.send(b"data: " + json.dumps(payload).encode() + b"\n\n")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowtrio._core._chunks import ToolArgs, ToolCall
+from flowtrio._core._values import clean_text
 from flowtrio.wire._calls import CallWriter
 
 PROPERTY: Final = settings(
@@ -83,6 +84,61 @@ TABLE: Final[dict[str, tuple[list[Fragment], list[ToolCall]]]] = {
         [(None, "", "f", "{}"), (None, "", "f", '{"a": 1}')],
         [ToolCall("", "f", {}, "{}"), ToolCall("", "f", {"a": 1}, '{"a": 1}')],
     ),
+    "another id in the midst of the text is none": (
+        [(0, "i", "f", ""), (0, "j", "", '{"a": '), (0, "k", "", "1}")],
+        [ToolCall("i", "f", {"a": 1}, '{"a": 1}')],
+    ),
+    "another id and the name again in the midst of the text": (
+        [(0, "i", "f", '{"a'), (0, "j", "f", '": "}'), (0, "k", "f", '"}')],
+        [ToolCall("i", "f", {"a": "}"}, '{"a": "}"}')],
+    ),
+    "an escape is cut in two": (
+        [(0, "i", "f", '{"a": "\\'), (0, "j", "f", '""'), (0, "k", "f", "}")],
+        [ToolCall("i", "f", {"a": '"'}, '{"a": "\\""}')],
+    ),
+    "the name again with each piece": (
+        [(0, "i", "f", '{"a"'), (0, "i", "f", ": [{"), (0, "i", "f", "}]}"), (0, "i", "f", "")],
+        [ToolCall("i", "f", {"a": [{}]}, '{"a": [{}]}')],
+    ),
+    "whole calls in one place, without ids": (
+        [(0, "", "f", "{}"), (0, "", "g", '{"a": 1}'), (0, "", "g", '{"a": 2}')],
+        [
+            ToolCall("", "f", {}, "{}"),
+            ToolCall("", "g", {"a": 1}, '{"a": 1}'),
+            ToolCall("", "g", {"a": 2}, '{"a": 2}'),
+        ],
+    ),
+    "whole calls in one place, with equal ids": (
+        [(0, "i", "f", '{"a": 1}'), (0, "i", "f", '{"a": 2}'), (0, "i", "g", {})],
+        [
+            ToolCall("i", "f", {"a": 1}, '{"a": 1}'),
+            ToolCall("i", "f", {"a": 2}, '{"a": 2}'),
+            ToolCall("i", "g", {}, "{}"),
+        ],
+    ),
+    "calls without arguments in one place": (
+        [(0, "i", "f", ""), (0, "j", "f", ""), (0, "", "g", "")],
+        [ToolCall("i", "f", {}, ""), ToolCall("j", "f", {}, ""), ToolCall("", "g", {}, "")],
+    ),
+    "another id after whole arguments, without a name": (
+        [(0, "i", "f", "{}"), (0, "j", "", '{"a": 1}')],
+        [ToolCall("i", "f", {}, "{}"), ToolCall("j", "", {"a": 1}, '{"a": 1}')],
+    ),
+    "uncounted, the id changes in the midst of the text": (
+        [(None, "i", "f", ""), (None, "j", "", '{"a": 1'), (None, "k", "", "}")],
+        [ToolCall("i", "f", {"a": 1}, '{"a": 1}')],
+    ),
+    "uncounted, calls take turns by their ids": (
+        [
+            *((None, "i", "f", ""), (None, "j", "f", "")),
+            *((None, "i", "", "{}"), (None, "j", "", "{}")),
+        ],
+        [ToolCall("i", "f", {}, "{}"), ToolCall("j", "f", {}, "{}")],
+    ),
+    "halves of a character in two pieces": (
+        [(0, "i", "f", '{"a": "\ud83d'), (0, "", "", '\ude00"}')],
+        [ToolCall("i", "f", {"a": "😀"}, '{"a": "😀"}')],
+    ),
     "uncounted and without anything": ([(None, "", "", "{}")], [ToolCall("", "", {}, "{}")]),
 }
 
@@ -106,7 +162,9 @@ def test_readers_of_the_fragments_see_the_same_calls(case: str) -> None:
         texts[args.index] = texts.get(args.index, "") + args.text
         last[args.index] = args
 
-    assert [texts[place] for place in range(len(writer))] == [call.raw for call in calls]
+    assert [clean_text(texts[place]) for place in range(len(writer))] == [
+        call.raw for call in calls
+    ]
     assert [(last[p].id, last[p].name) for p in last] == [(call.id, call.name) for call in calls]
 
 

@@ -111,9 +111,12 @@ def test_the_last_lines_end_may_be_missing() -> None:
 def test_a_reply_without_the_line_that_is_done_is_an_error() -> None:
     stream = line(content="a") + END
     for cut in range(len(stream) - 2):
-        with pytest.raises(RemoteProtocolError) as caught:
+        with pytest.raises((RemoteProtocolError, ProviderError)) as caught:
             hear(stream[:cut])
-        assert caught.value.code == "stream_cut"
+        is_empty = caught.value.code == "empty_reply"
+
+        assert is_empty or caught.value.code == "stream_cut"
+        assert not is_empty or cut < len(line(content="a"))
 
 
 def test_an_error_in_mid_stream_is_told_after_what_came_before_it() -> None:
@@ -127,10 +130,10 @@ def test_an_error_in_mid_stream_is_told_after_what_came_before_it() -> None:
     assert caught.value.detail["words"] == "out of memory"
 
 
-@pytest.mark.parametrize("data", [b"{", b"[]", b'{"message": 5}', b'{"done": "yes"}'])
+@pytest.mark.parametrize("data", [b"{", b"[1]", b"5"])
 def test_what_is_malformed_is_refused(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="not the expected JSON"):
-        hear(data + b"\n")
+        hear(line(content="a"), data + b"\n")
 
 
 def test_a_whole_answer_is_heard_as_a_streamed_one() -> None:

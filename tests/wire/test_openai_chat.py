@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from flowtrio._core._chunks import Chunk, Completion, CompletionBuilder, ToolCall, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
+from flowtrio.wire._finish import FinishMark
 from flowtrio.wire._openai_chat import (
     ChatDecoder,
+    ChatReply,
     decode_completion,
     read_usage,
 )
@@ -108,9 +110,8 @@ data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name"
 data: [DONE]
 """,
         "[DONE]",
-        said("", None, finish_reason="tool_calls", tool_calls=[call("a", "f", "")]),
+        said("", None, finish_reason="length", tool_calls=[ToolCall("a", "f", None, "")]),
     ),
-    "nothing but [DONE]": Reply("data: [DONE]\n\n", "[DONE]", said("", None, finish_reason="stop")),
     "an event of several lines": Reply(
         'data: {"choices":[{"delta":{"content":"a"},\ndata: "finish_reason":\ndata: "stop"}]}\n\n',
         '"stop"',
@@ -219,9 +220,10 @@ data: {"choices":[{"delta":{"tool_calls":[]},"finish_reason":"stop"}]}
 """,
         STOP,
         said(
+            finish_reason="tool_calls",
             tool_calls=[
                 *(call("a", "f", ""), call("b", "g", ""), call("c", "h", ""), call("d", "", ""))
-            ]
+            ],
         ),
     ),
     "arguments as an object": Reply(
@@ -513,6 +515,7 @@ data: {"choices":[{"delta":{"content":"\\udc00","tool_calls":[{"index":0,"functi
         said(
             "a\ufffd😀b\ufffd",
             model="m\ufffd",
+            finish_reason="tool_calls",
             tool_calls=[
                 ToolCall("a", "f", {"x": "😀\ufffd"}, '{"x":"\\ud83d\\ude00\\ud83d"}'),
             ],
@@ -526,7 +529,7 @@ data: {"choices":[{"delta":{"content":"b"},"finish_reason":"length"}]}
 
 data: {"choices":[{"delta":{"content":"c"}}]}""",
         STOP,
-        said("abc"),
+        said("abc", "length"),
     ),
     "empty events": Reply(
         'data\n\ndata:  \n\ndata: {}\n\ndata: {"choices":[{"finish_reason":"stop"}]}\n\n',
@@ -667,13 +670,15 @@ def test_an_error_is_told_although_its_blank_line_is_missing(case: str) -> None:
 
 @pytest.mark.parametrize("reason", ["error", "insufficient_system_resource"])
 def test_a_finish_reason_may_be_a_failure(reason: str) -> None:
+    decoder = ChatDecoder()
     event = f'data: {{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}\n\n'
+    decoder.receive_data(event.encode())
 
     with pytest.raises(ProviderError) as caught:
-        ChatDecoder().receive_data(event.encode())
+        decoder.end_of_data()
 
     assert caught.value.detail is not None
-    assert caught.value.detail["words"] == f"finish_reason {reason}"
+    assert caught.value.detail["words"] == f"finish reason {reason}"
 
 
 @pytest.mark.parametrize("reason", FINISH_REASONS)
@@ -717,7 +722,7 @@ def test_any_split_of_a_failed_reply_gives_the_same_chunks(case: str) -> None:
 
 class EndsWithEachPiece(ChatDecoder):
     def receive_data(self, data: bytes) -> list[Chunk]:
-        self._sse = SSEDecoder()
+        self._frames = SSEDecoder()
         return super().receive_data(data)
 
 
@@ -741,11 +746,15 @@ def check_cuts(reply: Reply, make: Make = ChatDecoder) -> None:
         heard = hear([reply.data[:length]], make)
 
         if length < reply.finished_at:
-            assert heard.error == "stream_cut"
+            assert heard.error is not None
+        elif reply.data[:length].endswith(b"\n\n"):
+            assert heard.error is None
+        if heard.error is not None:
+            assert heard.error == "stream_cut" or not heard.chunks
+            assert heard.error in ("stream_cut", "empty_reply")
             assert not any(chunk.is_final for chunk in heard.chunks)
             assert heard.chunks == whole[: len(heard.chunks)]
         else:
-            assert heard.error is None
             assert heard.chunks[-1].is_final
 
 
@@ -759,7 +768,7 @@ def test_a_failed_reply_cut_anywhere_is_an_error(case: str) -> None:
     for length in range(len(FAILED[case])):
         heard = hear(one_by_one(FAILED[case][:length]))
 
-        assert heard.error in ("stream_cut", "stream_error")
+        assert heard.error in ("stream_cut", "stream_error", "empty_reply")
         assert not any(chunk.is_final for chunk in heard.chunks)
 
 
@@ -768,13 +777,14 @@ class TakesWhatThereIs(ChatDecoder):
         try:
             return super().end_of_data()
         except RemoteProtocolError:
-            return [self._final()]
+            return [self._reply.final()]
 
 
 class WaitsForDone(ChatDecoder):
     def end_of_data(self) -> list[Chunk]:
         if not self.is_complete:
-            self._finish_reason = None
+            assert isinstance(self._reply, ChatReply)
+            self._reply._mark = FinishMark()
         return super().end_of_data()
 
 
@@ -785,8 +795,10 @@ def test_a_decoder_that_is_wrong_about_the_finish_mark_is_found_out(wrong: Make)
 
 
 def test_a_cut_stream_may_be_asked_for_again() -> None:
+    decoder = ChatDecoder()
+    decoder.receive_data(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
     with pytest.raises(RemoteProtocolError, match="without a finish_reason") as caught:
-        ChatDecoder().end_of_data()
+        decoder.end_of_data()
 
     assert caught.value.code == "stream_cut"
     assert caught.value.retryable
@@ -808,12 +820,8 @@ def test_the_decoder_tells_how_far_it_is() -> None:
 BROKEN: Final[dict[str, str]] = {
     "text": "hello",
     "cut JSON": '{"choices":[',
-    "a list": "[]",
+    "a list": "[1]",
     "a number": "1",
-    "choices that are none": '{"choices":{}}',
-    "content in the wrong place": '{"choices":["hello"]}',
-    "a finish_reason that is no text": '{"choices":[{"finish_reason":1}]}',
-    "bytes that are no UTF-8": '{"choices":[{"delta":{"content":"\udcff"}}]}',
     "a number out of range": '{"usage":1e999}',
     "nesting": '{"usage":' + "[" * 100_000,
     "nesting beside a lone surrogate": '{"model":"\\ud800","usage":' + "[" * 200 + "]" * 200 + "}",
@@ -835,13 +843,15 @@ def test_an_event_that_is_malformed_is_an_error_without_its_words(case: str) -> 
 
 
 @pytest.mark.parametrize("case", BROKEN)
-def test_what_goes_wrong_after_the_finish_mark_fails_nothing(case: str) -> None:
-    decoder = ChatDecoder()
-    decoder.receive_data(b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n')
+def test_what_goes_wrong_behind_the_finish_mark_is_told_unless_the_reply_has_ended(
+    case: str,
+) -> None:
+    finish = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+    failure = f"event: error\ndata: {FAILURE}\n\n".encode()
 
-    assert decoder.receive_data(broken(case)) == []
-    assert decoder.receive_data(f"event: error\ndata: {FAILURE}\n\n".encode()) == []
-    assert [chunk.is_final for chunk in decoder.end_of_data()] == [True]
+    assert hear([finish, broken(case)]).error == "bad_stream"
+    assert hear([finish, failure]).error == "stream_error"
+    assert hear([finish, b"data: [DONE]\n\n", broken(case), failure]).error is None
 
 
 DEEP: Final = "[" * 200 + "]" * 200
@@ -893,23 +903,15 @@ def test_an_event_too_large_is_an_error() -> None:
     assert hear([LARGE, FINISHED]).error is None
 
 
-def test_an_event_too_large_after_the_finish_mark_fails_nothing() -> None:
-    heard = hear([FINISHED, *one_by_one(LARGE), b"data: [DONE]\n\n"], small)
+def test_an_event_too_large_behind_the_finish_mark_is_told_unless_the_reply_has_ended() -> None:
+    done = b"data: [DONE]\n\n"
 
-    assert [chunk.is_final for chunk in heard.chunks] == [True]
-    assert heard.error is None
+    assert hear([FINISHED, *one_by_one(LARGE), done], small) == Heard([], "too_large")
+    assert hear([FINISHED, done, *one_by_one(LARGE)], small).error is None
 
 
 def test_what_came_before_an_event_too_large_is_given_whatever_the_pieces() -> None:
     check_splits(b'data: {"choices":[{"delta":{"content":"Good"}}]}\n\n' + LARGE, small)
-
-
-@pytest.mark.parametrize("pieces", [[FINISHED + LARGE], [FINISHED, LARGE.rstrip()]])
-def test_an_event_too_large_after_the_finish_mark_fails_nothing_ever(pieces: list[bytes]) -> None:
-    heard = hear(pieces, small)
-
-    assert [chunk.is_final for chunk in heard.chunks] == [True]
-    assert heard.error is None
 
 
 # Answers that were not streamed
@@ -959,12 +961,10 @@ def test_every_cut_of_an_answer_is_an_error() -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b"",
         b"{}",
         b'{"choices":[]}',
         b'{"choices":[{"message":{"content":"Good"}}]}',
         b'{"choices":[{"message":{"content":"Good"},"finish_reason":null}]}',
-        b"[DONE]",
     ],
 )
 def test_an_answer_without_a_finish_reason_is_an_error(body: bytes) -> None:
@@ -974,7 +974,7 @@ def test_an_answer_without_a_finish_reason_is_an_error(body: bytes) -> None:
     assert caught.value.code == "bad_answer"
 
 
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b'"Good day"', b"\xff"])
+@pytest.mark.parametrize("body", [b"", b"[DONE]", b"<html>", b"[]", b'"Good day"', b"\xff"])
 def test_what_is_no_answer_at_all_is_an_error(body: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match=r"not .*JSON"):
         decode_completion(body)

@@ -249,20 +249,25 @@ def test_an_error_is_told_with_the_providers_words(event: dict[str, Any], words:
 
 
 @pytest.mark.parametrize(
-    "rest",
-    [b"data: {x\n\n", sse({"type": "error", "message": "late"}), b"data: [DONE]\n\n", b"data:\n\n"],
+    "rest", [b"data: [DONE]\n\n", b"data:\n\n", b"data: [DONE]\n\ndata: {x\n\n"]
 )
-def test_what_comes_after_the_finish_mark_does_not_fail_the_answer(rest: bytes) -> None:
+def test_what_ends_the_stream_may_follow_the_finish_mark(rest: bytes) -> None:
     told = fold(hear(sse(*events(message("a"))) + rest))
 
     assert told.content == "a"
+
+
+@pytest.mark.parametrize("rest", [b"data: {x\n\n", sse({"type": "error", "message": "late"})])
+def test_what_goes_wrong_behind_the_finish_mark_is_told(rest: bytes) -> None:
+    with pytest.raises((RemoteProtocolError, ProviderError)):
+        hear(sse(*events(message("a"))) + rest)
 
 
 @pytest.mark.parametrize(
     "data", [b"", b"data: [DONE]\n\n", sse(*events(message("a")))[:-40], b"data: 1\n\n"]
 )
 def test_an_answer_without_its_finish_mark_is_an_error(data: bytes) -> None:
-    with pytest.raises(RemoteProtocolError):
+    with pytest.raises((RemoteProtocolError, ProviderError)):
         hear(data)
 
 

@@ -177,7 +177,7 @@ class TakesWhatThereIs(ChatDecoder):
         try:
             return super().end_of_data()
         except RemoteProtocolError:
-            return [self._final()]
+            return [self._reply.final()]
 
 
 class DropsWhatCameBefore(ChatDecoder):
