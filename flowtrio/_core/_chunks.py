@@ -29,6 +29,9 @@ MONEY: Final = Context(prec=200, traps=[])
 Whoever uses decimals too may have set the context of the task to another precision, or to raise.
 """
 
+CHARACTERS_A_TOKEN: Final = 8
+"""More than any tokenizer's average on natural language, so that an estimate is a lower bound."""
+
 _MOST = 10**15
 """The largest price, cost and count of tokens."""
 
@@ -74,6 +77,21 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
             "quality": self.quality,
             "cost": self.cost,
         }
+
+
+def least_usage(characters: int, reasoning: int = 0) -> Usage:
+    """What a reply cost at least that ended before its usage was told.
+
+    Args:
+      characters: Of all that was seen of it.
+      reasoning: How many of these were reasoning.
+
+    """
+    return Usage(
+        completion_tokens=-(-characters // CHARACTERS_A_TOKEN),
+        reasoning_tokens=-(-reasoning // CHARACTERS_A_TOKEN),
+        quality="lower_bound",
+    )
 
 
 def _add_costs(one: Usage, other: Usage) -> str | None:
@@ -236,10 +254,18 @@ class CompletionBuilder:
     _content: StringIO = attrs.field(factory=StringIO, init=False)
     _reasoning: StringIO = attrs.field(factory=StringIO, init=False)
     _parts: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+    _written: int = attrs.field(default=0, init=False)
+    """Characters of arguments."""
+    _lost: Usage | None = attrs.field(default=None, init=False)
+    """What was spent on attempts that failed."""
 
     def add(self, chunk: Chunk) -> Completion | None:
         """Take one chunk; gives the completion if it is the final one."""
         if chunk.reset is not None:
+            reasoning = self._reasoning.tell()
+            seen = self._content.tell() + reasoning + self._written
+            self._lost = least_usage(seen, reasoning) + (self._lost or Usage())
+            self._written = 0
             self._content = StringIO()
             self._reasoning = StringIO()
             self._parts = []
@@ -247,10 +273,15 @@ class CompletionBuilder:
             self._content.write(chunk.content)
         if chunk.reasoning:
             self._reasoning.write(chunk.reasoning)
+        for args in chunk.tool_args:
+            self._written += len(args.text)
         if chunk.parts:
             self._parts.extend(chunk.parts)
         if not chunk.is_final:
             return None
+        usage = chunk.usage
+        if usage is not None and self._lost is not None:
+            usage += self._lost
         return Completion(
             content=self._content.getvalue(),
             reasoning=self._reasoning.getvalue(),
@@ -258,7 +289,7 @@ class CompletionBuilder:
             tool_calls=list(chunk.tool_calls),
             finish_reason=chunk.finish_reason,
             raw_finish_reason=chunk.raw_finish_reason,
-            usage=chunk.usage,
+            usage=usage,
             model=chunk.model,
             carry=chunk.carry,
         )

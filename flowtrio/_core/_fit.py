@@ -11,15 +11,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
+import msgspec
 
 from ._values import copy_json
 
 Message: TypeAlias = dict[str, Any]
 """See `flowtrio.abc.Message`."""
+
+M = TypeVar("M", bound=Mapping[str, Any])
 
 NO_TEXT: Final = "(no text)"
 """Stands for a user's message without any text: "text content blocks must be non-empty". Also for
@@ -41,6 +44,33 @@ def fit_name(name: str) -> str:
 def is_blank(text: str) -> bool:
     """Whether there is nothing to read in *text*; also what Python's ``strip`` takes for that."""
     return not text.strip()
+
+
+def without_blank(parts: list[Any]) -> list[Any]:
+    """A message's parts but those of text in which there is nothing to read."""
+    return [part for part in parts if not _is_blank_part(part)]
+
+
+def _is_blank_part(part: Any) -> bool:
+    match part:
+        case {"type": "text", "text": str(text)}:
+            return is_blank(text)
+        case _:
+            return False
+
+
+def fit_arguments(given: Any) -> str:
+    """A call's arguments as text of a JSON object; what does not parse becomes empty.
+
+    A provider may refuse a conversation whose arguments do not parse.
+    """
+    if isinstance(given, dict):
+        return msgspec.json.encode(given).decode()
+    try:
+        is_object = isinstance(msgspec.json.decode(given or ""), dict)
+    except (TypeError, ValueError, RecursionError):
+        is_object = False
+    return given if is_object else "{}"
 
 
 def digest(text: str) -> str:
@@ -110,14 +140,38 @@ def withheld(message: Message) -> Message:
     return {**message, "flowtrio": {**(message.get("flowtrio") or {}), "withheld": True}}
 
 
-def is_withheld(message: Message) -> bool:
+def is_withheld(message: Mapping[str, Any]) -> bool:
     """Whether *message* belongs to a turn whose answer its provider withheld."""
-    return bool((message.get("flowtrio") or {}).get("withheld"))
+    private = message.get("flowtrio")
+    return isinstance(private, Mapping) and bool(private.get("withheld"))
 
 
-def without_withheld(messages: Sequence[Message]) -> list[Message]:
-    """What of a conversation may be sent: a turn that was refused once would be refused again."""
-    return [message for message in messages if not is_withheld(message)]
+def without_withheld(messages: Iterable[M]) -> list[M]:
+    """What of a conversation may be sent: a turn that was refused once would be refused again.
+
+    A run marks all that it said in such a turn. Where only the question is marked, by whoever kept
+    the conversation, what answers it goes with it: it would stand behind another's answer.
+    """
+    kept: list[M] = []
+    is_after = False
+    for message in messages:
+        if is_withheld(message):
+            is_after = True
+        elif not is_after or _begins_anew(message, kept):
+            is_after = False
+            kept.append(message)
+    return kept
+
+
+def _begins_anew(message: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether *message*, behind what was withheld, belongs to what is *kept*, or to nothing."""
+    match message.get("role"):
+        case "tool":
+            return False
+        case "assistant":
+            return bool(kept) and kept[-1].get("role") in ("user", "tool")
+        case _:
+            return True
 
 
 def result_message(id: str, text: str) -> Message:

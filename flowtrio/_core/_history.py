@@ -11,9 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-import msgspec
-
-from ._fit import NO_TEXT, CallIds, Entry, Message, digest, fit_name, is_blank
+from ._fit import (
+    NO_TEXT,
+    CallIds,
+    Entry,
+    Message,
+    digest,
+    fit_arguments,
+    fit_name,
+    is_blank,
+    without_blank,
+)
 from ._values import check_json, type_name
 
 _SAYS: Final = ("content", "tool_calls", "refusal", "audio")
@@ -155,24 +163,17 @@ def _read_call(call: Any, what: str) -> dict[str, Any]:
         if not isinstance(value, str) or not value:
             raise ValueError(f"{where}.{key}: expected text that is not empty, got {value!r:.40}")
     _check_private(call, what)
-    arguments = _fit_arguments(function.get("arguments"), what)
+    arguments = _read_arguments(function.get("arguments"), what)
     fit = {**function, "name": fit_name(function["name"]), "arguments": arguments}
     return {**call, "type": "function", "function": fit}
 
 
-def _fit_arguments(given: Any, what: str) -> str:
-    """Text of a JSON object; what does not parse becomes empty, as it does in a run."""
-    if isinstance(given, dict):
-        return msgspec.json.encode(given).decode()
-    if not isinstance(given, str | None):
+def _read_arguments(given: Any, what: str) -> str:
+    if not isinstance(given, str | dict | None):
         raise TypeError(
             f"{what}.function.arguments: expected text of a JSON object, got {type_name(given)}"
         )
-    try:
-        is_object = isinstance(msgspec.json.decode(given or ""), dict)
-    except (ValueError, RecursionError):
-        is_object = False
-    return given if given and is_object else "{}"
+    return fit_arguments(given)
 
 
 def _fit_content(content: Any, what: str) -> str | list[Any] | None:
@@ -185,7 +186,7 @@ def _fit_content(content: Any, what: str) -> str | list[Any] | None:
         )
     for place, part in enumerate(content):
         _check_part(part, f"{what}.content[{place}]")
-    return [p for p in content if p["type"] != "text" or not is_blank(p["text"])] or None
+    return without_blank(content) or None
 
 
 def _check_part(part: Any, what: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from ._chunks import least_usage
 from ._closing import closing_event
 from ._events import ADDED_KEYS, ROOT, AgentEvent, AgentStatus, EventType
 from ._failures import Failure
@@ -21,9 +22,6 @@ INTERRUPTED: Final = Failure(
     error="the process that ran it ended before the run did", code="interrupted", source="internal"
 )
 """How such a run failed."""
-
-_CHARACTERS_A_TOKEN: Final = 4
-"""A cautious guess, for text whose usage was never told."""
 
 
 def missing_end(
@@ -113,5 +111,5 @@ class _Ending:
     def _usage(self) -> dict[str, Any]:
         usage: dict[str, Any] = {**self._snapshot.state()["usage"], "quality": "lower_bound"}
         if self._characters and not usage["completion_tokens"]:
-            usage["completion_tokens"] = -(-self._characters // _CHARACTERS_A_TOKEN)
+            usage["completion_tokens"] = least_usage(self._characters).completion_tokens
         return usage

@@ -150,6 +150,7 @@ class _Loop:
                 try:
                     return output.decode(completion.content)
                 except ValueError as exc:
+                    _check_refused(completion, output)
                     attempts += 1
                     self._refuse_answer(output, exc, attempts)
         limit = self.run_.limits.turns
@@ -183,6 +184,14 @@ class _Loop:
                 f"the model's answer does not fit output={output.name}: {exc}", code="bad_output"
             ) from exc
         self.transcript.say("user", f"Your answer does not fit the schema: {exc}. Answer again.")
+
+
+def _check_refused(completion: Completion, output: Output) -> None:
+    """What the model said instead of an answer is none; asked again, it would say the same."""
+    if any(part.get("type") == "refusal" for part in completion.parts):
+        raise RemoteProtocolError(
+            f"the model refused to give an answer of the type output={output.name}", code="refused"
+        )
 
 
 def _too_long(what: str) -> RemoteProtocolError:

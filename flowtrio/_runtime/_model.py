@@ -19,7 +19,15 @@ import attrs
 import msgspec
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, check_told
+from flowtrio._core._chunks import (
+    Chunk,
+    Completion,
+    ToolArgs,
+    ToolCall,
+    Usage,
+    check_told,
+    least_usage,
+)
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
 from flowtrio._core._fit import without_withheld
@@ -37,9 +45,6 @@ if TYPE_CHECKING:
 
     from ._frame import Alarm
     from ._run import Run
-
-_CHARACTERS_A_TOKEN = 8
-"""More than any tokenizer's average on natural language, so that the estimate is a lower bound."""
 
 _FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
 
@@ -96,7 +101,9 @@ class Turn:
         self._calls: dict[int, _WrittenCall] = {}
         self._provider_calls: dict[str, _WrittenCall] = {}
         self._hidden = 0
-        """Characters of reasoning, of arguments and of what was reset."""
+        """Characters of reasoning and of arguments."""
+        self._lost = Usage()
+        """What was spent on attempts that failed."""
         self._reasoning = StringIO()
         self._parts: list[dict[str, Any]] = []
         # The watch
@@ -357,8 +364,8 @@ class Turn:
         reason = _word(given) or "reset"
         log = self.run.log
         message = log.law.open_message(self.message_id)
-        if message is not None:
-            self._hidden += message.text.tell()
+        self._lost += self._lower_bound(0 if message is None else message.text.tell())
+        self._hidden = 0
         log.close({call.key for call in log.law.calls_of(self.message_id)})
         self._has_spoken = False
         self._calls.clear()
@@ -379,8 +386,10 @@ class Turn:
         calls = self._match_calls(tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
-        told = None if final.usage is None else self._priced(final.usage, final.model)
-        usage = self._lower_bound(len(content)) if told is None else told
+        told = None
+        if final.usage is not None:
+            told = self._priced(final.usage, final.model) + self._lost
+        usage = self._lower_bound(len(content)) + self._lost if told is None else told
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
             finish_reason = "tool_calls" if calls else "stop"
@@ -466,7 +475,7 @@ class Turn:
         self._is_closed = True
         self._scope.cancel(reason=f"message {self.message_id} was ended")
         message = self.run.log.law.open_message(self.message_id)
-        usage = self._lower_bound(0 if message is None else message.text.tell())
+        usage = self._lower_bound(0 if message is None else message.text.tell()) + self._lost
         self.owner.add_usage(usage)
         return {
             "finish_reason": "error" if self.has_failed else "cancelled",
@@ -475,13 +484,7 @@ class Turn:
         }
 
     def _lower_bound(self, characters: int) -> Usage:
-        reasoning = self._reasoning.tell()
-        seen = characters + self._hidden
-        usage = Usage(
-            completion_tokens=math.ceil(seen / _CHARACTERS_A_TOKEN),
-            reasoning_tokens=math.ceil(reasoning / _CHARACTERS_A_TOKEN),
-            quality="lower_bound",
-        )
+        usage = least_usage(characters + self._hidden, self._reasoning.tell())
         return self._priced(usage, None)
 
     def _priced(self, usage: Usage, answered: str | None) -> Usage:

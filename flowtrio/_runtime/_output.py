@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import attrs
 import msgspec
+
+from flowtrio._core._fit import fit_name, is_blank
+
+_FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL)
 
 
 @attrs.frozen
@@ -50,19 +55,41 @@ class Output:
             }
         if components:
             schema = {**schema, "$defs": components}
-        return cls(type, "".join(c if c.isalnum() else "_" for c in name), schema, is_wrapped)
+        return cls(type, fit_name(name), schema, is_wrapped)
 
     def decode(self, text: str) -> Any:
-        """Decode an answer, strictly.
+        """Decode an answer, strictly; a fence of Markdown may be around it.
 
         Raises:
           ValueError: it is not JSON, or not of the type; tells where, not what it says.
 
         """
         target = dict[str, self.type] if self.is_wrapped else self.type  # type: ignore[name-defined]
-        value = msgspec.json.decode(text.encode(), type=target, strict=True)
+        value = _decode(_without_fence(text), target)
         if not self.is_wrapped:
             return value
         if set(value) != {"result"}:
             raise ValueError("expected an object with the one key 'result'")
         return value["result"]
+
+
+def _without_fence(text: str) -> str:
+    # So write models that were asked in words.
+    fenced = _FENCED.fullmatch(text)
+    return text if fenced is None else fenced[1]
+
+
+def _decode(text: str, type: Any) -> Any:
+    try:
+        return msgspec.json.decode(text.encode(), type=type, strict=True)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError as exc:
+        # What the decoder says of a text that breaks off reads as if our input had been cut.
+        if is_blank(text):
+            what = "it is empty"
+        elif "truncated" in str(exc):
+            what = "it breaks off in the middle of its JSON"
+        else:
+            what = f"it is not JSON: {exc}"
+        raise ValueError(what) from exc

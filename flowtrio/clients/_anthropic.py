@@ -11,7 +11,7 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
-from flowtrio.wire._anthropic_requests import continued, encode_request
+from flowtrio.wire._anthropic_requests import continued, encode_request, made_under
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -108,6 +108,10 @@ class AnthropicClient(HttpClient):
         def ask(stream: bool) -> HttpRequest:
             return HttpRequest(url, encode_request(model, said, tools, options, stream=stream))
 
+        def under() -> str:
+            # Of a reply that went on, all goes back in the place of what began it.
+            return made_under(encode_request(model, messages, tools, options, stream=True))
+
         def go_on(final: Chunk) -> ModelRequest | None:
             if not is_paused(final):
                 return None
@@ -115,7 +119,7 @@ class AnthropicClient(HttpClient):
 
         return ModelRequest(
             ask=ask,
-            decoder=partial(anthropic_decoder, paused=paused),
-            decode_whole=partial(decode_completion, paused=paused),
+            decoder=partial(anthropic_decoder, paused=paused, under=under),
+            decode_whole=partial(decode_completion, paused=paused, under=under),
             go_on=go_on,
         )

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 import attrs
+import msgspec
 import trio
 
 from flowtrio._core._chunks import Chunk, Completion, fold
@@ -110,6 +111,11 @@ class FallbackClient:
         await self.aclose()
 
 
+def _cost_nothing(exc: Exception) -> bool:
+    """Whether the model was not asked: its host refused, or could not be reached."""
+    return isinstance(exc, ProviderError) or getattr(exc, "deadline", None) == "connect"
+
+
 class FallbackReply(AsyncIterator[Chunk]):
     """One reply on its way, from whichever client gives it."""
 
@@ -148,6 +154,7 @@ class FallbackReply(AsyncIterator[Chunk]):
             if chunk.is_final:
                 self._is_over = True
                 await self._close()
+                return self._with_failures(chunk)
             return chunk
         raise StopAsyncIteration
 
@@ -195,6 +202,16 @@ class FallbackReply(AsyncIterator[Chunk]):
         # The reply first: the client may be one that chooses among several, too.
         told = getattr(self._reply, name, None) or getattr(self._client, name, None)
         return told if isinstance(told, str) else None
+
+    def _with_failures(self, final: Chunk) -> Chunk:
+        """*final*, whose usage is no measure of all where a model worked that then failed.
+
+        What it said, whoever reads this reply counts.
+        """
+        if final.usage is None or all(map(_cost_nothing, self._errors)):
+            return final
+        usage = msgspec.structs.replace(final.usage, quality="lower_bound")
+        return msgspec.structs.replace(final, usage=usage)
 
     @property
     def heard_at(self) -> float | None:

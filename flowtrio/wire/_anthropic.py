@@ -15,6 +15,7 @@ with what was kept of the part before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from io import StringIO
 from typing import Any
 
@@ -24,7 +25,7 @@ import msgspec
 from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
-from ._anthropic_parts import citation_part, result_parts, server_call_part
+from ._anthropic_parts import citation_part, is_signed, result_parts, server_call_part
 from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
@@ -127,10 +128,21 @@ class _Block:
 
 
 def anthropic_decoder(
-    max_event_bytes: int = MAX_EVENT_BYTES, *, paused: Chunk | None = None
+    max_event_bytes: int = MAX_EVENT_BYTES,
+    *,
+    paused: Chunk | None = None,
+    under: Callable[[], str] | None = None,
 ) -> ReplyDecoder[ServerSentEvent]:
-    """A decoder of one streamed reply; *paused* is the final chunk of what it goes on from."""
-    return ReplyDecoder(SSEDecoder(max_event_bytes), AnthropicReply(paused), "a stop_reason")
+    """A decoder of one streamed reply.
+
+    Args:
+      max_event_bytes: The largest event that is taken.
+      paused: The final chunk of what the reply goes on from.
+      under: Gives the digest of what it is made under, where it has signed thoughts; without it
+        they do not go back.
+
+    """
+    return ReplyDecoder(SSEDecoder(max_event_bytes), AnthropicReply(paused, under), "a stop_reason")
 
 
 def is_paused(final: Chunk) -> bool:
@@ -146,7 +158,8 @@ def _kept(final: Chunk) -> dict[str, Any]:
 class AnthropicReply(EventReply):
     """Reads the events of one reply; see `flowtrio.wire._reply.Reply`."""
 
-    def __init__(self, paused: Chunk | None = None) -> None:
+    def __init__(self, paused: Chunk | None = None, under: Callable[[], str] | None = None) -> None:
+        self._under = under
         kept = {} if paused is None else _kept(paused)
         self._before: list[dict[str, Any]] = kept.get("content", [])
         """The blocks of the part before, as they came."""
@@ -337,12 +350,16 @@ class AnthropicReply(EventReply):
         goes_back = bool(self._before) or self._mark.raw == _PAUSED
         if goes_back or any(block.is_private for block in self._blocks):
             carry["content"] = [*self._before, *(block.value() for block in self._blocks)]
+            if self._under is not None and is_signed(carry["content"]):
+                carry["under"] = self._under()
         if self._container is not None:
             carry["container"] = self._container
         return {"anthropic": carry} if carry else None
 
 
-def decode_completion(body: bytes, paused: Chunk | None = None) -> list[Chunk]:
+def decode_completion(
+    body: bytes, paused: Chunk | None = None, under: Callable[[], str] | None = None
+) -> list[Chunk]:
     """Decode an answer that was not streamed, as chunks; see `anthropic_decoder`.
 
     Raises:
@@ -353,7 +370,7 @@ def decode_completion(body: bytes, paused: Chunk | None = None) -> list[Chunk]:
     message = Payloads(_message_decoder).read(body)
     if message.error:
         raise stream_error(message.error)
-    reply = AnthropicReply(paused)
+    reply = AnthropicReply(paused, under)
     chunks = reply.read_message(message)
     if not reply.is_finished:
         check_no_error(body)

@@ -5,8 +5,16 @@ What only the provider can read is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+SIGNED = ("thinking", "redacted_thinking")
+"""Blocks that are valid behind what they were made under, and nowhere else."""
+
+
+def is_signed(blocks: Sequence[dict[str, Any]]) -> bool:
+    """Whether there are thoughts among a reply's blocks."""
+    return any(block.get("type") in SIGNED for block in blocks)
 
 
 def citation_part(given: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,15 @@ A conversation alternates between a user and the assistant: instructions stand a
 the results of a turn's calls are one message of the user. What a turn carried goes back in the
 place of what the conversation says of it, unchanged but for what the provider says and does not
 take: blocks of nothing but white space, the file behind a citation, why a program was stopped.
+
+What the model thought is signed together with what it was shown: the provider refuses it under
+another system prompt, other tools or other messages before it. So a reply carries a digest of those
+(`made_under`), and its thoughts go back only where that is what they would stand behind now.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +21,9 @@ from typing import Any
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._fit import NO_TEXT
 
-from ._messages import data_url, parts_of
+from ._anthropic_parts import SIGNED, is_signed
+from ._messages import carried_for, data_url, parts_of, to_send
+from ._schemas import ANTHROPIC, asked_in_words, closed_schema
 
 MAX_TOKENS = 16_384
 """Tokens of an answer at most, where nobody says: the provider wants a number."""
@@ -39,7 +46,8 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in OpenAI's shape. Parts may have a ``cache_control``.
       tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, ``stop``, ``tools`` (the provider's own, added to the others) and
+      options: ``output_schema``, which is asked in words where the provider cannot be held to it;
+        ``stop``, ``tools`` (the provider's own, added to the others) and
         further keys of the body; None takes a key out.
       stream: Whether the answer is to be streamed.
 
@@ -47,6 +55,10 @@ def encode_request(
       ValueError: a message has a part that Anthropic does not take.
 
     """
+    messages = to_send(messages, "anthropic")
+    output = options.get("output_schema")
+    if output is not None and closed_schema(output[1], ANTHROPIC) is None:
+        messages = asked_in_words(messages, output[1])
     body: dict[str, Any] = {"model": model, "max_tokens": MAX_TOKENS}
     system = [
         _encode_part(part)
@@ -56,7 +68,6 @@ def encode_request(
     ]
     if system:
         body["system"] = system
-    body["messages"] = _encode_messages(messages)
     if tools:
         body["tools"] = [_encode_tool(tool) for tool in tools]
     if (container := _container(messages)) is not None:
@@ -64,7 +75,46 @@ def encode_request(
     if stream:
         body["stream"] = True
     _add_options(body, options)
+    body["messages"] = _encode_messages(messages, _Conditions(body))
     return body
+
+
+def made_under(body: Mapping[str, Any]) -> str:
+    """A digest of what the reply to this request is made under."""
+    conditions = _Conditions(body)
+    for message in body["messages"]:
+        conditions.add(message["role"], message["content"])
+    return conditions.digest()
+
+
+class _Conditions:
+    """What a reply is made under: system prompt and tools, and each block that stands before it."""
+
+    __slots__ = ("_hash",)
+
+    def __init__(self, body: Mapping[str, Any]) -> None:
+        self._hash = hashlib.sha256()
+        self._add([body.get("system"), body.get("tools")])
+
+    def add(self, role: str, blocks: Sequence[Mapping[str, Any]]) -> None:
+        for block in blocks:
+            # One by one, since neighbours of one role are one message.
+            self._add([role, block])
+
+    def _add(self, value: Any) -> None:
+        # A store may change the order of keys.
+        text = json.dumps(_without_marks(value), sort_keys=True, separators=(",", ":"))
+        self._hash.update(text.encode())
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()[:32]
+
+
+def _without_marks(value: Any) -> Any:
+    """A value without the marks of what is to be cached: they move, and say nothing."""
+    if isinstance(value, Mapping):
+        return {k: _without_marks(v) for k, v in value.items() if k != "cache_control"}
+    return [_without_marks(item) for item in value] if isinstance(value, list) else value
 
 
 def continued(messages: Sequence[Mapping[str, Any]], paused: Chunk) -> Sequence[Mapping[str, Any]]:
@@ -78,8 +128,9 @@ def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:
             if key != "max_tokens":
                 body.pop(key, None)
         elif key == "output_schema":
-            format = {"type": "json_schema", "schema": strict_schema(value[1])}
-            body["output_config"] = {**body.get("output_config", {}), "format": format}
+            if (schema := closed_schema(value[1], ANTHROPIC)) is not None:
+                format = {"type": "json_schema", "schema": schema}
+                body["output_config"] = {**body.get("output_config", {}), "format": format}
         elif key == "output_config":
             body[key] = {**body.get(key, {}), **value}
         elif key == "tools":
@@ -110,39 +161,45 @@ def _cache_control(holder: Mapping[str, Any]) -> dict[str, Any]:
 # Messages
 
 
-def _encode_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _encode_messages(
+    messages: Sequence[Mapping[str, Any]], conditions: _Conditions
+) -> list[dict[str, Any]]:
     encoded: list[dict[str, Any]] = []
     for message in messages:
         match message["role"]:
             case "system" | "developer":
                 continue
             case "assistant":
-                role, blocks = "assistant", list(_encode_reply(message))
+                role, blocks = "assistant", list(_encode_reply(message, conditions))
             case "tool":
                 role, blocks = "user", [_encode_result(message)]
             case _:
                 parts = parts_of(message.get("content"))
                 role, blocks = "user", [_encode_part(part) for part in parts]
+        if not encoded and blocks and role == "assistant":
+            # "first message must use the "user" role"
+            first = [{"type": "text", "text": NO_TEXT}]
+            encoded.append({"role": "user", "content": first})
+            conditions.add("user", first)
         if encoded and encoded[-1]["role"] == role:
             encoded[-1]["content"] += blocks
         elif blocks:
             encoded.append({"role": role, "content": blocks})
-    if encoded and encoded[0]["role"] == "assistant":
-        # "first message must use the "user" role"
-        encoded.insert(0, {"role": "user", "content": [{"type": "text", "text": NO_TEXT}]})
+        conditions.add(role, blocks)
     return encoded
 
 
-def _encode_reply(message: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _encode_reply(message: Mapping[str, Any], conditions: _Conditions) -> Iterator[dict[str, Any]]:
     calls = message.get("tool_calls") or ()
-    carried = _carry(message).get("content")
+    carry = _carry(message)
+    carried = carry.get("content")
     if isinstance(carried, list) and _asks(carried) in (len(calls), 0):
+        if is_signed(carried) and carry.get("under") != conditions.digest():
+            carried = [block for block in carried if block.get("type") not in SIGNED]
         yield from _send_back(carried, iter(calls))
         return
     for part in parts_of(message.get("content")):
-        # "text content blocks must contain non-whitespace text"
-        if part.get("type") != "text" or str(part.get("text", "")).strip():
-            yield _encode_part(part)
+        yield _encode_part(part)
     for call in calls:
         function = call["function"]
         yield {
@@ -219,9 +276,7 @@ def _tool_id(id: str) -> str:
 
 
 def _carry(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    carry = (message.get("flowtrio") or {}).get("carry")
-    carried = carry.get("anthropic") if isinstance(carry, Mapping) else None
-    return carried if isinstance(carried, Mapping) else {}
+    return carried_for(message, "anthropic") or {}
 
 
 def _container(messages: Sequence[Mapping[str, Any]]) -> str | None:
@@ -232,32 +287,3 @@ def _container(messages: Sequence[Mapping[str, Any]]) -> str | None:
         if message["role"] != "tool":
             break
     return None
-
-
-# Structured output
-
-_KEPT = frozenset(
-    {
-        *("type", "enum", "const", "required", "title", "description", "default", "$ref"),
-    }
-)
-"""Keywords that an output's schema may have; an answer is held to the others by its reader."""
-
-
-def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema as Anthropic takes it: objects are closed, and limits of values left out."""
-    strict: dict[str, Any] = {}
-    for key, value in schema.items():
-        match key:
-            case "properties" | "$defs":
-                strict[key] = {name: strict_schema(inner) for name, inner in value.items()}
-            case "anyOf" | "allOf" | "oneOf":
-                strict["allOf" if key == "allOf" else "anyOf"] = [strict_schema(s) for s in value]
-            case "items" if isinstance(value, Mapping):
-                strict[key] = strict_schema(value)
-            case _ if key in _KEPT:
-                strict[key] = value
-    if schema.get("type") == "object":
-        strict.setdefault("properties", {})
-        strict["additionalProperties"] = False
-    return strict

@@ -25,9 +25,10 @@ from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
-from ._messages import data_url, parts_of, text_of
+from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
+from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
@@ -286,16 +287,22 @@ def encode_request(
     Args:
       messages: The conversation, in OpenAI's shape.
       tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, the options in `_CONFIG`, and further keys of the body; None
-        takes a key out.
+      options: ``output_schema``, which is asked in words where there are tools; the options in
+        `_CONFIG`, and further keys of the body; None takes a key out.
 
     """
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
     called: dict[str, dict[str, Any]] = {}
+    messages = to_send(messages, "gemini")
+    output = options.get("output_schema")
+    if output is not None and _may_call(tools, options):
+        # "Function calling with a response mime type: 'application/json' is unsupported"
+        messages = asked_in_words(messages, output[1])
+        options = {**options, "output_schema": None}
     for message in messages:
         if message["role"] in ("system", "developer"):
-            if text := text_of(message.get("content")):
+            if text := text_of(message["content"]):
                 system.append({"text": text})
             continue
         role, parts = _encode_message(message, called)
@@ -313,6 +320,10 @@ def encode_request(
         body["tools"] = [{"functionDeclarations": [_encode_tool(tool) for tool in tools]}]
     _add_options(body, options)
     return body
+
+
+def _may_call(tools: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]) -> bool:
+    return bool(tools or options.get("tools"))
 
 
 def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:
@@ -372,8 +383,7 @@ def _encode_reply(
     for call in calls:
         arguments = json.loads(call["function"]["arguments"] or "{}")
         part = {"functionCall": {"name": _function_name(call), "args": arguments}}
-        kept = ((call.get("flowtrio") or {}).get("carry") or {}).get("gemini")
-        if isinstance(kept, Mapping):
+        if (kept := carried_for(call, "gemini")) is not None:
             part["thoughtSignature"] = kept["signature"]
         parts.append(part)
     return parts
@@ -383,10 +393,10 @@ def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """The parts that came, unchanged but for names that are taken from nobody."""
-    carry = (message.get("flowtrio") or {}).get("carry")
-    if not isinstance(carry, Mapping) or not isinstance(carry.get("gemini"), Mapping):
+    carry = carried_for(message, "gemini")
+    if carry is None:
         return None
-    parts = [dict(part) for part in carry["gemini"]["parts"]]
+    parts = [dict(part) for part in carry["parts"] if _says_anything(part)]
     written = [part for part in parts if "functionCall" in part]
     if len(written) != len(calls):
         return None
@@ -395,6 +405,11 @@ def _carried(
         if not _NAME.fullmatch(str(own.get("name"))):
             part["functionCall"] = {**own, "name": _function_name(call)}
     return parts
+
+
+def _says_anything(part: Mapping[str, Any]) -> bool:
+    """Whether a part may stand in a request: a text that is empty may only bring a signature."""
+    return bool(part.get("text")) or part.keys() - {"text", "thought"} != set()
 
 
 def _function_name(call: Mapping[str, Any]) -> str:

@@ -14,10 +14,11 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
-from ._messages import data_url, parts_of, text_of
+from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._payloads import Payloads, is_keepalive
 from ._reply import ReplyDecoder, final_of
+from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES
 
 
@@ -180,14 +181,20 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in OpenAI's shape.
       tools: Tools to offer, in OpenAI's shape, which is Ollama's too.
-      options: ``output_schema``, the options in `_OPTIONS`, and further keys of the body; None
-        takes a key out.
+      options: ``output_schema``, which is asked in words where there are tools; the options in
+        `_OPTIONS`, and further keys of the body; None takes a key out.
       stream: Whether the answer is to be streamed.
 
     Raises:
       ValueError: a message has a part that Ollama does not take.
 
     """
+    messages = to_send(messages, "ollama")
+    output = options.get("output_schema")
+    if output is not None and tools:
+        # A model that may only write what fits the schema cannot write a call.
+        messages = asked_in_words(messages, output[1])
+        options = {**options, "output_schema": None}
     names: dict[str, str] = {}
     body: dict[str, Any] = {
         "model": model,
@@ -230,9 +237,8 @@ def _encode_message(message: Mapping[str, Any], names: dict[str, str]) -> dict[s
         calls.append({"function": {"name": function["name"], "arguments": arguments}})
     if calls:
         encoded["tool_calls"] = calls
-    carry = (message.get("flowtrio") or {}).get("carry")
-    if isinstance(carry, Mapping) and isinstance(carry.get("ollama"), Mapping):
-        encoded["thinking"] = carry["ollama"]["thinking"]
+    if (carry := carried_for(message, "ollama")) is not None:
+        encoded["thinking"] = carry["thinking"]
     return encoded
 
 

@@ -19,8 +19,10 @@ from ._calls import CallWriter
 from ._errors import check_no_error, stream_error
 from ._finish import FinishMark
 from ._payloads import EventReply, Payloads
+from ._reasoning_details import ReasoningDetails
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import with_reasoning
 
 
 class _Function(msgspec.Struct):
@@ -86,8 +88,9 @@ class ChatReply(EventReply):
         self._mark = FinishMark()
         self._usage: Usage | None = None
         self._model: str | None = None
-        self._details: list[Any] = []
+        self._details = ReasoningDetails()
         self._thoughts: list[str] = []
+        self._thoughts_key = "reasoning_content"
         self._cited: set[str] = set()
 
     @property
@@ -160,13 +163,15 @@ class ChatReply(EventReply):
             return ""
         if isinstance(details, list):
             check = [item for item in details if isinstance(item, dict)]
-            self._details += check
+            self._details.add(check)
         else:
             check = []
-        for given in (delta.reasoning_content, delta.reasoning):
+        for key in ("reasoning_content", "reasoning"):
+            given = getattr(delta, key)
             if isinstance(given, str) and given:
-                if given is delta.reasoning_content:
-                    self._thoughts.append(given)
+                if not self._thoughts:
+                    self._thoughts_key = key
+                self._thoughts.append(given)
                 return given
         texts = [item.get("text") or item.get("summary") for item in check]
         return "".join(text for text in texts if isinstance(text, str))
@@ -187,10 +192,11 @@ class ChatReply(EventReply):
         calls = self._calls.finish()
         carry: dict[str, Any] = {}
         if self._details:
-            carry["reasoning_details"] = self._details
+            carry["reasoning_details"] = self._details.finish()
         elif self._thoughts and calls:
-            # DeepSeek refuses the results of calls that come without the thoughts behind them.
-            carry["reasoning_content"] = "".join(self._thoughts)
+            # DeepSeek refuses the results of calls that come without the thoughts behind them, and
+            # vLLM's models forget why they made them. Each wants them by its own word.
+            carry[self._thoughts_key] = "".join(self._thoughts)
         return Chunk(
             is_final=True,
             tool_calls=calls,
@@ -275,9 +281,14 @@ def read_usage(usage: Any) -> Usage | None:
         return max(0, int(value)) if is_number and value is not None else 0
 
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    prompt = count(usage, "prompt_tokens")
+    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    total = count(usage, "total_tokens")
     return Usage(
-        prompt_tokens=count(usage, "prompt_tokens"),
-        completion_tokens=count(usage, "completion_tokens"),
-        reasoning_tokens=count(usage.get("completion_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=prompt,
+        completion_tokens=with_reasoning(
+            count(usage, "completion_tokens"), reasoning, prompt, total
+        ),
+        reasoning_tokens=reasoning,
         cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),
     )

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._messages import carried_for, to_send
+from ._schemas import held_to
+
 
 def encode_request(
     model: str,
@@ -21,11 +24,14 @@ def encode_request(
       messages: The conversation; the private key ``flowtrio`` is taken out.
       tools: Tools to offer.
       options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
-        becomes the ``response_format``, and ``tools`` join the others.
+        becomes the ``response_format``, strict where it can be, and ``tools`` join the others.
       stream: Whether the answer is to be streamed.
 
     """
-    body: dict[str, Any] = {"model": model, "messages": [encode_message(m) for m in messages]}
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [encode_message(message) for message in to_send(messages, "openai_chat")],
+    }
     if tools:
         body["tools"] = [dict(tool) for tool in tools]
     if stream:
@@ -38,7 +44,7 @@ def encode_request(
             name, schema = value
             body["response_format"] = {
                 "type": "json_schema",
-                "json_schema": {"name": name, "schema": schema},
+                "json_schema": {"name": name, **held_to(schema)},
             }
         elif key == "tools" and value is not None:
             body["tools"] = [*(body.get("tools") or ()), *map(dict, value)]
@@ -52,10 +58,7 @@ def encode_request(
 def encode_message(message: Mapping[str, Any]) -> dict[str, Any]:
     """A message as the provider wants it: without our private key, with what was carried for it."""
     encoded = {key: value for key, value in message.items() if key != "flowtrio"}
-    private = message.get("flowtrio")
-    carry = private.get("carry") if isinstance(private, Mapping) else None
-    if isinstance(carry, Mapping) and isinstance(carry.get("openai_chat"), Mapping):
-        encoded.update(carry["openai_chat"])
+    encoded.update(carried_for(message, "openai_chat") or {})
     if isinstance(encoded.get("tool_calls"), list):
         encoded["tool_calls"] = [
             {key: value for key, value in call.items() if key != "flowtrio"}

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._json import decode_arguments
-from ._messages import parts_of, text_of
+from ._messages import carried_for, parts_of, text_of, to_send
+from ._schemas import held_to
 
 _ENCRYPTED = "reasoning.encrypted_content"
 
@@ -35,15 +36,19 @@ def encode_request(
       model: The model's name.
       messages: The conversation, in the shape of chat completions.
       tools: Tools to offer, in that shape or in this protocol's own.
-      options: ``output_schema=(name, schema)``, which becomes the ``text.format``; ``tools``, which
-        join the others; ``max_tokens``, ``reasoning_effort``; and further keys of the body. None
-        takes a key out.
+      options: ``output_schema=(name, schema)``, which becomes the ``text.format``, strict where it
+        can be; ``tools``, which join the others; ``max_tokens``, ``reasoning_effort``; and further
+        keys of the body. None takes a key out.
       stream: Whether the answer is to be streamed.
 
     """
     body: dict[str, Any] = {
         "model": model,
-        "input": [item for message in messages for item in _encode_message(message)],
+        "input": [
+            item
+            for message in to_send(messages, "openai_responses")
+            for item in _encode_message(message)
+        ],
         # The conversation is the caller's; so what only the provider can read has to come along.
         "store": False,
     }
@@ -67,7 +72,7 @@ def _add_option(body: dict[str, Any], key: str, value: Any) -> None:
         case "output_schema":
             if value is not None:
                 name, schema = value
-                form = {"type": "json_schema", "name": name, "schema": schema}
+                form = {"type": "json_schema", "name": name, **held_to(schema)}
                 body["text"] = {**(body.get("text") or {}), "format": form}
         case "text" if value is not None:
             body["text"] = {**(body.get("text") or {}), **value}
@@ -138,8 +143,8 @@ def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
     """The items that came, their calls by the ids, names and arguments of the conversation."""
-    carry = ((message.get("flowtrio") or {}).get("carry") or {}).get("openai_responses")
-    if not isinstance(carry, Mapping):
+    carry = carried_for(message, "openai_responses")
+    if carry is None:
         return None
     items = [dict(item) for item in carry["items"]]
     places = [item for item in items if item["type"] == "function_call"]

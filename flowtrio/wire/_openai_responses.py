@@ -32,6 +32,7 @@ from ._openai_items import (
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import with_reasoning
 
 _CUT: dict[str, FinishReason] = {
     "max_output_tokens": "length",
@@ -366,9 +367,12 @@ def read_usage(usage: Any) -> Usage | None:
         value = holder.get(key) if isinstance(holder, dict) else None
         return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
+    prompt = count(usage, "input_tokens")
+    reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")
+    total = count(usage, "total_tokens")
     return Usage(
-        prompt_tokens=count(usage, "input_tokens"),
-        completion_tokens=count(usage, "output_tokens"),
-        reasoning_tokens=count(usage.get("output_tokens_details"), "reasoning_tokens"),
+        prompt_tokens=prompt,
+        completion_tokens=with_reasoning(count(usage, "output_tokens"), reasoning, prompt, total),
+        reasoning_tokens=reasoning,
         cached_tokens=count(usage.get("input_tokens_details"), "cached_tokens"),
     )

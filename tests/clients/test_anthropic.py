@@ -100,6 +100,33 @@ async def test_a_refusal_is_told_as_one() -> None:
     assert complete.data["finish_reason"] == "content_filter"
 
 
+@pytest.mark.parametrize("instructions", ["Be brief.", "Be kind."])
+@pytest.mark.parametrize("streams", [True, False])
+async def test_thoughts_go_back_in_later_runs_of_the_same_agent(
+    instructions: str, streams: bool
+) -> None:
+    """And are left out where its system prompt has changed: their signature would be refused."""
+    text = {"type": "text", "text": "Sunny."}
+    answer = says if streams else whole
+    answers = [answer(THOUGHT, CALL, stop_reason="tool_use"), answer(HIDDEN, text), says(text)]
+    if not streams:
+        answers[1] = whole(HIDDEN, text, stop_reason="end_turn")
+    history: list[dict[str, Any]] = []
+    async with open_model_server(answers) as server:
+        url = server.url.removesuffix("/v1")
+        async with AnthropicClient(model="m", base_url=url) as client:
+            agent = Agent(llm_client=client, tools=[look], instructions="Be brief.")
+            for asked in (agent, agent.replace(instructions=instructions)):
+                async with StreamEngine().stream(asked, "hello", history=history) as stream:
+                    await stream.result()
+                history = json.loads(json.dumps(stream.messages))
+
+    body = server.exchanges[-1].body
+    sent = [block for message in body["messages"] for block in message["content"]]
+    assert (THOUGHT in sent, HIDDEN in sent) == ((instructions == "Be brief."),) * 2
+    assert CALL in sent
+
+
 # Paused turns
 
 PAUSED = {"stop_reason": "pause_turn"}

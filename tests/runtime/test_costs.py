@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
-from flowtrio import Agent, AgentEvent, EventType, Orchestrator, RunContext, StreamEngine, Usage
+import pytest
+
+from flowtrio import (
+    Agent,
+    AgentEvent,
+    Chunk,
+    DeadlineExceeded,
+    EventType,
+    FallbackClient,
+    Orchestrator,
+    ProviderError,
+    RemoteProtocolError,
+    RunContext,
+    StreamEngine,
+    Usage,
+)
 from flowtrio.testing import ScriptedModel, check_events
 
 PRICES = {"scripted": {"prompt": "1", "completion": "2"}}
@@ -92,3 +108,91 @@ async def test_without_prices_there_is_no_cost() -> None:
     )
 
     assert events[-1].data["usage"]["cost"] is None
+
+
+# Several models in line
+
+TWO_PRICES = {"big": {"prompt": "100", "completion": "1000"}, "small": PRICES["scripted"]}
+CUT_OFF = RemoteProtocolError("the model's stream ended", code="stream_cut")
+BUSY = ProviderError("the host refused", status=503, code="overloaded")
+
+
+class Says:
+    """A model that has a name, answers by a longer one, and may fail."""
+
+    told: Usage | None = usage(1000, 100)
+
+    def __init__(self, model: str, said: str = "", fails: Exception | None = None) -> None:
+        self.model = model
+        self.said = said
+        self.fails = fails
+
+    async def stream_completion(
+        self, messages: Any, tools: Any = None, **options: Any
+    ) -> AsyncIterator[Chunk]:
+        if self.said:
+            yield Chunk(content=self.said)
+        if self.fails is not None:
+            raise self.fails
+        name = f"{self.model}-2026-08-01"
+        yield Chunk(is_final=True, finish_reason="stop", usage=self.told, model=name)
+
+
+@pytest.mark.parametrize("name", ["small", "small-2026-08-01"])
+async def test_behind_a_fallback_the_price_is_that_of_the_model_that_answered(name: str) -> None:
+    prices = {"big": TWO_PRICES["big"], name: TWO_PRICES["small"]}
+    client = FallbackClient([Says("big", fails=BUSY), FallbackClient([Says("small", "Hello")])])
+    events = await log_of(StreamEngine(prices=prices).stream(Agent(llm_client=client), "hello"))
+
+    told = events[-1].data["usage"]
+    assert (told["cost"], told["quality"]) == ("0.0012", "measured")
+
+
+async def test_an_attempt_that_failed_costs_at_least_what_it_said_at_its_own_price() -> None:
+    client = FallbackClient([Says("big", "x" * 80, CUT_OFF), Says("small", "Hello")])
+    stream = StreamEngine(prices=TWO_PRICES).stream(Agent(llm_client=client), "hello")
+    events = await log_of(stream)
+
+    [complete] = [e for e in events if e.type is EventType.MESSAGE_COMPLETE]
+    told = events[-1].data["usage"]
+    assert told == complete.data["usage"]
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (1000, 110)
+    # 10 tokens at 1000, and 1000 at 1 and 100 at 2.
+    assert (told["cost"], told["quality"]) == ("0.0112", "lower_bound")
+
+
+async def test_where_all_attempts_failed_each_counts() -> None:
+    client = FallbackClient([Says("big", "x" * 80, CUT_OFF), Says("small", "y" * 16, CUT_OFF)])
+    stream = StreamEngine(prices=TWO_PRICES).stream(Agent(llm_client=client), "hello")
+    events = await log_of(stream)
+
+    told = events[-1].data["usage"]
+    assert (told["completion_tokens"], told["quality"]) == (12, "lower_bound")
+    assert told["cost"] == "0.010004"
+
+
+@pytest.mark.parametrize(
+    ("failure", "quality"),
+    [
+        (BUSY, "measured"),
+        (DeadlineExceeded("no connection", deadline="connect"), "measured"),
+        (DeadlineExceeded("nothing was sent", deadline="first_token"), "lower_bound"),
+        (CUT_OFF, "lower_bound"),
+    ],
+)
+async def test_a_model_that_worked_and_said_nothing_leaves_a_lower_bound(
+    failure: Exception, quality: str
+) -> None:
+    client = FallbackClient([Says("big", fails=failure), Says("small", "Hello")])
+    completion = await client.complete([{"role": "user", "content": "hello"}])
+
+    assert completion.usage is not None
+    assert (completion.usage.completion_tokens, completion.usage.quality) == (100, quality)
+
+
+async def test_a_reply_that_tells_no_usage_has_none_behind_a_fallback_either() -> None:
+    mute = Says("small", "x")
+    mute.told = None
+    client = FallbackClient([Says("big", "half", CUT_OFF), mute])
+
+    assert (await client.complete([{"role": "user", "content": "hello"}])).usage is None

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import pytest
+
 from flowtrio import AgentEvent, EventType
 from flowtrio.wire import (
     _anthropic_requests,
@@ -32,12 +34,21 @@ _GEMINI_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
 _MEDIA = ("image/jpeg", "image/png", "image/gif", "image/webp")
 
 
+_CODECS = (_anthropic_requests, _gemini, _ollama, _openai_chat_requests, _openai_input)
+
+
 def refusals(messages: Messages) -> list[str]:
-    """What each provider would refuse of *messages*, as our codecs send them."""
+    """What each provider would refuse of *messages*, as our codecs say them.
+
+    What codecs mend before that counts as well: a run's own conversation has to be fit without.
+    """
     told = [] if isinstance(messages, list) else ["the conversation is no list"]
     for name, encode, problems in _PROVIDERS:
         try:
-            body = encode("model", list(messages), None, {}, stream=False)
+            with pytest.MonkeyPatch.context() as patch:
+                for codec in _CODECS:
+                    patch.setattr(codec, "to_send", lambda given, _: given)
+                body = encode("model", list(messages), None, {}, stream=False)
         except Exception as exc:
             told.append(f"{name}: the codec raised {type(exc).__name__}: {exc}")
             continue

@@ -17,7 +17,7 @@ from flowtrio._core._chunks import CompletionBuilder
 from flowtrio._core._exceptions import ProviderError
 from flowtrio._runtime._output import Output
 from flowtrio.wire._anthropic import anthropic_decoder
-from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, strict_schema
+from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under
 from tests.support.recordings import recordings_of
 from tests.support.sdk_types import check_typed
 
@@ -30,6 +30,8 @@ TOOL: Final = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
     },
 }
+EPHEMERAL: Final = {"type": "ephemeral"}
+SEARCH: Final = {"type": "web_search_20250305", "name": "web_search"}
 PIXEL: Final = "data:image/png;base64,iVBORw0KGgo="
 
 
@@ -93,6 +95,7 @@ def test_instructions_stand_apart_and_neighbours_of_one_role_are_one_message() -
     assert body["messages"] == [
         user(text("a"), text("b")),
         {"role": "assistant", "content": [text("c")]},
+        user(text("(no text)")),
     ]
 
 
@@ -236,34 +239,6 @@ def test_an_output_of_a_type_is_asked_for_by_its_schema(effort_first: bool) -> N
     }
 
 
-def test_what_a_schema_may_not_say_is_left_out() -> None:
-    schema = {
-        "type": "object",
-        "required": ["a"],
-        "properties": {
-            "a": {"type": "integer", "minimum": 1, "title": "A"},
-            "minimum": {"oneOf": [{"type": "object"}, {"allOf": [{"const": 1}]}]},
-            "tuple": {"type": "array", "items": False, "prefixItems": []},
-        },
-    }
-
-    assert strict_schema(schema) == {
-        "type": "object",
-        "required": ["a"],
-        "properties": {
-            "a": {"type": "integer", "title": "A"},
-            "minimum": {
-                "anyOf": [
-                    {"type": "object", "properties": {}, "additionalProperties": False},
-                    {"allOf": [{"const": 1}]},
-                ]
-            },
-            "tuple": {"type": "array"},
-        },
-        "additionalProperties": False,
-    }
-
-
 # What was carried
 
 THOUGHT: Final = {"type": "thinking", "thinking": "I see.", "signature": "c2ln"}
@@ -285,10 +260,11 @@ def carrying(content: Any, **message: Any) -> dict[str, Any]:
 def test_signed_thoughts_go_back_unchanged_and_calls_under_the_conversations_ids() -> None:
     calls = [call("t1", "look", '{"at":1}'), call("own_2", "look", '{"at":1}')]
     blocks = [text("\n\n"), THOUGHT, REDACTED, text("x"), USE, USE]
+    under = made_under(encode(HELLO, [TOOL]))
     body = encode(
         [
             *HELLO,
-            carrying({"content": blocks}, tool_calls=calls),
+            carrying({"content": blocks, "under": under}, tool_calls=calls),
             {"role": "tool", "tool_call_id": "t1", "content": "1"},
             {"role": "tool", "tool_call_id": "own_2", "content": "2"},
         ],
@@ -299,6 +275,70 @@ def test_signed_thoughts_go_back_unchanged_and_calls_under_the_conversations_ids
     assert sent == [THOUGHT, REDACTED, text("x"), USE, {**USE, "id": "own_2"}]
     results = body["messages"][2]["content"]
     assert [result["tool_use_id"] for result in results] == ["t1", "own_2"]
+
+
+SYSTEM: Final = {"role": "system", "content": "Be brief."}
+GREETING: Final = {"role": "assistant", "content": "How can I help?"}
+CONDITIONS: Final[dict[str, tuple[list[Any], list[Any], dict[str, Any], bool]]] = {
+    "the same": ([SYSTEM, *HELLO], [TOOL], {}, True),
+    "marks of a cache": (
+        [SYSTEM, {"role": "user", "content": [{**text("hello"), "cache_control": EPHEMERAL}]}],
+        [{**TOOL, "cache_control": EPHEMERAL}],
+        {},
+        True,
+    ),
+    "options": ([SYSTEM, *HELLO], [TOOL], {"temperature": 1, "max_tokens": 1}, True),
+    "another system prompt": ([{**SYSTEM, "content": "Be kind."}, *HELLO], [TOOL], {}, False),
+    "no system prompt": (HELLO, [TOOL], {}, False),
+    "other tools": ([SYSTEM, *HELLO], [], {}, False),
+    "one tool more": ([SYSTEM, *HELLO], [TOOL], {"tools": [SEARCH]}, False),
+    "another message": ([SYSTEM, {"role": "user", "content": "hi"}], [TOOL], {}, False),
+    "a message more": ([SYSTEM, *HELLO, *HELLO], [TOOL], {}, False),
+    "a message less": ([SYSTEM], [TOOL], {}, False),
+}
+
+
+@pytest.mark.parametrize("asked", [[SYSTEM, *HELLO], [SYSTEM, GREETING, *HELLO]])
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_signed_thoughts_go_back_under_what_they_were_made_under_alone(
+    asked: list[Any], name: str
+) -> None:
+    """The provider refuses them elsewhere, and then each later turn too."""
+    messages, tools, options, is_same = CONDITIONS[name]
+    if GREETING in asked:
+        messages = [*messages[:1], GREETING, *messages[1:]]
+    under = made_under(encode(asked, [TOOL]))
+    blocks = [THOUGHT, REDACTED, text("x"), USE]
+    reply = carrying({"content": blocks, "under": under}, tool_calls=[call("t1", "look", "{}")])
+    result = {"role": "tool", "tool_call_id": "t1", "content": "1"}
+
+    body = encode_request("m", [*messages, reply, result], tools, options, stream=True)
+
+    [sent] = [m for m in body["messages"] if USE in m["content"]]
+    kept = [block for block in sent["content"] if block in blocks]
+    assert kept == (blocks if is_same else blocks[2:])
+
+
+def test_thoughts_behind_others_that_were_left_out_are_left_out_too() -> None:
+    def think(messages: list[Any]) -> Any:
+        under = made_under(encode_request("m", messages, None, {}, stream=True))
+        return carrying({"content": [THOUGHT, text("x")], "under": under})
+
+    first = think(HELLO)
+    second = think([*HELLO, first, *HELLO])
+    elsewhere = think([SYSTEM, *HELLO, first, *HELLO])
+
+    assert str(encode([*HELLO, first, *HELLO, second, *HELLO])).count("I see.") == 2
+    assert str(encode([SYSTEM, *HELLO, first, *HELLO, second, *HELLO])).count("I see.") == 0
+    # What was made after the first had been left out stands behind the same again.
+    assert str(encode([SYSTEM, *HELLO, first, *HELLO, elsewhere, *HELLO])).count("I see.") == 1
+
+
+def test_thoughts_of_which_nobody_knows_what_they_were_made_under_stay_here() -> None:
+    sent = encode([*HELLO, carrying({"content": [THOUGHT, text("x")]}), *HELLO])["messages"][1]
+
+    assert sent["content"] == [text("x")]
+    assert encode([*HELLO, carrying({"content": [THOUGHT]})])["messages"] == [user(text("hello"))]
 
 
 def test_a_citation_goes_back_without_the_file_behind_it() -> None:

@@ -428,9 +428,9 @@ def test_instructions_stand_apart_and_neighbours_are_one_message() -> None:
     body = encode([*system, *HELLO, {"role": "user", "content": ""}, *HELLO])
 
     assert body["systemInstruction"] == {"parts": [{"text": "Be brief."}, {"text": "Now."}]}
-    assert body["contents"] == [user({"text": "hello"}, {"text": "hello"})]
+    assert body["contents"] == [user({"text": "hello"}, {"text": "(no text)"}, {"text": "hello"})]
     assert encode([{"role": "user", "content": ""}, *HELLO])["contents"] == [
-        user({"text": "hello"})
+        user({"text": "(no text)"}, {"text": "hello"})
     ]
 
 
@@ -616,3 +616,22 @@ def test_an_output_of_a_type_is_asked_for_by_its_schema() -> None:
         "responseMimeType": "application/json",
         "responseJsonSchema": schema,
     }
+
+
+def test_parts_that_say_nothing_do_not_go_out_and_signatures_do() -> None:
+    empty, thought = {"text": ""}, {"text": "", "thought": True}
+    signature = {"text": "", "thoughtSignature": "c2ln"}
+
+    def reply(*parts: dict[str, Any]) -> dict[str, Any]:
+        private = {"carry": {"gemini": {"parts": list(parts)}}}
+        return {"role": "assistant", "content": "x", "flowtrio": private}
+
+    sent = encode([*HELLO, reply(empty, {"text": "x"}, thought, signature)])["contents"]
+    assert sent[1]["parts"] == [{"text": "x"}, signature]
+    assert encode([*HELLO, reply(empty, thought)])["contents"] == [user({"text": "hello"})]
+
+
+def test_instructions_without_a_text_are_none() -> None:
+    image = {"type": "image_url", "image_url": {"url": "http://x/y.png"}}
+
+    assert "systemInstruction" not in encode([{"role": "system", "content": [image]}, *HELLO])

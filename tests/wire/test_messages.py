@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from flowtrio.wire._messages import data_url, parts_of, text_of
+from flowtrio.wire import (
+    _anthropic_requests,
+    _gemini,
+    _ollama,
+    _openai_chat_requests,
+    _openai_input,
+)
+from flowtrio.wire._messages import data_url, parts_of, text_of, to_send
 
 
 @pytest.mark.parametrize(
@@ -35,3 +44,89 @@ def test_a_data_address_gives_its_type_and_data() -> None:
 def test_another_kind_of_data_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="base64"):
         data_url(url)
+
+
+# What goes out
+
+HELLO: Any = {"role": "user", "content": "hello"}
+SUNNY: Any = {"role": "assistant", "content": "sunny"}
+BAD: Any = {"role": "user", "content": "bad", "flowtrio": {"withheld": True}}
+MARK: Any = {"flowtrio": {"withheld": True}}
+
+
+def call(arguments: Any, id: str = "c1") -> dict[str, Any]:
+    function = {"name": "look"} | ({} if arguments is ... else {"arguments": arguments})
+    return {"id": id, "type": "function", "function": function}
+
+
+def asks(arguments: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": [call(arguments)]}
+
+
+RESULT: Any = {"role": "tool", "tool_call_id": "c1", "content": "1"}
+
+ENCODERS: dict[str, Callable[[list[Any]], dict[str, Any]]] = {
+    "chat": lambda m: _openai_chat_requests.encode_request("m", m, None, {}, stream=True),
+    "responses": lambda m: _openai_input.encode_request("m", m, None, {}, stream=True),
+    "anthropic": lambda m: _anthropic_requests.encode_request("m", m, None, {}, stream=True),
+    "gemini": lambda m: _gemini.encode_request(m, None, {}),
+    "ollama": lambda m: _ollama.encode_request("m", m, None, {}, stream=True),
+}
+SAME: dict[str, tuple[list[Any], list[Any]]] = {
+    "a turn that was withheld": ([HELLO, SUNNY, BAD, HELLO], [HELLO, SUNNY, HELLO]),
+    "and what was said in it": (
+        [HELLO, SUNNY, BAD, asks("{}") | MARK, RESULT | MARK, HELLO],
+        [HELLO, SUNNY, HELLO],
+    ),
+    "and what bears no mark": (
+        [HELLO, SUNNY, BAD, asks("{}"), RESULT, SUNNY, HELLO],
+        [HELLO, SUNNY, HELLO],
+    ),
+    "the first turn": ([BAD, SUNNY, HELLO], [HELLO]),
+    "a part of a turn": ([HELLO, BAD, SUNNY, HELLO], [HELLO, SUNNY, HELLO]),
+    "arguments that do not parse": ([HELLO, asks('{"a": 1'), RESULT], [HELLO, asks("{}"), RESULT]),
+    "arguments of another type": ([HELLO, asks("[1]"), RESULT], [HELLO, asks("{}"), RESULT]),
+    "no arguments": ([HELLO, asks(None), RESULT], [HELLO, asks("{}"), RESULT]),
+    "arguments that are missing": ([HELLO, asks(...), RESULT], [HELLO, asks("{}"), RESULT]),
+    "arguments as an object": ([HELLO, asks({"a": 1}), RESULT], [HELLO, asks('{"a":1}'), RESULT]),
+    "arguments too deep": ([HELLO, asks("[" * 9999), RESULT], [HELLO, asks("{}"), RESULT]),
+    "a reply of spaces": ([HELLO, {**SUNNY, "content": " \n"}, HELLO], [HELLO, HELLO]),
+    "a reply of nothing": ([HELLO, {**SUNNY, "content": []}, HELLO], [HELLO, HELLO]),
+    "instructions of spaces": ([{"role": "system", "content": " "}, HELLO], [HELLO]),
+    "a question of nothing": ([{**HELLO, "content": ""}], [{**HELLO, "content": "(no text)"}]),
+    "a question of spaces": (
+        [{**HELLO, "content": [{"type": "text", "text": " "}]}],
+        [{**HELLO, "content": "(no text)"}],
+    ),
+    "a result of nothing": (
+        [HELLO, asks("{}"), {**RESULT, "content": None}],
+        [HELLO, asks("{}"), {**RESULT, "content": ""}],
+    ),
+    "a part of spaces": (
+        [{**HELLO, "content": [{"type": "text", "text": t} for t in ("a", "", "\n", "b")]}],
+        [{**HELLO, "content": [{"type": "text", "text": t} for t in ("a", "b")]}],
+    ),
+}
+
+
+@pytest.mark.parametrize("protocol", ENCODERS)
+@pytest.mark.parametrize("name", SAME)
+def test_what_some_host_would_refuse_does_not_go_out(protocol: str, name: str) -> None:
+    given, fit = SAME[name]
+    before = copy.deepcopy(given)
+    encode = ENCODERS[protocol]
+
+    assert encode(given) == encode(fit)
+    assert given == before
+
+
+def test_what_is_fit_goes_out_as_it_is() -> None:
+    odd = {"role": "user", "content": [{"type": "image_url"}, {"type": "text"}, "x"]}
+    refused = {"role": "assistant", "content": None, "refusal": "No."}
+    carried = {"role": "assistant", "flowtrio": {"carry": {"anthropic": {"content": []}}}}
+    none_carried = [{"role": "assistant", "flowtrio": private} for private in ({}, "x", None)]
+    messages = [HELLO, SUNNY, odd, asks("{}"), RESULT, refused, carried]
+
+    sent = to_send([*messages, *none_carried], "anthropic")
+    assert all(one is other for one, other in zip(sent, messages, strict=True))
+    assert to_send([HELLO, carried], "gemini") == [HELLO]

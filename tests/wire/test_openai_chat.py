@@ -355,6 +355,26 @@ data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name"
             carry={"openai_chat": {"reasoning_content": "Let me look."}},
         ),
     ),
+    "reasoning by vLLM's name behind a call": Reply(
+        """\
+data: {"choices":[{"delta":{"reasoning":"Let me "}}]}
+
+data: {"choices":[{"delta":{"reasoning":"look."}}]}
+
+data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f"}}]}}]}
+
+data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}
+
+""",
+        CALLS,
+        said(
+            "",
+            "tool_calls",
+            reasoning="Let me look.",
+            tool_calls=[call("a", "f", "")],
+            carry={"openai_chat": {"reasoning": "Let me look."}},
+        ),
+    ),
     "reasoning by OpenRouter's and Groq's name": Reply(
         """\
 data: {"choices":[{"delta":{"content":"","reasoning":"Hm","reasoning_details":\
@@ -373,8 +393,7 @@ data: {"choices":[{"delta":{"content":"4","reasoning":null},"finish_reason":"sto
             carry={
                 "openai_chat": {
                     "reasoning_details": [
-                        {"type": "reasoning.text", "text": "Hm", "index": 0},
-                        {"type": "reasoning.text", "signature": "s1", "index": 0},
+                        {"type": "reasoning.text", "text": "Hm", "index": 0, "signature": "s1"},
                     ]
                 }
             },
@@ -987,7 +1006,10 @@ def test_usage_that_is_no_object_is_none(usage: Any) -> None:
         ({"prompt_tokens_details": {"cached_tokens": 4}}, Usage(cached_tokens=4)),
         ({"prompt_tokens_details": None, "prompt_cache_hit_tokens": 4}, Usage(cached_tokens=4)),
         ({"prompt_tokens_details": [], "completion_tokens_details": "x"}, Usage()),
-        ({"completion_tokens_details": {"reasoning_tokens": 5}}, Usage(reasoning_tokens=5)),
+        (
+            {"completion_tokens_details": {"reasoning_tokens": 5}},
+            Usage(completion_tokens=5, reasoning_tokens=5),
+        ),
     ],
 )
 def test_usage_is_read_from_whatever_counts_there_are(given: dict[str, Any], usage: Usage) -> None:

@@ -59,7 +59,11 @@ def test_a_schema_becomes_the_response_format() -> None:
         "messages": HELLO,
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "point", "schema": schema},
+            "json_schema": {
+                "name": "point",
+                "schema": {**schema, "required": ["x"], "additionalProperties": False},
+                "strict": True,
+            },
         },
     }
 

@@ -78,7 +78,7 @@ def test_nothing_is_stored_unless_asked_for() -> None:
             {
                 "text": {
                     "verbosity": "low",
-                    "format": {"type": "json_schema", "name": "T", "schema": {}},
+                    "format": {"type": "json_schema", "name": "T", "schema": {}, "strict": False},
                 }
             },
         ),
