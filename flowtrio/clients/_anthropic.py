@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
-from flowtrio.wire._anthropic_requests import continued, encode_request
+from flowtrio.wire._anthropic_requests import KNOWN, continued, encode_request
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -37,6 +38,7 @@ class AnthropicClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api_version: The protocol's version, sent as ``anthropic-version``.
       betas: Names of features to switch on, sent as ``anthropic-beta``.
       options: Further keys of each request, such as ``thinking={"type": "adaptive"}``. The protocol
@@ -53,12 +55,13 @@ class AnthropicClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         api_version: str = _VERSION,
         betas: tuple[str, ...] | list[str] = (),
         **options: Any,
@@ -72,17 +75,16 @@ class AnthropicClient(HttpClient):
         headers = {"anthropic-version": api_version}
         if betas:
             headers["anthropic-beta"] = ",".join(betas)
-        if key:
-            headers["x-api-key"] = key
         host = ModelHost.of(
             given_url or _BASE_URL,
             headers=headers,
             key=key,
+            key_header=("x-api-key", ""),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN, extra_body)
 
     def _request(
         self,
@@ -102,7 +104,7 @@ class AnthropicClient(HttpClient):
         paused: Chunk | None,
     ) -> ModelRequest:
         """Ask for a reply, or for what is still to come of one that was paused."""
-        url = f"{self._host.base_url}/v1/messages"
+        url = self._host.url("v1/messages")
         said = messages if paused is None else continued(messages, paused)
 
         def ask(stream: bool) -> HttpRequest:

@@ -272,7 +272,8 @@ async def test_an_error_tells_what_the_host_said(
     headers = {"x-request-id": "req_1"}
     error = await make(Answer(status=400, steps=[body], headers=headers)).fails(ProviderError)
 
-    assert str(error) == "the model's host models.example answered 400, expected 200"
+    said = "the model's host models.example answered 400, expected 200"
+    assert str(error) == (said if words is None else f"{said}: {words}")
     assert error.detail == {"status": 400, "request_id": "req_1", "code": None, "words": words}
 
 
