@@ -31,6 +31,7 @@ class AnthropicClient(HttpClient):
     Args:
       api_key: The key; by default ``ANTHROPIC_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``claude-sonnet-4-5``.
       base_url: The address, without the version; by default ``ANTHROPIC_BASE_URL`` from the
         environment, else Anthropic's.

@@ -27,6 +27,7 @@ class AzureOpenAIClient(HttpClient):
     Args:
       api_key: The key, sent as ``api-key``; by default ``AZURE_OPENAI_API_KEY`` from the
         environment. Not needed with an address of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The deployment's name, which need not be the model's.
       azure_endpoint: The resource's address, such as ``https://mine.openai.azure.com``; by default
         ``AZURE_OPENAI_ENDPOINT`` from the environment.

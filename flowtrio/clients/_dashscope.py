@@ -27,6 +27,7 @@ class DashScopeClient(HttpClient):
     Args:
       api_key: The key; by default ``DASHSCOPE_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``qwen-plus``.
       base_url: The address, without the version; by default ``https://dashscope.aliyuncs.com``.
         Keys of the international edition belong to ``https://dashscope-intl.aliyuncs.com``.

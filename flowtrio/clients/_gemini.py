@@ -27,6 +27,7 @@ class GeminiClient(HttpClient):
     Args:
       api_key: The key; by default ``GOOGLE_API_KEY``, else ``GEMINI_API_KEY`` from the environment.
         Not needed with a *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``gemini-2.5-flash``.
       base_url: The address, without the version; by default ``GOOGLE_GEMINI_BASE_URL`` from the
         environment, else Google's.

@@ -26,6 +26,7 @@ class OllamaClient(HttpClient):
     Args:
       api_key: A key, where the server wants one; by default ``OLLAMA_API_KEY`` from the
         environment.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``llama3.2``.
       base_url: The address; by default ``OLLAMA_HOST`` from the environment, else port 11434 of
         this machine.

@@ -35,6 +35,7 @@ class OpenAIClient(HttpClient):
     Args:
       api_key: The key; by default ``OPENAI_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name.
       base_url: Where ``/chat/completions`` or ``/responses`` is; by default ``OPENAI_BASE_URL``
         from the environment, else OpenAI.
