@@ -33,8 +33,8 @@ class HttpClient(abc.ABC):
         model: str,
         host: ModelHost,
         options: Mapping[str, Any],
-        known: frozenset[str],
-        extra_body: Mapping[str, Any] | None,
+        known: frozenset[str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"{type(self).__name__}(model={model!r}): expected a model's name")

@@ -173,7 +173,7 @@ class Exchange:
             told = self.host.hide(content_type)[:100]
             raise self._wrong(
                 f"expected content type {expected!r}, got {told!r}",
-                "bad_content_type",
+                code="bad_content_type",
                 retryable=False,
             )
         self._decoder = None if is_json else self.request.decoder()
@@ -294,7 +294,7 @@ class Exchange:
         if len(begin) > _MAX_WHOLE:
             raise self._wrong(
                 f"the model's answer is larger than {_MAX_WHOLE} bytes",
-                "too_large",
+                code="too_large",
                 retryable=False,
             )
         self._take(self._decode_whole, begin)
@@ -322,7 +322,8 @@ class Exchange:
         if chunks:
             if not self.has_spoken and _is_empty(chunks[-1]) and len(chunks) == 1:
                 raise self._wrong(
-                    "the model's reply ended with nothing said and no finish reason", "empty_reply"
+                    "the model's reply ended with nothing said and no finish reason",
+                    code="empty_reply",
                 )
             self.has_spoken = True
             if chunks[-1].is_final:
@@ -351,7 +352,7 @@ class Exchange:
 
     # Failing, and trying again
 
-    def _wrong(self, text: str, code: str, *, retryable: bool = True) -> RemoteProtocolError:
+    def _wrong(self, text: str, *, code: str, retryable: bool = True) -> RemoteProtocolError:
         error = RemoteProtocolError(text, code=code, retryable=retryable, detail=self._detail())
         add_words(error, self.model)
         return error
@@ -369,7 +370,7 @@ class Exchange:
             return await self._try_again(self._unreachable(exc), exc)
         self.host.clean(exc)
         broke = f"the model's stream broke off before its finish mark: {type(exc).__name__}"
-        raise self._wrong(broke, "stream_cut") from exc
+        raise self._wrong(broke, code="stream_cut") from exc
 
     async def _try_again(
         self, error: ProviderError | RemoteProtocolError, cause: BaseException | None

@@ -17,16 +17,19 @@ _EVERYWHERE = frozenset({"output_schema", "stream", "tools"})
 """What every client takes."""
 
 
-def check_options(client: str, options: Iterable[str], known: frozenset[str]) -> None:
-    """Refuse options that the protocol does not have.
+def check_options(client: str, options: Iterable[str], known: frozenset[str] | None) -> None:
+    """Refuse options that the protocol does not have; without a list of them there are none such.
 
     Raises:
       TypeError: there is one, and this is the nearest name that is known.
 
     """
+    if known is None:
+        return
+    taken = known | _EVERYWHERE
     for name in options:
-        if name not in known and name not in _EVERYWHERE:
-            near = difflib.get_close_matches(name, [*known, *_EVERYWHERE], n=1)
+        if name not in taken:
+            near = difflib.get_close_matches(name, taken, n=1)
             hint = f"did you mean {near[0]}=? " if near else ""
             raise TypeError(
                 f"{client}: unknown option {told(name)}; {hint}"

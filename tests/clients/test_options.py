@@ -14,7 +14,7 @@ from flowtrio import (
     OllamaClient,
     OpenAIClient,
 )
-from flowtrio.clients._options import with_extra
+from flowtrio.clients._options import check_options, with_extra
 from tests.support.model_server import open_model_server
 from tests.support.protocols import PROTOCOLS, Said
 
@@ -76,3 +76,7 @@ def test_an_object_joins_one_that_is_there() -> None:
         "b": {"z": 3},
     }
     assert body == {"a": {"x": 1, "y": 1}, "b": 1}
+
+
+def test_a_protocol_that_lists_nothing_takes_anything() -> None:
+    check_options("MyClient", ["zzqx"], None)
