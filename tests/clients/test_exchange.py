@@ -233,7 +233,8 @@ async def test_a_reply_goes_on_in_another_request(autojump_clock: MockClock, mak
 async def test_what_went_on_and_then_fails_is_not_tried_again(
     autojump_clock: MockClock, make: Make
 ) -> None:
-    for last in (refuses(400, "cannot stream"), streams(delta("b"), "ReadError")):
+    failures = (refuses(400, "no streams"), streams(delta("b"), "ReadError"), answers(b"{}"))
+    for last in failures:
         setting = make(streams(PAUSED, DONE), last)
         text, error, _ = await read(stream_reply(setting.model, in_part(1)))
 
