@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
-from flowtrio.wire._anthropic_requests import continued, encode_request, made_under
+from flowtrio.wire._anthropic_requests import KNOWN, continued, encode_request, made_under
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -30,6 +31,7 @@ class AnthropicClient(HttpClient):
     Args:
       api_key: The key; by default ``ANTHROPIC_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``claude-sonnet-4-5``.
       base_url: The address, without the version; by default ``ANTHROPIC_BASE_URL`` from the
         environment, else Anthropic's.
@@ -37,6 +39,7 @@ class AnthropicClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api_version: The protocol's version, sent as ``anthropic-version``.
       betas: Names of features to switch on, sent as ``anthropic-beta``.
       options: Further keys of each request, such as ``thinking={"type": "adaptive"}``. The protocol
@@ -53,12 +56,13 @@ class AnthropicClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         api_version: str = _VERSION,
         betas: tuple[str, ...] | list[str] = (),
         **options: Any,
@@ -72,17 +76,16 @@ class AnthropicClient(HttpClient):
         headers = {"anthropic-version": api_version}
         if betas:
             headers["anthropic-beta"] = ",".join(betas)
-        if key:
-            headers["x-api-key"] = key
         host = ModelHost.of(
             given_url or _BASE_URL,
             headers=headers,
             key=key,
+            key_header=("x-api-key", ""),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN, extra_body)
 
     def _request(
         self,
@@ -102,7 +105,7 @@ class AnthropicClient(HttpClient):
         paused: Chunk | None,
     ) -> ModelRequest:
         """Ask for a reply, or for what is still to come of one that was paused."""
-        url = f"{self._host.base_url}/v1/messages"
+        url = self._host.url("v1/messages")
         said = messages if paused is None else continued(messages, paused)
 
         def ask(stream: bool) -> HttpRequest:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._openai import PATHS, Api, check_api, make_request
+from ._openai import KNOWN, PATHS, Api, check_api, make_request
 from ._request import ModelRequest
 from ._retries import MAX_RETRIES
 
@@ -26,6 +27,7 @@ class AzureOpenAIClient(HttpClient):
     Args:
       api_key: The key, sent as ``api-key``; by default ``AZURE_OPENAI_API_KEY`` from the
         environment. Not needed with an address of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The deployment's name, which need not be the model's.
       azure_endpoint: The resource's address, such as ``https://mine.openai.azure.com``; by default
         ``AZURE_OPENAI_ENDPOINT`` from the environment.
@@ -36,6 +38,7 @@ class AzureOpenAIClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api: Which of OpenAI's protocols: ``chat`` or ``responses``.
       options: Further keys of each request, such as ``temperature=0``.
 
@@ -50,7 +53,7 @@ class AzureOpenAIClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         azure_endpoint: str | None = None,
         base_url: str | None = None,
@@ -58,6 +61,7 @@ class AzureOpenAIClient(HttpClient):
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         api: Api = "chat",
         **options: Any,
     ) -> None:
@@ -83,13 +87,14 @@ class AzureOpenAIClient(HttpClient):
         """The version of Azure's interface."""
         host = ModelHost.of(
             url,
-            headers={"api-key": key} if key else {},
+            headers={},
             key=key,
+            key_header=("api-key", ""),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN[self.api], extra_body)
 
     def _request(
         self,

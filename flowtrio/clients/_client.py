@@ -12,6 +12,7 @@ from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import Message, ToolSpec
 
 from ._host import ClientStatistics, ModelHost
+from ._options import check_extra_body, check_options, with_extra
 from ._request import ModelRequest
 from ._stream import CompletionStream, stream_reply
 
@@ -27,13 +28,24 @@ class HttpClient(abc.ABC):
     """Who answers: OpenTelemetry's well-known value of ``gen_ai.provider.name`` where there is one,
     so that a trace can be made of a log without a table of names; else a word of the same kind."""
 
-    def __init__(self, model: str, host: ModelHost, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model: str,
+        host: ModelHost,
+        options: Mapping[str, Any],
+        known: frozenset[str] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+    ) -> None:
         if not isinstance(model, str) or not model:
             raise ValueError(f"{type(self).__name__}(model={model!r}): expected a model's name")
         self.model = model
         """The model's name."""
+        check_options(type(self).__name__, options, known)
         self.options: dict[str, Any] = dict(options)
         """Further keys of each request."""
+        self.extra_body = check_extra_body(type(self).__name__, extra_body)
+        """Keys of each request's body that the protocol does not have."""
+        self._known = known
         self._host = host
 
     def __repr__(self) -> str:
@@ -58,16 +70,22 @@ class HttpClient(abc.ABC):
           messages: The conversation, in OpenAI's shape.
           tools: Tools to offer, in OpenAI's shape.
           options: Further keys of the request, over the client's own; None takes a key out,
-            ``stream=False`` asks for a whole answer.
+            ``stream=False`` asks for a whole answer, ``extra_body`` has what the protocol has not.
+
+        Raises:
+          TypeError: the protocol has no such option.
 
         """
+        name = type(self).__name__
+        extra = with_extra(self.extra_body, check_extra_body(name, options.pop("extra_body", None)))
+        check_options(name, options.keys() - {"model"}, self._known)
         options = {**self.options, **options}
         model = options.pop("model", self.model)
         wants_stream = options.pop("stream", True)
         request = self._request(model, list(messages), list(tools or ()), options)
         if not wants_stream:
             request = request.as_whole()
-        return stream_reply(self._host, request)
+        return stream_reply(self._host, request, model, extra)
 
     @abc.abstractmethod
     def _request(

@@ -6,8 +6,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
+from flowtrio.wire import _openai_chat_requests
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -25,6 +27,7 @@ class DashScopeClient(HttpClient):
     Args:
       api_key: The key; by default ``DASHSCOPE_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``qwen-plus``.
       base_url: The address, without the version; by default ``https://dashscope.aliyuncs.com``.
         Keys of the international edition belong to ``https://dashscope-intl.aliyuncs.com``.
@@ -32,6 +35,7 @@ class DashScopeClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       options: Further keys of each request, such as ``enable_thinking=True``.
 
     Raises:
@@ -45,12 +49,13 @@ class DashScopeClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         key = api_key if api_key is not None else os.environ.get("DASHSCOPE_API_KEY")
@@ -60,13 +65,14 @@ class DashScopeClient(HttpClient):
             )
         host = ModelHost.of(
             base_url or _BASE_URL,
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers={},
             key=key,
+            key_header=("authorization", "Bearer "),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, _openai_chat_requests.KNOWN, extra_body)
 
     def _request(
         self,

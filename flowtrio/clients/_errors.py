@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._values import clean_text
@@ -26,7 +27,18 @@ _CODES = {
     429: "rate_limited",
 }
 
+_MAX_LINE = 300
+"""Characters of them that stand in an error's text."""
+
+_RAW = re.compile(r"\braw='.*", re.DOTALL)
+"""Ollama quotes what the model said."""
+
 _REMEDIES = {
+    301: ". Check the base_url",
+    302: ". Check the base_url",
+    303: ". Check the base_url",
+    307: ". Check the base_url",
+    308: ". Check the base_url",
     401: ". Check the key",
     403: ". Check what the key may be used for",
     404: ". Check the model's name and the base_url",
@@ -61,7 +73,7 @@ def error_of_response(
     code = told.code if isinstance(told.code, str) else told.type
     wait = read_retry_after(headers, now)
     return ProviderError(
-        f"the model's host {host} answered {status}, expected 200{_REMEDIES.get(status, '')}",
+        f"the model's host {host} {_answer(status, headers)}, expected 200",
         status=status,
         code="quota_exceeded" if told.is_used_up else kind,
         retry_after=told.retry_after if wait is None else wait,
@@ -73,6 +85,39 @@ def error_of_response(
             "words": told.words,
         },
     )
+
+
+def _answer(status: int, headers: Mapping[str, str]) -> str:
+    """What it answered; a redirect, which is not followed with a key, names its target."""
+    target = headers.get("location", "") if 300 <= status < 400 else ""
+    if not target:
+        return f"answered {status}"
+    parts = urlsplit(clean_text(target))
+    # Neither a password nor a query, which may hold a key.
+    place = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+    return f"redirects ({status}) to {_line(place, 200)}"
+
+
+def add_words(error: ProviderError | RemoteProtocolError, model: str) -> None:
+    """Have an error's text say what its detail does: the provider's words, its code, the model.
+
+    To be called when no secret is in there any more.
+    """
+    detail = error.detail or {}
+    words = _line(_RAW.sub("raw=…", str(detail.get("words") or "")), _MAX_LINE)
+    code = detail.get("code") if detail.get("code") is not None else detail.get("type")
+    told = [f"code {_line(str(code), 100)}"] if code is not None else []
+    told += [f"model {_line(model, 100)}"] if model else []
+    status = error.status if isinstance(error, ProviderError) else None
+    said = f": {words}" if words else ""
+    about = f" ({', '.join(told)})" if told else ""
+    error.args = (f"{error}{said}{about}{_REMEDIES.get(status or 0, '')}",)
+
+
+def _line(text: str, most: int) -> str:
+    """A text on one line, cut."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return line if len(line) <= most else f"{line[:most]}…"
 
 
 def _is_retryable(status: int, headers: Mapping[str, str], told: Told) -> bool:

@@ -20,7 +20,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
@@ -34,8 +34,9 @@ from flowtrio.wire._reply import empty_reply
 
 from ._body import body_of, read_at_most, unwind
 from ._carry import tagged
-from ._errors import error_of_response, refuses_streaming, request_id, unreachable
+from ._errors import add_words, error_of_response, refuses_streaming, request_id, unreachable
 from ._host import CLOSE, ModelHost, Pool, library_of, library_of_response
+from ._options import with_extra
 from ._request import Decoder, ModelRequest
 from ._retries import is_tried_again, wait_before_next
 from ._watch import Wait
@@ -52,6 +53,9 @@ _DRAIN = 0.05
 MAX_CONTINUATIONS = 8
 """How often a reply goes on in another request, after its host has paused it."""
 
+_BEGINS_SSE = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How an event stream begins, whatever its content type says."""
+
 _MAX_ERROR = 64 * 1024
 _MAX_WHOLE = 64 * 1024 * 1024
 """Bytes of an error's body that are read, and of an answer that is not streamed."""
@@ -63,6 +67,9 @@ class Exchange:
 
     host: ModelHost
     request: ModelRequest
+    model: str = ""
+    """Who answers, for messages."""
+    extra_body: Mapping[str, Any] = attrs.Factory(dict)
     chunks: deque[Chunk] = attrs.Factory(deque)
     """Decoded and not yet taken."""
     has_spoken: bool = False
@@ -131,11 +138,14 @@ class Exchange:
         host = self.host
         if self._begun is None:
             self._begun = trio.current_time()
+        key = await host.ask_key()
         pool = host.pool()
         await pool.enter(self)
         self._pool = pool
         library = library_of(pool.http)
-        http_request = host.build(pool.http, self.request.ask(not self._asks_whole))
+        asked = self.request.ask(not self._asks_whole)
+        asked = attrs.evolve(asked, body=with_extra(asked.body, self.extra_body))
+        http_request = host.build(pool.http, asked, key)
         host.requests += 1
         try:
             self._response = await pool.http.send(http_request, stream=True)
@@ -159,15 +169,16 @@ class Exchange:
         got = content_type.partition(";")[0].strip().lower()
         expected = self.request.content_type
         # Asked for a stream, some hosts answer whole all the same.
-        is_whole = got == "application/json"
-        if not is_whole and (self._asks_whole or got not in ("", expected)):
+        is_json = got == "application/json"
+        if not is_json and (self._asks_whole or got not in ("", expected)):
             expected = "application/json" if self._asks_whole else expected
-            raise RemoteProtocolError(
-                f"expected content type {expected!r}, got {self.host.hide(content_type)[:100]!r}",
+            told = self.host.hide(content_type)[:100]
+            raise self._wrong(
+                f"expected content type {expected!r}, got {told!r}",
                 code="bad_content_type",
-                detail=self._detail(),
+                retryable=False,
             )
-        self._decoder = None if is_whole else self.request.decoder()
+        self._decoder = None if is_json else self.request.decoder()
 
     async def _refused(self) -> None:
         assert self._body is not None
@@ -178,7 +189,9 @@ class Exchange:
         error = error_of_response(
             response.status_code, response.headers, body, host.name, host.wall_clock()
         )
+        error.args = (host.hide(str(error)),)
         error.detail = host.hide(error.detail)
+        add_words(error, self.model)
         if self._is_refusal_to_stream(error):
             await self._ask_whole()
         else:
@@ -264,28 +277,51 @@ class Exchange:
         return None
 
     async def _read_whole(self) -> None:
-        assert self._body is not None
+        """Read an answer that is JSON, or a stream that is called so."""
+        body = self._body
+        assert body is not None
+        begin = b""
         try:
-            body = await read_at_most(self._body, _MAX_WHOLE)
+            async for piece in body:
+                begin += piece
+                if begin.strip():
+                    break
+            if not self._asks_whole and begin.lstrip().startswith(_BEGINS_SSE):
+                # What was paid for is read, whatever its label says.
+                decoder = self._decoder = self.request.decoder()
+                return self._take(decoder.receive_data, begin)
+            begin += await read_at_most(body, _MAX_WHOLE - len(begin))
         except library_of_response(self._response).RequestError as exc:
             return await self._broken(exc)
-        if len(body) > _MAX_WHOLE:
-            raise RemoteProtocolError(
-                f"the model's answer is larger than {_MAX_WHOLE} bytes", code="too_large"
+        if len(begin) > _MAX_WHOLE:
+            raise self._wrong(
+                f"the model's answer is larger than {_MAX_WHOLE} bytes",
+                code="too_large",
+                retryable=False,
             )
-        self._take(self._decode_whole, body)
+        self._take(self._decode_whole, begin)
         return None
 
     def _decode_whole(self, body: bytes) -> list[Chunk]:
+        """Decode it as a whole answer, or as a stream of lines that is called JSON."""
         if is_keepalive(body):
             raise empty_reply()
-        return self.request.decode_whole(body)
+        try:
+            return self.request.decode_whole(body)
+        except RemoteProtocolError:
+            lines = body.strip().splitlines()
+            if self._asks_whole or len(lines) < 2 or not lines[0].rstrip().endswith(b"}"):
+                raise
+            decoder = self._decoder = self.request.decoder()
+            chunks = decoder.receive_data(body)
+            return chunks if chunks and chunks[-1].is_final else [*chunks, *decoder.end_of_data()]
 
     def _take(self, decode: Callable[..., list[Chunk]], *data: bytes) -> None:
         try:
             chunks = decode(*data)
         except (ProviderError, RemoteProtocolError) as exc:
             exc.detail = {**self._detail(), **self.host.hide(exc.detail or {})}
+            add_words(exc, self.model)
             raise
         if chunks:
             self.has_spoken = True
@@ -315,9 +351,16 @@ class Exchange:
 
     # Failing, and trying again
 
+    def _wrong(self, text: str, *, code: str, retryable: bool = True) -> RemoteProtocolError:
+        error = RemoteProtocolError(text, code=code, retryable=retryable, detail=self._detail())
+        add_words(error, self.model)
+        return error
+
     def _unreachable(self, exc: Exception) -> ProviderError:
         self.host.clean(exc)
-        return unreachable(exc, self.host.name)
+        error = unreachable(exc, self.host.name)
+        add_words(error, self.model)
+        return error
 
     async def _broken(self, exc: Exception) -> None:
         if self._wait is not None and self._wait.is_expired:
@@ -325,12 +368,8 @@ class Exchange:
         if not self.has_spoken:
             return await self._try_again(self._unreachable(exc), exc)
         self.host.clean(exc)
-        raise RemoteProtocolError(
-            f"the model's stream broke off before its finish mark: {type(exc).__name__}",
-            code="stream_cut",
-            retryable=True,
-            detail=self._detail(),
-        ) from exc
+        broke = f"the model's stream broke off before its finish mark: {type(exc).__name__}"
+        raise self._wrong(broke, code="stream_cut") from exc
 
     async def _try_again(
         self, error: ProviderError | RemoteProtocolError, cause: BaseException | None

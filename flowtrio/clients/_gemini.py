@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
-from flowtrio.wire._gemini import decode_completion, encode_request, gemini_decoder
+from flowtrio.wire._gemini import KNOWN, decode_completion, encode_request, gemini_decoder
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -26,6 +27,7 @@ class GeminiClient(HttpClient):
     Args:
       api_key: The key; by default ``GOOGLE_API_KEY``, else ``GEMINI_API_KEY`` from the environment.
         Not needed with a *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``gemini-2.5-flash``.
       base_url: The address, without the version; by default ``GOOGLE_GEMINI_BASE_URL`` from the
         environment, else Google's.
@@ -33,6 +35,7 @@ class GeminiClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       options: Further keys of each request: ``temperature=0`` and the like go into its
         ``generationConfig``, others, such as ``safetySettings``, stand beside it.
 
@@ -47,12 +50,13 @@ class GeminiClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         # The SDK reads both, and takes Google's where both are set.
@@ -64,13 +68,14 @@ class GeminiClient(HttpClient):
             )
         host = ModelHost.of(
             given_url or _BASE_URL,
-            headers={"x-goog-api-key": key} if key else {},
+            headers={},
             key=key,
+            key_header=("x-goog-api-key", ""),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN, extra_body)
 
     def _request(
         self,
@@ -79,10 +84,12 @@ class GeminiClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
-        base = f"{self._host.base_url}/{_VERSION}/models/{quote(model, safe='')}"
+        base = f"{_VERSION}/models/{quote(model, safe='')}"
 
         def ask(stream: bool) -> HttpRequest:
             verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
-            return HttpRequest(f"{base}:{verb}", encode_request(messages, tools, options))
+            return HttpRequest(
+                self._host.url(f"{base}:{verb}"), encode_request(messages, tools, options)
+            )
 
         return ModelRequest(ask=ask, decoder=gemini_decoder, decode_whole=decode_completion)

@@ -6,16 +6,19 @@ import base64
 import contextlib
 import functools
 import random
+import re
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import attrs
 import trio
 
+from flowtrio._core._asked import Asked, ask, check_asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
@@ -28,6 +31,13 @@ PLACES = 100
 
 SLOTS = 90
 """Requests at once in one Trio loop, at most: fewer than `PLACES`."""
+
+_LONG = 12
+"""Characters from which on a secret is like no other word."""
+
+_KEYS = 16
+"""Keys that are remembered to be hidden, where they are asked for: replies that are under way may
+use older ones."""
 
 CLOSE = 1.0
 """Seconds for closing a connection: a TLS goodbye may wait for the other side."""
@@ -81,7 +91,13 @@ class ModelHost:
     base_url: str
     headers: dict[str, str] = attrs.field(repr=False)
     secrets: tuple[str, ...] = attrs.field(repr=False)
-    """Texts that must not be seen: keys, and a password from the address."""
+    """Texts that must not be seen: keys, a password and a query from the address."""
+    query: str = attrs.field(default="", repr=False)
+    """What stands behind the path of every address."""
+    key: Asked | None = attrs.field(default=None, repr=False)
+    """Asked for a key at each request, where that is not among the headers."""
+    key_header: tuple[str, str] | None = None
+    """Where such a key stands: the header's name, and what stands before it."""
     http_client: Any = None
     """The application's own `httpx.AsyncClient` or `httpx2.AsyncClient`; never closed here."""
     limits: ModelLimits = attrs.Factory(ModelLimits)
@@ -90,6 +106,8 @@ class ModelHost:
     jitter: Callable[[], float] = random.random
     wall_clock: Callable[[], float] = time.time
     _pools: dict[trio.lowlevel.TrioToken, Pool] = attrs.field(factory=dict, init=False)
+    _keys: deque[str] = attrs.field(factory=lambda: deque(maxlen=_KEYS), init=False, repr=False)
+    """The keys that were given last."""
     requests: int = attrs.field(default=0, init=False)
     retries: int = attrs.field(default=0, init=False)
 
@@ -99,7 +117,8 @@ class ModelHost:
         base_url: str,
         *,
         headers: Mapping[str, str],
-        key: str | None,
+        key: Asked | None,
+        key_header: tuple[str, str] | None = None,
         http_client: Any,
         limits: ModelLimits | None,
         max_retries: int = MAX_RETRIES,
@@ -108,14 +127,22 @@ class ModelHost:
 
         Raises:
           ValueError: the address is none, a header cannot be sent, or *max_retries* is no number.
-          TypeError: *http_client* is no client of httpx's shape.
+          TypeError: *http_client* is no client of httpx's shape, or *key* no key.
 
         """
-        base_url, credentials, password = _split_credentials(check_base_url(base_url))
+        check_asked("api_key", key)
+        base_url, query = _split_query(check_base_url(base_url))
+        base_url, credentials, password = _split_credentials(base_url)
+        if isinstance(key, str) and key and key_header is not None:
+            headers = {**headers, key_header[0]: key_header[1] + key}
+        secrets = (key, password, *(value for _, value in parse_qsl(query)))
         return cls(
             base_url=base_url,
+            query=query,
             headers=check_headers({**headers, **credentials}),
-            secrets=tuple(secret for secret in (key, password) if secret),
+            secrets=tuple(secret for secret in secrets if isinstance(secret, str) and secret),
+            key=None if isinstance(key, str) else key,
+            key_header=key_header,
             http_client=check_http_client(http_client),
             limits=limits or ModelLimits(),
             max_retries=check_retries(max_retries),
@@ -155,8 +182,8 @@ class ModelHost:
         """The same JSON without our secrets: hosts like to quote the key they refuse."""
         match value:
             case str():
-                for secret in self.secrets:
-                    value = value.replace(secret, "***")
+                for secret in (*self.secrets, *self._keys):
+                    value = _mask(secret).sub("***", value)
                 return value
             case dict():
                 return {key: self.hide(item) for key, item in value.items()}
@@ -191,8 +218,31 @@ class ModelHost:
             )
         return pool
 
-    def build(self, http: Any, request: HttpRequest) -> Any:
-        """The library's own request object."""
+    async def ask_key(self) -> dict[str, str]:
+        """The header of a key that has to be asked for; none where the key is known.
+
+        Raises:
+          Exception: whatever the function raises; `TypeError`, `ValueError` where it gave none.
+
+        """
+        if self.key is None or self.key_header is None:
+            return {}
+        key = await ask("api_key", self.key)
+        if key not in self._keys:
+            self._keys.append(key)
+        return {self.key_header[0]: self.key_header[1] + key}
+
+    def url(self, path: str) -> str:
+        """The address of a path, which may have a query of its own, below the host's."""
+        path, _, own = path.partition("?")
+        given = {name for name, _ in parse_qsl(self.query, keep_blank_values=True)}
+        # What the user's address says goes first.
+        parts = [part for part in own.split("&") if part and part.partition("=")[0] not in given]
+        query = "&".join(filter(None, (*parts, self.query)))
+        return f"{self.base_url}/{path}" + (f"?{query}" if query else "")
+
+    def build(self, http: Any, request: HttpRequest, key: Mapping[str, str] | None = None) -> Any:
+        """The library's own request object; *key* is the header of one that was asked for."""
         library = library_of(http)
         # Waiting is limited by us: in a run by its turn, else by the stream's own scopes.
         timeout = library.Timeout(None, connect=self.limits.connect)
@@ -207,6 +257,7 @@ class ModelHost:
                 "accept-encoding": "identity",
                 "content-type": "application/json",
                 **self.headers,
+                **(key or {}),
             },
             timeout=timeout,
         )
@@ -342,16 +393,31 @@ def check_http_client(http_client: Any) -> Any:
 
 
 def check_base_url(base_url: str) -> str:
-    """Refuse what is no address; the message does not show it, since it may hold a password.
+    """Refuse what is no address; white space around it is none of it.
 
     Raises:
-      ValueError: it is none.
+      ValueError: it is none; the message does not show it, since it may hold a password.
 
     """
+    base_url = base_url.strip()
+    if any(c.isspace() or not c.isprintable() for c in base_url):
+        raise ValueError("base_url: expected an address without white space in it")
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url: expected an address that begins with http:// or https://")
     return base_url.rstrip("/")
+
+
+def _split_query(base_url: str) -> tuple[str, str]:
+    """An address without what stands behind its path, and its query: paths go between them."""
+    parts = urlsplit(base_url)
+    return parts._replace(query="", fragment="").geturl().rstrip("/"), parts.query
+
+
+def _mask(secret: str) -> re.Pattern[str]:
+    """Finds a secret; one as short as a word only where it is one, and not in other words."""
+    whole = re.escape(secret)
+    return re.compile(whole if len(secret) >= _LONG else rf"(?<![\w-]){whole}(?![\w-])")
 
 
 def _split_credentials(base_url: str) -> tuple[str, dict[str, str], str | None]:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
-from flowtrio.wire._ollama import decode_completion, encode_request, ollama_decoder
+from flowtrio.wire._ollama import KNOWN, decode_completion, encode_request, ollama_decoder
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -25,6 +26,7 @@ class OllamaClient(HttpClient):
     Args:
       api_key: A key, where the server wants one; by default ``OLLAMA_API_KEY`` from the
         environment.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name, such as ``llama3.2``.
       base_url: The address; by default ``OLLAMA_HOST`` from the environment, else port 11434 of
         this machine.
@@ -32,6 +34,7 @@ class OllamaClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       options: Further keys of each request: ``temperature=0`` and the like go into its ``options``,
         others, such as ``think`` or ``keep_alive``, stand beside it.
 
@@ -46,24 +49,26 @@ class OllamaClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> None:
         key = api_key if api_key is not None else os.environ.get("OLLAMA_API_KEY")
         host = ModelHost.of(
             base_url or read_host(os.environ.get("OLLAMA_HOST", "")),
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers={},
             key=key,
+            key_header=("authorization", "Bearer "),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN, extra_body)
 
     def _request(
         self,
@@ -72,7 +77,7 @@ class OllamaClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
     ) -> ModelRequest:
-        url = f"{self._host.base_url}/api/chat"
+        url = self._host.url("api/chat")
 
         def ask(stream: bool) -> HttpRequest:
             return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire import (
@@ -34,6 +35,7 @@ class OpenAIClient(HttpClient):
     Args:
       api_key: The key; by default ``OPENAI_API_KEY`` from the environment. Not needed with a
         *base_url* of one's own.
+        May be a function, async too, which is asked for it at each request.
       model: The model's name.
       base_url: Where ``/chat/completions`` or ``/responses`` is; by default ``OPENAI_BASE_URL``
         from the environment, else OpenAI.
@@ -41,6 +43,7 @@ class OpenAIClient(HttpClient):
         not closed here.
       limits: Limits of each reply.
       max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api: Which of OpenAI's protocols: ``chat``, or ``responses``, which has more: summaries of
         what the model thinks, reasoning kept over several turns, tools that OpenAI runs itself.
       options: Further keys of each request, such as ``temperature=0``.
@@ -56,12 +59,13 @@ class OpenAIClient(HttpClient):
     def __init__(
         self,
         *,
-        api_key: str | None = None,
+        api_key: Asked | None = None,
         model: str,
         base_url: str | None = None,
         http_client: Any = None,
         limits: ModelLimits | None = None,
         max_retries: int = MAX_RETRIES,
+        extra_body: Mapping[str, Any] | None = None,
         api: Api = "chat",
         **options: Any,
     ) -> None:
@@ -75,13 +79,14 @@ class OpenAIClient(HttpClient):
             )
         host = ModelHost.of(
             given_url or _BASE_URL,
-            headers={"authorization": f"Bearer {key}"} if key else {},
+            headers={},
             key=key,
+            key_header=("authorization", "Bearer "),
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
         )
-        super().__init__(model, host, options)
+        super().__init__(model, host, options, KNOWN[self.api], extra_body)
 
     def _request(
         self,
@@ -95,6 +100,12 @@ class OpenAIClient(HttpClient):
 
 
 # For the other clients of these protocols
+
+KNOWN: dict[Api, frozenset[str]] = {
+    "chat": _openai_chat_requests.KNOWN,
+    "responses": _openai_input.KNOWN,
+}
+"""The options of each protocol."""
 
 PATHS: dict[Api, str] = {"chat": "chat/completions", "responses": "responses"}
 """Where each protocol is spoken, below a server's own address."""
@@ -124,7 +135,7 @@ def make_request(
     options: dict[str, Any],
 ) -> ModelRequest:
     """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
-    url, origin = f"{host.base_url}/{path}", origin_of(host.base_url)
+    url, origin = host.url(path), origin_of(host.base_url)
     messages = for_origin(messages, origin)
     if api == "chat" and f".{host.name}".endswith(".mistral.ai"):
         messages = fit_call_ids(messages)

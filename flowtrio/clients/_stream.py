@@ -8,9 +8,9 @@ by a task of its own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import trio
 from trio.lowlevel import checkpoint_if_cancelled
@@ -24,9 +24,23 @@ from ._host import ModelHost
 from ._request import ModelRequest
 
 
-def stream_reply(host: ModelHost, request: ModelRequest) -> CompletionStream:
-    """Make a reply's iterator; nothing is sent before its first step."""
-    return CompletionStream(Exchange(host, request), host.limits)
+def stream_reply(
+    host: ModelHost,
+    request: ModelRequest,
+    model: str = "",
+    extra_body: Mapping[str, Any] | None = None,
+) -> CompletionStream:
+    """Make a reply's iterator; nothing is sent before its first step.
+
+    Args:
+      host: Who is asked.
+      request: What is asked.
+      model: Who answers, for messages.
+      extra_body: Further keys of the request's body, as the host wants them.
+
+    """
+    exchange = Exchange(host, request, model=model, extra_body=extra_body or {})
+    return CompletionStream(exchange, host.limits)
 
 
 class CompletionStream(AsyncIterator[Chunk]):

@@ -18,6 +18,7 @@ from typing import Any
 
 import trio
 
+from flowtrio._core._asked import Asked
 from flowtrio._core._events import StreamMode
 
 from ._commands import Commands
@@ -30,7 +31,7 @@ from ._remote_stream import RemoteStream
 async def connect(
     url: str,
     *,
-    token: str | None = None,
+    token: Asked | None = None,
     ssl_context: ssl.SSLContext | None = None,
     patience: float = 60,
 ) -> AsyncIterator[Remote]:
@@ -47,7 +48,8 @@ async def connect(
 
     Args:
       url: Address of the WebSocket: ``ws://``, ``wss://``, or ``http(s)://`` for the same.
-      token: What the server wants to be brought; sent as ``Authorization: Bearer``.
+      token: What the server wants to be brought; sent as ``Authorization: Bearer``. May be a
+        function, async too, which is asked for it whenever the connection is made.
       ssl_context: For ``wss``; the system's certificates by default.
       patience: Seconds without a connection after which streams raise `trio.BrokenResourceError`.
 

@@ -28,6 +28,7 @@ from trio_websocket import (
 )
 from wsproto import ConnectionType, WSConnection
 
+from flowtrio._core._asked import Asked, ask, check_asked
 from flowtrio._core._failures import leaves
 from flowtrio.wire._frames import BATCH_SUBPROTOCOL, SUBPROTOCOL
 
@@ -50,18 +51,21 @@ class Target:
 
     url: str = attrs.field(repr=False)
     """Of its WebSocket; ``ws`` or ``wss``."""
-    token: str | None = attrs.field(repr=False)
+    token: Asked | None = attrs.field(repr=False)
+    """Asked for at each opening, where it is a function."""
     ssl_context: ssl.SSLContext | None
     """None for no TLS."""
 
     @classmethod
-    def of(cls, url: str, token: str | None, ssl_context: ssl.SSLContext | None) -> Self:
+    def of(cls, url: str, token: Asked | None, ssl_context: ssl.SSLContext | None) -> Self:
         """Read an address as people write it.
 
         Raises:
           ValueError: it is none.
+          TypeError: the token is neither a text nor a function.
 
         """
+        check_asked("token", token)
         parts = urlsplit(url)
         schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
         if parts.scheme not in schemes or not parts.hostname:
@@ -79,6 +83,18 @@ class Target:
         scheme, netloc, path, _, _ = urlsplit(self.url)
         return urlunsplit((scheme, netloc.rpartition("@")[2], path, "", ""))
 
+    async def ask_token(self) -> str | None:
+        """The token as it is now.
+
+        Raises:
+          trio.BrokenResourceError: the function failed; another attempt may succeed.
+
+        """
+        try:
+            return None if self.token is None else await ask("token", self.token)
+        except Exception as exc:
+            raise trio.BrokenResourceError("there is no token") from exc
+
     async def open_stream(self) -> trio.abc.Stream:
         """Connect, without any handshake."""
         parts = urlsplit(self.url)
@@ -95,9 +111,8 @@ class Target:
 class Line(WebSocketConnection):
     """A client's WebSocket, whose opening fails where the library would wait or crash."""
 
-    def __init__(self, stream: trio.abc.Stream, target: Target) -> None:
+    def __init__(self, stream: trio.abc.Stream, target: Target, token: str | None) -> None:
         parts = urlsplit(target.url)
-        token = target.token
         super().__init__(
             stream,
             WSConnection(ConnectionType.CLIENT),
@@ -180,11 +195,12 @@ async def hold_line(target: Target, talk: Callable[[Line], Awaitable[Exception]]
         stream: trio.abc.Stream | None = None
         try:
             with trio.fail_after(_HANDSHAKE):
+                token = await target.ask_token()
                 stream = await target.open_stream()
                 if isinstance(stream, trio.SSLStream):
                     # By itself, so that what it fails with is not taken for a bad answer.
                     await stream.do_handshake()
-                line = Line(stream, target)
+                line = Line(stream, target, token)
                 nursery.start_soon(line.read)
                 await line.wait_open()
             failure = await talk(line)

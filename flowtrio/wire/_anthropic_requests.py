@@ -28,6 +28,16 @@ from ._schemas import ANTHROPIC, asked_in_words, closed_schema
 MAX_TOKENS = 16_384
 """Tokens of an answer at most, where nobody says: the provider wants a number."""
 
+KNOWN = frozenset(
+    {
+        *("cache_control", "container", "context_management", "inference_geo", "max_tokens"),
+        *("mcp_servers", "metadata", "output_config", "output_format", "service_tier"),
+        *("speed", "stop", "stop_sequences", "system", "temperature", "thinking"),
+        *("tool_choice", "tools", "top_k", "top_p"),
+    }
+)
+"""Fields of a request, and the options that become some of them; the conversation is none."""
+
 _NATIVE = ("document", "image", "search_result")
 """Parts that are handed on as they are."""
 

@@ -276,6 +276,14 @@ _CONFIG = {
 }
 """Options that belong to ``generationConfig``, by the name that all clients share."""
 
+KNOWN = frozenset(
+    {
+        *("cachedContent", "generationConfig", "labels", "safetySettings", "serviceTier"),
+        *("store", "systemInstruction", "toolConfig", "tools"),
+    }
+).union(_CONFIG)
+"""Fields of a request, and the options that become some of them; the conversation is none."""
+
 
 def encode_request(
     messages: Sequence[Mapping[str, Any]],

@@ -166,6 +166,14 @@ _OPTIONS = {
 }
 """Options that belong under ``options``, by the name that all clients share."""
 
+KNOWN = frozenset(
+    {
+        *("format", "keep_alive", "logprobs", "options", "shift", "think", "tools"),
+        *("top_logprobs", "truncate"),
+    }
+).union(_OPTIONS)
+"""Fields of a request, and the options that become some of them; the conversation is none."""
+
 
 def encode_request(
     model: str,

@@ -8,6 +8,37 @@ from typing import Any
 from ._messages import carried_for, to_send
 from ._schemas import held_to
 
+KNOWN = frozenset(
+    {
+        *("audio", "frequency_penalty", "function_call", "functions", "logit_bias"),
+        *("logprobs", "max_completion_tokens", "max_tokens", "metadata", "modalities", "n"),
+        *("parallel_tool_calls", "prediction", "presence_penalty", "prompt_cache_key"),
+        *("prompt_cache_retention", "reasoning_effort", "response_format"),
+        *("safety_identifier", "seed", "service_tier", "stop", "store", "stream_options"),
+        *("temperature", "tool_choice", "tools", "top_logprobs", "top_p", "user"),
+        *("verbosity", "web_search_options", "thinking", "enable_thinking"),
+        *("thinking_budget", "enable_search", "search_options", "translation_options"),
+        *("vl_high_resolution_images", "tool_stream", "do_sample", "reasoning"),
+        *("reasoning_format", "include_reasoning", "provider", "models", "route"),
+        *("transforms", "plugins", "usage", "preset", "cache_control", "session_id"),
+        *("search_parameters", "search_settings", "compound_custom", "documents"),
+        *("citation_options", "safe_prompt", "random_seed", "prompt_mode", "search_mode"),
+        *("search_domain_filter", "search_recency_filter", "search_after_date_filter"),
+        *("search_before_date_filter", "return_images", "return_related_questions", "top_k"),
+        *("top_a", "min_p", "typical_p", "repetition_penalty", "length_penalty"),
+        *("min_tokens", "stop_token_ids", "ignore_eos", "allowed_token_ids", "bad_words"),
+        *("skip_special_tokens", "include_stop_str_in_output", "add_generation_prompt"),
+        *("continue_final_message", "chat_template", "chat_template_kwargs"),
+        *("mm_processor_kwargs", "guided_json", "guided_regex", "guided_choice"),
+        *("guided_grammar", "structured_outputs", "priority", "best_of", "grammar"),
+        *("json_schema", "cache_prompt", "id_slot", "n_predict", "samplers", "mirostat"),
+        *("dynatemp_range", "timings_per_token", "return_progress", "reasoning_in_content"),
+        *("keep_alive", "num_ctx"),
+    }
+)
+"""Fields of a request: OpenAI's, then, a line or two each, those that are known of DashScope,
+DeepSeek, OpenRouter, Groq, Mistral, Perplexity, vLLM and llama.cpp. The conversation is none."""
+
 
 def encode_request(
     model: str,

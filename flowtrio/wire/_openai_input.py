@@ -18,6 +18,18 @@ _ENCRYPTED = "reasoning.encrypted_content"
 _WITHOUT_REASONING = ("gpt-3.5", "gpt-4", "chatgpt-4o", "gpt-5-chat")
 """How the names of OpenAI's models begin that refuse a request for encrypted reasoning."""
 
+KNOWN = frozenset(
+    {
+        *("background", "context_management", "conversation", "include", "instructions"),
+        *("max_completion_tokens", "max_output_tokens", "max_tokens", "max_tool_calls"),
+        *("metadata", "moderation", "parallel_tool_calls", "previous_response_id", "prompt"),
+        *("prompt_cache_key", "prompt_cache_retention", "reasoning", "reasoning_effort"),
+        *("safety_identifier", "service_tier", "store", "stream_options", "temperature"),
+        *("text", "tool_choice", "tools", "top_logprobs", "top_p", "truncation", "user"),
+    }
+)
+"""Fields of a request, and the options that become some of them; the conversation is none."""
+
 _OPTIONS = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 """Options by the names that other protocols have for them."""
 

@@ -563,3 +563,47 @@ async def test_what_is_no_error_is_taken_for_none(protocol: Protocol, frame: Any
     answer = sends_bytes(*frames, content_type=protocol.content_type)
     async with open_model_server([answer]) as server, protocol.to(server) as client:
         assert (await client.complete(HELLO)).content == "Good day"
+
+
+# Keys that are asked for, and what an error says
+
+
+async def test_a_key_may_be_a_function_that_is_asked_at_each_request(protocol: Protocol) -> None:
+    keys = iter(["first-canary-key", "second-canary-key", "third-canary-key"])
+
+    async def key() -> str:
+        await trio.lowlevel.checkpoint()
+        return next(keys)
+
+    answers = [
+        refuses(503),
+        protocol.answers(GOOD_DAY),
+        refuses(401, {"error": "third-canary-key"}),
+    ]
+    async with open_model_server(answers) as server, protocol.to(server) as plain:
+        given: dict[str, Any] = {"api": plain.api} if hasattr(plain, "api") else {}
+        url = plain._host.base_url
+        async with type(plain)(api_key=key, model="m", base_url=url, **given) as client:
+            client._host.jitter = lambda: 0.0
+            assert (await client.complete(HELLO)).content == "Good day"
+            with pytest.raises(ProviderError) as caught:
+                await client.complete(HELLO)
+
+    seen = [repr(sorted(exchange.headers.items())) for exchange in server.exchanges]
+    assert ["first-canary-key" in seen[0], "second-canary-key" in seen[1]] == [True, True]
+    assert "third-canary-key" in seen[2]
+    assert "canary" not in leaks_of(caught.value)
+
+
+async def test_the_text_of_an_error_has_the_providers_words_its_code_and_the_model(
+    protocol: Protocol, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = "no such\nmodel " + "x" * 400
+    refusal = refuses(400, {"error": {"message": words, "code": "model_gone"}})
+    async with open_model_server([refusal]) as server, protocol.to(server) as client:
+        events = await events_of(Agent(llm_client=client))
+
+    error = events[-2].data["error"]
+    assert f"answered 400, expected 200: no such model {'x' * 286}…" in error
+    assert error.endswith(f"(code model_gone, model {client.model})")
+    assert error in caplog.text

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowtrio._core._exceptions import ProviderError
+from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio.clients._errors import (
+    add_words,
     error_of_response,
     read_retry_after,
     refuses_streaming,
@@ -313,3 +314,53 @@ def test_a_host_that_cannot_stream_is_known_by_its_status_or_its_words(
 
 def test_an_error_without_any_detail_does_not_refuse_streaming() -> None:
     assert not refuses_streaming(ProviderError("no", status=400))
+
+
+# The text
+
+
+def worded(error: ProviderError | RemoteProtocolError, model: str = "") -> str:
+    add_words(error, model)
+    return str(error)
+
+
+@pytest.mark.parametrize(
+    ("detail", "text"),
+    [
+        (None, "it failed (model m)"),
+        ({"words": "no", "code": "c", "type": "t"}, "it failed: no (code c, model m)"),
+        ({"words": "no", "code": None, "type": "t"}, "it failed: no (code t, model m)"),
+        ({"words": " a\nb\x00c ", "code": 7}, "it failed: a b c (code 7, model m)"),
+        (
+            {"words": "error parsing: raw='secret', err"},
+            "it failed: error parsing: raw=… (model m)",
+        ),
+    ],
+)
+def test_a_text_has_words_code_and_model(detail: dict[str, Any] | None, text: str) -> None:
+    assert worded(RemoteProtocolError("it failed", detail=detail), "m") == text
+
+
+def test_a_remedy_stands_behind_the_words() -> None:
+    text = worded(error_of(401, {"error": {"message": "wrong key", "code": "invalid_api_key"}}))
+
+    assert text.endswith(
+        "answered 401, expected 200: wrong key (code invalid_api_key). Check the key"
+    )
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("https://other.example/v2", "redirects (308) to https://other.example/v2, expected 200"),
+        ("https://u:p@other.example/?key=canary#x", "to https://other.example/, expected"),
+        ("/v2", "redirects (308) to /v2, expected"),
+        ("", "answered 308, expected"),
+    ],
+)
+def test_a_redirect_names_its_target(location: str, said: str) -> None:
+    text = worded(error_of(308, location=location))
+
+    assert said in text
+    assert text.endswith(". Check the base_url")
+    assert "canary" not in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from collections.abc import Sequence
 
@@ -17,6 +18,8 @@ from flowtrio.clients import _exchange
 from flowtrio.clients._host import SLOTS
 from flowtrio.clients._request import HttpRequest, ModelRequest
 from flowtrio.clients._stream import stream_reply
+from flowtrio.wire._ollama import decode_completion as decode_lines
+from flowtrio.wire._ollama import ollama_decoder
 from flowtrio.wire._openai_chat import ChatDecoder, decode_completion
 from tests.support.exchanges import KEY, Make, read
 from tests.support.fake_host import (
@@ -230,7 +233,8 @@ async def test_a_reply_goes_on_in_another_request(autojump_clock: MockClock, mak
 async def test_what_went_on_and_then_fails_is_not_tried_again(
     autojump_clock: MockClock, make: Make
 ) -> None:
-    for last in (refuses(400, "cannot stream"), streams(delta("b"), "ReadError")):
+    failures = (refuses(400, "no streams"), streams(delta("b"), "ReadError"), answers(b"{}"))
+    for last in failures:
         setting = make(streams(PAUSED, DONE), last)
         text, error, _ = await read(stream_reply(setting.model, in_part(1)))
 
@@ -272,7 +276,8 @@ async def test_an_error_tells_what_the_host_said(
     headers = {"x-request-id": "req_1"}
     error = await make(Answer(status=400, steps=[body], headers=headers)).fails(ProviderError)
 
-    assert str(error) == "the model's host models.example answered 400, expected 200"
+    said = "the model's host models.example answered 400, expected 200"
+    assert str(error) == (said if words is None else f"{said}: {words}")
     assert error.detail == {"status": 400, "request_id": "req_1", "code": None, "words": words}
 
 
@@ -525,3 +530,41 @@ async def test_a_cancelled_wait_for_a_slot_leaves_nothing(
 
     await first.aclose()
     setting.check_left()
+
+
+# Streams that are called JSON
+
+
+async def test_an_event_stream_that_is_called_json_is_read_and_not_paid_for_twice(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    setting = make(streams(b" \n", delta("a"), 5, delta("b"), FINISH, DONE, content_type=JSON_TYPE))
+    text, error, times = await read(setting.ask())
+
+    assert (text, error, times) == ("ab", None, [0, 5, 5])
+    assert len(setting.fake.asked) == 1
+    setting.check_left()
+
+
+async def test_one_that_fails_is_told_and_not_asked_for_again(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    for steps in ([delta("a")], [delta("a"), "ReadError"], [b"data: {broken\n\n"]):
+        setting = make(streams(*steps, content_type=JSON_TYPE), answers(whole("b")))
+        error = await setting.fails(RemoteProtocolError)
+
+        assert error.code in ("stream_cut", "bad_stream")
+        assert len(setting.fake.asked) == 1
+
+
+async def test_lines_that_are_called_json_are_read(autojump_clock: MockClock, make: Make) -> None:
+    lines = [{"message": {"content": "a"}}, {"message": {"content": "b"}, "done": True}]
+    body = b"\n".join(json.dumps(line).encode() for line in lines)
+    for tail, text in ((b"\n", "ab"), (b"", "ab")):
+        setting = make(answers(body + tail))
+        given = {"decoder": ollama_decoder, "decode_whole": decode_lines}
+        assert await setting.text(**given, content_type="application/x-ndjson") == text
+        assert len(setting.fake.asked) == 1
+
+
+JSON_TYPE = "application/json"

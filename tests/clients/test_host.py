@@ -479,3 +479,72 @@ async def test_who_shares_an_http_client_shares_its_slots(library: ModuleType) -
         assert one.pool().limiter is other.pool().limiter
         assert (one.statistics().open_replies, other.statistics().open_replies) == (1, 0)
         one.pool().leave("reply")
+
+
+# Addresses and keys as they are given
+
+
+@pytest.mark.parametrize(
+    ("base_url", "path", "url"),
+    [
+        ("http://h/v1", "chat", "http://h/v1/chat"),
+        (" http://h/v1/ \n", "chat", "http://h/v1/chat"),
+        ("http://h/v1?k=a", "chat", "http://h/v1/chat?k=a"),
+        ("http://h/v1/?k=a&b=", "chat?v=2", "http://h/v1/chat?v=2&k=a&b="),
+        ("http://h/v1?v=1#part", "chat?v=2", "http://h/v1/chat?v=1"),
+    ],
+)
+def test_an_address_may_have_a_query_and_space_around_it(
+    base_url: str, path: str, url: str
+) -> None:
+    assert host_of(base_url).url(path) == url
+
+
+@pytest.mark.parametrize("base_url", ["http://h/a b", "http://h\n/v1", "http://h/\x00"])
+def test_an_address_with_white_space_in_it_is_none(base_url: str) -> None:
+    with pytest.raises(ValueError, match="expected an address without white space in it"):
+        host_of(base_url)
+
+
+def test_what_stands_in_the_query_of_an_address_is_hidden() -> None:
+    host = host_of("http://h/v1?key=canary-canary")
+
+    assert "canary" not in repr(host)
+    assert host.hide("canary-canary no") == "*** no"
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "hidden"),
+    [
+        ("limit", "rate_limited by rate-limit", "rate_limited by rate-limit"),
+        ("limit", "key 'limit' is wrong: limit", "key '***' is wrong: ***"),
+        ("rate", "rate_limited", "rate_limited"),
+        ("sk-canary-8531", "xsk-canary-8531x", "x***x"),
+        ("k.y", "kay k.y", "kay ***"),
+    ],
+)
+def test_a_short_key_is_hidden_only_where_it_is_a_word(key: str, text: str, hidden: str) -> None:
+    assert host_of(key=key).hide({"code": [text]}) == {"code": [hidden]}
+
+
+async def test_a_key_that_is_a_function_is_asked_at_each_request() -> None:
+    keys = iter(["canary-key-0001", "canary-key-0001", "canary-key-0002"])
+    host = host_of(key=lambda: next(keys), key_header=("x-key", "Key "))
+    assert host.headers == {}
+
+    given = [await host.ask_key() for _ in range(3)]
+    assert [header["x-key"] for header in given] == [
+        *["Key canary-key-0001"] * 2,
+        "Key canary-key-0002",
+    ]
+    assert host.hide("canary-key-0001 canary-key-0002") == "*** ***"
+    assert "canary" not in repr(host)
+
+
+async def test_a_key_that_is_a_text_stands_in_its_header() -> None:
+    host = host_of(key="canary", key_header=("x-key", "Key "))
+
+    assert host.headers == {"x-key": "Key canary"}
+    assert await host.ask_key() == {}
+    with pytest.raises(TypeError, match="api_key: expected a text or a function, got int"):
+        host_of(key=7)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+import flowtrio
 from flowtrio import (
     AgentEvent,
     LimitExceeded,
@@ -168,3 +169,30 @@ async def test_what_the_body_raises_leaves_as_it_is() -> None:
         with pytest.raises(KeyError):
             async with connected(served):
                 raise KeyError("mine")
+
+
+async def test_a_token_may_be_a_function_that_is_asked_whenever_a_connection_is_made() -> None:
+    asked = []
+
+    async def token() -> str:
+        asked.append(None)
+        if len(asked) == 2:
+            raise LookupError("no token for now")
+        return "right"
+
+    async with open_server(echo, token="right") as served:
+        for _ in range(2):
+            async with connected(served, token=lambda: "right") as remote:
+                assert await remote.process("hi") == "hi"
+        async with connected(served, token=token) as remote:
+            assert await remote.process("hi") == "hi"
+        with pytest.raises(ConnectionError, match=r"can't reach .*: no token for now"):
+            async with connected(served, token=token):
+                raise AssertionError("not reached")
+    assert len(asked) == 2
+
+
+async def test_a_token_that_is_none_is_refused() -> None:
+    with pytest.raises(TypeError, match="token: expected a text or a function, got int"):
+        async with flowtrio.connect("ws://127.0.0.1:1", token=7):  # type: ignore[arg-type]
+            raise AssertionError("not reached")

@@ -89,3 +89,30 @@ async def test_attempts_come_more_slowly_until_patience_is_over(autojump_clock: 
     assert pauses[-1] >= 2.5
     assert 60 < attempts[-1] - attempts[0] <= 65
     assert trio.current_time() - attempts[-1] <= 0.1
+
+
+async def test_a_token_is_asked_for_again_at_each_reconnect() -> None:
+    asked = []
+
+    def token() -> str:
+        asked.append(None)
+        if len(asked) == 2:
+            raise LookupError("not now")
+        return f"t{len(asked)}"
+
+    async def leave(peer: Connection) -> None:
+        await peer.take()
+
+    async def resume(peer: Connection) -> None:
+        command = await peer.take()
+        await peer.accept(command)
+        await peer.give(*log_of(command))
+        await trio.sleep_forever()
+
+    async with (
+        open_fake_server(leave, resume) as url,
+        flowtrio.connect(url, token=token) as remote,
+    ):
+        check_events([event async for event in remote.process_stream("hello")])
+
+    assert len(asked) == 3
