@@ -25,6 +25,7 @@ from flowtrio._core._exceptions import ProviderError as ProviderError
 from flowtrio._core._exceptions import RemoteProtocolError as RemoteProtocolError
 from flowtrio._core._exceptions import ReplayGap as ReplayGap
 from flowtrio._core._exceptions import RunCancelled as RunCancelled
+from flowtrio._core._exceptions import RunExists as RunExists
 from flowtrio._core._exceptions import RunFailed as RunFailed
 from flowtrio._core._exceptions import ToolFailed as ToolFailed
 from flowtrio._core._limits import Limits as Limits

@@ -202,9 +202,10 @@ class Orchestrator:
     ) -> str:
         """Start a run that needs no reader: its log goes into the store, where many may follow it.
 
-        Starting one that exists, under the same tenant, starts nothing: whoever lost the answer may
-        start again, and the agent and its tools run once. Being cancelled while this waits does not
-        take the start back. The run ends with this orchestrator's block at the latest.
+        Starting the same message under an id that exists, of the same tenant, starts nothing:
+        whoever lost the answer may start again, and the agent and its tools run once. Being
+        cancelled while this waits does not take the start back. The run ends with this
+        orchestrator's block at the latest.
 
         Args:
           message: What the user says.
@@ -223,6 +224,7 @@ class Orchestrator:
         Raises:
           LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
             started, and no log is left.
+          RunExists: there is a run of this id, and it answers another message.
           RuntimeError: the orchestrator is not open.
           ValueError: *resume_window* is below 0, or another argument cannot be one.
 

@@ -35,7 +35,7 @@ import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
+from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._failures import leaves
 from flowtrio.abc import RunHeader
 
@@ -308,10 +308,14 @@ class Recorder:
         *,
         is_remembered: bool = False,
     ) -> HostedRun:
-        """Host a run, unless there is one of its key; then nothing happens.
+        """Host a run, unless there is one of its key that answers the same message.
 
         Whoever starts it has *seat* from the beginning, and has to leave it (`HostedRun.detach`)
         when this has returned. Being cancelled here does not take the start back.
+
+        Raises:
+          RunExists: there is one of its key that answers another message.
+
         """
         info = stream._run.info
         hosted = self.find(info.tenant_id, info.run_id)
@@ -329,10 +333,26 @@ class Recorder:
             if hosted.stream.refusal is not None and hosted.is_void:
                 refusal = hosted.stream.refusal
                 raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+            answers = await self._find_message(hosted)
+            if answers not in (None, info.message):
+                raise of_another_message(info.run_id)
         except BaseException:
             hosted.detach(seat)
             raise
         return hosted
+
+    async def _find_message(self, hosted: HostedRun) -> str | None:
+        """What the run of this key answers; None where nobody can say."""
+        if not hosted.is_void:
+            return hosted.header.message
+        try:
+            with trio.fail_after(STORE_DEADLINE):
+                header = await self.store.header(*hosted.key)
+        except Exception as exc:
+            # Whoever goes on to read this run hears of it.
+            tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
+            return None
+        return None if header is None else header.message
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
         info = stream._run.info
@@ -585,6 +605,15 @@ class Recorder:
         self._cut[hosted.key] = hosted
         if len(self._cut) > _MOST_CUT:
             self._give_up(next(iter(self._cut.values())))
+
+
+def of_another_message(run_id: str) -> RunExists:
+    """Why a message is not answered under the id of a run that answers another one."""
+    return RunExists(
+        f"can't start run {run_id!r}: it exists, and answers another message; expected the same "
+        "message, or another run_id",
+        run_id=run_id,
+    )
 
 
 def _is_of_store(exc: BaseException) -> bool:

@@ -146,6 +146,7 @@ class Hosting:
 
         Raises:
           LimitExceeded: the conversation or the tenant is busy.
+          RunExists: the run of this id answers another message.
 
         """
         orchestrator = self.orchestrator
