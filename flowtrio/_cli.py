@@ -26,6 +26,7 @@ from flowtrio._runtime._orchestrator import Orchestrator
 from flowtrio._serve import CannotServe, Serving, open_stores, serve
 
 if TYPE_CHECKING:
+    from flowtrio._chat import Lines
     from flowtrio._screen import Screen
 
 CLIENTS = {
@@ -287,7 +288,7 @@ async def _chat(options: argparse.Namespace) -> int:
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
     async with orchestrator:
-        return await Chat(LocalSource(orchestrator), screen).talk(options.text)
+        return await Chat(LocalSource(orchestrator), screen, _make_keyboard()).talk(options.text)
 
 
 async def _chat_with_server(options: argparse.Namespace) -> int:
@@ -299,9 +300,9 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     token = options.token or os.environ.get("FLOWTRIO_TOKEN")
     status = FAILED
     try:
-        status = await Chat(RemoteSource(options.url, token), _make_screen(options)).talk(
-            options.text
-        )
+        source = RemoteSource(options.url, token)
+        chat = Chat(source, _make_screen(options), _make_keyboard())
+        status = await chat.talk(options.text)
     except* RemoteError as group:
         error = next(leaves(group))
         words = printable(str(error))
@@ -323,6 +324,20 @@ def _make_screen(options: argparse.Namespace) -> Screen:
         return RichScreen()
     except ModuleNotFoundError as exc:
         raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+
+
+def _make_keyboard() -> Lines:
+    """Lines are edited where a person types them, at a terminal that can move its cursor."""
+    from flowtrio._chat import Keyboard
+
+    is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+    if is_dumb or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return Keyboard()
+    try:
+        from flowtrio._editor import LineEditor
+    except ModuleNotFoundError as exc:
+        raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+    return LineEditor()
 
 
 async def _serve(options: argparse.Namespace) -> int:

@@ -286,21 +286,6 @@ def test_a_second_ctrl_c_in_a_terminal_leaves_at_once(
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l"), "the cursor stays hidden"
 
 
-def test_an_approval_is_asked_in_place_and_ctrl_c_at_the_prompt_leaves() -> None:
-    with terminal() as (chat, master):
-        see(master, "> ")
-        os.write(master, b"I approve of Rome\n")
-        see(master, "[y/N] ")
-        os.write(master, b"y\n")
-        see(master, "tokens")
-        see(master, "> ")
-        os.write(master, b"\x03")
-        rest = see(master)
-
-        assert chat.wait(20) == 130
-    assert "Traceback" not in rest
-
-
 def test_chat_with_a_server_is_like_one_without() -> None:
     with serving("--token", "good") as served:
         url = served.socket

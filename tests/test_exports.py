@@ -52,7 +52,7 @@ HEAVY = frozenset(
     {
         *("httpx", "httpx2", "httpcore", "h11", "h2", "ssl"),
         *("trio_websocket", "wsproto", "hypercorn"),
-        *("rich", "hypothesis", "pytest", "sqlite3"),
+        *("rich", "prompt_toolkit", "hypothesis", "pytest", "sqlite3"),
     }
 )
 """What nobody should pay for who only runs agents, with the library that it comes with."""
