@@ -59,6 +59,58 @@ if TYPE_CHECKING:
     from flowtrio.transports._connect import connect as connect
     from flowtrio.transports.websocket import serve_websocket as serve_websocket
 
+__all__ = [
+    "Agent",
+    "AgentEvent",
+    "AgentStatus",
+    "AnthropicClient",
+    "AzureOpenAIClient",
+    "CallResult",
+    "Chunk",
+    "Completion",
+    "DashScopeClient",
+    "DeadlineExceeded",
+    "DemoClient",
+    "EventStream",
+    "EventType",
+    "FallbackClient",
+    "FlowtrioError",
+    "Follower",
+    "GeminiClient",
+    "LimitExceeded",
+    "Limits",
+    "LocalProtocolError",
+    "MemoryConversations",
+    "MemoryStore",
+    "ModelLimits",
+    "OllamaClient",
+    "OpenAIClient",
+    "Orchestrator",
+    "ProtocolError",
+    "ProviderError",
+    "RemoteProtocolError",
+    "ReplayGap",
+    "RunCancelled",
+    "RunContext",
+    "RunExists",
+    "RunFailed",
+    "SQLiteConversations",
+    "SQLiteStore",
+    "ServerLimits",
+    "StreamEngine",
+    "StreamMode",
+    "Tool",
+    "ToolArgs",
+    "ToolCall",
+    "ToolFailed",
+    "Usage",
+    "connect",
+    "project",
+    "serve_websocket",
+    "tool",
+]
+"""All public names, also those that are imported when they are first asked for."""
+
 __version__ = _version("flowtrio")
 
 _publish(__name__, [value for name, value in globals().items() if not name.startswith("_")])

@@ -228,6 +228,15 @@ def test_type_checkers_see_the_lazy_names_that_the_door_imports_when_they_are_as
     assert set(flowtrio._LAZY) <= set(dir(flowtrio))
 
 
+def test_a_star_gives_every_public_name_and_nothing_else() -> None:
+    given: dict[str, object] = {}
+    exec("from flowtrio import *", given)
+    del given["__builtins__"]
+
+    assert sorted(given) == sorted(public_names(flowtrio)) == sorted(flowtrio.__all__)
+    assert all(value is getattr(flowtrio, name) for name, value in given.items())
+
+
 def test_a_name_that_nobody_exports_is_an_attribute_error_that_says_so() -> None:
     with pytest.raises(AttributeError, match="'flowtrio' has no attribute 'Agents'"):
         flowtrio.Agents  # noqa: B018
