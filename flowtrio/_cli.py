@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -19,6 +20,7 @@ import trio
 import flowtrio
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
+from flowtrio._core._values import told
 from flowtrio._demo import demo_agent
 from flowtrio._logs import FORMATS, configure_logging
 from flowtrio._runtime._agent import Agent
@@ -378,7 +380,7 @@ def make_orchestrator(
     """Make what is served from ``--model``, ``--agent`` and the stores."""
     if agent is None:
         return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
-    served = load(agent)
+    served = make_served(agent)
     if isinstance(served, Orchestrator):
         for option, given in (("--model", model is not None), ("--store", bool(stores))):
             if given:
@@ -386,10 +388,49 @@ def make_orchestrator(
         return served
     if isinstance(served, Agent) and model is not None:
         served = served.replace(llm_client=make_model(model))
+    return Orchestrator(agents=[served], **stores)
+
+
+def make_served(name: str) -> Any:
+    """Load what ``--agent`` names; what takes no arguments makes it."""
+    value, given = load(name), f"--agent {name}"
+    if _takes(value) and (isinstance(value, type) or not _takes(value, "ctx", "message")):
+        try:
+            value = value()
+        except Exception as exc:
+            exc.add_note(f"{given} takes no arguments, and was called to make an agent")
+            raise
+        given = f"{given}()"
+        if inspect.iscoroutine(value):
+            value.close()
+            raise _Usage(f"{given}: can't wait for a coroutine: expected {_SERVED}")
+    if isinstance(value, Orchestrator):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise _Usage(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
+    if not _takes(value, "ctx", "message"):
+        takes = f"what takes {inspect.signature(value)}"
+        raise _Usage(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
+    return value
+
+
+_SERVED = (
+    "an Agent, an async def agent(ctx, message), an Orchestrator, or a plain function without "
+    "arguments that makes one of these"
+)
+
+
+def _takes(value: Any, *arguments: str) -> bool:
+    """Whether it can be called with so many arguments, as far as can be known."""
+    if not callable(value):
+        return False
     try:
-        return Orchestrator(agents=[served], **stores)
-    except TypeError as exc:
-        raise _Usage(f"--agent {agent}: {exc}") from None
+        inspect.signature(value).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # Such as some that are written in C.
+        return bool(arguments)
+    return True
 
 
 def make_model(name: str) -> Any:
