@@ -303,6 +303,30 @@ async def test_a_ping_behind_our_close_is_no_error(caplog: pytest.LogCaptureFixt
     assert errors_of(caplog) == []
 
 
+@pytest.mark.parametrize(
+    "behind",
+    [
+        frame(b"x", fin=False) + frame(b"", 0, fin=False) * 1100,
+        frame(b"x" * 300_000),
+        frame(b"x" * 200_000, fin=False) + frame(b"x" * 200_000, 0),
+        frame(b"a", 3),
+        frame(b"\xff"),
+        frame(b"ping", 9) * 100,
+        frame(b"more") * 100,
+    ],
+    ids=["frames", "large", "large-in-two", "opcode", "utf8", "pings", "texts"],
+)
+async def test_a_limit_that_strikes_behind_our_close_is_no_error(
+    behind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with withstanding() as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"") * 20 + behind)
+        # Whichever comes first: the session's goodbye, or what the framing finds.
+        assert close_code(await read_all(stream)) in (1002, 1007, 1008, 1009)
+    assert errors_of(caplog) == []
+
+
 async def test_a_ping_is_answered_in_mid_stream_too() -> None:
     async with withstanding(talks) as served, raw(served) as stream:
         await upgraded(served, stream)
