@@ -277,6 +277,8 @@ class Recorder:
 
     store: EventStore
     meter: Meter = attrs.Factory(Meter)
+    note_fault: Callable[[BaseException], object] = lambda exc: None
+    """Called with what the store raises."""
     is_open: bool = attrs.field(default=True, init=False)
     """Whether there is time to wait for a store that failed."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
@@ -590,6 +592,7 @@ class Recorder:
         hosted.failure = exc
         hosted.is_settled = False
         self.meter.store_failures += 1
+        self.note_fault(exc)
         # Its text may name places and people of the operators'.
         hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
         tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
