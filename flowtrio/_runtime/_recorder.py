@@ -254,7 +254,7 @@ class HostedRun:
                 while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
                     await self._progress.park()
             if waiting.cancelled_caught:
-                words = "run %s: a follower took nothing for %g s"
+                words = "run %s: a follower took nothing for %g s: the run does not wait for it"
                 tell(logging.INFO, words, self.run_id, seat.patience)
                 seat.is_up_to_date = False
                 self.detach(seat)

@@ -173,6 +173,10 @@ async def test_an_authenticate_that_fails_lets_nobody_in(
         assert answer == b"" if outcome == "hangs" else status_of(answer) == 500
         async with connect(served, headers=[("x-good", "1")]) as peer:
             assert (await peer.ask("hi"))[-1]["data"]["result"] == "hi"
+    how = "took too long" if outcome == "hangs" else "failed"
+    what = "dropped" if outcome == "hangs" else "refused with 500"
+    told = f"authenticate {how}: a client at 127.0.0.1 that asked for '/chat' was {what}"
+    assert told in [record.getMessage() for record in caplog.records]
 
 
 async def test_connections_have_a_limit() -> None:
