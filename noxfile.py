@@ -117,6 +117,8 @@ def soak(session: nox.Session) -> None:
     cancellations = ("-k", "cancellations", "tests/clients/test_openai.py")
     session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
     session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})
+    clients = ("pytest", "-q", "tests/transports/test_hostile_clients.py")
+    session.run(*clients, env={"FLOWTRIO_HOSTILE_ROUNDS": "20"})
     session.run("python", "-m", "tests.interrupts", "--trials", "1000")
     session.run("python", "-m", "tests.hostile", "--runs", "20000")
     session.run("python", "-m", "tests.soak", *(session.posargs or ("--minutes", "60")))

@@ -25,6 +25,7 @@ from flowtrio._core._exceptions import ProviderError as ProviderError
 from flowtrio._core._exceptions import RemoteProtocolError as RemoteProtocolError
 from flowtrio._core._exceptions import ReplayGap as ReplayGap
 from flowtrio._core._exceptions import RunCancelled as RunCancelled
+from flowtrio._core._exceptions import RunExists as RunExists
 from flowtrio._core._exceptions import RunFailed as RunFailed
 from flowtrio._core._exceptions import ToolFailed as ToolFailed
 from flowtrio._core._limits import Limits as Limits
@@ -57,6 +58,58 @@ if TYPE_CHECKING:
     from flowtrio.stores.sqlite import SQLiteStore as SQLiteStore
     from flowtrio.transports._connect import connect as connect
     from flowtrio.transports.websocket import serve_websocket as serve_websocket
+
+__all__ = [
+    "Agent",
+    "AgentEvent",
+    "AgentStatus",
+    "AnthropicClient",
+    "AzureOpenAIClient",
+    "CallResult",
+    "Chunk",
+    "Completion",
+    "DashScopeClient",
+    "DeadlineExceeded",
+    "DemoClient",
+    "EventStream",
+    "EventType",
+    "FallbackClient",
+    "FlowtrioError",
+    "Follower",
+    "GeminiClient",
+    "LimitExceeded",
+    "Limits",
+    "LocalProtocolError",
+    "MemoryConversations",
+    "MemoryStore",
+    "ModelLimits",
+    "OllamaClient",
+    "OpenAIClient",
+    "Orchestrator",
+    "ProtocolError",
+    "ProviderError",
+    "RemoteProtocolError",
+    "ReplayGap",
+    "RunCancelled",
+    "RunContext",
+    "RunExists",
+    "RunFailed",
+    "SQLiteConversations",
+    "SQLiteStore",
+    "ServerLimits",
+    "StreamEngine",
+    "StreamMode",
+    "Tool",
+    "ToolArgs",
+    "ToolCall",
+    "ToolFailed",
+    "Usage",
+    "connect",
+    "project",
+    "serve_websocket",
+    "tool",
+]
+"""All public names, also those that are imported when they are first asked for."""
 
 __version__ = _version("flowtrio")
 

@@ -18,7 +18,7 @@ import secrets
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -33,6 +33,9 @@ from flowtrio._screen import PlainScreen, Screen, printable
 
 COMPLETED, FAILED, CANCELLED = 0, 1, 130
 """Exit statuses by outcome; 130 is a shell's for what Ctrl-C ended."""
+
+_FRAME = 1 / 12
+"""Seconds between two drawings of what moves."""
 
 _STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
 
@@ -125,15 +128,8 @@ def _failure(exc: Exception, has_begun: bool) -> str:
     return f"{'lost the run' if has_begun else 'no run'}: {exc}"
 
 
-@attrs.define(eq=False)
-class Keyboard:
-    """Lines that a person types, or that a pipe brings."""
-
-    fd: int = 0
-    """Standard input. It is read here and nowhere else, as its lines come: a thread that waited for
-    one could not be woken when the chat ends."""
-    _typed: bytes = b""
-    _lock: trio.Lock = attrs.Factory(trio.Lock)
+class Lines(Protocol):
+    """Where the lines come from that are asked for."""
 
     async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
         """Ask on standard error, so that a redirected output stays clean; None at the end.
@@ -143,6 +139,21 @@ class Keyboard:
           is_fresh: Whether a line that was typed before the prompt is no answer to it.
 
         """
+        ...
+
+
+@attrs.define(eq=False)
+class Keyboard:
+    """Lines that a pipe brings, or that a person types whose terminal cannot edit them."""
+
+    fd: int = 0
+    """Standard input. It is read here and nowhere else, as its lines come: a thread that waited for
+    one could not be woken when the chat ends."""
+    _typed: bytes = b""
+    _lock: trio.Lock = attrs.Factory(trio.Lock)
+
+    async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
+        """See `Lines`."""
         async with self._lock:
             if is_fresh and os.isatty(self.fd):
                 termios.tcflush(self.fd, termios.TCIFLUSH)
@@ -176,7 +187,7 @@ class Chat:
 
     source: Source
     screen: Screen
-    keyboard: Keyboard = attrs.Factory(Keyboard)
+    keyboard: Lines = attrs.Factory(Keyboard)
     leave: Callable[[int], object] = os._exit
     """Ends the process at once: for whoever asks twice and does not want to wait for cleanup."""
     _run: Run | None = None
@@ -203,7 +214,7 @@ class Chat:
         status = FAILED
         async with self.source.start(text) as run:
             self._run = run
-            with self.screen:
+            with self.screen, self._redrawing():
                 async for event in run:
                     self.screen.show(event)
                     self._withdraw(event)
@@ -214,6 +225,22 @@ class Chat:
                         status = _STATUSES.get(event.data["status"], FAILED)
         self._run = None
         return status
+
+    @contextlib.contextmanager
+    def _redrawing(self) -> Iterator[None]:
+        """Have the screen drawn anew all the time, by this thread: no other prints on it."""
+        scope = trio.CancelScope()
+        self._nursery.start_soon(self._redraw, scope)
+        try:
+            yield
+        finally:
+            scope.cancel(reason="the run has ended")
+
+    async def _redraw(self, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                await trio.sleep(_FRAME)
+                self.screen.redraw()
 
     # The person
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import math
 import os
 import sys
@@ -19,6 +20,7 @@ import trio
 import flowtrio
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
+from flowtrio._core._values import told
 from flowtrio._demo import demo_agent
 from flowtrio._logs import FORMATS, configure_logging
 from flowtrio._runtime._agent import Agent
@@ -26,6 +28,7 @@ from flowtrio._runtime._orchestrator import Orchestrator
 from flowtrio._serve import CannotServe, Serving, open_stores, serve
 
 if TYPE_CHECKING:
+    from flowtrio._chat import Lines
     from flowtrio._screen import Screen
 
 CLIENTS = {
@@ -287,7 +290,7 @@ async def _chat(options: argparse.Namespace) -> int:
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
     async with orchestrator:
-        return await Chat(LocalSource(orchestrator), screen).talk(options.text)
+        return await Chat(LocalSource(orchestrator), screen, _make_keyboard()).talk(options.text)
 
 
 async def _chat_with_server(options: argparse.Namespace) -> int:
@@ -299,9 +302,9 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     token = options.token or os.environ.get("FLOWTRIO_TOKEN")
     status = FAILED
     try:
-        status = await Chat(RemoteSource(options.url, token), _make_screen(options)).talk(
-            options.text
-        )
+        source = RemoteSource(options.url, token)
+        chat = Chat(source, _make_screen(options), _make_keyboard())
+        status = await chat.talk(options.text)
     except* RemoteError as group:
         error = next(leaves(group))
         words = printable(str(error))
@@ -323,6 +326,20 @@ def _make_screen(options: argparse.Namespace) -> Screen:
         return RichScreen()
     except ModuleNotFoundError as exc:
         raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+
+
+def _make_keyboard() -> Lines:
+    """Lines are edited where a person types them, at a terminal that can move its cursor."""
+    from flowtrio._chat import Keyboard
+
+    is_dumb = os.environ.get("TERM", "dumb") in ("", "dumb", "unknown")
+    if is_dumb or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return Keyboard()
+    try:
+        from flowtrio._editor import LineEditor
+    except ModuleNotFoundError as exc:
+        raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+    return LineEditor()
 
 
 async def _serve(options: argparse.Namespace) -> int:
@@ -363,7 +380,7 @@ def make_orchestrator(
     """Make what is served from ``--model``, ``--agent`` and the stores."""
     if agent is None:
         return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
-    served = load(agent)
+    served = make_served(agent)
     if isinstance(served, Orchestrator):
         for option, given in (("--model", model is not None), ("--store", bool(stores))):
             if given:
@@ -371,10 +388,49 @@ def make_orchestrator(
         return served
     if isinstance(served, Agent) and model is not None:
         served = served.replace(llm_client=make_model(model))
+    return Orchestrator(agents=[served], **stores)
+
+
+def make_served(name: str) -> Any:
+    """Load what ``--agent`` names; what takes no arguments makes it."""
+    value, given = load(name), f"--agent {name}"
+    if _takes(value) and (isinstance(value, type) or not _takes(value, "ctx", "message")):
+        try:
+            value = value()
+        except Exception as exc:
+            exc.add_note(f"{given} takes no arguments, and was called to make an agent")
+            raise
+        given = f"{given}()"
+        if inspect.iscoroutine(value):
+            value.close()
+            raise _Usage(f"{given}: can't wait for a coroutine: expected {_SERVED}")
+    if isinstance(value, Orchestrator):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise _Usage(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
+    if not _takes(value, "ctx", "message"):
+        takes = f"what takes {inspect.signature(value)}"
+        raise _Usage(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
+    return value
+
+
+_SERVED = (
+    "an Agent, an async def agent(ctx, message), an Orchestrator, or a plain function without "
+    "arguments that makes one of these"
+)
+
+
+def _takes(value: Any, *arguments: str) -> bool:
+    """Whether it can be called with so many arguments, as far as can be known."""
+    if not callable(value):
+        return False
     try:
-        return Orchestrator(agents=[served], **stores)
-    except TypeError as exc:
-        raise _Usage(f"--agent {agent}: {exc}") from None
+        inspect.signature(value).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # Such as some that are written in C.
+        return bool(arguments)
+    return True
 
 
 def make_model(name: str) -> Any:

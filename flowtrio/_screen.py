@@ -15,7 +15,7 @@ import attrs
 from flowtrio._core._events import ROOT, AgentEvent, EventType
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.live import Live
     from rich.spinner import Spinner
 
@@ -38,6 +38,10 @@ class Screen(Protocol):
 
     def show(self, event: AgentEvent) -> None:
         """Show the run's next event."""
+        ...
+
+    def redraw(self) -> None:
+        """Draw anew what moves: to be called every moment, by whoever shows the events."""
         ...
 
     def paused(self) -> Any:
@@ -75,6 +79,9 @@ class PlainScreen:
         if self._is_in_line:
             self.write("\n")
         self.__init__()  # type: ignore[misc]
+
+    def redraw(self) -> None:
+        """See `Screen`: nothing moves."""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -132,6 +139,26 @@ class PlainScreen:
 
     def _tell(self, text: str) -> None:
         print(printable(text), file=sys.stderr, flush=True)
+
+
+@attrs.frozen(eq=False)
+class _Tail:
+    """As many of the last lines as a terminal can show, redraw and wipe out.
+
+    A display that moves is wiped out by going up as many lines as it has, and a cursor stops at the
+    top: a display of as many lines as the terminal has takes what stood above it along.
+    """
+
+    whole: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.segment import Segment
+
+        # One line is left for where the cursor stands behind it, and one for what is typed.
+        room = max(options.size.height - 2, 1)
+        for line in console.render_lines(self.whole, options, pad=False)[-room:]:
+            yield from line
+            yield Segment.line()
 
 
 @attrs.define(eq=False)
@@ -210,9 +237,10 @@ class RichScreen:
     def _start(self) -> None:
         from rich.live import Live
 
-        # Transient: what is finished is printed above, for good; only what moves is redrawn.
+        # Transient: what is finished is printed above, for good; only what moves is redrawn. Not by
+        # Live's own thread: what is printed while that draws is wiped out with the old display.
         self._live = Live(
-            console=self._console, refresh_per_second=12, transient=True, get_renderable=self._draw
+            console=self._console, auto_refresh=False, transient=True, get_renderable=self._draw
         )
         self._live.start()
 
@@ -220,6 +248,11 @@ class RichScreen:
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def redraw(self) -> None:
+        """See `Screen`."""
+        if self._live is not None:
+            self._live.refresh()
 
     # Events
 
@@ -268,6 +301,8 @@ class RichScreen:
         if self._pauses:
             self._held.append(padded)
         else:
+            # Below what is printed stands what was drawn last: that is not to be the old text.
+            self.redraw()
             self._console.print(padded)
 
     def _release(self) -> None:
@@ -306,18 +341,15 @@ class RichScreen:
         from rich.padding import Padding
         from rich.text import Text
 
+        width, height = self._console.size
         lines: list[RenderableType] = []
         for depth, text in list(self._texts.values()):
-            # The end of a long text alone: a display that is higher than the terminal flickers.
-            shown = printable(text.getvalue())[-self._room() :]
+            # No terminal has room for more; what of it is seen depends on the lines that it makes.
+            shown = printable(text.getvalue()[-width * height :])
             lines.append(Padding(Text(shown), (0, 0, 0, 2 * depth)))
         lines += [work.draw() for work in list(self._work.values())]
         # The last line is empty, for the ^C that a terminal writes where the cursor stands.
-        return Group(*(lines or [self._waiting.draw()]), Text(""))
-
-    def _room(self) -> int:
-        width, height = self._console.size
-        return max(1, width * (height - len(self._work) - 2) // 2)
+        return _Tail(Group(*(lines or [self._waiting.draw()]), Text("")))
 
 
 def _call_text(data: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ import os
 import signal
 import sqlite3
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -39,6 +40,11 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 _LAST: Final = 4.0
 """Seconds after the drain in which everybody has to be gone: with the default drain, 9 in all."""
+
+_OURS: Final = ("trio.", "flowtrio.", "<")
+"""How tasks are named that only wait for others."""
+_MOST_NAMES: Final = 20
+"""Of what has not ended that are told."""
 
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
@@ -144,8 +150,26 @@ async def _watch_signals(
 async def _leave_after(seconds: float) -> None:
     """Leave what does not end: a tool that cleans up for ever, a client that takes nothing."""
     await trio.sleep(seconds)
-    logger.error("something has not ended %g s after the signal: leaving without it", seconds)
+    logger.error(
+        "something has not ended %g s after the signal: leaving without it; what is left: %s",
+        seconds,
+        ", ".join(_what_is_left()) or "nothing that has a name",
+    )
     os._exit(1)
+
+
+def _what_is_left() -> list[str]:
+    """Names of what keeps a process from its end: worker threads, and the innermost tasks."""
+    names = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    own, root = trio.lowlevel.current_task(), trio.lowlevel.current_root_task()
+    tasks = [] if root is None else [root]
+    while tasks:
+        task = tasks.pop()
+        inner = [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+        tasks += inner
+        if not inner and task is not own and not task.name.startswith(_OURS):
+            names.append(task.name)
+    return sorted(set(names))[:_MOST_NAMES]
 
 
 # Starting

@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from flowtrio import DemoClient, OpenAIClient
-from flowtrio._cli import load, make_orchestrator
+from flowtrio._cli import _Usage, load, make_orchestrator, make_served
+from flowtrio._runtime._agent import agent_name
 from flowtrio.testing import check_events
 from tests.support.command import FLOWTRIO, run, serving
 
@@ -105,6 +106,89 @@ def test_an_agent_is_served_with_the_model_that_is_named_and_an_orchestrator_as_
 
     clients = [agent.llm_client for made in (served, own) for agent in made.agents or ()]
     assert [type(client) for client in clients] == [OpenAIClient, DemoClient]
+
+
+SERVED = """
+from flowtrio import Agent, DemoClient, Orchestrator
+
+async def agent(ctx, message): ...
+def make_agent(name="made"): return Agent(llm_client=DemoClient(), name=name)
+def make_function(): return agent
+def make_orchestrator(): return Orchestrator(agents=[agent])
+class Bot:
+    async def __call__(self, ctx, message): ...
+bot = Bot()
+def wrapped(*args, **options): return agent(*args, **options)
+
+async def slow(): return make_agent()
+def one(message): return message
+def nothing(): return None
+def of_classes(): return Bot
+def fails(): raise ValueError("no database")
+several = [agent]
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "served.py").write_text(SERVED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "served", raising=False)
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("agent", "agent"),
+        ("make_agent", "made"),
+        ("make_function", "agent"),
+        ("make_orchestrator", "agent"),
+        ("Bot", "Bot"),
+        ("bot", "Bot"),
+        ("wrapped", "wrapped"),
+    ],
+)
+def test_an_agent_is_what_is_named_or_what_that_makes(name: str, runs: str) -> None:
+    [agent] = make_orchestrator(None, f"served:{name}").agents or ()
+
+    assert agent_name(agent) == runs
+
+
+@pytest.mark.usefixtures("served")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("slow", "--agent served:slow(): can't wait for a coroutine: expected an Agent, "),
+        ("one", "--agent served:one: can't run what takes (message) as an agent: expected "),
+        ("nothing", "--agent served:nothing(): can't run None as an agent: expected "),
+        ("of_classes", "--agent served:of_classes(): can't run <class 'served.Bot'> as an agent"),
+        ("several", "--agent served:several: can't run [<function agent at "),
+    ],
+)
+def test_what_is_no_agent_and_makes_none_is_told_before_anything_runs(
+    name: str, words: str
+) -> None:
+    with pytest.raises(_Usage) as caught:
+        make_orchestrator(None, f"served:{name}")
+
+    assert str(caught.value).startswith(words)
+    assert str(caught.value).endswith("a plain function without arguments that makes one of these")
+
+
+@pytest.mark.usefixtures("served")
+def test_a_factory_that_fails_fails_as_its_own_traceback_says() -> None:
+    with pytest.raises(ValueError, match="no database") as caught:
+        make_orchestrator(None, "served:fails")
+
+    assert caught.value.__notes__ == [
+        "--agent served:fails takes no arguments, and was called to make an agent"
+    ]
+
+
+def test_what_cannot_be_asked_for_its_arguments_may_be_an_agent() -> None:
+    assert make_served("builtins:dir") is dir
 
 
 def test_a_model_without_its_key_is_told_in_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,21 +368,6 @@ def test_a_second_ctrl_c_in_a_terminal_leaves_at_once(
 
         assert chat.wait(20) == 130
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l"), "the cursor stays hidden"
-
-
-def test_an_approval_is_asked_in_place_and_ctrl_c_at_the_prompt_leaves() -> None:
-    with terminal() as (chat, master):
-        see(master, "> ")
-        os.write(master, b"I approve of Rome\n")
-        see(master, "[y/N] ")
-        os.write(master, b"y\n")
-        see(master, "tokens")
-        see(master, "> ")
-        os.write(master, b"\x03")
-        rest = see(master)
-
-        assert chat.wait(20) == 130
-    assert "Traceback" not in rest
 
 
 def test_chat_with_a_server_is_like_one_without() -> None:

@@ -52,7 +52,7 @@ HEAVY = frozenset(
     {
         *("httpx", "httpx2", "httpcore", "h11", "h2", "ssl"),
         *("trio_websocket", "wsproto", "hypercorn"),
-        *("rich", "hypothesis", "pytest", "sqlite3"),
+        *("rich", "prompt_toolkit", "hypothesis", "pytest", "sqlite3"),
     }
 )
 """What nobody should pay for who only runs agents, with the library that it comes with."""
@@ -226,6 +226,15 @@ def test_type_checkers_see_the_lazy_names_that_the_door_imports_when_they_are_as
 
     assert {name: taken[name][0] for name in flowtrio._LAZY} == flowtrio._LAZY
     assert set(flowtrio._LAZY) <= set(dir(flowtrio))
+
+
+def test_a_star_gives_every_public_name_and_nothing_else() -> None:
+    given: dict[str, object] = {}
+    exec("from flowtrio import *", given)
+    del given["__builtins__"]
+
+    assert sorted(given) == sorted(public_names(flowtrio)) == sorted(flowtrio.__all__)
+    assert all(value is getattr(flowtrio, name) for name, value in given.items())
 
 
 def test_a_name_that_nobody_exports_is_an_attribute_error_that_says_so() -> None:

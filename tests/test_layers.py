@@ -61,6 +61,7 @@ LAYERS = {
     "_timeline": _layer("_core", "_lanes"),
     "_screen": _layer("_core", libraries=("rich",)),
     "_chat": _layer("_core", "_runtime", "_screen", "transports", libraries=("trio",)),
+    "_editor": _layer(libraries=("trio", "prompt_toolkit")),
     "_logs": _layer(),
     "_serve": _layer(
         *("_core", "_runtime", "transports", "stores"), libraries=("trio", "hypercorn")
@@ -68,7 +69,7 @@ LAYERS = {
     "_cli": _layer(
         *BELOW_TESTING,
         *(ROOT, "_demo", "_check", "_timeline", "_chat", "_screen", "asgi", "testing"),
-        *("_logs", "_serve"),
+        *("_editor", "_logs", "_serve"),
         libraries=("trio", "rich"),
     ),
     "__main__": _layer("_cli"),

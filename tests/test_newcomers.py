@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import subprocess
 import sys
@@ -301,11 +302,17 @@ def test_options_that_name_nothing_are_told(
     assert f"flowtrio: {message}" in text
 
 
-def test_a_missing_extra_is_named() -> None:
-    program = "import sys; sys.modules['rich'] = None; sys.stdout.isatty = lambda: True\n"
+@pytest.mark.parametrize("library", ["rich", "prompt_toolkit"])
+def test_a_missing_extra_is_named(library: str) -> None:
+    program = f"import sys; sys.modules[{library!r}] = None\n"
+    program += "for stream in (sys.stdin, sys.stdout, sys.stderr): stream.isatty = lambda: True\n"
     program += "from flowtrio._cli import main; sys.exit(main(['chat', 'hi']))"
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "TERM": "xterm"},
     )
 
     assert done.returncode == 2

@@ -5,6 +5,7 @@
     FlowtrioError              the root: ``except FlowtrioError`` catches what is ours
       ProtocolError            abstract
         LocalProtocolError     our side tried something illegal
+          RunExists            another message was to be started under a run's id
         RemoteProtocolError    the other side sent something illegal
       ProviderError            the model's host refused, and said why
       RunFailed                a run ended in failure; ``__cause__`` is the reason
@@ -42,6 +43,22 @@ class LocalProtocolError(ProtocolError):
         super().__init__(message)
         self.law = law
         """The law that would have been broken, ``"L1"`` to ``"L11"``, or None."""
+
+
+class RunExists(LocalProtocolError):
+    """Another message was to be started under the id of a run that exists; nothing was started.
+
+    Starting the *same* message again is no error: it attaches, and runs nothing twice.
+    """
+
+    def __init__(
+        self, message: str, *, run_id: str, code: str = "run_exists", law: str | None = None
+    ) -> None:
+        super().__init__(message, law=law)
+        self.run_id = run_id
+        """The run that exists."""
+        self.code = code
+        """A stable word for programs, as in a server's reply."""
 
 
 class RemoteProtocolError(ProtocolError):

@@ -11,11 +11,22 @@ import contextlib
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 
 logger = logging.getLogger("flowtrio")
 
 
-def tell(level: int, text: str, *values: object, exc: BaseException | None = None) -> None:
+_OF_A_RUN = "run %s"
+"""How a line begins that tells of a run: then the run's id is its first value."""
+
+
+def tell(
+    level: int,
+    text: str,
+    *values: object,
+    exc: BaseException | None = None,
+    keys: Mapping[str, object] | None = None,
+) -> None:
     """Write a line into the log; what its handlers raise is printed, as `logging` prints its own.
 
     Args:
@@ -23,10 +34,13 @@ def tell(level: int, text: str, *values: object, exc: BaseException | None = Non
       text: The line, with a place for each of *values*.
       values: What stands there.
       exc: An exception whose traceback belongs to the line.
+      keys: What stands in it by name too, for machines; by default the ``run_id``, if it has one.
 
     """
+    if keys is None and text.startswith(_OF_A_RUN):
+        keys = {"run_id": values[0]}
     try:
-        logger.log(level, text, *values, exc_info=exc)
+        logger.log(level, text, *values, exc_info=exc, extra=keys)
     except BaseException:
         if logging.raiseExceptions:
             with contextlib.suppress(Exception):

@@ -10,7 +10,12 @@ import attrs
 
 from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentStatus
-from flowtrio._core._exceptions import DeadlineExceeded, RunCancelled, RunFailed
+from flowtrio._core._exceptions import (
+    DeadlineExceeded,
+    FlowtrioError,
+    RunCancelled,
+    RunFailed,
+)
 from flowtrio._core._failures import Failure, causes_of, failure_of, words_of
 from flowtrio._core._telling import is_told, tell
 
@@ -73,29 +78,50 @@ class Ending:
 def tell_operators(
     info: RunInfo, ending: Ending, duration: float, events: int, usage: Usage
 ) -> None:
-    """Write a run's one line into the log; with a traceback, where an exception ended it."""
+    """Write a run's one line into the log: a warning with the reason, where it failed.
+
+    The traceback stands in it where it says more than the reason, which is where a program has a
+    bug; of a failure that we have a word for it is a line of its own, for who debugs.
+    """
     failure = ending.failure
-    level = logging.INFO if failure is None else logging.ERROR
+    level = logging.INFO if failure is None else logging.WARNING
     if not is_told(level):
         return
-    tell(
-        level,
+    keys: dict[str, Any] = {
+        "run_id": info.run_id,
+        "tenant": info.tenant_id,
+        "session": info.session_id,
+        "agent": info.agent_name,
+        "status": str(ending.status),
+        "code": None if failure is None else failure.code,
+        "duration": round(duration, 3),
+        "events": events,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+    line = (
         "run %s tenant=%s session=%s agent=%s status=%s code=%s duration=%.3f events=%d "
-        "prompt_tokens=%d completion_tokens=%d",
-        info.run_id,
-        _printable(info.tenant_id),
-        _printable(info.session_id),
-        _printable(info.agent_name),
-        ending.status,
-        None if failure is None else failure.code,
-        duration,
-        events,
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        exc=ending.exc,
+        "prompt_tokens=%d completion_tokens=%d"
     )
+    values = list(keys.values())
+    if failure is not None:
+        detail = failure.detail or {}
+        keys |= {name: detail.get(name) for name in ("request_id", "words")}
+        keys |= {"source": failure.source, "error": failure.error}
+        line += " request_id=%s error=%s"
+        values += [keys["request_id"], _with_words(failure.error, keys["words"])]
+    is_bug = not isinstance(ending.exc, FlowtrioError)
+    told = [_printable(value) if isinstance(value, str) else value for value in values]
+    tell(level, line, *told, exc=ending.exc if is_bug else None, keys=keys)
+    if not is_bug:
+        tell(logging.DEBUG, "run %s: where it failed", info.run_id, exc=ending.exc)
 
 
-def _printable(text: str | None) -> str | None:
-    """A name as one word of the log's line: clients choose some, and could forge lines."""
-    return text if text is None or (text.isprintable() and " " not in text) else repr(text)
+def _with_words(error: str, words: object) -> str:
+    """What happened, and what the provider said of it, unless that is in there already."""
+    return error if not isinstance(words, str) or words in error else f"{error}: {words}"
+
+
+def _printable(text: str) -> str:
+    """A text as one word of the log's line: clients choose some, and could forge lines."""
+    return text if text.isprintable() and " " not in text else repr(text)

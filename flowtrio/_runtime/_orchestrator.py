@@ -6,8 +6,8 @@ import inspect
 import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
@@ -26,6 +26,7 @@ from flowtrio.abc import RecoverableConversations
 from ._agent import Agent, agent_name, check_agent
 from ._engine import StreamEngine
 from ._follower import Follower
+from ._health import Health
 from ._meter import Meter
 from ._recorder import STORE_DEADLINE, Recorder, Seat
 from ._routing import choose_agent
@@ -101,6 +102,7 @@ class Orchestrator:
     _sessions: Sessions = attrs.field(init=False)
     _agent: AgentLike = attrs.field(init=False)
     _meter: Meter = attrs.field(init=False)
+    _health: Health = attrs.field(init=False)
     _recorder: Recorder = attrs.field(init=False)
     _recoverable: RecoverableConversations | None = attrs.field(default=None, init=False)
     """Its conversations, if they are; asked once, as that costs as much as several tokens."""
@@ -128,7 +130,8 @@ class Orchestrator:
         )
         self._agent = self._make_agent()
         self._meter = Meter()
-        self._recorder = Recorder(self.store, self._meter)
+        self._health = Health(self.store, self.conversations)
+        self._recorder = Recorder(self.store, self._meter, self._health.note)
         if isinstance(self.conversations, RecoverableConversations):
             self._recoverable = self.conversations
 
@@ -202,9 +205,10 @@ class Orchestrator:
     ) -> str:
         """Start a run that needs no reader: its log goes into the store, where many may follow it.
 
-        Starting one that exists, under the same tenant, starts nothing: whoever lost the answer may
-        start again, and the agent and its tools run once. Being cancelled while this waits does not
-        take the start back. The run ends with this orchestrator's block at the latest.
+        Starting the same message under an id that exists, of the same tenant, starts nothing:
+        whoever lost the answer may start again, and the agent and its tools run once. Being
+        cancelled while this waits does not take the start back. The run ends with this
+        orchestrator's block at the latest.
 
         Args:
           message: What the user says.
@@ -223,6 +227,7 @@ class Orchestrator:
         Raises:
           LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
             started, and no log is left.
+          RunExists: there is a run of this id, and it answers another message.
           RuntimeError: the orchestrator is not open.
           ValueError: *resume_window* is below 0, or another argument cannot be one.
 
@@ -388,7 +393,7 @@ class _Admission:
         tenant_id, session_id = run.info.tenant_id, run.info.session_id
         assert session_id is not None
         await self.orchestrator._sessions.wait_for_turn(run)
-        with run.blaming("store"), trio.fail_after(STORE_DEADLINE):
+        with self._blaming(run), trio.fail_after(STORE_DEADLINE):
             before = await conversations.load(tenant_id, session_id)
         history, left_out = recover_history(before)
         for why in left_out:
@@ -400,9 +405,19 @@ class _Admission:
             # Kept however the run ended, and before the next message's turn comes.
             await self._save(run, tenant_id, session_id, before)
 
+    @contextmanager
+    def _blaming(self, run: Run) -> Iterator[None]:
+        """What is raised in the block is of the conversations' doing."""
+        with run.blaming("store"):
+            try:
+                yield
+            except Exception as exc:
+                self.orchestrator._health.note(exc)
+                raise
+
     async def _save(self, run: Run, tenant_id: str, session_id: str, before: list[Message]) -> None:
         conversations, grace = self.orchestrator.conversations, self.orchestrator.limits.grace
-        with run.blaming("store"):
+        with self._blaming(run):
             with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
                 if run.is_done and await conversations.load(tenant_id, session_id) != before:
                     # Its cleanup outlasted the grace, and others have spoken here since its DONE.

@@ -35,7 +35,7 @@ import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
+from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 from flowtrio.abc import RunHeader
@@ -254,7 +254,7 @@ class HostedRun:
                 while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
                     await self._progress.park()
             if waiting.cancelled_caught:
-                words = "run %s: a follower took nothing for %g s"
+                words = "run %s: a follower took nothing for %g s: the run does not wait for it"
                 tell(logging.INFO, words, self.run_id, seat.patience)
                 seat.is_up_to_date = False
                 self.detach(seat)
@@ -277,6 +277,8 @@ class Recorder:
 
     store: EventStore
     meter: Meter = attrs.Factory(Meter)
+    note_fault: Callable[[BaseException], object] = lambda exc: None
+    """Called with what the store raises."""
     is_open: bool = attrs.field(default=True, init=False)
     """Whether there is time to wait for a store that failed."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
@@ -308,10 +310,14 @@ class Recorder:
         *,
         is_remembered: bool = False,
     ) -> HostedRun:
-        """Host a run, unless there is one of its key; then nothing happens.
+        """Host a run, unless there is one of its key that answers the same message.
 
         Whoever starts it has *seat* from the beginning, and has to leave it (`HostedRun.detach`)
         when this has returned. Being cancelled here does not take the start back.
+
+        Raises:
+          RunExists: there is one of its key that answers another message.
+
         """
         info = stream._run.info
         hosted = self.find(info.tenant_id, info.run_id)
@@ -329,10 +335,26 @@ class Recorder:
             if hosted.stream.refusal is not None and hosted.is_void:
                 refusal = hosted.stream.refusal
                 raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+            answers = await self._find_message(hosted)
+            if answers not in (None, info.message):
+                raise of_another_message(info.run_id)
         except BaseException:
             hosted.detach(seat)
             raise
         return hosted
+
+    async def _find_message(self, hosted: HostedRun) -> str | None:
+        """What the run of this key answers; None where nobody can say."""
+        if not hosted.is_void:
+            return hosted.header.message
+        try:
+            with trio.fail_after(STORE_DEADLINE):
+                header = await self.store.header(*hosted.key)
+        except Exception as exc:
+            # Whoever goes on to read this run hears of it.
+            tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
+            return None
+        return None if header is None else header.message
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
         info = stream._run.info
@@ -570,6 +592,7 @@ class Recorder:
         hosted.failure = exc
         hosted.is_settled = False
         self.meter.store_failures += 1
+        self.note_fault(exc)
         # Its text may name places and people of the operators'.
         hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
         tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
@@ -585,6 +608,15 @@ class Recorder:
         self._cut[hosted.key] = hosted
         if len(self._cut) > _MOST_CUT:
             self._give_up(next(iter(self._cut.values())))
+
+
+def of_another_message(run_id: str) -> RunExists:
+    """Why a message is not answered under the id of a run that answers another one."""
+    return RunExists(
+        f"can't start run {run_id!r}: it exists, and answers another message; expected the same "
+        "message, or another run_id",
+        run_id=run_id,
+    )
 
 
 def _is_of_store(exc: BaseException) -> bool:

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import attrs
+import trio
 
 from flowtrio.abc import Authenticate, Request
 
@@ -109,12 +110,19 @@ class Access:
           Refused: it is not let in, or nobody can tell: 500.
 
         """
+        deadline = trio.current_effective_deadline()
         try:
             return await self.admit(request, is_tls=is_tls)
         except Refused:
             raise
+        except trio.Cancelled:
+            if trio.current_time() >= deadline:
+                words = "authenticate took too long: a client at %s that asked for %r was dropped"
+                logger.warning(words, request.client, request.path)
+            raise
         except Exception:
-            logger.exception("authenticate failed")
+            words = "authenticate failed: a client at %s that asked for %r was refused with 500"
+            logger.exception(words, request.client, request.path)
             raise Refused(500, "the server could not tell who you are") from None
 
     def _check_host(self, request: Request) -> None:

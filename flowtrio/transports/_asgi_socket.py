@@ -52,7 +52,11 @@ async def serve_socket(
                 await _read(session, receive, hosting.limits.message)
             finally:
                 if trio.current_time() >= nursery.cancel_scope.deadline:
-                    logger.info("a client took nothing for %g s", hosting.limits.send)
+                    words = (
+                        "a client took nothing for %g s of what is sent to it: its WebSocket is "
+                        "dropped"
+                    )
+                    logger.info(words, hosting.limits.send)
         nursery.cancel_scope.cancel(reason="the client left")
 
 

@@ -2,7 +2,7 @@
 
 A command waits here until there is a line, and until it was replied to; a line that is made again
 begins with all that its server has to know. Nothing is done twice by that: a run is started under
-an id of our own choice, and starting one that exists attaches to it; every other command may be
+an id of our own choice, and starting the same again attaches to it; every other command may be
 repeated; events that come twice are told by their numbers.
 """
 
@@ -16,7 +16,12 @@ import msgspec
 import trio
 
 from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError, ReplayGap
+from flowtrio._core._exceptions import (
+    LimitExceeded,
+    RemoteProtocolError,
+    ReplayGap,
+    RunExists,
+)
 
 if TYPE_CHECKING:
     from ._remote_stream import RemoteStream
@@ -168,6 +173,8 @@ def _refusal(stream: RemoteStream, code: str, error: str) -> Exception:
             return LimitExceeded(error, limit="runs_per_connection", code=code)
         case "unknown_run" | "not_resumable" | "store_failed":
             return LookupError(error)
+        case "run_exists":
+            return RunExists(error, run_id=stream.run_id)
         case "replay_gap":
             return ReplayGap(error, run_id=stream.run_id, after=stream._last, oldest=None)
         case _:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._exceptions import LimitExceeded
+from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._runtime._recorder import Seat
 from flowtrio.abc import Message, Request
 from flowtrio.wire._frames import MessageCommand, decode_request, encode_accepted
@@ -47,6 +47,8 @@ class Endpoints:
             run_id = await self._start(tenant_id, command, seat)
         except LimitExceeded as exc:
             return await exchange.refuse(429, exc.code, str(exc))
+        except RunExists as exc:
+            return await exchange.refuse(409, exc.code, str(exc))
         try:
             return await follow(self.hosting, exchange, tenant_id, run_id, -1, command.mode, seat)
         finally:

@@ -163,7 +163,11 @@ class Exchange:
 
     def tell_late(self) -> None:
         """Write down that the client was too slow."""
-        logger.info("a client took nothing for %g s", self.seconds)
+        words = (
+            "a client took nothing for %g s of what is sent to it: its %s of %r, from %s, is cut"
+        )
+        request = self.request
+        logger.info(words, self.seconds, self.method, request.path, request.client or "somewhere")
 
     async def answer(
         self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None

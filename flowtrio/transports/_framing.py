@@ -14,7 +14,7 @@ import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
-from wsproto.events import BytesMessage, CloseConnection, Ping, TextMessage
+from wsproto.events import BytesMessage, CloseConnection, Event, TextMessage
 
 from flowtrio._core._limits import ServerLimits
 
@@ -131,10 +131,11 @@ class Framing(WebSocketConnection):
             await self._discard_input()
         await super()._handle_close_connection_event(event)
 
-    async def _handle_ping_event(self, event: Ping) -> None:
-        # Behind our close frame nothing may be sent any more, and wsproto refuses to.
-        if self._wsproto.state is ConnectionState.OPEN:
-            await super()._handle_ping_event(event)
+    async def _send(self, event: Event) -> None:
+        # Behind our close frame nothing may be sent any more, and wsproto refuses to: no answer to
+        # a ping, and no second close frame, whatever is still found in what comes.
+        if self._wsproto.state not in (ConnectionState.LOCAL_CLOSING, ConnectionState.CLOSED):
+            await super()._send(event)
 
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
         # Frames without content count nothing towards the size of their message.

@@ -18,6 +18,7 @@ from flowtrio._core._modes import View
 from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._telling import tell
 
 from ._access import Refused
 from ._conceal import conceal_all
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from flowtrio._runtime._stream import EventStream
 
     from ._session import Session
-
-logger: logging.Logger = logging.getLogger("flowtrio")
 
 Key: TypeAlias = tuple[str, str]
 """A run's key: tenant and run id."""
@@ -146,6 +145,7 @@ class Hosting:
 
         Raises:
           LimitExceeded: the conversation or the tenant is busy.
+          RunExists: the run of this id answers another message.
 
         """
         orchestrator = self.orchestrator
@@ -253,7 +253,7 @@ class Hosting:
             case LookupError():
                 return Refusal(code="unknown_run", error="no run of this id is known")
             case _:
-                logger.error("run %s: the store failed a reader", run_id, exc_info=exc)
+                tell(logging.ERROR, "run %s: the store failed a reader", run_id, exc=exc)
                 return Refusal(code="store_failed", error=self.words_of(exc))
 
     def words_of(self, exc: Exception) -> str:

@@ -176,6 +176,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         Raises:
           trio.EndOfChannel: DONE was given before.
           LimitExceeded: the server refused to start the run (``code`` says why).
+          RunExists: it has a run of this id that answers another message.
           LookupError: the server knows no such run.
           ReplayGap: the server has lost the events that come next.
           trio.BrokenResourceError: the connection was lost, for longer than its patience.

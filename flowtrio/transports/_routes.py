@@ -65,9 +65,7 @@ class Routes:
         if path == "/health":
             await exchange.answer_json(200, {"status": "ok"})
         elif path == "/ready":
-            is_ready = not self._hosting.is_draining
-            status = "ready" if is_ready else "draining"
-            await exchange.answer_json(200 if is_ready else 503, {"status": status})
+            await self._answer_ready(exchange)
         elif path == "":
             # The page's addresses are relative to its own, which therefore ends in a slash.
             place = str(scope["path"]).rpartition("/")[2]
@@ -81,6 +79,16 @@ class Routes:
         else:
             return False
         return True
+
+    async def _answer_ready(self, exchange: Exchange) -> None:
+        """Say whether a run that is started now has a chance."""
+        if self._hosting.is_draining:
+            return await exchange.answer_json(503, {"status": "draining"})
+        fault = await self._hosting.orchestrator._health.check()
+        if fault is not None:
+            reason = self._hosting.words_of(fault)
+            return await exchange.answer_json(503, {"status": "store_failed", "reason": reason})
+        return await exchange.answer_json(200, {"status": "ready"})
 
     async def _answer(self, exchange: Exchange, tenant_id: str) -> None:
         endpoints = self._endpoints

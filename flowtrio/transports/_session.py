@@ -27,9 +27,9 @@ import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._exceptions import LimitExceeded
+from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._core._modes import View
-from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._recorder import Seat, of_another_message
 from flowtrio.wire._frames import (
     BATCH_SUBPROTOCOL,
     SUBPROTOCOL,
@@ -167,13 +167,17 @@ class Session:
 
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
+        is_followed = run_id in self._following
         if run_id is not None:
-            if run_id in self._following or run_id in self._own:
-                # Starting twice is starting once: its events come on this connection.
+            own = hosting.runs.get((self.tenant_id, run_id))
+            if own is not None and own._run.info.message != command.message:
+                exists = of_another_message(run_id)
+                return await self._reject(ref, exists.code, str(exists))
+            if run_id in self._own:
                 return await self._accept(ref, run_id)
-            if run_id in self._ended or (self.tenant_id, run_id) in hosting.runs:
+            if own is not None or run_id in self._ended:
                 return await self._reject(ref, "not_resumable", _NOT_KEPT)
-        if self._live >= hosting.limits.runs_per_connection:
+        if not is_followed and self._live >= hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
         if hosting.is_draining:
             try:
@@ -187,9 +191,12 @@ class Session:
         session_id, seat = command.session_id or self._session_id, Seat.of_starter()
         try:
             run_id = await hosting.start(self.tenant_id, command.message, session_id, run_id, seat)
-        except LimitExceeded as exc:
+        except (LimitExceeded, RunExists) as exc:
             return await self._reject(ref, exc.code, str(exc))
         try:
+            if is_followed:
+                # Starting twice is starting once: its events come on this connection.
+                return await self._accept(ref, run_id)
             return await self._begin_to_follow(ref, run_id, -1, command.mode)
         finally:
             hosting.leave(self.tenant_id, run_id, seat)

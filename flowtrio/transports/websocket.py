@@ -171,7 +171,8 @@ class Server:
         except* (trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed):
             pass  # The other side left.
         except* trio.TooSlowError:
-            logger.info("a handshake took longer than %s s", self.limits.handshake)
+            words = "a handshake took longer than %s s: the connection from %s was dropped"
+            logger.info(words, self.limits.handshake, _address(transport))
         except* Exception as group:
             logger.error("a connection ended by an error of ours", exc_info=group)
         finally:
@@ -293,7 +294,8 @@ class Server:
                 for texts in _pieces(item):
                     await framing.send_texts(texts)
         except trio.TooSlowError:
-            logger.info("a client took nothing for %s s", self.limits.send)
+            words = "a client took nothing for %s s of what is sent to it: its WebSocket is dropped"
+            logger.info(words, self.limits.send)
         except ConnectionClosed:
             # The network's side may be about to send its close frame: cancelled, it would not.
             return await framing.wait_closed()
@@ -310,7 +312,8 @@ class Server:
                 with trio.move_on_after(self.limits.ping_timeout) as waiting:
                     await framing.ping()
                 if waiting.cancelled_caught:
-                    logger.info("a client answered no ping for %s s", self.limits.ping_timeout)
+                    words = "a client answered no ping for %s s: its WebSocket is dropped"
+                    logger.info(words, self.limits.ping_timeout)
                     return await framing.abort()
 
 

@@ -16,6 +16,7 @@ from flowtrio._core._exceptions import (
     RemoteProtocolError,
     ReplayGap,
     RunCancelled,
+    RunExists,
     RunFailed,
     ToolFailed,
 )
@@ -26,6 +27,7 @@ RUN: Final = {"run_id": "r1", "messages": MESSAGES, "usage": USAGE}
 
 MADE: Final[list[tuple[type[FlowtrioError], dict[str, Any]]]] = [
     (LocalProtocolError, {"law": "L3"}),
+    (RunExists, {"run_id": "r1", "code": "run_exists", "law": "L1"}),
     (RemoteProtocolError, {"code": "stream_cut", "retryable": True, "detail": {"status": 200}}),
     (
         ProviderError,
@@ -47,6 +49,7 @@ MADE: Final[list[tuple[type[FlowtrioError], dict[str, Any]]]] = [
 
 DEFAULTS: Final[list[tuple[FlowtrioError, dict[str, Any]]]] = [
     (LocalProtocolError("no"), {"law": None}),
+    (RunExists("no", run_id="r1"), {"run_id": "r1", "code": "run_exists", "law": None}),
     (RemoteProtocolError("no"), {"code": "bad_stream", "retryable": False, "detail": None}),
     (
         ProviderError("no"),

@@ -17,6 +17,7 @@ from flowtrio import (
     Orchestrator,
     ReplayGap,
     RunContext,
+    RunExists,
 )
 from flowtrio._core._values import told
 from flowtrio._runtime import _recorder
@@ -24,6 +25,7 @@ from flowtrio._runtime._recorder import HostedRun
 from flowtrio.asgi import create_app
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime._programs import done_of, error_of
+from tests.support.fragile_store import FragileStore
 
 
 async def talks(ctx: RunContext, message: str) -> str:
@@ -154,12 +156,94 @@ async def test_starting_twice_is_starting_once(autojump_clock: Any) -> None:
 
     async with Orchestrator(agents=[counted]) as orchestrator:
         async with trio.open_nursery() as nursery:
-            for number in range(5):
-                nursery.start_soon(orchestrator.start, f"{number}", "default", None, "mine")
-        assert await orchestrator.start("late", run_id="mine") == "mine"
+            for _ in range(5):
+                nursery.start_soon(orchestrator.start, "go", "default", None, "mine")
+        assert await orchestrator.start("go", run_id="mine") == "mine"
         check_events(await read(orchestrator, "mine"))
 
     assert len(begun) == 1
+
+
+@pytest.mark.parametrize("has_ended", [False, True])
+@pytest.mark.parametrize("store", [MemoryStore, FragileStore])
+async def test_another_message_under_a_runs_id_is_refused_and_the_run_goes_on(
+    store: type[MemoryStore], has_ended: bool, autojump_clock: Any
+) -> None:
+    begun: list[str] = []
+
+    async def counted(ctx: RunContext, message: str) -> str:
+        begun.append(message)
+        await trio.sleep(1)
+        return message
+
+    async with Orchestrator(agents=[counted], store=store()) as orchestrator:
+        await orchestrator.start("first", run_id="mine")
+        if has_ended:
+            await read(orchestrator, "mine")
+        for other in ("second", "First", "first "):
+            with pytest.raises(RunExists, match="answers another message") as caught:
+                await orchestrator.start(other, run_id="mine")
+
+            assert (caught.value.run_id, caught.value.code) == ("mine", "run_exists")
+            assert other not in str(caught.value)
+        # Another tenant's run of that id is another run.
+        await orchestrator.start("second", "other", run_id="mine")
+        log = await read(orchestrator, "mine")
+        await read(orchestrator, "mine", tenant_id="other")
+
+    assert done_of(log)["result"] == "first"
+    assert begun == ["first", "second"]
+
+
+async def test_two_messages_that_race_for_an_id_start_one_run(autojump_clock: Any) -> None:
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        outcomes: dict[str, Any] = {}
+
+        async def start(message: str) -> None:
+            try:
+                outcomes[message] = await orchestrator.start(message, run_id="mine")
+            except RunExists as exc:
+                outcomes[message] = exc.code
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start, "1")
+            nursery.start_soon(start, "2")
+        log = await read(orchestrator, "mine")
+
+    assert sorted(outcomes.values()) == ["mine", "run_exists"]
+    assert outcomes[done_of(log)["result"]] == "mine"
+
+
+@pytest.mark.parametrize("how", ["raises", "hangs"])
+async def test_a_store_that_cannot_say_what_a_run_answers_refuses_nobody(
+    how: str, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be compared attaches; who reads it hears of the store."""
+
+    def fault_of(number: int, name: str, run_id: Any) -> str | None:
+        return how if name == "header" else None
+
+    async with Orchestrator(agents=[talks], store=FragileStore(fault_of)) as orchestrator:
+        await orchestrator.start("1", run_id="mine")
+        await trio.sleep(5)
+
+        assert await orchestrator.start("2", run_id="mine") == "mine"
+
+    assert "run mine: the store failed a start" in caplog.text
+
+
+async def test_a_run_that_was_deleted_as_it_was_asked_for_refuses_nobody(
+    autojump_clock: Any,
+) -> None:
+    class Forgetful(MemoryStore):
+        async def header(self, tenant_id: str, run_id: str) -> None:
+            await trio.lowlevel.checkpoint()
+
+    async with Orchestrator(agents=[talks], store=Forgetful()) as orchestrator:
+        await orchestrator.start("1", run_id="mine")
+        await trio.sleep(5)
+
+        assert await orchestrator.start("2", run_id="mine") == "mine"
 
 
 async def test_a_start_that_was_cut_short_may_be_repeated(autojump_clock: Any) -> None:
@@ -176,7 +260,7 @@ async def test_a_start_that_was_cut_short_may_be_repeated(autojump_clock: Any) -
                 for _ in range(ticks):
                     await trio.lowlevel.checkpoint()
                 nursery.cancel_scope.cancel()
-            await orchestrator.start("b", run_id="mine")
+            await orchestrator.start("a", run_id="mine")
             await read(orchestrator, "mine")
 
         assert len(begun) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from flowtrio import Orchestrator, RunContext, SQLiteConversations, SQLiteStore
+from flowtrio import Orchestrator, RunContext, RunExists, SQLiteConversations, SQLiteStore
 from flowtrio._core._events import ROOT, AgentEvent, EventType
 from flowtrio._runtime import _recorder
 from flowtrio.abc import RunHeader
@@ -83,8 +83,10 @@ async def test_finished_runs_and_conversations_are_there_after_a_restart(tmp_pat
         ) as orchestrator:
             assert await read(orchestrator, run_id) == before
             assert await read(orchestrator, run_id, after=2) == before[3:]
-            again = await orchestrator.start("other", session_id="s", run_id=run_id)
+            again = await orchestrator.start("one", session_id="s", run_id=run_id)
             assert await read(orchestrator, again) == before
+            with pytest.raises(RunExists):
+                await orchestrator.start("other", session_id="s", run_id=run_id)
             second = await orchestrator.start("two", session_id="s")
             assert done_of(await read(orchestrator, second))["result"] == "one two"
     check_events(before)

@@ -26,7 +26,7 @@ def run(*arguments: str, text: str | None = None) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         timeout=60,
-        env=_environment(),
+        env=environment(),
         check=False,
     )
 
@@ -68,7 +68,7 @@ def serving(*arguments: str, cwd: Path | None = None, log: Path | None = None) -
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if file is None else file,
             text=True,
-            env=_environment(),
+            env=environment(),
             cwd=cwd,
         )
     expected = 1 if "--no-http" in arguments else 2 if "--no-ws" in arguments else 3
@@ -92,8 +92,8 @@ def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
     return frames
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Ours, without what would change a command; a server may be started in any folder."""
-    environment = {k: v for k, v in os.environ.items() if k != "FLOWTRIO_TOKEN"}
+    ours = {k: v for k, v in os.environ.items() if k not in ("FLOWTRIO_TOKEN", "COLUMNS", "LINES")}
     root = str(Path(__file__).parents[2])
-    return {**environment, "PYTHONPATH": os.pathsep.join([root, environment.get("PYTHONPATH", "")])}
+    return {**ours, "PYTHONPATH": os.pathsep.join([root, ours.get("PYTHONPATH", "")])}

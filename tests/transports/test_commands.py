@@ -8,7 +8,7 @@ import pytest
 import trio
 
 import flowtrio
-from flowtrio import LimitExceeded, RemoteProtocolError, project
+from flowtrio import LimitExceeded, RemoteProtocolError, RunExists, project
 from flowtrio.testing import check_events
 from tests.support.fake_server import Connection, open_fake_server
 from tests.support.remote import connected, log_of, until_chunk
@@ -101,6 +101,15 @@ async def test_too_many_runs_are_a_limit() -> None:
             await remote.process("hello")
 
     assert caught.value.limit == "runs_per_connection"
+
+
+async def test_another_message_under_a_runs_id_is_told_as_here() -> None:
+    async with open_fake_server(refuse_with("run_exists")) as url:
+        async with flowtrio.connect(url) as remote:
+            with pytest.raises(RunExists) as caught:
+                await remote.process("hello")
+
+    assert caught.value.code == "run_exists"
 
 
 async def test_an_unknown_refusal_is_told_with_its_code() -> None:

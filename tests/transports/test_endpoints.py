@@ -77,6 +77,21 @@ async def test_starting_twice_runs_once() -> None:
     assert agent.begun == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_another_message_under_a_runs_id_is_409(method: str) -> None:
+    def asked(message: str) -> dict[str, Any]:
+        query = {"message": message, "run_id": "x"}
+        return {"params": query} if method == "GET" else {"json": query}
+
+    async with site() as s:
+        log, _ = await s.follow(method, "/chat/stream", **asked("1"))
+        refused = await s.http.request(method, "/chat/stream", **asked("2"))
+        again, _ = await s.follow(method, "/chat/stream", **asked("1"))
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "run_exists")
+    assert again == log
+
+
 async def test_requests_that_race_to_start_leave_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

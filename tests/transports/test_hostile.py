@@ -173,6 +173,10 @@ async def test_an_authenticate_that_fails_lets_nobody_in(
         assert answer == b"" if outcome == "hangs" else status_of(answer) == 500
         async with connect(served, headers=[("x-good", "1")]) as peer:
             assert (await peer.ask("hi"))[-1]["data"]["result"] == "hi"
+    how = "took too long" if outcome == "hangs" else "failed"
+    what = "dropped" if outcome == "hangs" else "refused with 500"
+    told = f"authenticate {how}: a client at 127.0.0.1 that asked for '/chat' was {what}"
+    assert told in [record.getMessage() for record in caplog.records]
 
 
 async def test_connections_have_a_limit() -> None:
@@ -300,6 +304,30 @@ async def test_a_ping_behind_our_close_is_no_error(caplog: pytest.LogCaptureFixt
         assert close_code(await read_until(stream, b"too many bad messages")) == 1008
         await stream.send_all(frame(b"ping", 9) + frame(b"\x03\xf0", 8))
         assert await read_all(stream) == b""
+    assert errors_of(caplog) == []
+
+
+@pytest.mark.parametrize(
+    "behind",
+    [
+        frame(b"x", fin=False) + frame(b"", 0, fin=False) * 1100,
+        frame(b"x" * 300_000),
+        frame(b"x" * 200_000, fin=False) + frame(b"x" * 200_000, 0),
+        frame(b"a", 3),
+        frame(b"\xff"),
+        frame(b"ping", 9) * 100,
+        frame(b"more") * 100,
+    ],
+    ids=["frames", "large", "large-in-two", "opcode", "utf8", "pings", "texts"],
+)
+async def test_a_limit_that_strikes_behind_our_close_is_no_error(
+    behind: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with withstanding() as served, raw(served) as stream:
+        await upgraded(served, stream)
+        await stream.send_all(frame(b"") * 20 + behind)
+        # Whichever comes first: the session's goodbye, or what the framing finds.
+        assert close_code(await read_all(stream)) in (1002, 1007, 1008, 1009)
     assert errors_of(caplog) == []
 
 

@@ -290,6 +290,29 @@ async def test_starting_twice_is_starting_once() -> None:
     check_events(events_of(frames))
 
 
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_another_message_under_a_runs_id_is_rejected(is_own: bool) -> None:
+    async with open_server(waits) as served, connect(served) as peer, connect(served) as other:
+        await peer.send(type="message", message="a", **({} if is_own else {"run_id": "r"}))
+        run_id = (await peer.receive())["run_id"]
+        await peer.until("message_chunk")
+        for each in (peer, other):
+            await each.send(type="message", message="b", run_id=run_id, ref=1)
+            rejected = await each.receive()
+
+            assert (rejected["type"], rejected["ref"]) == ("rejected", 1)
+            assert rejected["code"] == "run_exists"
+        await peer.send(type="message", message="a", run_id=run_id, ref=2)
+
+        assert await peer.receive() == {"type": "accepted", "ref": 2, "run_id": run_id}
+        await peer.send(type="cancel", run_id=run_id)
+        frames = await peer.until("done")
+
+    assert [f["type"] for f in frames if f["type"] in ("run_start", "message_complete")] == [
+        "message_complete"
+    ]
+
+
 async def test_a_connection_has_so_many_runs() -> None:
     limits = ServerLimits(runs_per_connection=2)
     async with open_server(waits, limits=limits) as served, connect(served) as peer:
