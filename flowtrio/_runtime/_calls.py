@@ -262,7 +262,7 @@ class ActiveCall:
     async def _work(self, plan: _Plan) -> None:
         tool = plan.tool
         timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
-        self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
+        self.frame.timer = timer = FrameTimer(self.run, timeout, self._late)
         try:
             value = await self._attempt(plan)
             result = encode_result(value, self.run.limits.result_bytes)
@@ -270,6 +270,8 @@ class ActiveCall:
             return await self._failed(tool, exc)
         finally:
             timer.stop()
+            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            self.frame.timer = None
         await self._finish("ok", value=value, result=result)
 
     async def _attempt(self, plan: _Plan) -> Any:
@@ -443,8 +445,9 @@ class ActiveCall:
         }
         return told
 
-    def _late(self, timeout: float) -> None:
-        self.end_now("timeout", f"took longer than {timeout} s")
+    def _late(self) -> None:
+        assert self.frame.timer is not None
+        self.end_now("timeout", f"took longer than {self.frame.timer.seconds} s")
 
 
 def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:

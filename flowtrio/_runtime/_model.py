@@ -164,6 +164,8 @@ class Turn:
         finally:
             assert self._alarm is not None
             self.run.forget(self._alarm)
+            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            self._alarm = None
         if self._stalled is None:
             assert self._is_closed
             await trio.lowlevel.checkpoint()
