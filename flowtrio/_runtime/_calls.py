@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -30,11 +29,11 @@ from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
-from flowtrio._core._values import copy_json, holds_containers
+from flowtrio._core._values import copy_json
 
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
-from ._places import Places, Ticket, are_free
+from ._places import Places, Ticket
 from ._telling import tell
 from ._threads import call_in_thread
 from ._tools import Tool, encode_result
@@ -85,13 +84,12 @@ class _Plan:
 
     def decode(self) -> dict[str, Any]:
         """The function's keyword arguments, which are its own to change."""
-        given = self.arguments
-        return self.tool.decode(copy_json(given) if holds_containers(given) else given)
+        return self.tool.decode(copy_json(self.arguments))
 
-    def line_up(self, on_grant: Callable[[], None] | None = None) -> Ticket:
+    def line_up(self) -> Ticket:
         """Stand in line for the places, or take them; see `Ticket`."""
         if self.ticket is None:
-            self.ticket = Ticket(self.places, on_grant)
+            self.ticket = Ticket(self.places)
         return self.ticket
 
     def give_back(self) -> None:
@@ -183,13 +181,13 @@ class ActiveCall:
         plan = self._planned(tool, arguments)
         if plan.exc is not None or plan.asks:
             return True
-        if not are_free(plan.places):
+        ticket = plan.line_up()
+        if not ticket.has_places:
             # Woken together, they would start in any order.
-            plan.line_up(lambda: self._start_nowait(plan))
+            ticket.on_grant = lambda: self._start_nowait(plan)
             return True
         if not self.run.log.has_room(self.frame):
             return False
-        plan.line_up()
         self._start_nowait(plan)
         return True
 
@@ -204,7 +202,6 @@ class ActiveCall:
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
         plan = self._planned(tool, arguments)
-        plan.line_up()
         self.run.log.open(self.call_id, self)
         await self._start(plan.arguments)
         plan.is_begun = True

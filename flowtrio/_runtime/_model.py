@@ -439,6 +439,9 @@ class Turn:
 
     def _match_calls(self, calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
         """Give each final call the id under which its arguments were streamed."""
+        if not self._calls:
+            # Clients need not tell of calls while the model writes them.
+            return [(self.run.log.new_id("c"), call) for call in calls]
         written = [call for _, call in sorted(self._calls.items())]
         matched = []
         for call in calls:

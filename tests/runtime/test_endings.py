@@ -421,6 +421,7 @@ async def does_all(ctx: RunContext, message: str) -> None:
         await ctx.ask("what?")
 
 
+@pytest.mark.parametrize("places", [1, 8])
 @pytest.mark.parametrize("is_hosted", [False, True])
 @pytest.mark.parametrize(
     "make",
@@ -433,9 +434,9 @@ async def does_all(ctx: RunContext, message: str) -> None:
     ids=["nothing", "a model", "calls", "all"],
 )
 async def test_a_run_that_nobody_has_any_more_leaves_nothing_to_the_collector(
-    make: Callable[[], Any], is_hosted: bool, autojump_clock: Any
+    make: Callable[[], Any], is_hosted: bool, places: int, autojump_clock: Any
 ) -> None:
-    agent, limits = make(), Limits(input=1, approval=1)
+    agent, limits = make(), Limits(input=1, approval=1, parallel_tools=places)
 
     async def run_one(orchestrator: Orchestrator) -> weakref.ref[Run]:
         if not is_hosted:
