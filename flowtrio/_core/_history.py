@@ -41,8 +41,11 @@ def read_history(given: Iterable[Mapping[str, Any]], what: str = "history") -> l
         is not JSON.
 
     """
+    messages = _messages(given, what)
+    if not messages:
+        return []
     reader = _Reader()
-    for place, message in enumerate(_messages(given, what)):
+    for place, message in enumerate(messages):
         reader.add(message, f"{what}[{place}]")
     return reader.finish()
 

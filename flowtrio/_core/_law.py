@@ -138,7 +138,6 @@ class Law:
         "_agents",
         "_asked",
         "_calls",
-        "_completed",
         "_failed",
         "_live",
         "_messages",
@@ -169,9 +168,8 @@ class Law:
         self._agents: dict[str, OpenAgent] = {}
         self._questions: dict[str, OpenQuestion] = {}
         self._messages: dict[str, OpenMessage] = {}
-        self._completed: dict[str, tuple[str, str]] = {}
-        self._used: dict[str, None] = {}
-        """Every key there was; a dict, as an empty set takes three times as much."""
+        self._used: dict[str, tuple[str, str] | None] = {}
+        """Every key there was; of a complete message its agent and its finish reason."""
 
     # What is open
 
@@ -352,8 +350,7 @@ class Law:
                 "L3",
             )
         self._messages.pop(message_id, None)
-        self._used[message_id] = None
-        self._completed[message_id] = (agent, data["finish_reason"])
+        self._used[message_id] = (agent, data["finish_reason"])
 
     # Calls
 
@@ -426,7 +423,7 @@ class Law:
 
     def _must_be_ready(self, message_id: str, agent: str) -> None:
         """Our tools start after the finish mark of the message that asked for them."""
-        owner, finish_reason = self._completed.get(message_id, (agent, None))
+        owner, finish_reason = self._used.get(message_id) or (agent, None)
         if owner != agent:
             self._refuse(_T.TOOL_CALL_START, f"{message_id} belongs to {owner}", "L3")
         if finish_reason is None:

@@ -79,7 +79,7 @@ class Transcript:
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
         self._entries: list[Entry] = []
-        self._parts: dict[Transcript, None] = {}
+        self._parts: tuple[Transcript, ...] = ()
         """The parts that are under way, in the order in which they began."""
         self._is_withheld = False
         """Whether a provider withheld its answer: then nothing of this may be sent again."""
@@ -111,13 +111,13 @@ class Transcript:
         part._shared = self._book
         if is_told:
             part._caller = self
-            self._parts[part] = None
+            self._parts += (part,)
         return part
 
     def end(self) -> None:
         """The part has ended, and joins the whole."""
         if (caller := self._caller) is not None:
-            del caller._parts[self]
+            caller._parts = tuple(part for part in caller._parts if part is not self)
             caller._entries += self._as_part(caller)
 
     def _as_part(self, caller: Transcript) -> list[Entry]:

@@ -109,11 +109,6 @@ def _is_small(value: Any, limit_bytes: float | None) -> bool:
     return value is None or kind is bool
 
 
-def holds_containers(value: dict[str, Any]) -> bool:
-    """Whether a plain JSON object has more in it than scalars, which anybody may share."""
-    return any(type(item) in _CONTAINERS for item in value.values())
-
-
 def copy_json(value: Any) -> Any:
     """Copy plain JSON, such as `check_json` gave, all the way down; checks nothing."""
     kind = type(value)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -31,11 +30,11 @@ from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
 from flowtrio._core._telling import tell
-from flowtrio._core._values import copy_json, holds_containers
+from flowtrio._core._values import copy_json
 
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
-from ._places import Places, Ticket, are_free
+from ._places import Places, Ticket
 from ._threads import call_in_thread
 from ._tools import Tool, encode_result
 
@@ -85,13 +84,12 @@ class _Plan:
 
     def decode(self) -> dict[str, Any]:
         """The function's keyword arguments, which are its own to change."""
-        given = self.arguments
-        return self.tool.decode(copy_json(given) if holds_containers(given) else given)
+        return self.tool.decode(copy_json(self.arguments))
 
-    def line_up(self, on_grant: Callable[[], None] | None = None) -> Ticket:
+    def line_up(self) -> Ticket:
         """Stand in line for the places, or take them; see `Ticket`."""
         if self.ticket is None:
-            self.ticket = Ticket(self.places, on_grant)
+            self.ticket = Ticket(self.places)
         return self.ticket
 
     def give_back(self) -> None:
@@ -183,13 +181,13 @@ class ActiveCall:
         plan = self._planned(tool, arguments)
         if plan.exc is not None or plan.asks:
             return True
-        if not are_free(plan.places):
+        ticket = plan.line_up()
+        if not ticket.has_places:
             # Woken together, they would start in any order.
-            plan.line_up(lambda: self._start_nowait(plan))
+            ticket.on_grant = lambda: self._start_nowait(plan)
             return True
         if not self.run.log.has_room(self.frame):
             return False
-        plan.line_up()
         self._start_nowait(plan)
         return True
 
@@ -204,7 +202,6 @@ class ActiveCall:
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
         plan = self._planned(tool, arguments)
-        plan.line_up()
         self.run.log.open(self.call_id, self)
         await self._start(plan.arguments)
         plan.is_begun = True
@@ -262,7 +259,7 @@ class ActiveCall:
     async def _work(self, plan: _Plan) -> None:
         tool = plan.tool
         timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
-        self.frame.timer = timer = FrameTimer(self.run, timeout, lambda: self._late(timeout))
+        self.frame.timer = timer = FrameTimer(self.run, timeout, self._late)
         try:
             value = await self._attempt(plan)
             result = encode_result(value, self.run.limits.result_bytes)
@@ -270,6 +267,8 @@ class ActiveCall:
             return await self._failed(tool, exc)
         finally:
             timer.stop()
+            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            self.frame.timer = None
         await self._finish("ok", value=value, result=result)
 
     async def _attempt(self, plan: _Plan) -> Any:
@@ -443,8 +442,9 @@ class ActiveCall:
         }
         return told
 
-    def _late(self, timeout: float) -> None:
-        self.end_now("timeout", f"took longer than {timeout} s")
+    def _late(self) -> None:
+        assert self.frame.timer is not None
+        self.end_now("timeout", f"took longer than {self.frame.timer.seconds} s")
 
 
 def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:

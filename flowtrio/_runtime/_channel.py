@@ -46,7 +46,10 @@ class EventChannel:
 
     def __init__(self, buffer: float) -> None:
         self._buffer = buffer
-        self._send, self._receive = trio.open_memory_channel[AgentEvent](math.inf)
+        self._send: trio.MemorySendChannel[AgentEvent]
+        self._receive: trio.MemoryReceiveChannel[AgentEvent]
+        # Written as open_memory_channel[AgentEvent], each run would wait for typing's machinery.
+        self._send, self._receive = trio.open_memory_channel(math.inf)
         self.emitters: dict[Task, Speaker] = {}
         """Who waits for a credit, in line; truthy while anybody does."""
         self.credits: float = buffer

@@ -132,7 +132,7 @@ class StreamEngine:
             message=clean_text(message),
             agent_name=agent_name(agent),
             limits=self.limits if limits is None else limits,
-            history=read_history(history),
+            history=read_history(history) or (),
             app=app,
             tenant_id=tenant_id,
             session_id=session_id,

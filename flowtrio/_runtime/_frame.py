@@ -301,10 +301,12 @@ class Alarm:
 class FrameTimer(Alarm):
     """A call's deadline that can be stopped while a person is waited for."""
 
-    __slots__ = ("_left", "_pauses", "_run")
+    __slots__ = ("_left", "_pauses", "_run", "seconds")
 
     def __init__(self, run: Run, seconds: float, ring: Callable[[], None]) -> None:
         super().__init__(run.log.now() + seconds, ring)
+        self.seconds: float = seconds
+        """How long the call may take."""
         self._run = run
         self._left = seconds
         self._pauses = 0

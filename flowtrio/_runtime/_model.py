@@ -176,6 +176,8 @@ class Turn:
         finally:
             assert self._alarm is not None
             self.run.forget(self._alarm)
+            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            self._alarm = None
         if self._stalled is None:
             assert self._is_closed
             await trio.lowlevel.checkpoint()
@@ -454,6 +456,9 @@ class Turn:
 
     def _match_calls(self, calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
         """Give each final call the id under which its arguments were streamed."""
+        if not self._calls:
+            # Clients need not tell of calls while the model writes them.
+            return [(self.run.log.new_id("c"), call) for call in calls]
         written = [call for _, call in sorted(self._calls.items())]
         matched = []
         for call in calls:

@@ -27,23 +27,22 @@ class Places:
 
     def _first(self) -> Ticket | None:
         """The first in line that could go on now."""
-        return next((ticket for ticket in self._waiting if are_free(ticket.places)), None)
+        return next((ticket for ticket in self._waiting if _are_free(ticket.places)), None)
 
 
 class Ticket:
     """One who wants a place of each of several; in line from its making on."""
 
-    __slots__ = ("_has_places", "_on_grant", "_task", "places")
+    __slots__ = ("_task", "has_places", "on_grant", "places")
 
-    def __init__(
-        self, places: tuple[Places, ...], on_grant: Callable[[], None] | None = None
-    ) -> None:
-        """Stand in line; *on_grant* is called in the step in which places come free."""
+    def __init__(self, places: tuple[Places, ...]) -> None:
         self.places = places
-        self._on_grant = on_grant
+        self.on_grant: Callable[[], None] | None = None
+        """Called in the step in which places come free."""
         self._task: Task | None = None
-        self._has_places = are_free(places)
-        if self._has_places:
+        self.has_places: bool = _are_free(places)
+        """Whether it is not in line any more."""
+        if self.has_places:
             self._take()
         else:
             for place in places:
@@ -51,14 +50,15 @@ class Ticket:
 
     async def wait(self) -> None:
         """Wait until it has the places; `give_back` is to follow, also if this is cancelled."""
-        if not self._has_places:
+        if not self.has_places:
             self._task = current_task()
             await wait_task_rescheduled(self._abort)
 
     def give_back(self) -> None:
         """Give them to the next in line, or back; or leave the line."""
-        if not self._has_places:
+        if not self.has_places:
             self._leave_line()
+            self.on_grant = None
             return
         for place in self.places:
             place._free += 1
@@ -69,9 +69,10 @@ class Ticket:
     def _grant(self) -> None:
         self._leave_line()
         self._take()
-        self._has_places = True
-        if self._on_grant is not None:
-            self._on_grant()
+        self.has_places = True
+        on_grant, self.on_grant = self.on_grant, None
+        if on_grant is not None:
+            on_grant()
         if self._task is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
@@ -89,6 +90,6 @@ class Ticket:
         return Abort.SUCCEEDED
 
 
-def are_free(places: tuple[Places, ...]) -> bool:
+def _are_free(places: tuple[Places, ...]) -> bool:
     """Whether each of *places* has a free one; whoever waits there waits for something else too."""
     return all(place._free > 0 for place in places)

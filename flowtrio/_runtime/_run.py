@@ -278,21 +278,28 @@ class Run:
             return
         if self.refusal is not None:
             raise self.refusal
-        if self._admission is None:
-            ending = await self._run_agent()
-        else:
-            async with self._admission.hold(self):
-                try:
-                    ending = await self._run_agent()
-                except BaseException as exc:
-                    # Whoever admitted the run finds its conversation as it ended.
-                    self.fail(exc, "agent")
-                    raise
+        if self._admission is not None:
+            return await self._run_admitted(self._admission)
+        await self.log.set_status(self.root)
+        # Without a function around it: what a run waits in is kept, and walked by the collector.
+        self.close(await self._answer(await self._ask_agent()))
+
+    async def _run_admitted(self, admission: Admission) -> None:
+        async with admission.hold(self):
+            try:
+                await self.log.set_status(self.root)
+                ending = await self._answer(await self._ask_agent())
+            except BaseException as exc:
+                # Whoever admitted the run finds its conversation as it ended.
+                self.fail(exc, "agent")
+                raise
         self.close(ending)
 
-    async def _run_agent(self) -> Ending:
-        await self.log.set_status(self.root)
-        value = await as_awaitable(self._agent(RunContext._of(self.root), self.info.message))
+    def _ask_agent(self) -> Awaitable[Any]:
+        return as_awaitable(self._agent(RunContext._of(self.root), self.info.message))
+
+    async def _answer(self, value: Any) -> Ending:
+        """Let the root agent's background tasks end: then *value* is its answer."""
         while self._background:
             await self._wait_for_news()
         result = encode_result(value, self.limits.result_bytes)
@@ -585,9 +592,10 @@ class Run:
         self._host = None
         return Abort.SUCCEEDED
 
-    async def _sleep(self, abort: Callable[[Any], Abort]) -> None:
+    def _sleep(self, abort: Callable[[Any], Abort]) -> Awaitable[Any]:
+        """Wait until the host is woken: to be awaited at once."""
         self._host = current_task()
-        await wait_task_rescheduled(abort)
+        return wait_task_rescheduled(abort)  # noqa: ASYNC105 - the caller awaits it
 
     def _wake_host(self) -> None:
         if self._host is not None:

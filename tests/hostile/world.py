@@ -287,7 +287,9 @@ class World:
         try:
             await fn(*args)
         except BaseException as exc:
-            self.check_escape(where, exc)
+            # Statements may raise again what they kept: then it is theirs, a Cancelled too.
+            if fn is not perform or not any(known is exc for known in self.kept):
+                self.check_escape(where, exc)
 
     def forget(self) -> None:
         """Let go of what the loop left behind when it broke."""

@@ -16,6 +16,7 @@ import trio.testing
 
 from flowtrio import (
     Chunk,
+    DeadlineExceeded,
     EventStream,
     EventType,
     Limits,
@@ -400,12 +401,42 @@ async def test_done_comes_with_the_last_word_where_nothing_is_left_to_clean_up()
     assert {T.MESSAGE_CHUNK, T.MESSAGE_COMPLETE, T.DONE} <= {e.type for e in batches[-1]}
 
 
+async def says_nothing(ctx: RunContext, message: str) -> str:
+    return message
+
+
+async def does_all(ctx: RunContext, message: str) -> None:
+    @tool
+    async def reports(ctx: RunContext) -> None:
+        await ctx.progress(1)
+
+    async with ctx.message() as out:
+        await out.write("word")
+    await ctx.call(reports)
+    await ctx.model([{"role": "user", "content": "go"}], ScriptedModel("fine"))
+    await ctx.delegate(says_nothing, "go")
+    await ctx.approve("it")
+    ctx.start_soon(trio.sleep, 0)
+    with suppress(DeadlineExceeded):
+        await ctx.ask("what?")
+
+
+@pytest.mark.parametrize("places", [1, 8])
 @pytest.mark.parametrize("is_hosted", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: says_nothing,
+        lambda: runner(ScriptedModel("fine")),
+        lambda: runner(calling("a", "a", "b"), Diary().sleeper("a"), Diary().sleeper("b")),
+        lambda: does_all,
+    ],
+    ids=["nothing", "a model", "calls", "all"],
+)
 async def test_a_run_that_nobody_has_any_more_leaves_nothing_to_the_collector(
-    is_hosted: bool,
+    make: Callable[[], Any], is_hosted: bool, places: int, autojump_clock: Any
 ) -> None:
-    async def agent(ctx: RunContext, message: str) -> str:
-        return message
+    agent, limits = make(), Limits(input=1, approval=1, parallel_tools=places)
 
     async def run_one(orchestrator: Orchestrator) -> weakref.ref[Run]:
         if not is_hosted:
@@ -418,7 +449,7 @@ async def test_a_run_that_nobody_has_any_more_leaves_nothing_to_the_collector(
             [event async for event in follower]
         return run
 
-    async with Orchestrator(agents=[agent]) as orchestrator:
+    async with Orchestrator(agents=[agent], limits=limits) as orchestrator:
         gc.disable()
         try:
             run = await run_one(orchestrator)
