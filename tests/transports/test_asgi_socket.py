@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 from typing import Any
@@ -37,6 +38,21 @@ async def test_a_client_that_takes_nothing_is_left(
     assert [message["type"] for message in sent] == ["websocket.accept"]
     assert trio.current_time() >= 3
     assert "a client took nothing for 3" in caplog.text
+
+
+async def test_a_ping_is_answered() -> None:
+    told = [
+        CONNECT,
+        {"type": "websocket.receive", "text": '{"type": "ping", "ref": 1}'},
+        {"type": "websocket.disconnect", "code": 1001},
+    ]
+    sent = await exchange(
+        create_app(Orchestrator(agents=[talk])), "/chat", kind="websocket", told=told
+    )
+
+    assert [json.loads(m["text"]) for m in sent if "text" in m] == [
+        {"type": "accepted", "ref": 1, "run_id": None}
+    ]
 
 
 async def test_a_client_that_takes_something_too_late_is_told(autojump_clock: Any) -> None:
