@@ -53,6 +53,8 @@ async def test_what_a_model_says_stays_in_its_place(open_stage: OpenStage, scree
                 " <= document.querySelector('#turns').clientWidth"
             ), what
 
+            assert await page.run("document.documentElement.scrollHeight <= innerHeight"), what
+
             if "code" in what and "line" not in what:
                 button = ".turn:last-of-type figcaption button"
                 await page.run(
@@ -91,7 +93,8 @@ async def test_what_tools_agents_and_failures_say_stays_in_its_place(
 
         assert await page.run(WIDER) == []
 
-        await page.click(".call .primary")
+        # The keyboard is there. A click of these tests scrolls, which would stop the following.
+        await page.press("Enter")
         await page.until_seen(".ask input")
 
         assert await page.run(WIDER) == []

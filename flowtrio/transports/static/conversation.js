@@ -264,7 +264,9 @@ export class Turn {
     this.figures = el("span", "figures");
     this.inspect = button("Show the run", "quiet", () => controls.inspect());
     this.footer = el("footer", "", this.status, this.figures, this.inspect);
-    this.element = el("article", "turn", said, this.answer, this.footer);
+    // Whoever goes from heading to heading finds each turn, and the answer's own below it.
+    const heading = el("h2", "hidden", `You: ${brief(message, 80)}`);
+    this.element = el("article", "turn", heading, said, this.answer, this.footer);
     this.element.dataset.status = "initializing";
     this.#places.set("root", this.answer);
   }

@@ -45,6 +45,24 @@ export function parse(text, depth = 0) {
   return new Parser(text.split(/\r\n|\n|\r/), depth).blocks();
 }
 
+/**
+ * Give headings the levels of an outline: a model may begin with any, and leave some out.
+ *
+ * @param {Block[]} blocks
+ * @param {number[]} [above] The levels that the headings so far stand for.
+ */
+export function outline(blocks, above = []) {
+  for (const block of blocks) {
+    if (block.kind === "heading") {
+      const level = block.level ?? 1;
+      while (above.length > 0 && above[above.length - 1] >= level) above.pop();
+      block.level = above.push(level);
+    }
+    for (const inside of [block.blocks ?? [], ...(block.items ?? [])]) outline(inside, above);
+  }
+  return blocks;
+}
+
 class Parser {
   #at = 0;
 
@@ -515,7 +533,7 @@ export class Markdown {
 
   /** @param {string} text */
   show(text) {
-    const blocks = parse(text);
+    const blocks = outline(parse(text));
     blocks.forEach((block, place) => {
       const source = JSON.stringify(block);
       if (this.#made[place] === source) return;
