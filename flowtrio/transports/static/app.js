@@ -6,7 +6,7 @@
  */
 
 import { Turn } from "./conversation.js";
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 import { Client, newId } from "./flowtrio.js";
 import { Lanes } from "./lanes.js";
 import { Log } from "./log.js";
@@ -40,8 +40,8 @@ const CONNECTIONS = {
 
 /** The tab's memory; where a browser allows none, it lasts as long as the page. */
 const memory = {
-  /** @type {{sessionId: string, token: string | null, runs: Remembered[]}} */
-  value: { sessionId: newId(), token: null, runs: [] },
+  /** @type {{sessionId: string, token: string | null, runs: Remembered[], forgotten: number}} */
+  value: { sessionId: newId(), token: null, runs: [], forgotten: 0 },
   load() {
     try {
       this.value = { ...this.value, ...JSON.parse(sessionStorage.getItem(KEY) ?? "{}") };
@@ -73,6 +73,7 @@ const page = {
   announcer: byId("announcer", HTMLElement),
   dialog: byId("ask-token", HTMLDialogElement),
   token: byId("token", HTMLInputElement),
+  tokenWrong: byId("token-wrong", HTMLElement),
 };
 
 const scroller = new Scroller(page.turns, byId("jump", HTMLButtonElement));
@@ -193,21 +194,33 @@ const LOST = {
 
 function submit() {
   const message = page.message.value.trim();
-  if (message === "" || current() !== null) return;
+  if (message === "") return;
+  if (current() !== null) return tell("The agent is still answering: wait for it, or stop it by Escape.");
   page.message.value = "";
   fitMessage();
   const remembered = { id: newId(), message, isStarted: false };
-  memory.value.runs = [...memory.value.runs, remembered].slice(-MOST_RUNS);
+  const runs = [...memory.value.runs, remembered];
+  memory.value.forgotten += Math.max(0, runs.length - MOST_RUNS);
+  memory.value.runs = runs.slice(-MOST_RUNS);
   memory.save();
   const one = show(remembered);
   scroller.follow();
   follow(one);
 }
 
+function stop() {
+  const one = current();
+  if (one === null) return;
+  // Not disabled, which would take the keyboard's place away.
+  page.stop.textContent = "Stopping";
+  one.run?.cancel("stopped on the page").catch(notify);
+}
+
 function startAnew() {
   current()?.run?.cancel("a new conversation was begun").catch(() => {});
-  memory.value = { ...memory.value, sessionId: newId(), runs: [] };
+  memory.value = { ...memory.value, sessionId: newId(), runs: [], forgotten: 0 };
   memory.save();
+  page.turns.querySelector(".earlier")?.remove();
   for (const one of shown.splice(0)) one.turn.element.remove();
   inspect(null);
   page.welcome.hidden = false;
@@ -216,6 +229,11 @@ function startAnew() {
 }
 
 async function restore() {
+  const { forgotten } = memory.value;
+  if (forgotten > 0) {
+    const said = `${forgotten} earlier ${forgotten === 1 ? "turn is" : "turns are"} not shown any more; the agent still knows them.`;
+    page.turns.append(el("p", "earlier", said));
+  }
   const all = memory.value.runs.map(show);
   scroller.follow();
   // One after another: the server bounds how many a connection follows at once.
@@ -280,7 +298,9 @@ function updateConnection() {
   const { state, transport } = client;
   page.connection.dataset.state = state;
   page.connection.textContent = CONNECTIONS[state] + (state === "open" && transport === "sse" ? " · SSE" : "");
-  if (state === "unauthorized" && !page.dialog.open) page.dialog.showModal();
+  if (state !== "unauthorized") return;
+  page.tokenWrong.hidden = client.token === null;
+  if (!page.dialog.open) page.dialog.showModal();
 }
 
 /** @param {string} text */
@@ -357,10 +377,9 @@ page.message.addEventListener("keydown", (event) => {
   submit();
 });
 page.message.addEventListener("input", fitMessage);
-page.stop.addEventListener("click", () => {
-  // Not disabled, which would take the keyboard's place away.
-  page.stop.textContent = "Stopping";
-  current()?.run?.cancel("stopped on the page").catch(notify);
+page.stop.addEventListener("click", stop);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented && !page.dialog.open) stop();
 });
 byId("new", HTMLButtonElement).addEventListener("click", startAnew);
 byId("token-form", HTMLFormElement).addEventListener("submit", (event) => {
