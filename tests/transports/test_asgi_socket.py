@@ -40,17 +40,18 @@ async def test_a_client_that_takes_nothing_is_left(
     assert "a client took nothing for 3" in caplog.text
 
 
-async def test_a_ping_is_answered() -> None:
-    told = [
-        CONNECT,
-        {"type": "websocket.receive", "text": '{"type": "ping", "ref": 1}'},
-        {"type": "websocket.disconnect", "code": 1001},
-    ]
-    sent = await exchange(
-        create_app(Orchestrator(agents=[talk])), "/chat", kind="websocket", told=told
-    )
+async def test_a_ping_is_answered(autojump_clock: Any) -> None:
+    sent = []
 
-    assert [json.loads(m["text"]) for m in sent if "text" in m] == [
+    async def take(message: Any) -> None:
+        sent.append(message)
+
+    told = [CONNECT, {"type": "websocket.receive", "text": '{"type": "ping", "ref": 1}'}]
+    app = create_app(Orchestrator(agents=[talk]))
+    with trio.move_on_after(1):
+        await exchange(app, "/chat", kind="websocket", told=told, take=take)
+
+    assert [json.loads(message["text"]) for message in sent if "text" in message] == [
         {"type": "accepted", "ref": 1, "run_id": None}
     ]
 
