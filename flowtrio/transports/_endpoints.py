@@ -14,7 +14,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._runtime._recorder import Seat
 from flowtrio.abc import Message, Request
-from flowtrio.wire._frames import MessageCommand, decode_request, encode_accepted
+from flowtrio.wire._frames import Control, MessageCommand, decode_request, encode_accepted
 
 from ._access import Refused, is_loopback_host
 from ._conceal import conceal_message
@@ -93,6 +93,7 @@ class Endpoints:
         limits = self.hosting.limits
         body = await exchange.read_body(limits.message, limits.handshake)
         command = decode_request(control, body, limits.json_depth, run_id=run_id)
+        assert isinstance(command, Control)
         stream = self.hosting.find(tenant_id, run_id)
         if stream is None:
             return await exchange.refuse(404, "unknown_run", "no run of this id is under way")

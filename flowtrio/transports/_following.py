@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 _RETRY: Final = 1000
 """Milliseconds after which an EventSource comes back."""
+COMMENT: Final = 15.0
+"""Seconds after which a quiet answer gets a comment, or an empty line; sooner where the limits'
+pings come sooner. Readers count on it: one that hears nothing for much longer takes its connection
+for dead."""
 _SSE: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
 _LINES: Final = {"content-type": "application/x-ndjson", "x-accel-buffering": "no"}
 
@@ -80,6 +84,8 @@ class _Log:
     view: View
     after: int
     is_lines: bool
+    _due: float = attrs.field(default=0, init=False)
+    """When a comment is due: what the view does not show is no sign of life."""
 
     async def send(self, held: contextlib.ExitStack) -> None:
         """Send it to its end; what is *held* is let go as soon as the client has gone."""
@@ -100,8 +106,11 @@ class _Log:
         await self.exchange.begin(200, _LINES if self.is_lines else _SSE)
         if not self.is_lines:
             await self.exchange.send(f"retry: {_RETRY}\n\n".encode())
-        is_last = False
+        is_last, body = False, b"begun"
         while not is_last:
+            if body:
+                quiet = min(COMMENT, self.hosting.limits.ping_interval)
+                self._due = trio.current_time() + quiet
             body, is_last = await self._next()
             if body:
                 await self.exchange.send(body)
@@ -110,7 +119,7 @@ class _Log:
     async def _next(self) -> tuple[bytes, bool]:
         """Wait for the answer's next piece; give it, and whether it is the last."""
         encode = _encode_lines if self.is_lines else _encode_sse
-        with trio.move_on_after(self.hosting.limits.ping_interval):
+        with trio.move_on_at(self._due):
             try:
                 batch = await self.follower.receive_batch()
             except trio.EndOfChannel:

@@ -38,9 +38,10 @@ from flowtrio.wire._frames import (
     BadFrame,
     CancelCommand,
     CancelToolCommand,
-    Command,
+    Control,
     DenyCommand,
     MessageCommand,
+    PingCommand,
     Ref,
     ResumeCommand,
     decode_command,
@@ -127,12 +128,15 @@ class Session:
             if self._bad >= limits.bad_messages:
                 raise TooManyBadMessages from None
             return
-        if isinstance(command, MessageCommand):
-            await self._start(command)
-        elif isinstance(command, ResumeCommand):
-            await self._resume(command)
-        else:
-            await self._control(command)
+        match command:
+            case MessageCommand():
+                await self._start(command)
+            case ResumeCommand():
+                await self._resume(command)
+            case PingCommand():
+                await self._accept(command.ref, None)
+            case _:
+                await self._control(command)
 
     @contextmanager
     def living(self) -> Iterator[None]:
@@ -308,8 +312,8 @@ class Session:
 
     # Controlling
 
-    async def _control(self, command: Command) -> None:
-        stream = self.hosting.find(self.tenant_id, command.run_id or "")
+    async def _control(self, command: Control) -> None:
+        stream = self.hosting.find(self.tenant_id, command.run_id)
         if stream is None:
             error = "no run of this id is under way"
             return await self._reject(command.ref, "unknown_run", error)
@@ -318,7 +322,7 @@ class Session:
 
     # Replying
 
-    async def _accept(self, ref: Ref, run_id: str, *, is_over: bool = False) -> None:
+    async def _accept(self, ref: Ref, run_id: str | None, *, is_over: bool = False) -> None:
         await self._send.send([encode_accepted(ref, run_id, is_over=is_over)])
 
     async def _reject_too_many(self, ref: Ref) -> None:
@@ -329,7 +333,7 @@ class Session:
         await self._send.send([encode_rejected(ref, code, error)])
 
 
-def apply(stream: EventStream | Follower, command: Command) -> None:
+def apply(stream: EventStream | Follower, command: Control) -> None:
     """Do to a run what a control asks; whether it took effect is seen in the events."""
     match command:
         case CancelCommand():
@@ -342,7 +346,5 @@ def apply(stream: EventStream | Follower, command: Command) -> None:
             stream.deny(command.call_id, command.reason)
         case AnswerCommand():
             stream.answer(command.request_id, command.text)
-        case MessageCommand() | ResumeCommand():
-            raise AssertionError("not a control")
         case _:
             assert_never(command)

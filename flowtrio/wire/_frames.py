@@ -52,6 +52,10 @@ class MessageCommand(_Command, frozen=True):
     mode: StreamMode | None = None
 
 
+class PingCommand(_Command, frozen=True):
+    """Ask whether anybody is there: pages do not see the pings of WebSocket itself."""
+
+
 class CancelCommand(_Command, frozen=True):
     """Cancel a run."""
 
@@ -98,15 +102,11 @@ class ResumeCommand(_Command, frozen=True):
     mode: StreamMode | None = None
 
 
-Command: TypeAlias = (
-    MessageCommand
-    | CancelCommand
-    | CancelToolCommand
-    | ApproveCommand
-    | DenyCommand
-    | AnswerCommand
-    | ResumeCommand
+Control: TypeAlias = (
+    CancelCommand | CancelToolCommand | ApproveCommand | DenyCommand | AnswerCommand
 )
+"""A command about a run that is under way."""
+Command: TypeAlias = MessageCommand | ResumeCommand | PingCommand | Control
 
 _COMMANDS: Final[dict[str, type[Any]]] = {
     "message": MessageCommand,
@@ -116,6 +116,7 @@ _COMMANDS: Final[dict[str, type[Any]]] = {
     "deny": DenyCommand,
     "answer": AnswerCommand,
     "resume": ResumeCommand,
+    "ping": PingCommand,
 }
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from flowtrio import Agent, Tool
 from tests.browser._model import Puppet
-from tests.support.chromium import Page, find_chromium, open_chromium
+from tests.support.chromium import Page, Screen, find_chromium, open_chromium
 from tests.support.front import Front, open_front
 
 
@@ -29,6 +29,21 @@ class Stage:
         await self.page.press("Enter")
 
 
+SCREENS = [
+    Screen(width, height, is_dark)
+    for width, height in [(1280, 800), (390, 844)]
+    for is_dark in (False, True)
+]
+"""All that the page is looked at on."""
+
+
+@pytest.fixture(params=[SCREENS[0], SCREENS[3]], ids=str)
+def screen(request: pytest.FixtureRequest) -> Screen:
+    """Each size and each kind of colours once; what depends on both takes all of `SCREENS`."""
+    screen: Screen = request.param
+    return screen
+
+
 OpenStage: TypeAlias = Callable[..., AbstractAsyncContextManager[Stage]]
 
 
@@ -43,6 +58,7 @@ def open_stage() -> OpenStage:
         agent: Any = None,
         edits: dict[str, list[tuple[str, str]]] | None = None,
         has_sockets: bool = True,
+        screen: Screen | None = None,
         **options: Any,
     ) -> AsyncIterator[Stage]:
         model = Puppet()
@@ -53,6 +69,8 @@ def open_stage() -> OpenStage:
             browser.open_page() as page,
         ):
             front.edits, front.has_sockets = edits or {}, has_sockets
+            if screen is not None:
+                await page.look_on(screen)
             await page.go(front.url)
             if "token" not in options:
                 await page.until("document.querySelector('#connection').dataset.state === 'open'")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import trio
 
-from flowtrio import ToolCall, tool
+from flowtrio import ServerLimits, ToolCall, tool
 from tests.browser.conftest import OpenStage, Stage
 from tests.browser.test_page import STATUS, until_listed
+from tests.support.chromium import Screen
 from tests.support.leaving import Endless, check_ends_within_a_second
 
 WORDS = [f"word{number} " for number in range(40)]
@@ -163,6 +164,45 @@ async def test_a_message_that_was_sent_into_the_void_starts_one_run(open_stage: 
         await check_the_whole_is_there(stage, "once")
 
         assert await stage.page.run("document.querySelectorAll('.turn').length") == 1
+
+
+QUICK = {
+    "flowtrio.js": [
+        ("const SILENCE = 15_000;", "const SILENCE = 1_500;"),
+        ("const ANSWER = 10_000;", "const ANSWER = 1_000;"),
+    ]
+}
+"""The library with less patience, so that the tests need less."""
+
+
+@pytest.mark.parametrize("has_sockets", [True, False])
+@pytest.mark.parametrize("looks", [None, "pageshow", "visibilitychange", "online"])
+async def test_a_connection_that_falls_silent_is_left(
+    open_stage: OpenStage, screen: Screen, has_sockets: bool, looks: str | None
+) -> None:
+    """By itself in its time, and sooner where somebody looks at the page again."""
+    limits = ServerLimits(ping_interval=0.5)
+    async with open_stage(
+        edits=QUICK, has_sockets=has_sockets, limits=limits, screen=screen
+    ) as stage:
+        await stage.ask("go on")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        if looks is None:
+            # It stays as long as it is only quiet.
+            await trio.sleep(3)
+
+        assert await stage.page.run("document.querySelector('#connection').dataset.state") == "open"
+
+        stage.front.is_silent = True
+        stage.model.answer("meanwhile")
+        if looks is not None:
+            await trio.sleep(0.3)
+            place = "document" if looks == "visibilitychange" else "window"
+            await stage.page.run(f"void {place}.dispatchEvent(new Event(values[0]))", looks)
+        await is_waiting(stage)
+        stage.front.is_silent = False
+        await check_the_whole_is_there(stage, "before ", "meanwhile")
 
 
 @pytest.mark.parametrize("has_sockets", [True, False])

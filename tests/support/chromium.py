@@ -48,6 +48,22 @@ def find_chromium() -> str:
     pytest.skip(said)
 
 
+@attrs.frozen
+class Screen:
+    """What a page is looked at on."""
+
+    width: int
+    height: int
+    is_dark: bool
+
+    @property
+    def is_phone(self) -> bool:
+        return self.width < 500
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}-{'dark' if self.is_dark else 'light'}"
+
+
 class ScriptFailed(Exception):
     """A script on a page threw."""
 
@@ -153,6 +169,19 @@ class Page:
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
+    async def look_on(self, screen: Screen) -> None:
+        """Take a screen of this size and colours; a phone's is touched."""
+        size = {"width": screen.width, "height": screen.height}
+        await self.call(
+            "Emulation.setDeviceMetricsOverride",
+            **size,
+            deviceScaleFactor=1,
+            mobile=screen.is_phone,
+        )
+        await self.call("Emulation.setTouchEmulationEnabled", enabled=screen.is_phone)
+        colours = {"name": "prefers-color-scheme", "value": "dark" if screen.is_dark else "light"}
+        await self.call("Emulation.setEmulatedMedia", features=[colours])
+
     async def reload(self) -> None:
         """Load the page anew, as the browser's own button does."""
         await self.run("window.beforeReload = true")
@@ -240,6 +269,44 @@ class Page:
         await self.until("document.querySelector(values[0])", selector)
         await self.run("document.querySelector(values[0]).focus()", selector)
         await self.call("Input.insertText", text=text)
+
+    async def wheel(self, selector: str, pixels: int) -> None:
+        """Turn the wheel over an element; down where *pixels* are above 0."""
+        x, y = await self.run(
+            """(() => {
+              const box = document.querySelector(values[0]).getBoundingClientRect();
+              return [box.x + box.width / 2, box.y + box.height / 2];
+            })()""",
+            selector,
+        )
+        await self.call(
+            "Input.dispatchMouseEvent", type="mouseWheel", x=x, y=y, deltaX=0, deltaY=pixels
+        )
+
+    async def is_seen(self, selector: str) -> bool:
+        """Whether all of an element is on the screen, and nothing lies over it."""
+        seen: bool = await self.run(
+            """(() => {
+              const node = document.querySelector(values[0]);
+              if (!node?.checkVisibility()) return false;
+              const box = node.getBoundingClientRect();
+              const isInside = box.top >= 0 && box.left >= 0
+                && box.bottom <= innerHeight && box.right <= innerWidth;
+              const at = (x, y) => node.contains(document.elementFromPoint(x, y));
+              return isInside && at(box.left + box.width / 2, box.top + 3)
+                && at(box.left + box.width / 2, box.bottom - 3);
+            })()""",
+            selector,
+        )
+        return seen
+
+    async def until_seen(self, selector: str) -> None:
+        """Wait until all of an element is on the screen."""
+        with trio.move_on_after(DEADLINE):
+            while not await self.is_seen(selector):
+                await trio.sleep(0.03)
+            return
+        raise AssertionError(f"is not on the screen: {selector}\n{await self._state()}")
 
     async def press(self, key: str) -> None:
         """Press a key."""

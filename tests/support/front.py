@@ -30,6 +30,8 @@ class Front:
     """Whether connections are refused, as by a network that is gone."""
     has_sockets: bool = True
     """Whether WebSockets come through, which not every proxy lets them."""
+    is_silent: bool = False
+    """Whether connections stay as they are and carry nothing, as where half of one is gone."""
     edits: dict[str, list[tuple[str, str]]] = attrs.field(factory=dict)
     """What is written differently in files of the page: bugs that a test plants."""
     _scopes: set[trio.CancelScope] = attrs.field(factory=set)
@@ -47,6 +49,8 @@ class Front:
         with trio.CancelScope() as scope:
             self._scopes.add(scope)
             try:
+                if self.is_silent:
+                    await trio.sleep_forever()
                 if not self.is_down:
                     await self._serve(stream)
             except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
@@ -77,10 +81,21 @@ class Front:
         try:
             await upstream.send_all(head)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_pump, stream, upstream, nursery.cancel_scope)
-                nursery.start_soon(_pump, upstream, stream, nursery.cancel_scope)
+                nursery.start_soon(self._pump, stream, upstream, nursery.cancel_scope)
+                nursery.start_soon(self._pump, upstream, stream, nursery.cancel_scope)
         finally:
             await trio.aclose_forcefully(upstream)
+
+    async def _pump(
+        self, source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
+    ) -> None:
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in source:
+                if self.is_silent:
+                    # What is on its way is lost, and its connection for good.
+                    await trio.sleep_forever()
+                await sink.send_all(data)
+        scope.cancel()
 
     def _answer(self, path: str) -> bytes:
         file = PAGE[path]
@@ -96,15 +111,6 @@ class Front:
         }
         lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         return f"HTTP/1.1 200 OK\r\n{lines}\r\n{body}".encode()
-
-
-async def _pump(
-    source: trio.SocketStream, sink: trio.SocketStream, scope: trio.CancelScope
-) -> None:
-    with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-        async for data in source:
-            await sink.send_all(data)
-    scope.cancel()
 
 
 @asynccontextmanager

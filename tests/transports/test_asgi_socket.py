@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from functools import partial
 from typing import Any
@@ -37,6 +38,22 @@ async def test_a_client_that_takes_nothing_is_left(
     assert [message["type"] for message in sent] == ["websocket.accept"]
     assert trio.current_time() >= 3
     assert "a client took nothing for 3" in caplog.text
+
+
+async def test_a_ping_is_answered(autojump_clock: Any) -> None:
+    sent = []
+
+    async def take(message: Any) -> None:
+        sent.append(message)
+
+    told = [CONNECT, {"type": "websocket.receive", "text": '{"type": "ping", "ref": 1}'}]
+    app = create_app(Orchestrator(agents=[talk]))
+    with trio.move_on_after(1):
+        await exchange(app, "/chat", kind="websocket", told=told, take=take)
+
+    assert [json.loads(message["text"]) for message in sent if "text" in message] == [
+        {"type": "accepted", "ref": 1, "run_id": None}
+    ]
 
 
 async def test_a_client_that_takes_something_too_late_is_told(autojump_clock: Any) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
+import math
 import weakref
 from functools import partial
 from typing import Any
@@ -150,6 +152,33 @@ async def test_a_quiet_stream_is_kept_open_by_comments() -> None:
 
     assert text.startswith(b"retry: 1000\n\n")
     assert b"event:" not in text
+
+
+@pytest.mark.parametrize("limits", [ServerLimits(), ServerLimits(ping_interval=math.inf)])
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/x-ndjson"])
+async def test_comments_come_in_their_time_whatever_the_view_hides(
+    autojump_clock: Any, limits: ServerLimits, accept: str
+) -> None:
+    """A reader takes a connection for dead that is silent for longer."""
+
+    async def busy(ctx: RunContext, message: str) -> str:
+        for _ in range(50):
+            await trio.sleep(1)
+            await ctx.custom("beat", None)
+        return message
+
+    times = []
+
+    async def take(message: Any) -> None:
+        times.append(trio.current_time())
+
+    app = create_app(Orchestrator(agents=[busy]), limits=limits)
+    query = b"message=a&mode=messages"
+    await exchange(app, "/chat/stream", take=take, query_string=query, headers=[("accept", accept)])
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
+
+    assert max(gaps) == pytest.approx(15)
+    assert len(times) < 10
 
 
 async def test_a_batch_of_which_a_mode_shows_nothing_sends_nothing(autojump_clock: Any) -> None:

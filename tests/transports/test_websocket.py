@@ -409,12 +409,23 @@ async def test_another_tenants_run_is_unknown() -> None:
     assert (reply["type"], reply["code"]) == ("rejected", "unknown_run")
 
 
+async def test_a_ping_is_answered_also_in_the_midst_of_a_run() -> None:
+    async with open_server(waits) as served, connect(served) as peer:
+        await peer.send(type="ping", ref="a")
+        assert await peer.receive() == {"type": "accepted", "ref": "a", "run_id": None}
+        await peer.send("go")
+        await peer.until("message_chunk")
+        await peer.send(type="ping")
+        assert await peer.receive() == {"type": "accepted", "ref": None, "run_id": None}
+
+
 async def test_bad_frames_are_told_and_nothing_stops() -> None:
     async with open_server(echo) as served, connect(served) as peer:
         for sent, code in (
             ("", "bad_frame"),
             ('{"type": "dance", "ref": 1}', "unknown_type"),
             ('{"type": "message"}', "bad_frame"),
+            ('{"type": "ping", "run_id": "r"}', "bad_frame"),
             ('{"type": "message", "message": "a", "run_id": "a\\n"}', "bad_frame"),
         ):
             await peer.send(sent)

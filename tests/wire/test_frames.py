@@ -19,6 +19,7 @@ from flowtrio.wire._frames import (
     CancelToolCommand,
     DenyCommand,
     MessageCommand,
+    PingCommand,
     ResumeCommand,
     decode_command,
     decode_request,
@@ -88,6 +89,8 @@ def test_a_text_that_is_no_command_is_a_message(text: str) -> None:
             {"type": "message", "message": "hi", "mode": "incremental"},
             MessageCommand(type="message", message="hi", mode=StreamMode.INCREMENTAL),
         ),
+        ({"type": "ping"}, PingCommand(type="ping")),
+        ({"type": "ping", "ref": 1}, PingCommand(type="ping", ref=1)),
         ({"type": "cancel", "run_id": "r"}, CancelCommand(type="cancel", run_id="r")),
         (
             {"type": "cancel", "run_id": "r", "reason": "enough", "ref": "a"},

@@ -6,10 +6,11 @@
  */
 
 import { Turn } from "./conversation.js";
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 import { Client, newId } from "./flowtrio.js";
 import { Lanes } from "./lanes.js";
 import { Log } from "./log.js";
+import { Scroller } from "./scroller.js";
 import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./flowtrio.js").Run} Run */
@@ -39,8 +40,8 @@ const CONNECTIONS = {
 
 /** The tab's memory; where a browser allows none, it lasts as long as the page. */
 const memory = {
-  /** @type {{sessionId: string, token: string | null, runs: Remembered[]}} */
-  value: { sessionId: newId(), token: null, runs: [] },
+  /** @type {{sessionId: string, token: string | null, runs: Remembered[], forgotten: number}} */
+  value: { sessionId: newId(), token: null, runs: [], forgotten: 0 },
   load() {
     try {
       this.value = { ...this.value, ...JSON.parse(sessionStorage.getItem(KEY) ?? "{}") };
@@ -72,7 +73,10 @@ const page = {
   announcer: byId("announcer", HTMLElement),
   dialog: byId("ask-token", HTMLDialogElement),
   token: byId("token", HTMLInputElement),
+  tokenWrong: byId("token-wrong", HTMLElement),
 };
+
+const scroller = new Scroller(page.turns, byId("jump", HTMLButtonElement));
 
 // The run that is looked at
 
@@ -87,7 +91,8 @@ class Shown {
     /** @type {Run | null} */
     this.run = null;
     const control = (/** @type {(run: Run) => Promise<void>} */ act) => {
-      if (this.run !== null) act(this.run).catch(notify);
+      if (this.run === null) return Promise.resolve(false);
+      return act(this.run).then(() => true, notify);
     };
     this.turn = new Turn(remembered.message, {
       approve: (callId) => control((run) => run.approve(callId)),
@@ -96,6 +101,7 @@ class Shown {
       answer: (requestId, text) => control((run) => run.answer(requestId, text)),
       inspect: () => inspect(this, true),
       announce,
+      settled: () => scheduleFlush(this),
     });
   }
 
@@ -176,7 +182,7 @@ async function follow(one) {
     one.lanes.isOver = true;
     turn.fail(code.replaceAll("_", " "), LOST[code] ?? (error instanceof Error ? error.message : ""));
   }
-  update();
+  scheduleFlush(one);
 }
 
 /** @type {Record<string, string>} What it means that a run cannot be followed. */
@@ -188,21 +194,33 @@ const LOST = {
 
 function submit() {
   const message = page.message.value.trim();
-  if (message === "" || current() !== null) return;
+  if (message === "") return;
+  if (current() !== null) return tell("The agent is still answering: wait for it, or stop it by Escape.");
   page.message.value = "";
   fitMessage();
   const remembered = { id: newId(), message, isStarted: false };
-  memory.value.runs = [...memory.value.runs, remembered].slice(-MOST_RUNS);
+  const runs = [...memory.value.runs, remembered];
+  memory.value.forgotten += Math.max(0, runs.length - MOST_RUNS);
+  memory.value.runs = runs.slice(-MOST_RUNS);
   memory.save();
   const one = show(remembered);
-  page.turns.scrollTop = page.turns.scrollHeight;
+  scroller.follow();
   follow(one);
+}
+
+function stop() {
+  const one = current();
+  if (one === null) return;
+  // Not disabled, which would take the keyboard's place away.
+  page.stop.textContent = "Stopping";
+  one.run?.cancel("stopped on the page").catch(notify);
 }
 
 function startAnew() {
   current()?.run?.cancel("a new conversation was begun").catch(() => {});
-  memory.value = { ...memory.value, sessionId: newId(), runs: [] };
+  memory.value = { ...memory.value, sessionId: newId(), runs: [], forgotten: 0 };
   memory.save();
+  page.turns.querySelector(".earlier")?.remove();
   for (const one of shown.splice(0)) one.turn.element.remove();
   inspect(null);
   page.welcome.hidden = false;
@@ -211,8 +229,13 @@ function startAnew() {
 }
 
 async function restore() {
+  const { forgotten } = memory.value;
+  if (forgotten > 0) {
+    const said = `${forgotten} earlier ${forgotten === 1 ? "turn is" : "turns are"} not shown any more; the agent still knows them.`;
+    page.turns.append(el("p", "earlier", said));
+  }
   const all = memory.value.runs.map(show);
-  page.turns.scrollTop = page.turns.scrollHeight;
+  scroller.follow();
   // One after another: the server bounds how many a connection follows at once.
   for (const one of all) await follow(one);
 }
@@ -224,34 +247,60 @@ const unflushed = new Set();
 
 /** @param {Shown} one */
 function scheduleFlush(one) {
-  if (unflushed.size === 0) requestAnimationFrame(flush);
+  // A page that is not seen has no frames, but it has a title.
+  if (unflushed.size === 0) document.hidden ? setTimeout(flush) : requestAnimationFrame(flush);
   unflushed.add(one);
 }
 
+document.addEventListener("visibilitychange", flush);
+
 function flush() {
-  const { turns } = page;
-  const isAtEnd = turns.scrollHeight - turns.scrollTop - turns.clientHeight < 80;
   for (const one of unflushed) one.turn.flush();
   unflushed.clear();
-  if (isAtEnd) turns.scrollTop = turns.scrollHeight;
   update();
 }
 
 function update() {
-  const isBusy = current() !== null;
+  const one = current();
   const hadFocus = document.activeElement === page.stop;
-  page.stop.hidden = !isBusy;
-  page.send.hidden = isBusy;
-  if (!isBusy) page.stop.textContent = "Stop";
-  if (hadFocus && !isBusy) page.message.focus();
-  document.title = isBusy ? "● flowtrio" : "flowtrio";
+  page.stop.hidden = one === null;
+  page.send.hidden = one !== null;
+  if (one === null) page.stop.textContent = "Stop";
+  if (hadFocus && one === null) page.message.focus();
+  ask(one?.turn.asking() ?? null);
+  scroller.target = asked?.element ?? (one ?? shown.at(-1))?.turn.failure ?? null;
+  scroller.keep();
+  const said = asked?.title ?? (one === null ? "" : "●");
+  document.title = `${said} flowtrio`.trim();
+}
+
+/** @type {import("./conversation.js").Asking | null} What a person is asked now. */
+let asked = null;
+
+/** Put a question where it is seen, and the keyboard with it. @param {typeof asked} next */
+function ask(next) {
+  if (next?.element === asked?.element) return;
+  asked = next;
+  const had = document.activeElement ?? document.body;
+  const isLost = had === document.body || had.matches(":disabled");
+  if (next === null) {
+    // What was answered would leave the keyboard at the top of the page.
+    if (isLost && !isTouched.matches) page.message.focus();
+    return;
+  }
+  if (!isWide.matches) selectTab("chat");
+  // Not from under the hands of somebody who writes, or who is elsewhere on the page.
+  const isIdle = had === page.stop || had === page.turns || (had === page.message && page.message.value === "");
+  if (isLost || isIdle) next.field.focus({ preventScroll: true });
 }
 
 function updateConnection() {
   const { state, transport } = client;
   page.connection.dataset.state = state;
   page.connection.textContent = CONNECTIONS[state] + (state === "open" && transport === "sse" ? " · SSE" : "");
-  if (state === "unauthorized" && !page.dialog.open) page.dialog.showModal();
+  if (state !== "unauthorized") return;
+  page.tokenWrong.hidden = client.token === null;
+  if (!page.dialog.open) page.dialog.showModal();
 }
 
 /** @param {string} text */
@@ -259,11 +308,21 @@ function announce(text) {
   page.announcer.textContent = text;
 }
 
-/** @param {Error} error */
+/** Tell what went wrong with a command. @param {Error} error */
 function notify(error) {
-  page.notice.textContent = error.message;
+  tell(error.message);
+  return false;
+}
+
+/** @type {ReturnType<typeof setTimeout>} */
+let telling;
+
+/** @param {string} text */
+function tell(text) {
+  page.notice.textContent = text;
   page.notice.hidden = false;
-  setTimeout(() => (page.notice.hidden = true), 6000);
+  clearTimeout(telling);
+  telling = setTimeout(() => (page.notice.hidden = true), 6000);
 }
 
 function fitMessage() {
@@ -275,6 +334,8 @@ function fitMessage() {
 
 const TABS = ["chat", "timeline", "events"];
 const isWide = matchMedia("(min-width: 60rem)");
+/** Where the keyboard is on the screen, and comes up with a field. */
+const isTouched = matchMedia("(pointer: coarse)");
 
 /** @param {string} name */
 function selectTab(name) {
@@ -287,6 +348,7 @@ function selectTab(name) {
     node.tabIndex = tab === chosen ? 0 : -1;
   }
   timeline.draw();
+  scroller.keep();
 }
 
 for (const name of TABS) {
@@ -315,10 +377,9 @@ page.message.addEventListener("keydown", (event) => {
   submit();
 });
 page.message.addEventListener("input", fitMessage);
-page.stop.addEventListener("click", () => {
-  // Not disabled, which would take the keyboard's place away.
-  page.stop.textContent = "Stopping";
-  current()?.run?.cancel("stopped on the page").catch(notify);
+page.stop.addEventListener("click", stop);
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented && !page.dialog.open) stop();
 });
 byId("new", HTMLButtonElement).addEventListener("click", startAnew);
 byId("token-form", HTMLFormElement).addEventListener("submit", (event) => {

@@ -14,12 +14,22 @@ import { Markdown } from "./markdown.js";
  * What a person can do about a run.
  *
  * @typedef {object} Controls
- * @property {(callId: string) => void} approve
- * @property {(callId: string, reason?: string) => void} deny
- * @property {(callId: string) => void} cancelTool
- * @property {(requestId: string, text: string) => void} answer
+ * @property {(callId: string) => Promise<boolean>} approve Each gives whether it was taken.
+ * @property {(callId: string, reason?: string) => Promise<boolean>} deny
+ * @property {(callId: string) => Promise<boolean>} cancelTool
+ * @property {(requestId: string, text: string) => Promise<boolean>} answer
  * @property {() => void} inspect
  * @property {(text: string) => void} announce Tell those who do not see the page.
+ * @property {() => void} settled Something changed that no event told.
+ */
+
+/**
+ * What a person is asked.
+ *
+ * @typedef {object} Asking
+ * @property {HTMLElement} element All of it.
+ * @property {HTMLElement} field Where the keyboard belongs.
+ * @property {string} title In a few words.
  */
 
 const STATUSES = {
@@ -147,11 +157,8 @@ class Call {
     reason.placeholder = "Reason (optional)";
     reason.setAttribute("aria-label", `Reason to deny ${this.name}`);
     const { controls, callId } = this;
-    const settle = (/** @type {() => void} */ act) => () => {
-      for (const node of this.question.querySelectorAll("button, input")) {
-        /** @type {HTMLButtonElement} */ (node).disabled = true;
-      }
-      act();
+    const settle = (/** @type {() => Promise<boolean>} */ act) => () => {
+      settleAsking(this.element, this.question, act, controls);
     };
     const approve = button("Approve", "primary", settle(() => controls.approve(callId)));
     const deny = button("Deny", "", settle(() => controls.deny(callId, reason.value || undefined)));
@@ -162,11 +169,18 @@ class Call {
       el("p", "", "The agent wants to use this tool.", within),
       el("div", "actions", approve, deny, reason),
     );
+    this.element.dataset.asks = `Approve ${brief(this.name, 40)}?`;
+  }
+
+  /** Nobody is asked any more. */
+  answered() {
+    this.question.replaceChildren();
+    delete this.element.dataset.asks;
   }
 
   /** @param {any} data */
   end(data) {
-    this.question.replaceChildren();
+    this.answered();
     if (data.outcome === "ok") this.progress.replaceChildren();
     this.set(data.outcome, data.duration);
     if (data.result !== null) this.fact("Result", data.result);
@@ -186,17 +200,14 @@ class Question {
     this.form = el("form", "actions", this.field, this.send);
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.disable();
-      controls.answer(request_id, this.field.value);
+      const answer = () => controls.answer(request_id, this.field.value);
+      settleAsking(this.element, this.form, answer, controls);
     });
     const said = el("p", "prompt", prompt);
     said.dir = "auto";
     this.element = el("section", "ask", said, this.form);
     this.element.setAttribute("aria-label", "Question");
-  }
-
-  disable() {
-    this.field.disabled = this.send.disabled = true;
+    this.element.dataset.asks = "Your answer is needed";
   }
 
   /** @param {any} data */
@@ -205,13 +216,38 @@ class Question {
     const node = el("p", outcome === "answered" ? "reply" : "note", said);
     node.dir = "auto";
     this.form.replaceWith(node);
+    delete this.element.dataset.asks;
   }
+}
+
+/**
+ * Send what a person decided; where it was not taken, they may decide again.
+ *
+ * @param {HTMLElement} element What asks.
+ * @param {HTMLElement} fields Where its buttons and fields are.
+ * @param {() => Promise<boolean>} act
+ * @param {Controls} controls
+ */
+async function settleAsking(element, fields, act, controls) {
+  const title = element.dataset.asks;
+  const enable = (/** @type {boolean} */ isEnabled) => {
+    for (const node of fields.querySelectorAll("button, input")) {
+      /** @type {HTMLButtonElement} */ (node).disabled = !isEnabled;
+    }
+    controls.settled();
+  };
+  delete element.dataset.asks;
+  enable(false);
+  if ((await act()) || !fields.isConnected || fields.childElementCount === 0) return;
+  element.dataset.asks = title;
+  enable(true);
 }
 
 /** One run, as a part of the conversation. */
 export class Turn {
   /** Whether nothing more will come. */
   isOver = false;
+  /** @type {HTMLElement | null} Where it says why it failed. */ failure = null;
   /** @type {Map<string, Message>} */ #messages = new Map();
   /** @type {Map<string, Call>} */ #calls = new Map();
   /** @type {Map<string, Question>} */ #questions = new Map();
@@ -228,7 +264,9 @@ export class Turn {
     this.figures = el("span", "figures");
     this.inspect = button("Show the run", "quiet", () => controls.inspect());
     this.footer = el("footer", "", this.status, this.figures, this.inspect);
-    this.element = el("article", "turn", said, this.answer, this.footer);
+    // Whoever goes from heading to heading finds each turn, and the answer's own below it.
+    const heading = el("h2", "hidden", `You: ${brief(message, 80)}`);
+    this.element = el("article", "turn", heading, said, this.answer, this.footer);
     this.element.dataset.status = "initializing";
     this.#places.set("root", this.answer);
   }
@@ -244,7 +282,26 @@ export class Turn {
     this.isOver = true;
     this.flush();
     this.#settle("error", "Failed");
-    this.answer.append(el("div", "failure", el("strong", "", code), el("p", "", text)));
+    for (const node of this.#asking()) delete node.dataset.asks;
+    this.failure = el("div", "failure", el("strong", "", code), el("p", "", text));
+    this.answer.append(this.failure);
+    this.controls.announce(`Failed: ${code}`);
+  }
+
+  /** What a person is asked first, if anything. @returns {Asking | null} */
+  asking() {
+    const [element] = this.#asking();
+    const field = element?.querySelector(".actions > :first-child");
+    if (!(field instanceof HTMLElement)) return null;
+    // What is folded away cannot be seen.
+    for (let at = element.parentElement; at !== null && at !== this.element; at = at.parentElement) {
+      if (at instanceof HTMLDetailsElement) at.open = true;
+    }
+    return { element, field, title: element.dataset.asks ?? "" };
+  }
+
+  #asking() {
+    return /** @type {NodeListOf<HTMLElement>} */ (this.answer.querySelectorAll("[data-asks]"));
   }
 
   /** @param {AgentEvent} event */
@@ -333,7 +390,7 @@ export class Turn {
   /** @param {any} data @param {string} agent */
   #onStart(data, agent) {
     const call = this.#call(data, agent);
-    call.question.replaceChildren();
+    call.answered();
     call.details.open = false;
     call.setArguments(data.arguments);
     call.set("running");
@@ -378,6 +435,7 @@ export class Turn {
       node.append(el("details", "", el("summary", "", "Causes"), list));
     }
     this.answer.append(node);
+    this.failure = node;
   }
 
   /** @param {any} data */

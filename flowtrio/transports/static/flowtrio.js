@@ -60,6 +60,15 @@ const FIRST_PAUSE = 400;
 const LONGEST_PAUSE = 15_000;
 /** Milliseconds that a connection has to live to count as a good one. */
 const STEADY = 5_000;
+/**
+ * Milliseconds without a word after which a WebSocket's server is asked whether it is there; in an
+ * answer of Server-Sent Events it says so by itself, at least this often.
+ */
+const SILENCE = 15_000;
+/** Milliseconds that an answer may take, be it to a request, a handshake or that question. */
+const ANSWER = 10_000;
+/** Milliseconds by which a timer is too late for a page that was awake. */
+const ASLEEP = 5_000;
 /** So many WebSockets in a row have to fail while plain HTTP works before SSE takes their place. */
 const FAILURES_BEFORE_SSE = 2;
 
@@ -76,6 +85,70 @@ export class RejectedError extends Error {
     super(message);
     this.name = "RejectedError";
     this.code = code;
+  }
+}
+
+/**
+ * Notices that a connection has fallen silent. Where half of it is gone, nobody tells: a phone that
+ * changed its network, a proxy that forgot it.
+ */
+class Watch {
+  #heardAt = Date.now();
+  #isHeard = true;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  #lose;
+  #ask;
+
+  /**
+   * @param {() => void} lose Called once, when it is silent for too long.
+   * @param {(() => void) | null} [ask] Asks the other side for a word; else it speaks by itself.
+   */
+  constructor(lose, ask = null) {
+    this.#lose = lose;
+    this.#ask = ask;
+    this.#rest();
+  }
+
+  heard() {
+    this.#heardAt = Date.now();
+    this.#isHeard = true;
+  }
+
+  /** Look now: somebody came back, or the network did. */
+  look() {
+    if (this.#ask !== null) this.#inquire(this.#ask);
+    else if (Date.now() - this.#heardAt > SILENCE + ASLEEP) this.#lose();
+  }
+
+  end() {
+    clearTimeout(this.#timer);
+  }
+
+  #rest() {
+    const longest = this.#ask === null ? SILENCE + ANSWER : SILENCE;
+    const left = this.#heardAt + longest - Date.now();
+    if (left > 0) this.#wait(left, () => this.#rest());
+    else if (this.#ask === null) this.#lose();
+    else this.#inquire(this.#ask);
+  }
+
+  /** @param {() => void} ask @param {boolean} [isAgain] */
+  #inquire(ask, isAgain = false) {
+    this.#isHeard = false;
+    const due = Date.now() + ANSWER;
+    ask();
+    this.#wait(ANSWER, () => {
+      if (this.#isHeard) this.#rest();
+      // A page that slept may not have taken yet what came meanwhile.
+      else if (!isAgain && Date.now() - due > ASLEEP) this.#inquire(ask, true);
+      else this.#lose();
+    });
+  }
+
+  /** @param {number} pause @param {() => void} then */
+  #wait(pause, then) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(then, pause);
   }
 }
 
@@ -201,7 +274,8 @@ export class Client extends EventTarget {
   #isFixed;
   /** @type {Map<string, Run>} Those that are followed. */ #runs = new Map();
   /** @type {WebSocket | null} */ #socket = null;
-  /** @type {WebSocket | null} One that is not open yet. */ #opening = null;
+  /** @type {Watch | null} Whether that one is alive. */ #watch = null;
+  /** @type {(() => void) | null} Leaves the WebSocket that is open, or being opened, at once. */ #drop = null;
   #lastRef = 0;
   /** @type {Map<number, string>} Ids of the runs that are asked for, by `ref`. */
   #asked = new Map();
@@ -212,10 +286,10 @@ export class Client extends EventTarget {
   #attempts = 0;
   #failures = 0;
   /** @type {Set<() => void>} What ends the pauses that are being made. */ #pauses = new Set();
-  #aborter = new AbortController();
+  /** @type {Map<AbortController, Watch>} The requests under way. */ #requests = new Map();
   #hurry = () => this.#onOnline();
   #leave = () => this.#onPageLeft();
-  #comeBack = () => this.#endPauses();
+  #comeBack = () => this.#lookAgain();
 
   /**
    * @param {object} [options]
@@ -233,6 +307,7 @@ export class Client extends EventTarget {
     globalThis.addEventListener?.("online", this.#hurry);
     globalThis.addEventListener?.("pagehide", this.#leave);
     globalThis.addEventListener?.("pageshow", this.#comeBack);
+    globalThis.document?.addEventListener("visibilitychange", this.#comeBack);
   }
 
   /** What the connection is doing. @returns {State} */
@@ -291,8 +366,10 @@ export class Client extends EventTarget {
     globalThis.removeEventListener?.("online", this.#hurry);
     globalThis.removeEventListener?.("pagehide", this.#leave);
     globalThis.removeEventListener?.("pageshow", this.#comeBack);
-    this.#aborter.abort();
+    globalThis.document?.removeEventListener("visibilitychange", this.#comeBack);
+    this.#abort();
     this.#endPauses();
+    this.#watch?.end();
     this.#socket?.close(1000);
     for (const { reject } of this.#controls.values()) reject(new Error("the client was closed"));
     this.#controls.clear();
@@ -350,8 +427,27 @@ export class Client extends EventTarget {
 
   #onOnline() {
     // A network that went and came: what looks open may be dead, and would stay so for minutes.
-    if (this.#state === "open") this.#socket?.close();
+    this.#leaveConnections();
     this.#endPauses();
+  }
+
+  /** Somebody sees the page again: what looks open may be dead since long. */
+  #lookAgain() {
+    if (globalThis.document?.visibilityState === "hidden") return;
+    this.#endPauses();
+    this.#watch?.look();
+    for (const watch of [...this.#requests.values()]) watch.look();
+    if (this.#transport === "sse" && this.#reading.size === 0 && this.#state === "open") this.#check();
+  }
+
+  #leaveConnections() {
+    this.#drop?.();
+    // What was being read or sent is tried again.
+    this.#abort();
+  }
+
+  #abort() {
+    for (const request of [...this.#requests.keys()]) request.abort();
   }
 
   /**
@@ -359,10 +455,7 @@ export class Client extends EventTarget {
    * to the server it would be a reader for as long.
    */
   #onPageLeft() {
-    (this.#socket ?? this.#opening)?.close();
-    this.#aborter.abort();
-    // What was being read or sent is tried again, when there is somebody to see it.
-    if (this.#state !== "closed") this.#aborter = new AbortController();
+    this.#leaveConnections();
   }
 
   #open() {
@@ -375,30 +468,49 @@ export class Client extends EventTarget {
     const url = new URL("chat", this.#base);
     url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, offered);
-    this.#opening = socket;
     let openedAt = 0;
-    socket.onopen = () => {
-      this.#opening = null;
-      openedAt = Date.now();
-      this.#failures = 0;
-      this.#onOpen(socket);
-    };
-    socket.onmessage = (message) => {
-      this.#attempts = 0;
-      const value = JSON.parse(message.data);
-      for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
-    };
-    socket.onclose = ({ code }) => {
-      this.#socket = this.#opening = null;
+    let isHeard = false;
+    const over = (/** @type {number} */ code) => {
+      socket.onopen = socket.onmessage = socket.onclose = () => {};
+      clearTimeout(opening);
+      this.#watch?.end();
+      this.#socket = this.#watch = this.#drop = null;
       if (code === TOO_BIG) this.#giveUpStarts();
       if (openedAt && Date.now() - openedAt > STEADY) this.#attempts = 0;
       this.#onLost(openedAt > 0);
     };
+    // A closing handshake with somebody who is gone takes a browser a minute: nobody waits for it.
+    const drop = (this.#drop = () => {
+      over(0);
+      socket.close();
+    });
+    const opening = setTimeout(drop, ANSWER);
+    socket.onopen = () => {
+      clearTimeout(opening);
+      openedAt = Date.now();
+      if (this.#state === "closed") return socket.close(1000);
+      this.#watch = new Watch(
+        () => {
+          // One that never said a word, while it looked open, goes through something that eats it.
+          if (!isHeard) this.#failures += 1;
+          drop();
+        },
+        () => this.#sendFrame({ type: "ping", ref: ++this.#lastRef }),
+      );
+      this.#onOpen(socket);
+    };
+    socket.onmessage = (message) => {
+      isHeard = true;
+      this.#watch?.heard();
+      this.#attempts = this.#failures = 0;
+      const value = JSON.parse(message.data);
+      for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
+    };
+    socket.onclose = ({ code }) => over(code);
   }
 
   /** @param {WebSocket} socket */
   #onOpen(socket) {
-    if (this.#state === "closed") return socket.close(1000);
     this.#socket = socket;
     this.#asked.clear();
     this.#setState("open");
@@ -445,8 +557,8 @@ export class Client extends EventTarget {
   /** The status of a plain request, or 0 where the server cannot be reached. */
   async #probe() {
     try {
-      const response = await this.#fetch("runs/-/events");
-      await response.body?.cancel();
+      const [response, request] = await this.#fetch("runs/-/events");
+      this.#end(request);
       return response.status;
     } catch {
       return 0;
@@ -536,15 +648,18 @@ export class Client extends EventTarget {
     for (let attempt = 0; !run.isOver && this.#transport === "sse"; attempt += 1) {
       if (attempt > 0) await this.#pause(attempt - 1);
       if (run.isOver) break;
+      let asked;
       try {
-        const response = await this.#request(run);
+        const [response, request] = await this.#request(run);
+        asked = request;
+        const heard = () => this.#requests.get(request)?.heard();
         if (response.status === 401) return this.#setState("unauthorized");
         if (response.status >= 500) throw new Error(`status ${response.status}`);
         this.#setState("open");
         if (response.status === 204) run._end();
         else if (!response.ok) run._end(await refusal(response));
         else if (response.body) {
-          for await (const data of readServerSentEvents(response.body)) {
+          for await (const data of readServerSentEvents(response.body, heard)) {
             const frame = JSON.parse(data);
             // The log cannot be read on from there: come back, and hear the reason.
             if (frame.type === "rejected") break;
@@ -554,6 +669,8 @@ export class Client extends EventTarget {
         }
       } catch {
         // The connection was lost; what was not read is asked for below.
+      } finally {
+        this.#end(asked);
       }
       if (!run.isOver) this.#setState("waiting");
     }
@@ -582,15 +699,20 @@ export class Client extends EventTarget {
     const body = JSON.stringify(keys);
     for (let attempt = 0; ; attempt += 1) {
       let response;
+      let request;
       try {
-        response = await this.#fetch(`runs/${run.id}/${type}`, { method: "POST", headers, body });
+        [response, request] = await this.#fetch(`runs/${run.id}/${type}`, { method: "POST", headers, body });
       } catch (error) {
         if (this.#state === "closed" || run.isOver) throw error;
         await this.#pause(attempt);
         continue;
       }
-      if (!response.ok) throw await refusal(response);
-      return;
+      try {
+        if (!response.ok) throw await refusal(response);
+        return;
+      } finally {
+        this.#end(request);
+      }
     }
   }
 
@@ -607,18 +729,38 @@ export class Client extends EventTarget {
   }
 
   /**
+   * Make a request, which is given up where it falls silent; it has to be ended.
+   *
    * @param {string} path
    * @param {RequestInit} [options]
+   * @returns {Promise<[Response, AbortController]>}
    */
-  #fetch(path, options = {}) {
+  async #fetch(path, options = {}) {
     const headers = new Headers(options.headers);
     if (this.#token !== null) headers.set("Authorization", `Bearer ${this.#token}`);
-    return fetch(new URL(path, this.#base), {
-      ...options,
-      headers,
-      cache: "no-store",
-      signal: this.#aborter.signal,
-    });
+    const request = new AbortController();
+    const watch = new Watch(() => request.abort());
+    this.#requests.set(request, watch);
+    const head = setTimeout(() => request.abort(), ANSWER);
+    try {
+      const where = new URL(path, this.#base);
+      const response = await fetch(where, { ...options, headers, cache: "no-store", signal: request.signal });
+      watch.heard();
+      return [response, request];
+    } catch (error) {
+      this.#end(request);
+      throw error;
+    } finally {
+      clearTimeout(head);
+    }
+  }
+
+  /** @param {AbortController | undefined} request */
+  #end(request) {
+    if (request === undefined) return;
+    request.abort();
+    this.#requests.get(request)?.end();
+    this.#requests.delete(request);
   }
 }
 
@@ -639,9 +781,10 @@ async function refusal(response) {
  * The data of each event, by the HTML standard, section 9.2.
  *
  * @param {ReadableStream<Uint8Array>} body
+ * @param {() => void} [heard] Called for whatever comes, comments too.
  * @returns {AsyncGenerator<string, void, void>}
  */
-export async function* readServerSentEvents(body) {
+export async function* readServerSentEvents(body, heard = () => {}) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = "";
@@ -651,6 +794,7 @@ export async function* readServerSentEvents(body) {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      heard();
       // A CR at the end may be half of a CRLF: it waits for what follows.
       const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop() ?? "";

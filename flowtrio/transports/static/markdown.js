@@ -45,6 +45,24 @@ export function parse(text, depth = 0) {
   return new Parser(text.split(/\r\n|\n|\r/), depth).blocks();
 }
 
+/**
+ * Give headings the levels of an outline: a model may begin with any, and leave some out.
+ *
+ * @param {Block[]} blocks
+ * @param {number[]} [above] The levels that the headings so far stand for.
+ */
+export function outline(blocks, above = []) {
+  for (const block of blocks) {
+    if (block.kind === "heading") {
+      const level = block.level ?? 1;
+      while (above.length > 0 && above[above.length - 1] >= level) above.pop();
+      block.level = above.push(level);
+    }
+    for (const inside of [block.blocks ?? [], ...(block.items ?? [])]) outline(inside, above);
+  }
+  return blocks;
+}
+
 class Parser {
   #at = 0;
 
@@ -193,7 +211,7 @@ function cells(line) {
 }
 
 /** The marks that may begin something, each place the next of them. */
-const MARK = /[\\`*_~[!<h\n]/g;
+const MARK = /[\\`*_~[!<h$\n]/g;
 const EMPHASIS = [
   ["***", "both"],
   ["**", "strong"],
@@ -273,7 +291,8 @@ function readInline(text, at, depth, missing) {
     case "[":
       return readLink(text, at, depth, missing);
     case "\\":
-      return null;
+    case "$":
+      return readFormula(text, at, missing);
     default:
       return readEmphasis(text, at, depth, missing);
   }
@@ -296,6 +315,39 @@ function readCode(text, at, missing) {
   }
   const code = text.slice(end, close).replaceAll("\n", " ");
   return [{ kind: "code", text: /^ .*\S.* $/.test(code) ? code.slice(1, -1) : code }, close + fence.length];
+}
+
+/** How formulas begin and end. */
+const FORMULAS = [
+  ["$$", "$$"],
+  ["\\[", "\\]"],
+  ["\\(", "\\)"],
+  ["$", "$"],
+];
+
+/**
+ * A formula in LaTeX, as it was written: its marks are none of Markdown's.
+ *
+ * @param {string} text
+ * @param {number} at
+ * @param {Set<string>} missing
+ * @returns {[Inline, number] | null}
+ */
+function readFormula(text, at, missing) {
+  const [begin, close] = FORMULAS.find(([begin]) => text.startsWith(begin, at)) ?? ["", ""];
+  if (!begin || missing.has(close)) return null;
+  const inside = at + begin.length;
+  const place = text.indexOf(close, inside);
+  if (place < 0) {
+    missing.add(close);
+    return null;
+  }
+  const end = place + close.length;
+  // Two prices in a sentence are no formula.
+  if (begin === "$" && !/^\$(?![\s\d])[^\n]*\S\$$|^\$\d[^\n]*[\\^_=+*/{][^\n]*\S\$$/.test(text.slice(at, end))) return null;
+  if (begin === "$" && WORD.test(text[end] ?? "")) return null;
+  if (place === inside) return null;
+  return [{ kind: "formula", text: text.slice(at, end) }, end];
 }
 
 /** @param {string} text @param {number} at @param {number} depth @param {Set<string>} missing @returns {[Inline, number] | null} */
@@ -388,7 +440,7 @@ export function safeAddress(address) {
 // Nodes
 
 /** @type {Record<string, string>} */
-const TAGS = { strong: "strong", emphasis: "em", deleted: "del", code: "code", span: "span", link: "a" };
+const TAGS = { strong: "strong", emphasis: "em", deleted: "del", code: "code", span: "span", link: "a", formula: "span" };
 
 /** @param {Element} parent @param {string} text */
 function fill(parent, text) {
@@ -401,6 +453,7 @@ function inlineNode(part) {
   if (part.kind === "break") return document.createElement("br");
   const node = document.createElement(TAGS[part.kind]);
   if (part.text !== undefined) node.textContent = part.text;
+  if (part.kind === "formula") node.className = "formula";
   if (node instanceof HTMLAnchorElement && part.href !== undefined) {
     node.href = node.title = part.href;
     node.target = "_blank";
@@ -458,8 +511,7 @@ function codeNode(block) {
   copy.type = "button";
   copy.textContent = "Copy";
   copy.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(block.text ?? "");
-    copy.textContent = "Copied";
+    copy.textContent = (await copyText(code)) ? "Copied" : "Selected, not copied";
   });
   bar.append(language, copy);
   const pre = document.createElement("pre");
@@ -471,6 +523,23 @@ function codeNode(block) {
   return figure;
 }
 
+/**
+ * Copy what an element says; where a page may not, as on plain HTTP, it is left selected.
+ *
+ * @param {Element} element
+ */
+async function copyText(element) {
+  try {
+    await navigator.clipboard.writeText(element.textContent ?? "");
+    return true;
+  } catch {
+    getSelection()?.selectAllChildren(element);
+    return document.execCommand("copy");
+  }
+}
+
+const TASK = /^\[([ xX])\](?=\s)/;
+
 /** @param {Block} block */
 function listNode(block) {
   const list = document.createElement(block.start === null ? "ul" : "ol");
@@ -478,7 +547,11 @@ function listNode(block) {
   for (const blocks of block.items ?? []) {
     const item = document.createElement("li");
     // An item of one paragraph is set tight.
-    if (blocks[0]?.kind === "paragraph") fill(item, blocks[0].text ?? "");
+    if (blocks[0]?.kind === "paragraph") {
+      const text = blocks[0].text ?? "";
+      if (TASK.test(text)) item.className = "task";
+      fill(item, text.replace(TASK, (_, mark) => (mark === " " ? "☐" : "☑")));
+    }
     item.append(...blocks.slice(blocks[0]?.kind === "paragraph" ? 1 : 0).map(blockNode));
     list.append(item);
   }
@@ -504,6 +577,37 @@ function tableNode(block) {
   return frame;
 }
 
+/**
+ * Make a node like another one, and leave alone what is alike: what a person selected stays so.
+ *
+ * @param {ChildNode} old
+ * @param {ChildNode} fresh
+ */
+function renew(old, fresh) {
+  if (old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
+  if (old instanceof Text && fresh instanceof Text) {
+    let same = 0;
+    while (same < old.length && old.data[same] === fresh.data[same]) same += 1;
+    if (same < old.length || same < fresh.length) {
+      old.replaceData(same, old.length - same, fresh.data.slice(same));
+    }
+    return;
+  }
+  if (old instanceof Element && fresh instanceof Element) {
+    for (const name of old.getAttributeNames()) if (!fresh.hasAttribute(name)) old.removeAttribute(name);
+    for (const name of fresh.getAttributeNames()) {
+      const value = fresh.getAttribute(name) ?? "";
+      if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+    }
+  }
+  const [olds, freshes] = [[...old.childNodes], [...fresh.childNodes]];
+  freshes.forEach((node, place) => {
+    if (place < olds.length) renew(olds[place], node);
+    else old.appendChild(node);
+  });
+  for (const node of olds.slice(freshes.length)) node.remove();
+}
+
 /** Nodes that show a text which grows: what has not changed is left alone. */
 export class Markdown {
   /** @type {string[]} What each child of the element was made of. */ #made = [];
@@ -515,14 +619,14 @@ export class Markdown {
 
   /** @param {string} text */
   show(text) {
-    const blocks = parse(text);
+    const blocks = outline(parse(text));
     blocks.forEach((block, place) => {
       const source = JSON.stringify(block);
       if (this.#made[place] === source) return;
       this.#made[place] = source;
       const node = blockNode(block);
       const old = this.element.children[place];
-      if (old) old.replaceWith(node);
+      if (old) renew(old, node);
       else this.element.append(node);
     });
     this.#made.length = blocks.length;

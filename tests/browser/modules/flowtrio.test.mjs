@@ -51,7 +51,7 @@ beforeEach(() => {
   globalThis.fetch = async () => {
     throw new TypeError("no network");
   };
-  mock.timers.enable({ apis: ["setTimeout", "Date"] });
+  mock.timers.enable({ apis: ["setTimeout", "Date"], now: 1_000_000 });
 });
 afterEach(() => mock.timers.reset());
 
@@ -189,6 +189,178 @@ test("a lost connection goes on behind the last event, and nothing comes twice",
 
   assert.deepEqual(resume, { type: "resume", after: 1, run_id: run.id, mode: "events" });
   assert.deepEqual(await seqs, [0, 1, 2, 3]);
+  client.close();
+});
+
+/** Let time pass in small steps, as it does. */
+async function pass(seconds) {
+  for (let at = 0; at < seconds; at += 1) {
+    mock.timers.tick(1000);
+    await settle();
+  }
+}
+
+test("a WebSocket that falls silent is asked, and left where nobody answers", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give(event(run.id, 0));
+  // As a browser does where the other side is gone: it waits for a minute.
+  sockets[0].close = () => {};
+  await pass(14);
+  sockets[0].give(event(run.id, 1));
+  await pass(14);
+
+  assert.equal(sockets[0].sent.length, 1);
+
+  await pass(1);
+  const ping = sockets[0].sent[1];
+  sockets[0].give({ type: "accepted", ref: ping.ref, run_id: null });
+  await pass(24);
+
+  assert.deepEqual({ ...ping, ref: 0 }, { type: "ping", ref: 0 });
+  assert.equal(client.state, "open");
+
+  await pass(2);
+
+  assert.equal(sockets.length, 2);
+
+  sockets[1].open();
+  sockets[0].give(event(run.id, 2));
+  sockets[1].give(event(run.id, 2, "done"));
+
+  assert.deepEqual(sockets[1].sent.map(({ type, after }) => [type, after]), [["resume", 1]]);
+  assert.deepEqual(await seqs, [0, 1, 2]);
+  client.close();
+});
+
+test("a page that slept takes what came meanwhile before it takes its connection for dead", async () => {
+  const client = new Client({ url: URL_BASE });
+  client.connect();
+  sockets[0].open();
+  await pass(15);
+  mock.timers.tick(3_600_000);
+  await settle();
+
+  assert.equal(client.state, "open");
+  assert.equal(sockets[0].sent.length, 2);
+
+  await pass(11);
+
+  assert.equal(sockets.length, 2);
+  client.close();
+});
+
+test("a handshake that is not answered is given up", async () => {
+  const client = new Client({ url: URL_BASE });
+  client.connect();
+  sockets[0].close = () => {};
+  await pass(12);
+
+  assert.equal(sockets.length, 2);
+  client.close();
+});
+
+test("a WebSocket that eats all that is said is replaced by SSE", async () => {
+  globalThis.fetch = async () => new Response("{}", { status: 404 });
+  const client = new Client({ url: URL_BASE });
+  client.connect();
+  for (let number = 0; number < 2; number += 1) {
+    sockets[number].open();
+    await pass(27);
+  }
+
+  assert.equal(client.transport, "sse");
+  assert.equal(client.state, "open");
+  client.close();
+});
+
+for (const what of ["visibilitychange", "pageshow"]) {
+  test(`on ${what} the connection is looked at at once`, async () => {
+    const page = new EventTarget();
+    globalThis.addEventListener = page.addEventListener.bind(page);
+    globalThis.removeEventListener = page.removeEventListener.bind(page);
+    globalThis.document = page;
+    page.baseURI = URL_BASE;
+    try {
+      const client = new Client();
+      client.connect();
+      sockets[0].open();
+      page.visibilityState = "hidden";
+      page.dispatchEvent(new Event(what));
+
+      assert.equal(sockets[0].sent.length, 0);
+
+      page.visibilityState = "visible";
+      page.dispatchEvent(new Event(what));
+
+      assert.deepEqual(sockets[0].sent.map(({ type }) => type), ["ping"]);
+
+      await pass(11);
+
+      assert.equal(sockets.length, 2);
+      client.close();
+      page.dispatchEvent(new Event(what));
+      await pass(30);
+
+      assert.equal(sockets.length, 2);
+    } finally {
+      delete globalThis.addEventListener;
+      delete globalThis.removeEventListener;
+      delete globalThis.document;
+    }
+  });
+}
+
+test("an answer in SSE that falls silent is read on from where it was", async () => {
+  const asked = [];
+  /** @type {ReadableStreamDefaultController[]} */
+  const bodies = [];
+  globalThis.fetch = async (url, { headers, signal }) => {
+    asked.push([String(url).slice(URL_BASE.length), headers.get("Last-Event-ID")]);
+    const body = new ReadableStream({ start: (controller) => void bodies.push(controller) });
+    signal.addEventListener("abort", () => bodies.at(-1).error(signal.reason), { once: true });
+    return new Response(body, { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const client = new Client({ url: URL_BASE, transport: "sse" });
+  const run = client.send("hello");
+  const seqs = seqsOf(run);
+  await settle();
+  const give = (number, text) => bodies[number].enqueue(new TextEncoder().encode(text));
+  give(0, `data: ${JSON.stringify(event(run.id, 0))}\n\n`);
+  for (let number = 0; number < 5; number += 1) {
+    await pass(16);
+    give(0, ": still here\n\n");
+    await settle();
+  }
+
+  assert.equal(asked.length, 1);
+
+  await pass(27);
+
+  assert.deepEqual(asked.slice(1), [[`runs/${run.id}/events?mode=events`, `${run.id}:0`]]);
+
+  give(1, `data: ${JSON.stringify(event(run.id, 1, "done"))}\n\n`);
+
+  assert.deepEqual(await seqs, [0, 1]);
+  client.close();
+});
+
+test("a request that gets no answer is given up, and a command is sent again", async () => {
+  let count = 0;
+  globalThis.fetch = (url, { signal }) => new Promise((resolve, reject) => {
+    if (!String(url).endsWith("approve")) return;
+    count += 1;
+    if (count > 1) return resolve(new Response("{}"));
+    signal.addEventListener("abort", () => reject(signal.reason));
+  });
+  const client = new Client({ url: URL_BASE, transport: "sse" });
+  const approved = client.resume("r").approve("c1");
+  await pass(12);
+  await approved;
+
+  assert.equal(count, 2);
   client.close();
 });
 

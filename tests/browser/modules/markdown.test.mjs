@@ -28,6 +28,14 @@ const INLINES = [
   ["see https://a.example/b, and", ["see ", ["link", "https://a.example/b", "https://a.example/b"], ", and"]],
   ["[x](javascript:alert(1))", [["span", "x"]]],
   ["<b>text</b>", ["<b>text</b>"]],
+  ["so \\(a_1 * b_2 * c\\)", ["so ", ["formula", "\\(a_1 * b_2 * c\\)"]]],
+  ["\\[\n\\frac{1}{2} \\\\\nx_1_\n\\]", [["formula", "\\[\n\\frac{1}{2} \\\\\nx_1_\n\\]"]]],
+  ["$$x*y*z$$", [["formula", "$$x*y*z$$"]]],
+  ["$a_1 * b_2 * c$, then", [["formula", "$a_1 * b_2 * c$"], ", then"]],
+  ["$2^n *k*$", [["formula", "$2^n *k*$"]]],
+  ["$5 and *more* for $6", ["$5 and ", ["emphasis", "more"], " for $6"]],
+  ["\\$5 and $x", ["$5 and $x"]],
+  ["\\frac{a}{b} and \\alpha", ["\\frac{a}{b} and \\alpha"]],
 ];
 
 for (const [text, expected] of INLINES) {
@@ -48,6 +56,7 @@ for (const address of ["javascript:alert(1)", "JAVASCRIPT:x", " javascript:x", "
 }
 
 const HOSTILE = {
+  dollars: "$a ".repeat(50_000), formulas: "\\(".repeat(50_000), prices: "$1".repeat(50_000),
   stars: "*a".repeat(50_000), mixed: "*a **b ".repeat(25_000), underscores: "_a ".repeat(50_000),
   brackets: "[".repeat(100_000), links: "[a](".repeat(50_000), ticks: Array.from({ length: 400 }, (_, i) => `${"`".repeat(i + 1)}a`).join(" "),
   quotes: ">".repeat(100_000), lists: "- ".repeat(50_000), pipes: `${"|".repeat(50_000)}\n${"|-".repeat(50_000)}`,

@@ -1,0 +1,78 @@
+/**
+ * Where a conversation that grows is looked at: its end, until the person scrolls away from it.
+ *
+ * Whether it is followed is remembered, never measured when something was added: what is added may
+ * be taller than any distance that still counts as "at the end".
+ */
+
+/** Pixels from the end that still count as the end. */
+const NEAR = 40;
+/** Pixels around what has to be seen. */
+const ROOM = 12;
+
+export class Scroller {
+  /** @type {HTMLElement | null} What has to be seen, where the whole end does not fit. */ target = null;
+  #isFollowing = true;
+  /** @type {HTMLElement | null} The target that the person scrolled away from. */ #passed = null;
+  /** Where it was put last. */ #put = 0;
+
+  /**
+   * @param {HTMLElement} element What scrolls.
+   * @param {HTMLButtonElement} jump Leads back to the end.
+   */
+  constructor(element, jump) {
+    this.element = element;
+    this.jump = jump;
+    element.addEventListener("scroll", () => this.#onScroll(), { passive: true });
+    jump.addEventListener("click", () => this.follow());
+    // A keyboard that comes up, a window that changes, a message of several lines.
+    new ResizeObserver(() => this.keep()).observe(element);
+    this.keep();
+  }
+
+  /** Go to the end, and stay there. */
+  follow() {
+    this.#isFollowing = true;
+    this.#passed = null;
+    this.keep();
+  }
+
+  /** Something has changed: stay where the end is, if it is followed. */
+  keep() {
+    const { element, jump } = this;
+    element.classList.toggle("followed", this.#isFollowing);
+    if (this.#isFollowing) {
+      const wanted = this.#wanted();
+      if (Math.abs(element.scrollTop - wanted) >= 1) element.scrollTop = wanted;
+      this.#put = element.scrollTop;
+    }
+    const hadFocus = document.activeElement === jump;
+    jump.hidden = this.#isFollowing;
+    if (hadFocus && jump.hidden) element.focus({ preventScroll: true });
+    const label = this.target?.dataset.asks ?? "To the end";
+    if (jump.textContent !== label) jump.textContent = label;
+  }
+
+  /** The end; less of it where the target would not be seen. */
+  #wanted() {
+    const { element, target } = this;
+    const end = element.scrollHeight - element.clientHeight;
+    if (target === null || target === this.#passed) return end;
+    const from = element.getBoundingClientRect().top - element.scrollTop;
+    const top = target.getBoundingClientRect().top - from;
+    const wanted = Math.min(end, top - ROOM);
+    // The buttons come before the words that lead to them.
+    const acts = target.querySelector(".actions")?.getBoundingClientRect().bottom;
+    return acts === undefined ? wanted : Math.min(end, Math.max(wanted, acts - from + ROOM - element.clientHeight));
+  }
+
+  #onScroll() {
+    const { element } = this;
+    if (Math.abs(element.scrollTop - this.#put) < 1) return;
+    const rest = element.scrollHeight - element.scrollTop - element.clientHeight;
+    this.#isFollowing = rest < NEAR;
+    this.#passed = this.target;
+    this.#put = element.scrollTop;
+    this.keep();
+  }
+}

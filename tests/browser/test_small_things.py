@@ -1,0 +1,115 @@
+"""What a person meets now and then: copying, selecting, a wrong token, keys at the wrong time."""
+
+from __future__ import annotations
+
+from tests.browser.conftest import OpenStage
+from tests.browser.test_page import STATUS
+from tests.support.chromium import Screen
+
+
+async def test_copied_is_said_where_it_was(open_stage: OpenStage, screen: Screen) -> None:
+    async with open_stage(screen=screen) as stage:
+        page = stage.page
+        await stage.ask("code")
+        stage.model.answer("```\none\n```")
+        await page.until(f"{STATUS} === 'completed'")
+        for missing, copies, said in [
+            ("{ writeText: async () => {} }", "false", "Copied"),
+            ("undefined", "true", "Copied"),
+            ("undefined", "false", "Selected, not copied"),
+            ("{ writeText: async () => { throw new Error() } }", "false", "Selected, not copied"),
+        ]:
+            await page.run(
+                f"""void (Object.defineProperty(navigator, "clipboard",
+                  {{ value: {missing}, configurable: true }}),
+                  document.execCommand = () => {copies},
+                  document.querySelector("figcaption button").textContent = "Copy")"""
+            )
+            await page.click("figcaption button")
+            await page.until(
+                "document.querySelector('figcaption button').textContent === values[0]", said
+            )
+
+        assert await page.run("String(getSelection())") == "one"
+
+
+async def test_what_is_selected_stays_so_while_the_answer_grows(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    async with open_stage(screen=screen) as stage:
+        page, model = stage.page, stage.model
+        await stage.ask("go on")
+        model.say("Some **strong** words\n\n- first\n- second item")
+        await page.until("document.querySelectorAll('.markdown li').length === 2")
+        await page.run(
+            """void getSelection().setBaseAndExtent(
+              document.querySelector(".markdown strong").firstChild, 0,
+              document.querySelector(".markdown li:last-child").firstChild, 6)"""
+        )
+        before = await page.run("String(getSelection())")
+        for text in (" goes on", " with *emphasis*", "\n- third\n\n```\ncode", " and more\n```\n"):
+            model.say(text)
+        model.answer("\nThe end.")
+        await page.until(f"{STATUS} === 'completed'")
+        await page.until_text(".markdown", "The end.")
+
+        assert before.endswith("second")
+        assert await page.run("String(getSelection())") == before
+
+
+async def test_a_wrong_token_is_told(open_stage: OpenStage, screen: Screen) -> None:
+    async with open_stage(token="s3cret-token", screen=screen) as stage:
+        page = stage.page
+        await page.until("document.querySelector('#ask-token').open")
+
+        assert await page.run("document.querySelector('#token-wrong').hidden")
+
+        await page.type("#token", "wrong")
+        await page.press("Enter")
+        await page.until_seen("#token-wrong")
+
+
+async def test_enter_while_the_agent_answers_says_so_and_escape_stops(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    async with open_stage(screen=screen) as stage:
+        page = stage.page
+        await stage.ask("go on")
+        stage.model.say("Well")
+        await page.until("document.querySelector('.markdown')?.innerText === 'Well'")
+        await stage.ask("and then?")
+        await page.until_seen("#notice")
+
+        assert await page.run("document.querySelector('#message').value") == "and then?"
+
+        await page.press("Escape")
+        await page.until(f"{STATUS} === 'cancelled'")
+
+
+async def test_a_reload_says_what_it_does_not_show(open_stage: OpenStage, screen: Screen) -> None:
+    edits = {"app.js": [("const MOST_RUNS = 30;", "const MOST_RUNS = 2;")]}
+    async with open_stage(edits=edits, screen=screen) as stage:
+        page = stage.page
+        for number in range(1, 4):
+            await stage.ask(f"number {number}")
+            stage.model.answer("answer")
+            await page.until(
+                "document.querySelectorAll('[data-status=completed]').length === values[0]", number
+            )
+        await page.reload()
+        await page.until("document.querySelectorAll('[data-status=completed]').length === 2")
+
+        assert await page.text(".earlier") == (
+            "1 earlier turn is not shown any more; the agent still knows them."
+        )
+
+
+async def test_formulas_and_tasks_keep_their_characters(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    async with open_stage(screen=screen) as stage:
+        await stage.ask("tasks")
+        stage.model.answer("- [x] done\n- [ ] to do\n\nSo \\(a_1 * b_2 * c\\).")
+        await stage.page.until(f"{STATUS} === 'completed'")
+
+        assert await stage.page.text(".markdown") == "☑ done\n☐ to do\nSo \\(a_1 * b_2 * c\\)."
