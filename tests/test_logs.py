@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from flowtrio import ProviderError, RunContext, StreamEngine
+from flowtrio._core._telling import tell
 from flowtrio._logs import JSONFormatter, configure_logging
-from flowtrio._runtime._telling import tell
 
 
 def test_a_record_is_one_object_with_what_was_given_beside_its_message() -> None:

@@ -16,9 +16,8 @@ import attrs
 import trio
 
 from flowtrio._core._events import ROOT, AgentEvent, EventType
+from flowtrio._core._telling import tell
 from flowtrio.abc import RunHeader
-
-from ._telling import tell
 
 if TYPE_CHECKING:
     from flowtrio.abc import ConversationStore, EventStore

@@ -15,10 +15,10 @@ from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._failures import describe
 from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._modes import View
+from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
-from flowtrio._runtime._telling import tell
 
 from ._access import Refused
 from ._conceal import conceal_all
