@@ -65,7 +65,7 @@ class Row:
 ROWS = [
     Row("reset-in-mid-stream", [breaks_after("half ")], "stream_cut", "half "),
     Row("eof-without-mark", [sends(event("half "))], "stream_cut", "half "),
-    Row("eof-without-anything", [sends()], "stream_cut", requests=3),
+    Row("eof-without-anything", [sends()], "empty_reply", requests=3),
     Row("cut-connection", [sends(event("half "), cut=True)], "stream_cut", "half "),
     Row("cut-chunk", [sends(event("half "), event("lost")[:30])], "stream_cut", "half "),
     Row("bad-json", [sends(event("half "), b"data: {no json\n\n")], "bad_stream", "half "),
