@@ -184,7 +184,11 @@ async def test_errors_are_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert ui.shown[-3:] == [
         ("update_status", "Status: error"),
-        ("show_error", "the model's host 127.0.0.1 answered 401, expected 200. Check the key"),
+        (
+            "show_error",
+            "the model's host 127.0.0.1 answered 401, expected 200: no (model gpt-4o-mini). "
+            "Check the key",
+        ),
         ("complete",),
     ]
 
