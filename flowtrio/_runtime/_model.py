@@ -557,7 +557,7 @@ def _is_plain_text(chunk: Chunk) -> bool:
 
 def _is_text_of(text: str, arguments: dict[str, Any] | None) -> bool:
     """Whether *text* is that of the arguments, as far as anybody was told of it."""
-    if not text or "\\ud" in text.lower():
+    if not text.strip() or "\\ud" in text.lower():
         # Lone surrogates are replaced in arguments, so escaped ones cannot be compared.
         return True
     try:

@@ -15,6 +15,7 @@ with what was kept of the part before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -50,7 +51,7 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    partial_json: str | None = None
+    partial_json: Any = None
     citation: Any = None
     content: str | None = None
     encrypted_content: str | None = None
@@ -117,6 +118,8 @@ class _Block:
             else:
                 begun = value.get(key)
                 value[key] = begun + text if isinstance(begun, str) else text
+        if "input" in value and not isinstance(value["input"], dict):
+            value["input"] = {}
         if self.citations:
             value["citations"] = self.citations
         return value
@@ -271,14 +274,11 @@ class AnthropicReply(EventReply):
                 block = self._blocks[-1]
             block.add("text", delta.text or "")
             return [Chunk(content=delta.text)] if delta.text else []
+        if delta.partial_json:
+            return self._grow_input(block, delta.partial_json)
         if block is None:
             return []
         match delta.type:
-            case "input_json_delta" if delta.partial_json:
-                block.add("input", delta.partial_json)
-                if block.call is not None:
-                    args = self._calls.add(block.call, "", "", delta.partial_json)
-                    return [Chunk(tool_args=[args])]
             case "thinking_delta" if delta.thinking:
                 block.add("thinking", delta.thinking)
                 return [Chunk(reasoning=delta.thinking)]
@@ -292,6 +292,19 @@ class AnthropicReply(EventReply):
                     if (text := getattr(delta, key)) is not None:
                         block.add(key, text)
         return []
+
+    def _grow_input(self, block: _Block | None, given: Any) -> list[Chunk]:
+        """Take a piece of a call's arguments, which may not get lost: it would run without."""
+        if block is None:
+            # Begun at another place, or at none.
+            calls = (block for block in reversed(self._blocks) if block.call is not None)
+            block = next(calls, None)
+            if block is None or block.is_told:
+                return []
+        block.add("input", given if isinstance(given, str) else json.dumps(given))
+        if block.call is None:
+            return []
+        return [Chunk(tool_args=[self._calls.add(block.call, "", "", given)])]
 
     def _stop(self, block: _Block) -> list[Chunk]:
         """Tell what can be told of a block only when it is whole."""
@@ -310,7 +323,7 @@ class AnthropicReply(EventReply):
     def _given_arguments(self, block: _Block) -> ToolArgs | None:
         """Arguments that a call had from the start, where no text of them followed."""
         given = block.given.get("input")
-        if not isinstance(given, dict) or not given or "input" in block.texts:
+        if not given or "input" in block.texts:
             return None
         return self._calls.add(block.call, "", "", given)
 

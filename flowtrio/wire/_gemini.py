@@ -130,7 +130,6 @@ class GeminiReply(EventReply):
                 return None
 
     def _call(self, name: str, call: dict[str, Any], part: dict[str, Any]) -> ToolArgs:
-        arguments = call.get("args")
         signature = part.get("thoughtSignature")
         carry = {"gemini": {"signature": signature}} if isinstance(signature, str) else None
         call_id = call.get("id")
@@ -138,7 +137,7 @@ class GeminiReply(EventReply):
             len(self._calls),
             call_id if isinstance(call_id, str) else "",
             name,
-            arguments if isinstance(arguments, dict) else {},
+            {} if (arguments := call.get("args")) is None else arguments,
             carry,
         )
 
@@ -389,8 +388,7 @@ def _encode_reply(
         return carried
     parts = [_encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:
-        arguments = json.loads(call["function"]["arguments"] or "{}")
-        part = {"functionCall": {"name": _function_name(call), "args": arguments}}
+        part = {"functionCall": {"name": _function_name(call), "args": _arguments(call)}}
         if (kept := carried_for(call, "gemini")) is not None:
             part["thoughtSignature"] = kept["signature"]
         parts.append(part)
@@ -400,7 +398,7 @@ def _encode_reply(
 def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """The parts that came, unchanged but for names that are taken from nobody."""
+    """The parts that came, unchanged but for names and arguments that are taken from nobody."""
     carry = carried_for(message, "gemini")
     if carry is None:
         return None
@@ -411,8 +409,14 @@ def _carried(
     for part, call in zip(written, calls, strict=True):
         own = part["functionCall"]
         if not _NAME.fullmatch(str(own.get("name"))):
-            part["functionCall"] = {**own, "name": _function_name(call)}
+            part["functionCall"] = own = {**own, "name": _function_name(call)}
+        if not isinstance(own.get("args"), dict):
+            part["functionCall"] = {**own, "args": _arguments(call)}
     return parts
+
+
+def _arguments(call: Mapping[str, Any]) -> Any:
+    return json.loads(call["function"]["arguments"] or "{}")
 
 
 def _says_anything(part: Mapping[str, Any]) -> bool:

@@ -96,14 +96,13 @@ class OllamaReply:
         args = []
         for call in message.tool_calls or ():
             function = call.function or _Function()
-            arguments = function.arguments
             args.append(
                 self._calls.add(
                     # Each call comes whole, in one piece.
                     len(self._calls),
                     call.id or "",
                     function.name,
-                    arguments if isinstance(arguments, str | dict) else None,
+                    function.arguments,
                 )
             )
         if message.thinking:

@@ -180,11 +180,11 @@ class ChatReply(EventReply):
         args = []
         for call in delta.tool_calls or ():
             function = call.function or _Function()
-            arguments = _read_arguments(function.arguments)
-            args.append(self._calls.add(call.index, call.id or "", function.name or "", arguments))
+            id, name = call.id or "", function.name or ""
+            args.append(self._calls.add(call.index, id, name, function.arguments))
         if delta.function_call is not None:
-            arguments = _read_arguments(delta.function_call.arguments)
-            args.append(self._calls.add(0, "", delta.function_call.name or "", arguments))
+            function = delta.function_call
+            args.append(self._calls.add(0, "", function.name or "", function.arguments))
         return args
 
     def final(self) -> Chunk:
@@ -240,10 +240,6 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
         else:
             parts.append({**part, "type": str(part.get("type") or "part")})
     return text, reasoning, parts
-
-
-def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
-    return arguments if isinstance(arguments, str | dict) else None
 
 
 def _is_bare(delta: _Delta) -> bool:

@@ -41,6 +41,9 @@ _CUT: dict[str, FinishReason] = {
 """Finish reasons by what an incomplete response says of itself."""
 
 
+_ARGUMENTS = "response.function_call_arguments.delta"
+
+
 class _Event(msgspec.Struct):
     type: str | None = None
     delta: Any = None
@@ -112,6 +115,8 @@ class ResponsesReply(EventReply):
 
     def _event(self, event: _Event, kind: str) -> list[Chunk]:
         delta = event.delta
+        if kind == _ARGUMENTS:
+            return [Chunk(tool_args=[self._write(self._item(event), delta)])]
         if isinstance(delta, str):
             return self._delta(event, kind, delta) if delta else []
         if kind == "error" or (event.error and not kind.startswith("response.")):
@@ -201,8 +206,6 @@ class ResponsesReply(EventReply):
             case "response.reasoning_text.delta":
                 self._item(event).said.add(("reasoning", event.content_index or 0))
                 return [Chunk(reasoning=delta)]
-            case "response.function_call_arguments.delta":
-                return [Chunk(tool_args=[self._write(self._item(event), delta)])]
             case "response.refusal.delta":
                 self._item(event).said.add(("refusal", event.content_index or 0))
                 return [_refusal(delta)]
@@ -226,7 +229,7 @@ class ResponsesReply(EventReply):
             item.call,
             call_id if isinstance(call_id, str) else "",
             name if isinstance(name, str) else "",
-            arguments if isinstance(arguments, str | dict) else None,
+            arguments,
         )
 
     # Items

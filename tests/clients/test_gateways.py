@@ -112,7 +112,7 @@ def stop(reason: str | None) -> tuple[dict[str, Any], ...]:
     return (told, {"type": "message_stop"})
 
 
-def item(arguments: str, name: str = "delete", status: str = "incomplete") -> dict[str, Any]:
+def item(arguments: Any, name: str = "delete", status: str = "incomplete") -> dict[str, Any]:
     return {
         **{"type": "function_call", "id": "f", "call_id": "c1"},
         **{"name": name, "arguments": arguments, "status": status},
@@ -407,6 +407,80 @@ ODD_CALLS: Final[dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]]] = {
     ),
 }
 
+# Arguments that are no object, which are not the same as none
+
+
+def whole_call(protocol: str, arguments: Any) -> tuple[bytes, ...]:
+    """A call of `delete` whose arguments came at once."""
+    match protocol:
+        case "anthropic":
+            begin = block(0, type="tool_use", id="t", name="delete", input=arguments)
+            return sse(
+                start(), begin, {"type": "content_block_stop", "index": 0}, *stop("tool_use")
+            )
+        case "gemini":
+            call = {"name": "delete", "args": arguments}
+            return sse(gemini({"functionCall": call}, finish="STOP"))
+        case "ollama":
+            function = {"name": "delete", "arguments": arguments}
+            message = {"content": "", "tool_calls": [{"function": function}]}
+            return (line(message), line({"content": ""}, done=True, done_reason="stop"))
+        case "responses":
+            done = item(arguments, status="completed")
+            response = {"status": "completed", "output": [done]}
+            return sse({"type": "response.completed", "response": response})
+        case _:
+            return calls(piece(arguments, "delete", "a"))
+
+
+def grown_call(
+    delta: dict[str, Any], index: int = 0, begun_at: int | None = 0
+) -> tuple[bytes, ...]:
+    """The same in Anthropic's pieces, of which some are odd."""
+    begin = block(0, type="tool_use", id="t", name="delete", input={}) | {"index": begun_at}
+    told = {"type": "content_block_delta", "index": index, "delta": delta}
+    return sse(start(), begin, told, *stop("tool_use"))
+
+
+NO_OBJECTS: Final = (["x"], 5, True, '"x"', "[1]", '["x"]', '{"path": ')
+WHOLE: Final = ({"path": "x"}, '{"path": "x"}')
+DELETED: Final = ("delete x",)
+PIECE: Final = {"type": "input_json_delta", "partial_json": '{"path": "x"}'}
+ARGUMENTS: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[str, ...]]]] = {
+    **{
+        f"{name}, {arguments!r}": (name, whole_call(name, arguments), ran)
+        for name in PROTOCOLS
+        for given, ran in ((NO_OBJECTS, ()), (WHOLE, DELETED), (({}, "", None), ("delete .",)))
+        for arguments in given
+    },
+    "blank": ("chat", whole_call("chat", "  "), ("delete .",)),
+    "a piece that is an object": (
+        "anthropic",
+        grown_call({"type": "input_json_delta", "partial_json": {"path": "x"}}),
+        DELETED,
+    ),
+    "a piece that is a list": (
+        "anthropic",
+        grown_call({"type": "input_json_delta", "partial_json": ["x"]}),
+        (),
+    ),
+    "a piece of no type": ("anthropic", grown_call({"partial_json": '{"path": "x"}'}), DELETED),
+    "a piece in another place": ("anthropic", grown_call(PIECE, index=1), DELETED),
+    "a call in no place": ("anthropic", grown_call(PIECE, index=1, begun_at=None), DELETED),
+    "a piece of Responses that is an object": (
+        "responses",
+        sse(
+            {"type": "response.output_item.added", "output_index": 0, "item": item("")},
+            {
+                **{"type": "response.function_call_arguments.delta", "output_index": 0},
+                **{"delta": {"path": "x"}},
+            },
+            {"type": "response.completed", "response": {"status": "completed"}},
+        ),
+        DELETED,
+    ),
+}
+
 # Characters in two halves
 
 SMILE: Final = "a 😀"
@@ -526,6 +600,10 @@ def cases() -> dict[str, Case]:
     for name, (steps, called) in ODD_CALLS.items():
         found[f"calls: {name}"] = Case(
             protocol="chat", steps=steps, called=called, requests=2, text="ok"
+        )
+    for name, (protocol, steps, called) in ARGUMENTS.items():
+        found[f"arguments: {name}"] = Case(
+            protocol=protocol, steps=steps, called=called, requests=2, text="ok"
         )
     for name, (protocol, steps) in HALVES.items():
         found[f"halves: {name}"] = Case(protocol=protocol, steps=steps, text=SMILE)

@@ -249,7 +249,7 @@ data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}
 
 """,
         CALLS,
-        said("", "tool_calls", tool_calls=[call("a", "f", "")]),
+        said("", "tool_calls", tool_calls=[ToolCall("a", "f", None, "[1]")]),
     ),
     "arguments that do not parse": Reply(
         """\
