@@ -124,6 +124,11 @@ def incomplete(reason: str, *output: dict[str, Any]) -> dict[str, Any]:
     return {"type": "response.incomplete", "response": {**told, "output": list(output)}}
 
 
+def completed(*output: dict[str, Any]) -> dict[str, Any]:
+    response = {"status": "completed", "output": list(output)}
+    return {"type": "response.completed", "response": response}
+
+
 def line(message: dict[str, Any], **more: Any) -> bytes:
     """A line of Ollama's."""
     return json.dumps({"model": "m", "message": message, **more}).encode() + b"\n"
@@ -147,6 +152,10 @@ WITHHELD: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         "responses",
         sse(incomplete("content_filter", item(WEATHER, "get_weather", "completed"))),
     ),
+    **{
+        f"responses, {reason}": ("responses", sse(incomplete(reason, item(WEATHER, "get_weather"))))
+        for reason in ("safety", "refusal", "content_filtered", "SAFETY")
+    },
     "anthropic": ("anthropic", sse(start(), *call_block(WEATHER), *stop("refusal"))),
     "anthropic, in OpenAI's words": (
         "anthropic",
@@ -192,6 +201,14 @@ CUT: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         ),
     ),
     "responses, for a reason that nobody knows": ("responses", sse(incomplete("?", item("")))),
+    "responses, only the call says so": ("responses", sse(completed(item(WEATHER, "get_weather")))),
+    "responses, a call that was only begun": (
+        "responses",
+        sse(
+            {"type": "response.output_item.added", "output_index": 0, "item": item("")},
+            completed(),
+        ),
+    ),
     "anthropic, max_tokens": ("anthropic", sse(start(), *call_block(""), *stop("max_tokens"))),
     "anthropic, no reason": ("anthropic", sse(start(), *call_block(""), *stop(None))),
     "anthropic, message_stop alone": (
@@ -215,6 +232,10 @@ FULL: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
     "anthropic": (
         "anthropic",
         sse(start(), *call_block(""), *stop("model_context_window_exceeded")),
+    ),
+    "responses": (
+        "responses",
+        sse(incomplete("model_context_window_exceeded", item(WEATHER, "get_weather"))),
     ),
     "chat, in Mistral's words": ("chat", sse(WHOLE_CALL, chat("model_length"), "[DONE]")),
 }
@@ -470,7 +491,11 @@ ARGUMENTS: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[str, ...]]]] = {
     "a piece of Responses that is an object": (
         "responses",
         sse(
-            {"type": "response.output_item.added", "output_index": 0, "item": item("")},
+            {
+                "type": "response.output_item.added",
+                "output_index": 0,
+                "item": item("", status="in_progress"),
+            },
             {
                 **{"type": "response.function_call_arguments.delta", "output_index": 0},
                 **{"delta": {"path": "x"}},
@@ -621,6 +646,32 @@ def cases() -> dict[str, Case]:
         called=RAN,
         requests=2,
         resets=1,
+        text="ok",
+    )
+    created = {"type": "response.created", "response": {"status": "in_progress"}}
+    said = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hel"}
+    found["again: responses in the midst"] = Case(
+        protocol="responses",
+        steps=(*sse(created, said), *stream("responses", HELLO)),
+        text=HELLO.text,
+        resets=1,
+    )
+    begun = {"type": "response.output_item.added", "output_index": 0, "item": item('{"pa')}
+    found["again: responses in the midst of a call"] = Case(
+        protocol="responses",
+        steps=(*sse(created, begun), *stream("responses", CALL)),
+        called=RAN,
+        requests=2,
+        resets=1,
+        text="ok",
+    )
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Let me look."}]}
+    told = {"type": "response.output_item.done", "output_index": 0, "item": message}
+    found["calls: responses, told at the end alone"] = Case(
+        protocol="responses",
+        steps=sse(told, completed(message, item(WEATHER, "get_weather", "completed"))),
+        called=RAN,
+        requests=2,
         text="ok",
     )
     return found
