@@ -63,6 +63,18 @@ _FAILED = re.compile("error|fail|denied|exceeded|exhausted|aborted")
 _USED_UP = re.compile("insufficientquota|insufficient(?:user)?(?:quota|balance)|^billing")
 """The names of errors that stay true, however long one waits, though their status is 429."""
 
+_WITHHELD = re.compile(
+    "contentfilter|contentpolicy|contentmoderation|moderationblocked|datainspectionfailed"
+    "|responsibleaipolicy"
+)
+"""The names of errors that say that a provider does not answer what was asked."""
+
+_WITHHELD_WORDS = re.compile(
+    "flaggedaspotentiallyviolating|inputwasflagged|promptwasflagged|contentfilteringpolicy"
+    "|contentmanagementpolicy|inappropriatecontent"
+)
+"""The same in words."""
+
 _PAUSE = re.compile(r"\s*(\d+(?:\.\d+)?)s\s*")
 """A duration, as Google writes it."""
 
@@ -86,6 +98,13 @@ class Told:
         return any(_USED_UP.search(name) for name in self._names)
 
     @property
+    def is_withheld(self) -> bool:
+        """Whether this request will be answered by nobody there, for what it says."""
+        if any(_WITHHELD.search(name) for name in self._names):
+            return True
+        return _WITHHELD_WORDS.search(_squashed(self.words)) is not None
+
+    @property
     def is_limited(self) -> bool:
         """Whether too much was asked in too short a time."""
         if self.status is not None:
@@ -96,7 +115,7 @@ class Told:
     @property
     def is_passing(self) -> bool:
         """Whether another attempt may not meet it."""
-        if self.is_used_up:
+        if self.is_used_up or self.is_withheld:
             return False
         if any(_PASSING.search(name) for name in self._names):
             return True
@@ -216,6 +235,7 @@ def stream_error(error: Any) -> ProviderError:
     """The error that a provider told inside a stream of status 200."""
     told = read_error(error)
     code = "rate_limited" if told.is_limited else "stream_error"
+    code = "withheld" if told.is_withheld else code
     return ProviderError(
         "the provider told an error in the middle of its stream",
         status=None,

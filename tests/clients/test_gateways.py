@@ -15,7 +15,8 @@ import attrs
 import pytest
 from trio.testing import MockClock
 
-from flowtrio import Agent, EventType, StreamEngine, tool
+from flowtrio import Agent, EventType, FallbackClient, StreamEngine, tool
+from flowtrio.clients._errors import error_of_response
 from flowtrio.testing import check_events
 from tests.support.fake_host import Answer, FakeHost, Step
 from tests.support.protocols import PROTOCOLS, Said
@@ -707,6 +708,78 @@ async def test_what_gateways_send_is_read_for_what_it_is(
     assert len(host.asked) == case.requests
     assert len(of[EventType.MESSAGE_RESET]) == case.resets
     assert case.text is None or told[-1]["content"] == case.text
+
+
+def _refusal(code: str | None, words: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": words, "type": "invalid_request_error"}}
+
+
+REFUSED: Final = {
+    "azure": _refusal("content_filter", "The response was filtered"),
+    "openai": _refusal("content_policy_violation", "no"),
+    "openai, by its words": _refusal("invalid_prompt", "it was flagged as potentially violating"),
+    "dashscope": {"code": "DataInspectionFailed", "message": "no"},
+    "anthropic": _refusal(None, "Output blocked by content filtering policy"),
+}
+"""What hosts say that do not answer what was asked."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("status", [200, 400, 403])
+async def test_a_request_that_is_refused_for_what_it_says_was_withheld(
+    autojump_clock: MockClock, library: ModuleType, name: str, status: int
+) -> None:
+    body = json.dumps(REFUSED[name]).encode()
+    answer = Answer(status=status, steps=(body,) if status != 200 else sse(REFUSED[name]))
+    host = FakeHost(library, [answer])
+    async with host.http_client() as http:
+        client = PROTOCOLS["chat"].to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client), "hi") as run:
+            events = [event async for event in run]
+
+    check_events(events)
+    complete, error = (
+        next(event.data for event in events if event.type is kind)
+        for kind in (EventType.MESSAGE_COMPLETE, EventType.ERROR)
+    )
+    assert len(host.asked) == 1
+    assert complete["finish_reason"] == "content_filter"
+    assert (error["code"], error["retryable"]) == ("withheld", False)
+    assert error["detail"]["words"] == REFUSED[name].get("error", REFUSED[name])["message"]
+    assert run.messages == [{"role": "user", "content": "hi", "flowtrio": {"withheld": True}}]
+
+
+def test_what_is_refused_for_the_account_was_not_withheld() -> None:
+    body = json.dumps(REFUSED["anthropic"]).encode()
+
+    for status in (401, 402, 429, 500):
+        error = error_of_response(status, {}, body, "models.example", 0)
+        assert error.code != "withheld"
+
+
+@pytest.mark.parametrize("name", WITHHELD)
+async def test_what_one_model_withholds_the_next_one_is_asked(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol, steps = PROTOCOLS[WITHHELD[name][0]], WITHHELD[name][1]
+    called: list[str] = []
+    head = {"content-type": protocol.content_type}
+    one = FakeHost(library, [Answer(steps=steps, headers=head)])
+    other = FakeHost(library, [Answer(steps=stream("chat", HELLO))])
+    async with one.http_client() as http, other.http_client() as other_http:
+        first = protocol.to("http://models.example/v1", http_client=http)
+        second = PROTOCOLS["chat"].to("http://others.example/v1", http_client=other_http)
+        client = FallbackClient([first, second])
+        agent = Agent(llm_client=client, tools=tools(called.append))
+        async with StreamEngine().stream(agent, "hi") as run:
+            events = [event async for event in run]
+
+    check_events(events)
+    assert called == []
+    assert run.messages[-1] == {"role": "assistant", "content": HELLO.text}
+    assert [len(one.asked), len(other.asked)] == [1, 1]
+    assert events[-1].data["usage"]["quality"] == "lower_bound"
+    assert client.statistics().failures == (1, 0)
 
 
 def tools(ran: Callable[[str], None]) -> list[Any]:
