@@ -28,7 +28,7 @@ from flowtrio._core._halves import Halves
 
 from ._errors import check_no_error, named_error
 from ._json import clean_json
-from ._payloads import Payloads
+from ._payloads import Payloads, is_named_ping
 from ._sse import ServerSentEvent
 
 F = TypeVar("F", bound=ServerSentEvent | bytes)
@@ -186,7 +186,7 @@ class ReplyDecoder(Generic[F]):
             check_no_error(frame)
         elif frame.event == "error":
             raise named_error(frame.data)
-        else:
+        elif not is_named_ping(frame):
             check_no_error(frame.data)
 
     def _note(self, chunks: Sequence[Chunk]) -> None:

@@ -361,7 +361,14 @@ AGAIN: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
 # Keepalives
 
 PINGS: Final = (": keepalive", "[PING]", '""', "[]", "null", "{}", "ping")
-NAMED_PINGS: Final = (b"event: ping\ndata: 2026-01-01\n\n", b"event: ping\ndata\n\n", b": x\n\n")
+PINGS_OF_SSE: Final = ("OK", ".", "#", "1", "2026-01-01T00:00:00Z", "OPENROUTER PROCESSING")
+NAMED_PINGS: Final = (
+    b'event: keepalive\ndata: {"message": "still working"}\n\n',
+    b'event: ping\ndata: {"status": "error", "message": "pong"}\n\n',
+    b"event: ping\ndata: 2026-01-01\n\n",
+    b"event: ping\ndata\n\n",
+    b": x\n\n",
+)
 
 # Calls in odd pieces
 
@@ -618,7 +625,8 @@ def cases() -> dict[str, Case]:
     for protocol in PROTOCOLS:
         first, *rest = stream(protocol, HELLO)
         pings = tuple(framed(protocol, ping) for ping in PINGS)
-        pings += NAMED_PINGS if protocol in SSE else ()
+        if protocol in SSE:
+            pings += tuple(framed(protocol, ping) for ping in PINGS_OF_SSE) + NAMED_PINGS
         for place, ping in enumerate(pings):
             found[f"ping: {protocol} {place}"] = Case(
                 protocol=protocol, steps=(ping, first, ping, *rest, ping), text=HELLO.text
