@@ -403,7 +403,7 @@ class Turn:
         content = "" if message is None else message.text.getvalue()
         told = None
         if final.usage is not None:
-            told = self._priced(final.usage, final.model) + self._lost
+            told = self._priced(self._at_least(final.usage, len(content)), final.model) + self._lost
         usage = self._lower_bound(len(content)) + self._lost if told is None else told
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
@@ -497,6 +497,18 @@ class Turn:
             "usage": usage.to_dict(),
             **self._origin(),
         }
+
+    def _at_least(self, usage: Usage, characters: int) -> Usage:
+        """*usage*, and of what its host did not count what was seen of it."""
+        if usage.completion_tokens or usage.quality == "measured":
+            return usage
+        least = least_usage(characters + self._hidden, self._reasoning.tell())
+        return msgspec.structs.replace(
+            usage,
+            completion_tokens=least.completion_tokens,
+            reasoning_tokens=least.reasoning_tokens,
+            quality="lower_bound",
+        )
 
     def _lower_bound(self, characters: int) -> Usage:
         usage = least_usage(characters + self._hidden, self._reasoning.tell())

@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from flowtrio._core._chunks import Chunk
@@ -361,9 +362,10 @@ class Exchange:
             add_words(exc, self.model)
             raise
         if chunks:
+            has_said = self.has_spoken or len(chunks) > 1
             self.has_spoken = True
             if chunks[-1].is_final:
-                chunks[-1] = self._end(chunks[-1])
+                chunks[-1] = self._end(_bounded(chunks[-1]) if has_said else chunks[-1])
             self.is_over = chunks[-1].is_final
             self.chunks.extend(chunks)
 
@@ -458,3 +460,15 @@ class Exchange:
         finally:
             if pool is not None:
                 pool.leave(self)
+
+
+def _bounded(final: Chunk) -> Chunk:
+    """*final* of a reply that said something, which cost something.
+
+    Some hosts do not count, and send zeros.
+    """
+    usage = final.usage
+    if usage is None or usage.completion_tokens:
+        return final
+    usage = msgspec.structs.replace(usage, quality="lower_bound")
+    return msgspec.structs.replace(final, usage=usage)

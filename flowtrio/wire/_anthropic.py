@@ -34,6 +34,7 @@ from ._json import decode_arguments
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import count
 
 _PAUSED = "pause_turn"
 
@@ -188,12 +189,13 @@ class AnthropicReply(EventReply):
 
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what an event says; kinds that are not known say nothing. See `EventReply.read`."""
-        return self._event(self.payloads.read(data))
+        told = self.payloads.read(data)
+        return self._event(told, told.type or event)
 
-    def _event(self, event: _Event) -> list[Chunk]:
+    def _event(self, event: _Event, kind: str) -> list[Chunk]:
         if event.error:
             raise stream_error(event.error)
-        match event.type:
+        match kind:
             case "content_block_delta" if event.delta is not None:
                 return self._grow(event.index, event.delta)
             case "content_block_start" if event.content_block is not None:
@@ -268,7 +270,7 @@ class AnthropicReply(EventReply):
 
     def _grow(self, index: int | None, delta: _Delta) -> list[Chunk]:
         block = self._block(index)
-        if delta.type == "text_delta":
+        if delta.type == "text_delta" or (delta.text and not delta.type):
             if block is None or block.type != "text":
                 self._begin(index, {"type": "text", "text": ""})
                 block = self._blocks[-1]
@@ -394,10 +396,6 @@ def decode_completion(
 def _read_usage(usage: dict[str, Any]) -> Usage | None:
     if not usage:
         return None
-
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
     cached = count(usage, "cache_read_input_tokens")
     return Usage(

@@ -30,6 +30,7 @@ from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import count
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
 """A function's name: "must start with a letter or an underscore", and have 64 characters at most"""
@@ -227,16 +228,12 @@ def _read_usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
 
-    def count(key: str) -> int:
-        value = usage.get(key)
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
-
-    thoughts = count("thoughtsTokenCount")
+    thoughts = count(usage, "thoughtsTokenCount")
     return Usage(
-        prompt_tokens=count("promptTokenCount") + count("toolUsePromptTokenCount"),
-        completion_tokens=count("candidatesTokenCount") + thoughts,
+        prompt_tokens=count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount"),
+        completion_tokens=count(usage, "candidatesTokenCount") + thoughts,
         reasoning_tokens=thoughts,
-        cached_tokens=count("cachedContentTokenCount"),
+        cached_tokens=count(usage, "cachedContentTokenCount"),
     )
 
 

@@ -22,7 +22,7 @@ from ._payloads import EventReply, Payloads
 from ._reasoning_details import ReasoningDetails
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import with_reasoning
+from ._usage import count, with_reasoning
 
 
 class _Function(msgspec.Struct):
@@ -92,6 +92,7 @@ class ChatReply(EventReply):
         self._thoughts: list[str] = []
         self._thoughts_key = "reasoning_content"
         self._cited: set[str] = set()
+        self._has_said = False
 
     @property
     def is_finished(self) -> bool:
@@ -117,8 +118,10 @@ class ChatReply(EventReply):
         usage = payload.usage
         if usage is None and isinstance(payload.x_groq, dict):
             usage = payload.x_groq.get("usage")
-        if usage is not None:
-            self._usage = read_usage(usage) or self._usage
+        told = read_usage(usage)
+        if told is not None and (self._usage is None or told.prompt_tokens):
+            # Some tell nothing but zeros with each token, and some behind the true counts.
+            self._usage = told
         for choice in payload.choices or ():
             index = choice.index or 0
             if self._choice is None:
@@ -127,8 +130,12 @@ class ChatReply(EventReply):
                 continue
             if choice.finish_reason:
                 self._mark.tell(choice.finish_reason)
-            delta = choice.delta or choice.message
-            return None if delta is None else self._delta(delta)
+            said = None if choice.delta is None else self._delta(choice.delta)
+            if said is None and choice.message is not None and not self._has_said:
+                # Not where a host tells all again that it has told in pieces.
+                said = self._delta(choice.message)
+            self._has_said = self._has_said or said is not None
+            return said
         return None
 
     def _delta(self, delta: _Delta) -> Chunk | None:
@@ -229,7 +236,8 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
     if isinstance(content, str):
         return content, "", []
     text, reasoning, parts = "", "", []
-    for part in content if isinstance(content, list) else ():
+    given = [content] if isinstance(content, dict) else content
+    for part in given if isinstance(given, list) else ():
         if not isinstance(part, dict):
             continue
         if isinstance(part.get("text"), str):
@@ -271,19 +279,14 @@ def read_usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
 
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return max(0, int(value)) if is_number and value is not None else 0
-
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
-    prompt = count(usage, "prompt_tokens")
+    prompt = count(usage, "prompt_tokens", "input_tokens")
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     total = count(usage, "total_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=with_reasoning(
-            count(usage, "completion_tokens"), reasoning, prompt, total
+            count(usage, "completion_tokens", "output_tokens"), reasoning, prompt, total
         ),
         reasoning_tokens=reasoning,
         cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),

@@ -33,7 +33,7 @@ from ._openai_items import (
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import with_reasoning
+from ._usage import count, with_reasoning
 
 _REASONS = ("max_output_tokens", "content_filter")
 """What this protocol's incomplete responses say of themselves; gateways have other words."""
@@ -398,10 +398,6 @@ def read_usage(usage: Any) -> Usage | None:
     """Usage in this protocol's shape; None where there is none."""
     if not isinstance(usage, dict):
         return None
-
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
     prompt = count(usage, "input_tokens")
     reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")

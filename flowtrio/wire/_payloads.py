@@ -34,8 +34,8 @@ _PINGS: Final = frozenset(
 _NOTHING: Final = frozenset({"", "null", "{}", "[]", '""', *_PINGS})
 
 
-_NO_WORD: Final = re.compile(r"[^a-z{}\"]*|\d{4}-\d\d-\d\dt[\d:.+-]*z?")
-"""Signs, a number, a date."""
+_NO_WORD: Final = re.compile(r"[^a-z0-9{}\"]*|\d{4}-\d\d-\d\dt[\d:.+-]*z?")
+"""Signs, or a date."""
 
 
 def is_keepalive(data: bytes) -> bool:
@@ -155,8 +155,10 @@ def _fit(value: Any, kind: Any) -> Any:
         return next((fit for fit in fits if fit is not _UNFIT), _UNFIT)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _fit_struct(value, kind) if isinstance(value, Mapping) else _UNFIT
-    if get_origin(kind) is list and isinstance(value, list):
-        items = (_fit(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is list and isinstance(value, list | dict):
+        # Some write one thing where a list of one is due.
+        given = value if isinstance(value, list) else [value] if value else []
+        items = (_fit(item, get_args(kind)[0]) for item in given)
         return [item for item in items if item is not _UNFIT]
     try:
         # Some write numbers as texts.

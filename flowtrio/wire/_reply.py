@@ -206,6 +206,12 @@ class ReplyDecoder(Generic[F]):
         if is_cut or not (is_marked or self._has_answer):
             raise self._cut()
         final = final_of(self._reply, is_marked=is_marked)
+        if final.finish_reason == "tool_calls" and not (final.tool_calls or self._has_answer):
+            raise RemoteProtocolError(
+                "the model's reply ended for its calls, and there is none",
+                code="empty_reply",
+                retryable=True,
+            )
         self.is_complete = True
         chunks.append(self._whole(final) if self._reply.payloads.is_odd else final)
 

@@ -351,6 +351,11 @@ AGAIN: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
     ),
     "gemini, a list": ("gemini", sse('[{"error": {"code": 503, "message": "busy"}}]')),
+    "chat, for its calls, and there are none": (
+        "chat",
+        sse(chat(role="assistant", content=""), chat("tool_calls"), "[DONE]"),
+    ),
+    "anthropic, for its calls, and there are none": ("anthropic", sse(start(), *stop("tool_use"))),
     "responses, overloaded": (
         "responses",
         sse({"type": "error", "code": "server_is_overloaded", "message": "Overloaded"}),
@@ -361,7 +366,7 @@ AGAIN: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
 # Keepalives
 
 PINGS: Final = (": keepalive", "[PING]", '""', "[]", "null", "{}", "ping")
-PINGS_OF_SSE: Final = ("OK", ".", "#", "1", "2026-01-01T00:00:00Z", "OPENROUTER PROCESSING")
+PINGS_OF_SSE: Final = ("OK", ".", "#", "2026-01-01T00:00:00Z", "OPENROUTER PROCESSING")
 NAMED_PINGS: Final = (
     b'event: keepalive\ndata: {"message": "still working"}\n\n',
     b'event: ping\ndata: {"status": "error", "message": "pong"}\n\n',
@@ -427,6 +432,12 @@ ODD_CALLS: Final[dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]]] = {
     "two without places": (
         calls(piece(WEATHER, "get_weather", "", None), piece(TIME, "get_time", "", None)),
         BOTH,
+    ),
+    "one that is no list": (
+        calls(
+            chat(tool_calls={"id": "a", "function": {"name": "get_weather", "arguments": WEATHER}})
+        ),
+        RAN,
     ),
     "a place that is text": (calls(piece(WEATHER, "get_weather", "a", "0")), RAN),
     "a place that is nothing": (calls(piece(WEATHER, "get_weather", "a", {})), RAN),
@@ -573,6 +584,52 @@ HALVES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
     ),
 }
 
+# Where something else stands in an answer than its protocol says
+
+
+def unnamed(*events: dict[str, Any]) -> tuple[bytes, ...]:
+    """Anthropic's events, whose names stand outside of their data alone."""
+    return tuple(
+        f"event: {event['type']}\n".encode()
+        + sse({key: value for key, value in event.items() if key != "type"})[0]
+        for event in events
+    )
+
+
+MISPLACED: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
+    "chat, a message beside an empty delta": (
+        "chat",
+        sse(
+            {"choices": [{"delta": {}, "message": {"content": "Hello there"}}]},
+            *(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a message that repeats its deltas": (
+        "chat",
+        sse(
+            chat(content="Hello there"),
+            {"choices": [{"delta": {}, "message": {"content": "Hello there"}}]},
+            *(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a part alone": (
+        "chat",
+        sse(chat("stop", content={"type": "text", "text": "Hello there"}), "[DONE]"),
+    ),
+    "anthropic, names outside": (
+        "anthropic",
+        unnamed(start(), *text_block("Hello there"), *stop("end_turn")),
+    ),
+    "anthropic, a delta of no type": (
+        "anthropic",
+        sse(
+            start(),
+            {"type": "content_block_delta", "index": 0, "delta": {"text": "Hello there"}},
+            *stop("end_turn"),
+        ),
+    ),
+}
+
 # Fields of odd types
 
 
@@ -641,7 +698,7 @@ def cases() -> dict[str, Case]:
         )
     for name, (protocol, steps) in HALVES.items():
         found[f"halves: {name}"] = Case(protocol=protocol, steps=steps, text=SMILE)
-    for name, (protocol, steps) in ODD.items():
+    for name, (protocol, steps) in (ODD | MISPLACED).items():
         found[f"odd: {name}"] = Case(protocol=protocol, steps=steps, text=HELLO.text)
     found["again: anthropic in the midst"] = Case(
         protocol="anthropic",
@@ -788,6 +845,77 @@ async def test_what_one_model_withholds_the_next_one_is_asked(
     assert [len(one.asked), len(other.asked)] == [1, 1]
     assert events[-1].data["usage"]["quality"] == "lower_bound"
     assert client.statistics().failures == (1, 0)
+
+
+ZEROS: Final = {"prompt_tokens": 0, "completion_tokens": 0}
+COUNTS: Final = {"prompt_tokens": 7, "completion_tokens": 3}
+USAGE: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[int, int, str]]]] = {
+    **{
+        f"chat, {usage}": (
+            "chat",
+            sse(chat(content="Hello there"), chat("stop") | {"usage": usage}, "[DONE]"),
+            expected,
+        )
+        for usage, expected in (
+            (COUNTS, (7, 3, "measured")),
+            ({"prompt_tokens": "7", "completion_tokens": "3"}, (7, 3, "measured")),
+            ({"prompt_tokens": 7.0, "completion_tokens": 3.0}, (7, 3, "measured")),
+            ({"input_tokens": 7, "output_tokens": 3}, (7, 3, "measured")),
+            (ZEROS, (0, 2, "lower_bound")),
+            ({}, (0, 2, "lower_bound")),
+            ({"prompt_tokens": 7}, (7, 2, "lower_bound")),
+            ({"prompt_tokens": 7, "completion_tokens": -1}, (7, 2, "lower_bound")),
+            ({"prompt_tokens": [], "completion_tokens": True}, (0, 2, "lower_bound")),
+            ({"prompt_tokens": 1e300, "completion_tokens": "9" * 20}, (0, 2, "lower_bound")),
+            ("n/a", (0, 2, "lower_bound")),
+        )
+    },
+    "chat, zeros behind the counts": (
+        "chat",
+        sse(chat(content="a") | {"usage": ZEROS}, chat("stop") | {"usage": COUNTS})
+        + sse({"usage": ZEROS}),
+        (7, 3, "measured"),
+    ),
+    "anthropic": (
+        "anthropic",
+        sse(
+            start(usage={"input_tokens": "7"}),
+            *text_block("Hello there"),
+            stop("end_turn")[0] | {"usage": {"output_tokens": 3.0}},
+        ),
+        (7, 3, "measured"),
+    ),
+    "gemini": (
+        "gemini",
+        sse(
+            gemini({"text": "Hello there"}, finish="STOP")
+            | {"usageMetadata": {"promptTokenCount": "7", "candidatesTokenCount": 0}}
+        ),
+        (7, 2, "lower_bound"),
+    ),
+    "ollama": (
+        "ollama",
+        (line({"content": "Hello there"}, done=True, prompt_eval_count=7, eval_count=0),),
+        (7, 2, "lower_bound"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+async def test_what_a_host_counts_is_read_and_nothing_that_was_said_cost_nothing(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol, steps, expected = PROTOCOLS[USAGE[name][0]], *USAGE[name][1:]
+    head = {"content-type": protocol.content_type}
+    host = FakeHost(library, [Answer(steps=steps, headers=head)])
+    async with host.http_client() as http:
+        client = protocol.to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client), "hi") as run:
+            events = [event async for event in run]
+
+    usage = events[-1].data["usage"]
+    found = (usage["prompt_tokens"], usage["completion_tokens"], usage["quality"])
+    assert found == expected
 
 
 def tools(ran: Callable[[str], None]) -> list[Any]:
