@@ -73,8 +73,8 @@ def error_of_response(
     """
     told = _read_body(body)
     kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
-    if told.is_withheld and status not in _OF_THE_ACCOUNT and status < 500:
-        kind = "withheld"
+    if status not in _OF_THE_ACCOUNT and status < 500:
+        kind = told.of_the_conversation or kind
     code = told.code if isinstance(told.code, str) else told.type
     wait = read_retry_after(headers, now)
     return ProviderError(

@@ -28,7 +28,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._anthropic_parts import citation_part, is_signed, result_parts, server_call_part
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_arguments
 from ._payloads import EventReply, Payloads
@@ -193,7 +193,7 @@ class AnthropicReply(EventReply):
         return self._event(told, told.type or event)
 
     def _event(self, event: _Event, kind: str) -> list[Chunk]:
-        if event.error:
+        if is_said(event.error):
             raise stream_error(event.error)
         match kind:
             case "content_block_delta" if event.delta is not None:
@@ -383,7 +383,7 @@ def decode_completion(
 
     """
     message = Payloads(_message_decoder).read(body)
-    if message.error:
+    if is_said(message.error):
         raise stream_error(message.error)
     reply = AnthropicReply(paused, under)
     chunks = reply.read_message(message)

@@ -22,7 +22,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
@@ -86,7 +86,7 @@ class GeminiReply(EventReply):
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one response object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        if payload.error:
+        if is_said(payload.error):
             raise stream_error(payload.error)
         self._model = payload.model_version or self._model
         self._usage = _read_usage(payload.usage_metadata) or self._usage

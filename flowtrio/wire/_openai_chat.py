@@ -16,7 +16,7 @@ from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._payloads import EventReply, Payloads
 from ._reasoning_details import ReasoningDetails
@@ -102,10 +102,10 @@ class ChatReply(EventReply):
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        if payload.error:
+        if is_said(payload.error):
             raise stream_error(payload.error)
         for choice in payload.choices or ():
-            if choice.error:
+            if is_said(choice.error):
                 raise stream_error(choice.error)
         chunk = self._payload(payload)
         chunks = [] if chunk is None else [chunk]

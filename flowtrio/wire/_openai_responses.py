@@ -18,7 +18,7 @@ from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
 from ._openai_items import (
@@ -125,7 +125,7 @@ class ResponsesReply(EventReply):
             return [Chunk(tool_args=[self._write(self._item(event), delta)])]
         if isinstance(delta, str):
             return self._delta(event, kind, delta) if delta else []
-        if kind == "error" or (event.error and not kind.startswith("response.")):
+        if kind == "error" or (is_said(event.error) and not kind.startswith("response.")):
             raise stream_error(_error_of(event))
         if isinstance(event.response, dict):
             return self._progress(kind, event.response)
@@ -383,7 +383,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = ResponsesReply()
     if isinstance(response, dict) and (response.get("error") is not None or status is not None):
         error = response.get("error")
-        if error is not None:
+        if is_said(error):
             raise stream_error(error)
         chunks = reply._progress(f"response.{status}", response)
         if reply.is_finished:

@@ -18,6 +18,7 @@ from trio.testing import MockClock
 from flowtrio import Agent, EventType, FallbackClient, StreamEngine, tool
 from flowtrio.clients._errors import error_of_response
 from flowtrio.testing import check_events
+from flowtrio.wire._errors import stream_error
 from tests.support.fake_host import Answer, FakeHost, Step
 from tests.support.protocols import PROTOCOLS, Said
 
@@ -812,6 +813,46 @@ async def test_a_request_that_is_refused_for_what_it_says_was_withheld(
     assert (error["code"], error["retryable"]) == ("withheld", False)
     assert error["detail"]["words"] == REFUSED[name].get("error", REFUSED[name])["message"]
     assert run.messages == [{"role": "user", "content": "hi", "flowtrio": {"withheld": True}}]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        _refusal("context_length_exceeded", "no"),
+        _refusal(None, "This model's maximum context length is 8192 tokens."),
+        _refusal(None, "prompt is too long: 210000 tokens > 200000 maximum"),
+        {"error": {"type": "exceed_context_size_error", "message": "no"}},
+    ],
+    ids=repr,
+)
+def test_a_conversation_that_does_not_fit_is_told_as_such(told: dict[str, Any]) -> None:
+    refused = error_of_response(400, {}, json.dumps(told).encode(), "models.example", 0)
+
+    for error in (refused, stream_error(told)):
+        assert (error.code, error.retryable) == ("context_window", False)
+
+
+@pytest.mark.parametrize("name", FULL)
+async def test_an_answer_of_a_type_that_a_full_context_cut_says_so(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol = PROTOCOLS[FULL[name][0]]
+    said = {
+        "chat": sse(chat(content="{"), chat("model_length"), "[DONE]"),
+        "responses": sse(
+            {"type": "response.output_text.delta", "output_index": 0, "delta": "{"},
+            incomplete("model_context_window_exceeded"),
+        ),
+        "anthropic": sse(start(), *text_block("{"), *stop("model_context_window_exceeded")),
+    }
+    host = FakeHost(library, [Answer(steps=said[protocol.name])])
+    async with host.http_client() as http:
+        client = protocol.to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client, output=int), "hi") as run:
+            events = [event async for event in run]
+
+    assert events[-2].data["code"] == "context_window"
+    assert len(host.asked) == 1
 
 
 def test_what_is_refused_for_the_account_was_not_withheld() -> None:
