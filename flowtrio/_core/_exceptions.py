@@ -81,6 +81,15 @@ class RemoteProtocolError(ProtocolError):
         """What is known besides: status, request id; JSON, or None."""
 
 
+def withheld_reply(finish_reason: str | None = None) -> RemoteProtocolError:
+    """The error of a reply that its provider withheld; *finish_reason* in the provider's word."""
+    return RemoteProtocolError(
+        "the model's host withheld its reply",
+        code="withheld",
+        detail=None if finish_reason is None else {"finish_reason": finish_reason},
+    )
+
+
 class ProviderError(FlowtrioError):
     """The model's host refused or failed a request, and said why."""
 

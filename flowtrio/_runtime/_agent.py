@@ -146,6 +146,7 @@ class _Loop:
                 return completion.content
             else:
                 if completion.finish_reason == "length":
+                    _check_context(completion)
                     raise _too_long("the answer was cut, so that it is no whole value")
                 try:
                     return output.decode(completion.content)
@@ -170,10 +171,7 @@ class _Loop:
 
     def _check_cut(self, completion: Completion, cuts: int) -> None:
         """A reply with calls was cut. The model is told by their results, once."""
-        if completion.raw_finish_reason in _CONTEXT_IS_FULL:
-            raise RemoteProtocolError(
-                "the conversation fills the model's context window", code="context_window"
-            )
+        _check_context(completion)
         if cuts == _CUTS:
             raise _too_long(f"{cuts} replies in a row were cut before their calls were whole")
 
@@ -191,6 +189,14 @@ def _check_refused(completion: Completion, output: Output) -> None:
     if any(part.get("type") == "refusal" for part in completion.parts):
         raise RemoteProtocolError(
             f"the model refused to give an answer of the type output={output.name}", code="refused"
+        )
+
+
+def _check_context(completion: Completion) -> None:
+    """No shorter answer would save a reply whose context is full."""
+    if completion.raw_finish_reason in _CONTEXT_IS_FULL:
+        raise RemoteProtocolError(
+            "the conversation fills the model's context window", code="context_window"
         )
 
 

@@ -29,7 +29,12 @@ from flowtrio._core._chunks import (
     least_usage,
 )
 from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._core._exceptions import DeadlineExceeded, RemoteProtocolError
+from flowtrio._core._exceptions import (
+    DeadlineExceeded,
+    ProviderError,
+    RemoteProtocolError,
+    withheld_reply,
+)
 from flowtrio._core._fit import without_withheld
 from flowtrio._core._halves import Halves
 from flowtrio._core._law import UNFIT_TO_RUN
@@ -114,6 +119,8 @@ class Turn:
         self._has_begun = False
         """Whether anything was said since the model was asked."""
         self._iterator: Any = None
+        self._refusal: ProviderError | None = None
+        """With what its host refused to answer, if it did for what was asked."""
         self._stalled: DeadlineExceeded | None = None
         self._is_closed = False
         """Whether it was ended from elsewhere."""
@@ -171,6 +178,12 @@ class Turn:
                     setattr(iterator, "limits", None)  # noqa: B010 - not in the interface
                 try:
                     return await self._read(iterator)
+                except ProviderError as exc:
+                    if exc.code != "withheld":
+                        raise
+                    # Refused for what was asked, as a reply is that was begun and then withheld.
+                    self._refusal = exc
+                    return Chunk(is_final=True, finish_reason="content_filter")
                 finally:
                     await self._close(iterator)
         finally:
@@ -390,7 +403,7 @@ class Turn:
         content = "" if message is None else message.text.getvalue()
         told = None
         if final.usage is not None:
-            told = self._priced(final.usage, final.model) + self._lost
+            told = self._priced(self._at_least(final.usage, len(content)), final.model) + self._lost
         usage = self._lower_bound(len(content)) + self._lost if told is None else told
         finish_reason = final.finish_reason
         if finish_reason not in _FINISH_REASONS:
@@ -446,11 +459,8 @@ class Turn:
             else:
                 await self.owner.emit(EventType.TOOL_CALL_END, data)
 
-    def _withheld(self, raw: str | None) -> RemoteProtocolError:
-        detail = None if raw is None else {"finish_reason": clean_text(str(raw))[:100]}
-        exc = RemoteProtocolError(
-            "the model's host withheld its reply", code="withheld", detail=detail
-        )
+    def _withheld(self, raw: str | None) -> ProviderError | RemoteProtocolError:
+        exc = self._refusal or withheld_reply(None if raw is None else clean_text(str(raw))[:100])
         self.run.blame(exc, "model")
         return exc
 
@@ -487,6 +497,18 @@ class Turn:
             "usage": usage.to_dict(),
             **self._origin(),
         }
+
+    def _at_least(self, usage: Usage, characters: int) -> Usage:
+        """*usage*, and of what its host did not count what was seen of it."""
+        if usage.completion_tokens or usage.quality == "measured":
+            return usage
+        least = least_usage(characters + self._hidden, self._reasoning.tell())
+        return msgspec.structs.replace(
+            usage,
+            completion_tokens=least.completion_tokens,
+            reasoning_tokens=least.reasoning_tokens,
+            quality="lower_bound",
+        )
 
     def _lower_bound(self, characters: int) -> Usage:
         usage = least_usage(characters + self._hidden, self._reasoning.tell())
@@ -557,7 +579,7 @@ def _is_plain_text(chunk: Chunk) -> bool:
 
 def _is_text_of(text: str, arguments: dict[str, Any] | None) -> bool:
     """Whether *text* is that of the arguments, as far as anybody was told of it."""
-    if not text or "\\ud" in text.lower():
+    if not text.strip() or "\\ud" in text.lower():
         # Lone surrogates are replaced in arguments, so escaped ones cannot be compared.
         return True
     try:

@@ -27,6 +27,9 @@ _CODES = {
     429: "rate_limited",
 }
 
+_OF_THE_ACCOUNT = (401, 402, 429)
+"""Refusals that have nothing to do with what was asked."""
+
 _MAX_LINE = 300
 """Characters of them that stand in an error's text."""
 
@@ -70,6 +73,8 @@ def error_of_response(
     """
     told = _read_body(body)
     kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
+    if status not in _OF_THE_ACCOUNT and status < 500:
+        kind = told.of_the_conversation or kind
     code = told.code if isinstance(told.code, str) else told.type
     wait = read_retry_after(headers, now)
     return ProviderError(

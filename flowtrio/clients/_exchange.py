@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from flowtrio._core._chunks import Chunk
@@ -56,6 +57,13 @@ MAX_CONTINUATIONS = 8
 _BEGINS_SSE = (b"data:", b"event:", b"id:", b"retry:", b":")
 """How an event stream begins, whatever its content type says."""
 
+_BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What may stand before all else."""
+
+_ENOUGH = 16
+"""Bytes that show what an answer is."""
+
+_JSON = "application/json"
 _MAX_ERROR = 64 * 1024
 _MAX_WHOLE = 64 * 1024 * 1024
 """Bytes of an error's body that are read, and of an answer that is not streamed."""
@@ -115,7 +123,7 @@ class Exchange:
         """Read the first of a body, which may say that the host cannot stream, or cannot now."""
         try:
             if self._decoder is None:
-                await self._read_whole()
+                await self._read_begin()
             else:
                 await self._read_piece(self._decoder)
         except (ProviderError, RemoteProtocolError) as exc:
@@ -159,26 +167,24 @@ class Exchange:
             await self._try_again(self._unreachable(exc), exc)
         else:
             self._body = body_of(self._response)
-            if self._response.status_code == 200:
-                self._choose_decoder()
-            else:
+            if self._response.status_code != 200:
                 await self._refused()
+            elif self._asks_whole and self._label != _JSON:
+                raise self._mislabelled(_JSON)
 
-    def _choose_decoder(self) -> None:
-        content_type = self._response.headers.get("content-type", "")
-        got = content_type.partition(";")[0].strip().lower()
-        expected = self.request.content_type
-        # Asked for a stream, some hosts answer whole all the same.
-        is_json = got == "application/json"
-        if not is_json and (self._asks_whole or got not in ("", expected)):
-            expected = "application/json" if self._asks_whole else expected
-            told = self.host.hide(content_type)[:100]
-            raise self._wrong(
-                f"expected content type {expected!r}, got {told!r}",
-                code="bad_content_type",
-                retryable=False,
-            )
-        self._decoder = None if is_json else self.request.decoder()
+    @property
+    def _label(self) -> str:
+        """What the answer is called."""
+        content_type = str(self._response.headers.get("content-type", ""))
+        return content_type.partition(";")[0].strip().lower()
+
+    def _mislabelled(self, expected: str) -> RemoteProtocolError:
+        told = self.host.hide(self._response.headers.get("content-type", ""))[:100]
+        return self._wrong(
+            f"expected content type {expected!r}, got {told!r}",
+            code="bad_content_type",
+            retryable=False,
+        )
 
     async def _refused(self) -> None:
         assert self._body is not None
@@ -218,7 +224,7 @@ class Exchange:
         if isinstance(error, ProviderError):
             return refuses_streaming(error)
         # JSON instead of a stream, and no answer either.
-        return self._decoder is None and error.code != "too_large"
+        return self._decoder is None and error.code not in ("too_large", "bad_content_type")
 
     async def _ask_whole(self) -> None:
         """See to it that the next step asks for a whole answer."""
@@ -276,31 +282,63 @@ class Exchange:
         )
         return None
 
-    async def _read_whole(self) -> None:
-        """Read an answer that is JSON, or a stream that is called so."""
-        body = self._body
+    async def _read_begin(self) -> None:
+        """Read as much as shows what the answer is: a stream, or JSON.
+
+        What was paid for is read, whatever its label says.
+        """
+        body, label = self._body, self._label
         assert body is not None
+        is_expected = label in ("", self.request.content_type)
         begin = b""
         try:
             async for piece in body:
+                self.heard_at = trio.current_time()
                 begin += piece
-                if begin.strip():
+                seen = begin.lstrip(_BLANK)
+                if seen and (is_expected or b"\n" in seen or len(seen) >= _ENOUGH):
                     break
-            if not self._asks_whole and begin.lstrip().startswith(_BEGINS_SSE):
-                # What was paid for is read, whatever its label says.
-                decoder = self._decoder = self.request.decoder()
-                return self._take(decoder.receive_data, begin)
-            begin += await read_at_most(body, _MAX_WHOLE - len(begin))
+            if self._asks_whole or self._is_whole(begin.lstrip(_BLANK), label):
+                return await self._read_whole(body, begin)
         except library_of_response(self._response).RequestError as exc:
             return await self._broken(exc)
+        # More than one frame may have come, and the last of them may be an error.
+        decoder = self._decoder = self.request.decoder()
+        self._may_hide_error = True
+        return self._take(decoder.receive_data, begin)
+
+    def _is_whole(self, begin: bytes, label: str) -> bool:
+        """Whether an answer that begins so is one JSON value, though a stream was asked for.
+
+        Raises:
+          RemoteProtocolError: it is neither that nor a stream.
+
+        """
+        expected = self.request.content_type
+        is_json = begin.startswith((b"{", b"["))
+        if expected != "text/event-stream":
+            # Lines of JSON begin as JSON does.
+            if label not in ("", expected, _JSON) and not is_json:
+                raise self._mislabelled(expected)
+            return label == _JSON
+        if label in ("", expected):
+            return is_json
+        if begin.startswith(_BEGINS_SSE):
+            return False
+        if label != _JSON and not is_json:
+            raise self._mislabelled(expected)
+        return True
+
+    async def _read_whole(self, body: AsyncIterator[bytes], begin: bytes) -> None:
+        """Read an answer that is JSON."""
+        begin += await read_at_most(body, _MAX_WHOLE - len(begin))
         if len(begin) > _MAX_WHOLE:
             raise self._wrong(
                 f"the model's answer is larger than {_MAX_WHOLE} bytes",
                 code="too_large",
                 retryable=False,
             )
-        self._take(self._decode_whole, begin)
-        return None
+        self._take(self._decode_whole, begin.lstrip(_BLANK))
 
     def _decode_whole(self, body: bytes) -> list[Chunk]:
         """Decode it as a whole answer, or as a stream of lines that is called JSON."""
@@ -324,9 +362,10 @@ class Exchange:
             add_words(exc, self.model)
             raise
         if chunks:
+            has_said = self.has_spoken or len(chunks) > 1
             self.has_spoken = True
             if chunks[-1].is_final:
-                chunks[-1] = self._end(chunks[-1])
+                chunks[-1] = self._end(_bounded(chunks[-1]) if has_said else chunks[-1])
             self.is_over = chunks[-1].is_final
             self.chunks.extend(chunks)
 
@@ -409,7 +448,7 @@ class Exchange:
         body, response, pool = self._body, self._response, self._pool
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
-        self._body = self._response = self._pool = self._wait = None
+        self._body = self._response = self._pool = self._wait = self._decoder = None
         self._may_hide_error, self._finished_at, self.heard_at = False, None, -math.inf
         try:
             if body is not None:
@@ -421,3 +460,15 @@ class Exchange:
         finally:
             if pool is not None:
                 pool.leave(self)
+
+
+def _bounded(final: Chunk) -> Chunk:
+    """*final* of a reply that said something, which cost something.
+
+    Some hosts do not count, and send zeros.
+    """
+    usage = final.usage
+    if usage is None or usage.completion_tokens:
+        return final
+    usage = msgspec.structs.replace(usage, quality="lower_bound")
+    return msgspec.structs.replace(final, usage=usage)

@@ -13,7 +13,12 @@ import msgspec
 import trio
 
 from flowtrio._core._chunks import Chunk, Completion, fold
-from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
+from flowtrio._core._exceptions import (
+    DeadlineExceeded,
+    ProviderError,
+    RemoteProtocolError,
+    withheld_reply,
+)
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import LLMClient, Message, ToolSpec
 
@@ -37,8 +42,8 @@ class FallbackClient:
 
     A reply that fails in the middle begins anew with the next client: the run tells it by a
     MESSAGE_RESET. What makes a client fail is the model's doing: its host refuses or cannot be
-    reached, its stream is malformed, cut or stalls. Each client's own limits and retries hold;
-    errors of other kinds, such as a bug in a client, are not hidden.
+    reached, withholds the reply, its stream is malformed, cut or stalls. Each client's own limits
+    and retries hold; errors of other kinds, such as a bug in a client, are not hidden.
 
     Args:
       clients: At least one, in the order in which they are asked.
@@ -150,6 +155,11 @@ class FallbackReply(AsyncIterator[Chunk]):
                 if reset is not None:
                     return reset
                 continue
+            if chunk.is_final and chunk.finish_reason == "content_filter" and not self._is_last:
+                reset = await self._give_up(withheld_reply(chunk.raw_finish_reason))
+                if reset is not None:
+                    return reset
+                continue
             self._has_spoken = True
             if chunk.is_final:
                 self._is_over = True
@@ -220,6 +230,10 @@ class FallbackReply(AsyncIterator[Chunk]):
         return told if isinstance(told, float) else None
 
     @property
+    def _is_last(self) -> bool:
+        return self._place == len(self._fallback._clients) - 1
+
+    @property
     def _client(self) -> LLMClient:
         return self._fallback._clients[self._place]
 
@@ -233,7 +247,7 @@ class FallbackReply(AsyncIterator[Chunk]):
         self._fallback._failures[self._place] += 1
         self._errors.append(exc)
         clients = self._fallback._clients
-        if self._place == len(clients) - 1:
+        if self._is_last:
             self._is_over = True
             if len(clients) == 1:
                 raise exc

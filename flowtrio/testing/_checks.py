@@ -307,7 +307,7 @@ class _Walk:
             # Lone surrogates are replaced in arguments, so escaped ones cannot be compared.
             return
         try:
-            written = msgspec.json.decode(text or "{}")
+            written = msgspec.json.decode(text.strip() or "{}")
         except msgspec.DecodeError:
             yield "L10", "its arguments were written as text that does not parse"
         else:

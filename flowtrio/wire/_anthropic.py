@@ -15,6 +15,7 @@ with what was kept of the part before.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -27,12 +28,13 @@ from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._anthropic_parts import citation_part, is_signed, result_parts, server_call_part
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_arguments
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import count
 
 _PAUSED = "pause_turn"
 
@@ -50,7 +52,7 @@ class _Delta(msgspec.Struct):
     text: str | None = None
     thinking: str | None = None
     signature: str | None = None
-    partial_json: str | None = None
+    partial_json: Any = None
     citation: Any = None
     content: str | None = None
     encrypted_content: str | None = None
@@ -117,6 +119,8 @@ class _Block:
             else:
                 begun = value.get(key)
                 value[key] = begun + text if isinstance(begun, str) else text
+        if "input" in value and not isinstance(value["input"], dict):
+            value["input"] = {}
         if self.citations:
             value["citations"] = self.citations
         return value
@@ -185,12 +189,13 @@ class AnthropicReply(EventReply):
 
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what an event says; kinds that are not known say nothing. See `EventReply.read`."""
-        return self._event(self.payloads.read(data))
+        told = self.payloads.read(data)
+        return self._event(told, told.type or event)
 
-    def _event(self, event: _Event) -> list[Chunk]:
-        if event.error:
+    def _event(self, event: _Event, kind: str) -> list[Chunk]:
+        if is_said(event.error):
             raise stream_error(event.error)
-        match event.type:
+        match kind:
             case "content_block_delta" if event.delta is not None:
                 return self._grow(event.index, event.delta)
             case "content_block_start" if event.content_block is not None:
@@ -265,20 +270,17 @@ class AnthropicReply(EventReply):
 
     def _grow(self, index: int | None, delta: _Delta) -> list[Chunk]:
         block = self._block(index)
-        if delta.type == "text_delta":
+        if delta.type == "text_delta" or (delta.text and not delta.type):
             if block is None or block.type != "text":
                 self._begin(index, {"type": "text", "text": ""})
                 block = self._blocks[-1]
             block.add("text", delta.text or "")
             return [Chunk(content=delta.text)] if delta.text else []
+        if delta.partial_json:
+            return self._grow_input(block, delta.partial_json)
         if block is None:
             return []
         match delta.type:
-            case "input_json_delta" if delta.partial_json:
-                block.add("input", delta.partial_json)
-                if block.call is not None:
-                    args = self._calls.add(block.call, "", "", delta.partial_json)
-                    return [Chunk(tool_args=[args])]
             case "thinking_delta" if delta.thinking:
                 block.add("thinking", delta.thinking)
                 return [Chunk(reasoning=delta.thinking)]
@@ -292,6 +294,19 @@ class AnthropicReply(EventReply):
                     if (text := getattr(delta, key)) is not None:
                         block.add(key, text)
         return []
+
+    def _grow_input(self, block: _Block | None, given: Any) -> list[Chunk]:
+        """Take a piece of a call's arguments, which may not get lost: it would run without."""
+        if block is None:
+            # Begun at another place, or at none.
+            calls = (block for block in reversed(self._blocks) if block.call is not None)
+            block = next(calls, None)
+            if block is None or block.is_told:
+                return []
+        block.add("input", given if isinstance(given, str) else json.dumps(given))
+        if block.call is None:
+            return []
+        return [Chunk(tool_args=[self._calls.add(block.call, "", "", given)])]
 
     def _stop(self, block: _Block) -> list[Chunk]:
         """Tell what can be told of a block only when it is whole."""
@@ -310,7 +325,7 @@ class AnthropicReply(EventReply):
     def _given_arguments(self, block: _Block) -> ToolArgs | None:
         """Arguments that a call had from the start, where no text of them followed."""
         given = block.given.get("input")
-        if not isinstance(given, dict) or not given or "input" in block.texts:
+        if not given or "input" in block.texts:
             return None
         return self._calls.add(block.call, "", "", given)
 
@@ -368,7 +383,7 @@ def decode_completion(
 
     """
     message = Payloads(_message_decoder).read(body)
-    if message.error:
+    if is_said(message.error):
         raise stream_error(message.error)
     reply = AnthropicReply(paused, under)
     chunks = reply.read_message(message)
@@ -381,10 +396,6 @@ def decode_completion(
 def _read_usage(usage: dict[str, Any]) -> Usage | None:
     if not usage:
         return None
-
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
     cached = count(usage, "cache_read_input_tokens")
     return Usage(

@@ -99,7 +99,7 @@ class CallWriter:
         index: int | None,
         id: str,
         name: str,
-        arguments: str | dict[str, Any] | None,
+        arguments: Any,
         carry: dict[str, Any] | None = None,
     ) -> ToolArgs:
         """Take a fragment.
@@ -108,10 +108,13 @@ class CallWriter:
           index: The call's place as the server counts, or None where it does not count.
           id: The call's id, or empty.
           name: The tool's name, or empty.
-          arguments: A piece of their text, or all of them decoded.
+          arguments: A piece of their text, or all of them decoded. Of any other type than these
+            they are none that parse: a call with them is not one without arguments.
           carry: What goes back with this call.
 
         """
+        if arguments is not None and not isinstance(arguments, str | dict):
+            arguments = json.dumps(arguments)
         place = self._place(index, id, name, arguments)
         call = self._calls[place]
         call.id = call.id or id

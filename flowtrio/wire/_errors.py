@@ -27,12 +27,23 @@ from ._json import decode_json
 MAX_WORDS = 2000
 """Characters of the provider's own words that are kept."""
 
-_WRAPPERS = ("error", "errors", "base_resp")
+_WRAPPERS = ("error", "errors", "base_resp", "fault")
 """Keys under which an error stands."""
 
-_WORDS = ("message", "msg", "error_msg", "error_message", "status_msg", "detail", "title", "reason")
-_CODES = ("code", "error_code", "errorCode", "status_code", "statusCode", "status")
-"""What an error says, and its codes, by the names that hosts have for them."""
+_WORDS = (
+    *("message", "msg", "error_msg", "error_message", "errormessage", "errmsg", "status_msg"),
+    *("faultstring", "exception", "err", "detail", "title", "reason"),
+)
+_CODES = (
+    *("code", "error_code", "errorcode", "errno", "errcode", "status_code", "statuscode", "status"),
+)
+"""What an error says, and its codes, by the names that hosts have for them, in small letters."""
+
+_TELLING = ("errormessage", "error_message", "error_msg", "errmsg", "exception", "err", "traceback")
+"""Names under which nothing but an error is told."""
+
+_FAILURES = ("error", "failed", "failure")
+"""How far something is that has failed."""
 
 _OF_ANSWERS = ("choices", "candidates", "content", "delta", "response", "done")
 """Keys of answers in all protocols."""
@@ -63,6 +74,24 @@ _FAILED = re.compile("error|fail|denied|exceeded|exhausted|aborted")
 _USED_UP = re.compile("insufficientquota|insufficient(?:user)?(?:quota|balance)|^billing")
 """The names of errors that stay true, however long one waits, though their status is 429."""
 
+_WITHHELD = re.compile(
+    "contentfilter|contentpolicy|contentmoderation|moderationblocked|datainspectionfailed"
+    "|responsibleaipolicy"
+)
+"""The names of errors that say that a provider does not answer what was asked."""
+
+_WITHHELD_WORDS = re.compile(
+    "flaggedaspotentiallyviolating|inputwasflagged|promptwasflagged|contentfilteringpolicy"
+    "|contentmanagementpolicy|inappropriatecontent"
+)
+"""The same in words."""
+
+_FULL = re.compile("context(?:length|window)exceeded|^exceedcontextsize")
+"""The names of errors that say that a conversation does not fit into its model."""
+
+_FULL_WORDS = re.compile("maximumcontextlength|contextwindowof|promptistoolong")
+"""The same in words."""
+
 _PAUSE = re.compile(r"\s*(\d+(?:\.\d+)?)s\s*")
 """A duration, as Google writes it."""
 
@@ -86,6 +115,25 @@ class Told:
         return any(_USED_UP.search(name) for name in self._names)
 
     @property
+    def is_too_long(self) -> bool:
+        """Whether the conversation does not fit into the model."""
+        if any(_FULL.search(name) for name in self._names):
+            return True
+        return _FULL_WORDS.search(_squashed(self.words)) is not None
+
+    @property
+    def of_the_conversation(self) -> str | None:
+        """The code of an error that lies in what was sent, whoever asks and whenever."""
+        return "withheld" if self.is_withheld else "context_window" if self.is_too_long else None
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether this request will be answered by nobody there, for what it says."""
+        if any(_WITHHELD.search(name) for name in self._names):
+            return True
+        return _WITHHELD_WORDS.search(_squashed(self.words)) is not None
+
+    @property
     def is_limited(self) -> bool:
         """Whether too much was asked in too short a time."""
         if self.status is not None:
@@ -96,7 +144,7 @@ class Told:
     @property
     def is_passing(self) -> bool:
         """Whether another attempt may not meet it."""
-        if self.is_used_up:
+        if self.is_used_up or self.of_the_conversation is not None:
             return False
         if any(_PASSING.search(name) for name in self._names):
             return True
@@ -124,8 +172,9 @@ def read_error(value: Any) -> Told:
         return read_error(value[0]) if value else Told()
     if not isinstance(value, dict):
         return Told(words=None if value is None else _cut(value))
+    value = _in_small_letters(value)
     told = _read(value)
-    inner = next((value[key] for key in _WRAPPERS if _is_said(value.get(key))), None)
+    inner = next((value[key] for key in _WRAPPERS if is_said(value.get(key))), None)
     if inner is None:
         return told
     nested = read_error(inner)
@@ -172,7 +221,7 @@ def _words(words: Any) -> str:
     )
 
 
-def _is_said(value: Any) -> bool:
+def is_said(value: Any) -> bool:
     """Whether a key holds what an error says, and not a flag."""
     return bool(value) and not isinstance(value, bool | int | float)
 
@@ -216,6 +265,7 @@ def stream_error(error: Any) -> ProviderError:
     """The error that a provider told inside a stream of status 200."""
     told = read_error(error)
     code = "rate_limited" if told.is_limited else "stream_error"
+    code = told.of_the_conversation or code
     return ProviderError(
         "the provider told an error in the middle of its stream",
         status=None,
@@ -261,12 +311,13 @@ def is_error(value: Any) -> bool:
         return bool(value) and all(isinstance(item, dict) and is_error(item) for item in value)
     if not isinstance(value, dict):
         return False
+    value = _in_small_letters(value)
     kind = value.get("type")
-    if "error" in (value.get("object"), kind) or any(map(_is_said, _get(value, "error", "errors"))):
+    if "error" in (value.get("object"), kind) or any(map(is_said, _get(value, *_WRAPPERS[:2]))):
         return True
     if is_error(value.get("base_resp")):
         return True
-    if any(map(_is_said, _get(value, *_OF_ANSWERS))):
+    if any(map(is_said, _get(value, *_OF_ANSWERS))):
         return False
     has_words = any(isinstance(words, str) and words for words in _get(value, *_WORDS))
     if has_words and any(_is_failure(key, value.get(key)) for key in _CODES):
@@ -275,12 +326,27 @@ def is_error(value: Any) -> bool:
     is_other = isinstance(kind, str) and kind != "" and "error" not in kind.lower()
     is_told = any(isinstance(words, str) and words for words in _get(value, "message", "msg"))
     return not is_other and (
-        _is_said(value.get("detail")) or (is_told and not value.keys() & set(_CODES))
+        is_said(value.get("detail"))
+        or any(map(is_said, _get(value, "fault", *_TELLING)))
+        or value.get("error") in ({}, True)
+        or any(map(_is_plain_failure, _get(value, "status", "status_code", "statuscode")))
+        or (is_told and not value.keys() & set(_CODES))
     )
 
 
 def _get(value: dict[str, Any], *keys: str) -> Iterator[Any]:
     return (value.get(key) for key in keys)
+
+
+def _is_plain_failure(code: Any) -> bool:
+    """Whether a status says that something failed, where there are no words to it."""
+    if not _is_code(code):
+        return False
+    return _status(code) is not None or str(code).lower() in _FAILURES
+
+
+def _in_small_letters(value: dict[str, Any]) -> dict[str, Any]:
+    return {str(key).lower(): item for key, item in value.items()}
 
 
 def _is_failure(key: str, code: Any) -> bool:

@@ -22,7 +22,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
@@ -30,6 +30,7 @@ from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._schemas import asked_in_words
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
+from ._usage import count
 
 _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.:-]{0,63}")
 """A function's name: "must start with a letter or an underscore", and have 64 characters at most"""
@@ -85,7 +86,7 @@ class GeminiReply(EventReply):
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one response object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        if payload.error:
+        if is_said(payload.error):
             raise stream_error(payload.error)
         self._model = payload.model_version or self._model
         self._usage = _read_usage(payload.usage_metadata) or self._usage
@@ -130,7 +131,6 @@ class GeminiReply(EventReply):
                 return None
 
     def _call(self, name: str, call: dict[str, Any], part: dict[str, Any]) -> ToolArgs:
-        arguments = call.get("args")
         signature = part.get("thoughtSignature")
         carry = {"gemini": {"signature": signature}} if isinstance(signature, str) else None
         call_id = call.get("id")
@@ -138,7 +138,7 @@ class GeminiReply(EventReply):
             len(self._calls),
             call_id if isinstance(call_id, str) else "",
             name,
-            arguments if isinstance(arguments, dict) else {},
+            {} if (arguments := call.get("args")) is None else arguments,
             carry,
         )
 
@@ -228,16 +228,12 @@ def _read_usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
 
-    def count(key: str) -> int:
-        value = usage.get(key)
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
-
-    thoughts = count("thoughtsTokenCount")
+    thoughts = count(usage, "thoughtsTokenCount")
     return Usage(
-        prompt_tokens=count("promptTokenCount") + count("toolUsePromptTokenCount"),
-        completion_tokens=count("candidatesTokenCount") + thoughts,
+        prompt_tokens=count(usage, "promptTokenCount") + count(usage, "toolUsePromptTokenCount"),
+        completion_tokens=count(usage, "candidatesTokenCount") + thoughts,
         reasoning_tokens=thoughts,
-        cached_tokens=count("cachedContentTokenCount"),
+        cached_tokens=count(usage, "cachedContentTokenCount"),
     )
 
 
@@ -389,8 +385,7 @@ def _encode_reply(
         return carried
     parts = [_encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:
-        arguments = json.loads(call["function"]["arguments"] or "{}")
-        part = {"functionCall": {"name": _function_name(call), "args": arguments}}
+        part = {"functionCall": {"name": _function_name(call), "args": _arguments(call)}}
         if (kept := carried_for(call, "gemini")) is not None:
             part["thoughtSignature"] = kept["signature"]
         parts.append(part)
@@ -400,7 +395,7 @@ def _encode_reply(
 def _carried(
     message: Mapping[str, Any], calls: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]] | None:
-    """The parts that came, unchanged but for names that are taken from nobody."""
+    """The parts that came, unchanged but for names and arguments that are taken from nobody."""
     carry = carried_for(message, "gemini")
     if carry is None:
         return None
@@ -411,8 +406,14 @@ def _carried(
     for part, call in zip(written, calls, strict=True):
         own = part["functionCall"]
         if not _NAME.fullmatch(str(own.get("name"))):
-            part["functionCall"] = {**own, "name": _function_name(call)}
+            part["functionCall"] = own = {**own, "name": _function_name(call)}
+        if not isinstance(own.get("args"), dict):
+            part["functionCall"] = {**own, "args": _arguments(call)}
     return parts
+
+
+def _arguments(call: Mapping[str, Any]) -> Any:
+    return json.loads(call["function"]["arguments"] or "{}")
 
 
 def _says_anything(part: Mapping[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from flowtrio._core._chunks import Chunk, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._messages import carried_for, data_url, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
@@ -86,7 +86,7 @@ class OllamaReply:
         if is_keepalive(frame):
             return []
         line = self.payloads.read(frame)
-        if line.error:
+        if is_said(line.error):
             raise stream_error(line.error)
         if line.done:
             self._last = line
@@ -96,14 +96,13 @@ class OllamaReply:
         args = []
         for call in message.tool_calls or ():
             function = call.function or _Function()
-            arguments = function.arguments
             args.append(
                 self._calls.add(
                     # Each call comes whole, in one piece.
                     len(self._calls),
                     call.id or "",
                     function.name,
-                    arguments if isinstance(arguments, str | dict) else None,
+                    function.arguments,
                 )
             )
         if message.thinking:

@@ -16,13 +16,13 @@ from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._payloads import EventReply, Payloads
 from ._reasoning_details import ReasoningDetails
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import with_reasoning
+from ._usage import count, with_reasoning
 
 
 class _Function(msgspec.Struct):
@@ -92,6 +92,7 @@ class ChatReply(EventReply):
         self._thoughts: list[str] = []
         self._thoughts_key = "reasoning_content"
         self._cited: set[str] = set()
+        self._has_said = False
 
     @property
     def is_finished(self) -> bool:
@@ -101,10 +102,10 @@ class ChatReply(EventReply):
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        if payload.error:
+        if is_said(payload.error):
             raise stream_error(payload.error)
         for choice in payload.choices or ():
-            if choice.error:
+            if is_said(choice.error):
                 raise stream_error(choice.error)
         chunk = self._payload(payload)
         chunks = [] if chunk is None else [chunk]
@@ -117,8 +118,10 @@ class ChatReply(EventReply):
         usage = payload.usage
         if usage is None and isinstance(payload.x_groq, dict):
             usage = payload.x_groq.get("usage")
-        if usage is not None:
-            self._usage = read_usage(usage) or self._usage
+        told = read_usage(usage)
+        if told is not None and (self._usage is None or told.prompt_tokens):
+            # Some tell nothing but zeros with each token, and some behind the true counts.
+            self._usage = told
         for choice in payload.choices or ():
             index = choice.index or 0
             if self._choice is None:
@@ -127,8 +130,12 @@ class ChatReply(EventReply):
                 continue
             if choice.finish_reason:
                 self._mark.tell(choice.finish_reason)
-            delta = choice.delta or choice.message
-            return None if delta is None else self._delta(delta)
+            said = None if choice.delta is None else self._delta(choice.delta)
+            if said is None and choice.message is not None and not self._has_said:
+                # Not where a host tells all again that it has told in pieces.
+                said = self._delta(choice.message)
+            self._has_said = self._has_said or said is not None
+            return said
         return None
 
     def _delta(self, delta: _Delta) -> Chunk | None:
@@ -180,11 +187,11 @@ class ChatReply(EventReply):
         args = []
         for call in delta.tool_calls or ():
             function = call.function or _Function()
-            arguments = _read_arguments(function.arguments)
-            args.append(self._calls.add(call.index, call.id or "", function.name or "", arguments))
+            id, name = call.id or "", function.name or ""
+            args.append(self._calls.add(call.index, id, name, function.arguments))
         if delta.function_call is not None:
-            arguments = _read_arguments(delta.function_call.arguments)
-            args.append(self._calls.add(0, "", delta.function_call.name or "", arguments))
+            function = delta.function_call
+            args.append(self._calls.add(0, "", function.name or "", function.arguments))
         return args
 
     def final(self) -> Chunk:
@@ -229,7 +236,8 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
     if isinstance(content, str):
         return content, "", []
     text, reasoning, parts = "", "", []
-    for part in content if isinstance(content, list) else ():
+    given = [content] if isinstance(content, dict) else content
+    for part in given if isinstance(given, list) else ():
         if not isinstance(part, dict):
             continue
         if isinstance(part.get("text"), str):
@@ -240,10 +248,6 @@ def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
         else:
             parts.append({**part, "type": str(part.get("type") or "part")})
     return text, reasoning, parts
-
-
-def _read_arguments(arguments: Any) -> str | dict[str, Any] | None:
-    return arguments if isinstance(arguments, str | dict) else None
 
 
 def _is_bare(delta: _Delta) -> bool:
@@ -275,19 +279,14 @@ def read_usage(usage: Any) -> Usage | None:
     if not isinstance(usage, dict):
         return None
 
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return max(0, int(value)) if is_number and value is not None else 0
-
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
-    prompt = count(usage, "prompt_tokens")
+    prompt = count(usage, "prompt_tokens", "input_tokens")
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     total = count(usage, "total_tokens")
     return Usage(
         prompt_tokens=prompt,
         completion_tokens=with_reasoning(
-            count(usage, "completion_tokens"), reasoning, prompt, total
+            count(usage, "completion_tokens", "output_tokens"), reasoning, prompt, total
         ),
         reasoning_tokens=reasoning,
         cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),

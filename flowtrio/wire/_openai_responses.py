@@ -14,11 +14,12 @@ from typing import Any
 import attrs
 import msgspec
 
-from flowtrio._core._chunks import Chunk, FinishReason, ToolArgs, Usage
+from flowtrio._core._chunks import Chunk, ToolArgs, Usage
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, stream_error
+from ._errors import check_no_error, is_said, stream_error
+from ._finish import FinishMark
 from ._json import decode_json
 from ._openai_items import (
     annotation_part,
@@ -32,13 +33,13 @@ from ._openai_items import (
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import with_reasoning
+from ._usage import count, with_reasoning
 
-_CUT: dict[str, FinishReason] = {
-    "max_output_tokens": "length",
-    "content_filter": "content_filter",
-}
-"""Finish reasons by what an incomplete response says of itself."""
+_REASONS = ("max_output_tokens", "content_filter")
+"""What this protocol's incomplete responses say of themselves; gateways have other words."""
+
+
+_ARGUMENTS = "response.function_call_arguments.delta"
 
 
 class _Event(msgspec.Struct):
@@ -79,6 +80,13 @@ class _Item:
     cited: dict[int, int] = attrs.Factory(dict)
     """How many annotations of each text were told."""
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether it is a call of which nobody said that it is whole, though its response is."""
+        if self.call is None:
+            return False
+        return self.value.get("status") == "incomplete" or not (self.is_done or self.said)
+
 
 def responses_decoder(max_event_bytes: int = MAX_EVENT_BYTES) -> ReplyDecoder[ServerSentEvent]:
     """A decoder of one streamed reply."""
@@ -91,6 +99,7 @@ class ResponsesReply(EventReply):
     def __init__(self) -> None:
         self.payloads = Payloads(_decoder)
         self._calls = CallWriter()
+        self._is_begun = False
         self._begin()
 
     def _begin(self) -> None:
@@ -112,9 +121,11 @@ class ResponsesReply(EventReply):
 
     def _event(self, event: _Event, kind: str) -> list[Chunk]:
         delta = event.delta
+        if kind == _ARGUMENTS:
+            return [Chunk(tool_args=[self._write(self._item(event), delta)])]
         if isinstance(delta, str):
             return self._delta(event, kind, delta) if delta else []
-        if kind == "error" or (event.error and not kind.startswith("response.")):
+        if kind == "error" or (is_said(event.error) and not kind.startswith("response.")):
             raise stream_error(_error_of(event))
         if isinstance(event.response, dict):
             return self._progress(kind, event.response)
@@ -142,15 +153,22 @@ class ResponsesReply(EventReply):
 
     def _progress(self, kind: str, response: dict[str, Any]) -> list[Chunk]:
         """Take what is told of the whole response."""
-        if kind == "response.created" and self.is_finished:
-            # Another answer in the same stream takes the place of this one.
-            self._begin()
+        again: list[Chunk] = []
+        if kind == "response.created":
+            if self._is_begun and not self.is_finished:
+                # A gateway that asked its own host again: what that said first is void.
+                again = [Chunk(reset="the host began its reply anew")] if self._items else []
+                self._calls = CallWriter()
+            if self._is_begun or self.is_finished:
+                # Another answer in the same stream takes the place of this one.
+                self._begin()
+            self._is_begun = True
         status = response.get("status")
         if kind in ("response.failed", "response.cancelled") or status in ("failed", "cancelled"):
             raise stream_error(response.get("error") or {"message": f"response {status or kind}"})
         self._response = response
         if kind not in ("response.completed", "response.incomplete"):
-            return []
+            return again
         chunks = self._output(_dicts(response.get("output")))
         is_cut = "incomplete" in (status, kind.removeprefix("response."))
         self._status = "incomplete" if is_cut else "completed"
@@ -158,9 +176,11 @@ class ResponsesReply(EventReply):
 
     def _output(self, output: Sequence[dict[str, Any]]) -> list[Chunk]:
         """Take the items that a response ends with, where they were not told one by one."""
-        if any(item.is_done for item in self._items.values()):
-            return []
         chunks: list[Chunk] = []
+        if any(item.is_done for item in self._items.values()):
+            for value in output:
+                chunks += self._forgotten(value)
+            return chunks
         places = {item.value.get("id") or key: key for key, item in self._items.items()}
         for place, value in enumerate(output):
             key = places.get(value.get("id"), "" if "" in self._items else place)
@@ -169,21 +189,37 @@ class ResponsesReply(EventReply):
             chunks += self._done(item)
         return chunks
 
+    def _forgotten(self, value: dict[str, Any]) -> list[Chunk]:
+        """Take a call that was not told to be done when other items were."""
+        call_id = value.get("call_id")
+        if value.get("type") != "function_call" or not isinstance(call_id, str):
+            return []
+        known = [item for item in self._items.values() if item.value.get("call_id") == call_id]
+        if any(item.is_done for item in known):
+            return []
+        item = known[0] if known else self._items.setdefault(call_id, _Item())
+        item.value = value
+        return self._done(item)
+
     def final(self) -> Chunk:
         """The final chunk."""
         calls = self._calls.finish()[self._first_call :]
-        reason: FinishReason = "tool_calls" if calls else "stop"
+        mark = FinishMark(unknown="length")
         if self._status == "incomplete":
             details = self._response.get("incomplete_details")
             why = details.get("reason") if isinstance(details, dict) else None
-            reason = _CUT.get(str(why), "length")
+            mark.tell("incomplete")
+            mark.tell(why)
+        elif any(item.is_cut for item in self._items.values()):
+            mark.tell("incomplete")
+        raw = self._status if mark.raw in _REASONS else mark.raw or self._status
         model = self._response.get("model")
         done = [item.value for item in self._items.values() if item.is_done]
         return Chunk(
             is_final=True,
             tool_calls=calls,
-            finish_reason=reason,
-            raw_finish_reason=self._status,
+            finish_reason=mark.finish_reason(bool(calls)),
+            raw_finish_reason=raw,
             usage=read_usage(self._response.get("usage")),
             model=model if isinstance(model, str) else None,
             carry=carry_of(done, self._response.get("store") is True),
@@ -201,8 +237,6 @@ class ResponsesReply(EventReply):
             case "response.reasoning_text.delta":
                 self._item(event).said.add(("reasoning", event.content_index or 0))
                 return [Chunk(reasoning=delta)]
-            case "response.function_call_arguments.delta":
-                return [Chunk(tool_args=[self._write(self._item(event), delta)])]
             case "response.refusal.delta":
                 self._item(event).said.add(("refusal", event.content_index or 0))
                 return [_refusal(delta)]
@@ -226,7 +260,7 @@ class ResponsesReply(EventReply):
             item.call,
             call_id if isinstance(call_id, str) else "",
             name if isinstance(name, str) else "",
-            arguments if isinstance(arguments, str | dict) else None,
+            arguments,
         )
 
     # Items
@@ -251,7 +285,9 @@ class ResponsesReply(EventReply):
             case "response.refusal.done":
                 return self._refused(item, place, event.refusal)
             case "response.function_call_arguments.done":
-                return self._arguments(item, event.arguments)
+                chunks = self._arguments(item, event.arguments)
+                item.said.add(("arguments", 0))
+                return chunks
             case "response.mcp_call_arguments.done":
                 item.value = {**item.value, "arguments": event.arguments}
                 return self._start(item)
@@ -347,7 +383,7 @@ def decode_completion(body: bytes) -> list[Chunk]:
     reply = ResponsesReply()
     if isinstance(response, dict) and (response.get("error") is not None or status is not None):
         error = response.get("error")
-        if error is not None:
+        if is_said(error):
             raise stream_error(error)
         chunks = reply._progress(f"response.{status}", response)
         if reply.is_finished:
@@ -362,10 +398,6 @@ def read_usage(usage: Any) -> Usage | None:
     """Usage in this protocol's shape; None where there is none."""
     if not isinstance(usage, dict):
         return None
-
-    def count(holder: Any, key: str) -> int:
-        value = holder.get(key) if isinstance(holder, dict) else None
-        return max(0, value) if isinstance(value, int) and not isinstance(value, bool) else 0
 
     prompt = count(usage, "input_tokens")
     reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")

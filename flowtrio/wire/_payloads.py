@@ -6,6 +6,7 @@ What a codec does not need may be anything; a frame that is no JSON object at al
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin
@@ -24,8 +25,17 @@ T = TypeVar("T")
 _DONE: Final = b"[DONE]"
 """How OpenAI ends a stream, and many others after it."""
 
-_PINGS: Final = frozenset({"ping", "pong", "keepalive", "keep-alive", "keep_alive", "heartbeat"})
+_PINGS: Final = frozenset(
+    {
+        *("ping", "pong", "keepalive", "keep-alive", "keep_alive", "heartbeat", "ok", "alive"),
+        *("processing", "openrouter processing"),
+    }
+)
 _NOTHING: Final = frozenset({"", "null", "{}", "[]", '""', *_PINGS})
+
+
+_NO_WORD: Final = re.compile(r"[^a-z0-9{}\"]*|\d{4}-\d\d-\d\dt[\d:.+-]*z?")
+"""Signs, or a date."""
 
 
 def is_keepalive(data: bytes) -> bool:
@@ -33,10 +43,17 @@ def is_keepalive(data: bytes) -> bool:
     data = data.strip()
     if data.startswith(b":"):
         return True
-    if len(data) > 20:
+    if len(data) > 30:
         return False
     word = data.decode("latin-1").lower()
+    if _NO_WORD.fullmatch(word):
+        return True
     return word in _NOTHING or word.strip('[]"') in _PINGS
+
+
+def is_named_ping(event: ServerSentEvent) -> bool:
+    """Whether an event only keeps a connection open by its name, whatever it says."""
+    return event.event.lower() in _PINGS
 
 
 class EventReply:
@@ -61,13 +78,15 @@ class EventReply:
 
         """
         data = frame.data
+        if is_named_ping(frame):
+            return []
         if data[:1] != b"{":
             if data.strip() == _DONE:
                 self.is_ended = self.is_finished or not self.needs_mark
                 return []
             if frame.event == "error":
                 raise named_error(data)
-            if frame.event.lower() in _PINGS or is_keepalive(data):
+            if is_keepalive(data):
                 return []
         return self.read_payload(data, frame.event)
 
@@ -136,8 +155,10 @@ def _fit(value: Any, kind: Any) -> Any:
         return next((fit for fit in fits if fit is not _UNFIT), _UNFIT)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _fit_struct(value, kind) if isinstance(value, Mapping) else _UNFIT
-    if get_origin(kind) is list and isinstance(value, list):
-        items = (_fit(item, get_args(kind)[0]) for item in value)
+    if get_origin(kind) is list and isinstance(value, list | dict):
+        # Some write one thing where a list of one is due.
+        given = value if isinstance(value, list) else [value] if value else []
+        items = (_fit(item, get_args(kind)[0]) for item in given)
         return [item for item in items if item is not _UNFIT]
     try:
         # Some write numbers as texts.

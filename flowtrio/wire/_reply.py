@@ -28,7 +28,7 @@ from flowtrio._core._halves import Halves
 
 from ._errors import check_no_error, named_error
 from ._json import clean_json
-from ._payloads import Payloads
+from ._payloads import Payloads, is_named_ping
 from ._sse import ServerSentEvent
 
 F = TypeVar("F", bound=ServerSentEvent | bytes)
@@ -186,7 +186,7 @@ class ReplyDecoder(Generic[F]):
             check_no_error(frame)
         elif frame.event == "error":
             raise named_error(frame.data)
-        else:
+        elif not is_named_ping(frame):
             check_no_error(frame.data)
 
     def _note(self, chunks: Sequence[Chunk]) -> None:
@@ -206,6 +206,12 @@ class ReplyDecoder(Generic[F]):
         if is_cut or not (is_marked or self._has_answer):
             raise self._cut()
         final = final_of(self._reply, is_marked=is_marked)
+        if final.finish_reason == "tool_calls" and not (final.tool_calls or self._has_answer):
+            raise RemoteProtocolError(
+                "the model's reply ended for its calls, and there is none",
+                code="empty_reply",
+                retryable=True,
+            )
         self.is_complete = True
         chunks.append(self._whole(final) if self._reply.payloads.is_odd else final)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any, Final
+
+_MOST: Final = 2**53
+"""What is beyond this is no count."""
+
 
 def with_reasoning(completion: int, reasoning: int, prompt: int, total: int) -> int:
     """Tokens of a reply with those of its reasoning, as OpenAI counts them.
@@ -11,3 +16,17 @@ def with_reasoning(completion: int, reasoning: int, prompt: int, total: int) -> 
     """
     with_it = completion + reasoning
     return with_it if reasoning > completion or total == prompt + with_it else completion
+
+
+def count(holder: Any, *keys: str) -> int:
+    """A count of tokens, by the first of *keys* under which there is one; 0 if there is none.
+
+    Some hosts write numbers as texts, or with a fraction.
+    """
+    for key in keys:
+        value = holder.get(key) if isinstance(holder, dict) else None
+        if isinstance(value, str) and value.isascii() and value.isdecimal():
+            value = float(value)
+        if isinstance(value, int | float) and 0 < value < _MOST and not isinstance(value, bool):
+            return int(value)
+    return 0

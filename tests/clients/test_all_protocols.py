@@ -469,6 +469,13 @@ ODD_ERRORS: dict[str, Any] = {
     "message alone": {"message": "Too many requests"},
     "msg": {"error_code": 429, "error_msg": "too many requests"},
     "base_resp": {"choices": None, "base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+    "a flag and a message": {"error": True, "message": "rate limit exceeded"},
+    "a flag and a code": {"error": 1, "code": 429, "message": "slow down"},
+    "err": {"err": "Too many requests"},
+    "capitals": {"Error": {"Code": "Throttling", "Message": "slow down"}},
+    "errorMessage": {"errorMessage": "Too many requests"},
+    "errno": {"errno": 429, "errmsg": "slow down"},
+    "fault": {"fault": {"faultstring": "Rate limit exceeded", "detail": {}}},
     "in a list": [{"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}}],
     "Google's": {"error": {"code": 429, "message": "no", "status": "RESOURCE_EXHAUSTED"}},
 }

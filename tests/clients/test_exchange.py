@@ -131,26 +131,39 @@ async def test_a_host_that_refuses_streaming_twice_is_not_asked_for_ever(
     assert len(setting.fake.asked) == 2
 
 
-@pytest.mark.parametrize(
-    ("content_type", "is_taken"),
-    [
-        ("text/event-stream", True),
-        ("text/event-stream; charset=utf-8", True),
-        ("Text/Event-Stream", True),
-        ("", True),
-        ("text/html", False),
-        ("text/plain", False),
-        ("application/x-ndjson", False),
-    ],
-)
-async def test_the_content_type_of_a_stream_is_checked(
-    autojump_clock: MockClock, make: Make, content_type: str, is_taken: bool
+LABELS = ("text/event-stream", "text/event-stream; charset=utf-8", "Text/Event-Stream", "")
+OTHER_LABELS = ("text/html", "text/plain", "application/x-ndjson", "application/json")
+
+
+@pytest.mark.parametrize("content_type", [*LABELS, *OTHER_LABELS])
+async def test_a_stream_is_read_whatever_it_is_called(
+    autojump_clock: MockClock, make: Make, content_type: str
 ) -> None:
-    steps = [delta("a"), FINISH, DONE]
-    setting = make(Answer(steps=steps, headers={"content-type": content_type, "x-request-id": "r"}))
-    if is_taken:
+    frames = b"".join([delta("a"), FINISH, DONE])
+    for steps in ([delta("a"), FINISH, DONE], [b"\n", *(bytes([byte]) for byte in frames)]):
+        setting = make(Answer(steps=steps, headers={"content-type": content_type}))
         assert await setting.text() == "a"
-        return
+        assert len(setting.fake.asked) == 1
+
+
+@pytest.mark.parametrize("content_type", [*LABELS, *OTHER_LABELS])
+async def test_a_whole_answer_is_read_whatever_it_is_called(
+    autojump_clock: MockClock, make: Make, content_type: str
+) -> None:
+    body = whole("a")
+    for steps in ([body], [b"\xef\xbb\xbf \n", body[:1], body[1:]]):
+        setting = make(Answer(steps=steps, headers={"content-type": content_type}))
+        assert await setting.text() == "a"
+        assert len(setting.fake.asked) == 1
+
+
+@pytest.mark.parametrize("content_type", ["text/html", "text/plain", "application/x-ndjson"])
+@pytest.mark.parametrize("body", [b"", b"<html>", b"Please log in to go on"])
+async def test_what_is_neither_is_refused_by_what_it_is_called(
+    autojump_clock: MockClock, make: Make, content_type: str, body: bytes
+) -> None:
+    head = {"content-type": content_type, "x-request-id": "r"}
+    setting = make(Answer(steps=[body], headers=head))
     error = await setting.fails(RemoteProtocolError)
 
     assert str(error) == f"expected content type 'text/event-stream', got {content_type!r}"
@@ -158,6 +171,16 @@ async def test_the_content_type_of_a_stream_is_checked(
     assert not error.retryable
     assert error.detail == {"status": 200, "request_id": "r"}
     assert len(setting.fake.asked) == 1
+
+
+async def test_a_next_request_is_read_by_its_own_label(
+    autojump_clock: MockClock, make: Make
+) -> None:
+    """Nothing of how the first answer was read is left."""
+    setting = make(streams(DONE), answers(whole("a")))
+
+    assert await setting.text() == "a"
+    assert len(setting.fake.asked) == 2
 
 
 async def test_a_stream_may_have_another_content_type(

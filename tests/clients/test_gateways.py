@@ -15,8 +15,10 @@ import attrs
 import pytest
 from trio.testing import MockClock
 
-from flowtrio import Agent, EventType, StreamEngine, tool
+from flowtrio import Agent, EventType, FallbackClient, StreamEngine, tool
+from flowtrio.clients._errors import error_of_response
 from flowtrio.testing import check_events
+from flowtrio.wire._errors import stream_error
 from tests.support.fake_host import Answer, FakeHost, Step
 from tests.support.protocols import PROTOCOLS, Said
 
@@ -112,7 +114,7 @@ def stop(reason: str | None) -> tuple[dict[str, Any], ...]:
     return (told, {"type": "message_stop"})
 
 
-def item(arguments: str, name: str = "delete", status: str = "incomplete") -> dict[str, Any]:
+def item(arguments: Any, name: str = "delete", status: str = "incomplete") -> dict[str, Any]:
     return {
         **{"type": "function_call", "id": "f", "call_id": "c1"},
         **{"name": name, "arguments": arguments, "status": status},
@@ -122,6 +124,11 @@ def item(arguments: str, name: str = "delete", status: str = "incomplete") -> di
 def incomplete(reason: str, *output: dict[str, Any]) -> dict[str, Any]:
     told = {"status": "incomplete", "incomplete_details": {"reason": reason}}
     return {"type": "response.incomplete", "response": {**told, "output": list(output)}}
+
+
+def completed(*output: dict[str, Any]) -> dict[str, Any]:
+    response = {"status": "completed", "output": list(output)}
+    return {"type": "response.completed", "response": response}
 
 
 def line(message: dict[str, Any], **more: Any) -> bytes:
@@ -147,6 +154,10 @@ WITHHELD: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         "responses",
         sse(incomplete("content_filter", item(WEATHER, "get_weather", "completed"))),
     ),
+    **{
+        f"responses, {reason}": ("responses", sse(incomplete(reason, item(WEATHER, "get_weather"))))
+        for reason in ("safety", "refusal", "content_filtered", "SAFETY")
+    },
     "anthropic": ("anthropic", sse(start(), *call_block(WEATHER), *stop("refusal"))),
     "anthropic, in OpenAI's words": (
         "anthropic",
@@ -192,6 +203,14 @@ CUT: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         ),
     ),
     "responses, for a reason that nobody knows": ("responses", sse(incomplete("?", item("")))),
+    "responses, only the call says so": ("responses", sse(completed(item(WEATHER, "get_weather")))),
+    "responses, a call that was only begun": (
+        "responses",
+        sse(
+            {"type": "response.output_item.added", "output_index": 0, "item": item("")},
+            completed(),
+        ),
+    ),
     "anthropic, max_tokens": ("anthropic", sse(start(), *call_block(""), *stop("max_tokens"))),
     "anthropic, no reason": ("anthropic", sse(start(), *call_block(""), *stop(None))),
     "anthropic, message_stop alone": (
@@ -215,6 +234,10 @@ FULL: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
     "anthropic": (
         "anthropic",
         sse(start(), *call_block(""), *stop("model_context_window_exceeded")),
+    ),
+    "responses": (
+        "responses",
+        sse(incomplete("model_context_window_exceeded", item(WEATHER, "get_weather"))),
     ),
     "chat, in Mistral's words": ("chat", sse(WHOLE_CALL, chat("model_length"), "[DONE]")),
 }
@@ -329,6 +352,11 @@ AGAIN: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
         sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}),
     ),
     "gemini, a list": ("gemini", sse('[{"error": {"code": 503, "message": "busy"}}]')),
+    "chat, for its calls, and there are none": (
+        "chat",
+        sse(chat(role="assistant", content=""), chat("tool_calls"), "[DONE]"),
+    ),
+    "anthropic, for its calls, and there are none": ("anthropic", sse(start(), *stop("tool_use"))),
     "responses, overloaded": (
         "responses",
         sse({"type": "error", "code": "server_is_overloaded", "message": "Overloaded"}),
@@ -339,7 +367,14 @@ AGAIN: Final[dict[str, tuple[str, tuple[Step, ...]]]] = {
 # Keepalives
 
 PINGS: Final = (": keepalive", "[PING]", '""', "[]", "null", "{}", "ping")
-NAMED_PINGS: Final = (b"event: ping\ndata: 2026-01-01\n\n", b"event: ping\ndata\n\n", b": x\n\n")
+PINGS_OF_SSE: Final = ("OK", ".", "#", "2026-01-01T00:00:00Z", "OPENROUTER PROCESSING")
+NAMED_PINGS: Final = (
+    b'event: keepalive\ndata: {"message": "still working"}\n\n',
+    b'event: ping\ndata: {"status": "error", "message": "pong"}\n\n',
+    b"event: ping\ndata: 2026-01-01\n\n",
+    b"event: ping\ndata\n\n",
+    b": x\n\n",
+)
 
 # Calls in odd pieces
 
@@ -399,11 +434,95 @@ ODD_CALLS: Final[dict[str, tuple[tuple[bytes, ...], tuple[str, ...]]]] = {
         calls(piece(WEATHER, "get_weather", "", None), piece(TIME, "get_time", "", None)),
         BOTH,
     ),
+    "one that is no list": (
+        calls(
+            chat(tool_calls={"id": "a", "function": {"name": "get_weather", "arguments": WEATHER}})
+        ),
+        RAN,
+    ),
     "a place that is text": (calls(piece(WEATHER, "get_weather", "a", "0")), RAN),
     "a place that is nothing": (calls(piece(WEATHER, "get_weather", "a", {})), RAN),
     "equal ids in two places": (
         calls(piece(WEATHER, "get_weather", "a"), piece(TIME, "get_time", "a", 1)),
         BOTH,
+    ),
+}
+
+# Arguments that are no object, which are not the same as none
+
+
+def whole_call(protocol: str, arguments: Any) -> tuple[bytes, ...]:
+    """A call of `delete` whose arguments came at once."""
+    match protocol:
+        case "anthropic":
+            begin = block(0, type="tool_use", id="t", name="delete", input=arguments)
+            return sse(
+                start(), begin, {"type": "content_block_stop", "index": 0}, *stop("tool_use")
+            )
+        case "gemini":
+            call = {"name": "delete", "args": arguments}
+            return sse(gemini({"functionCall": call}, finish="STOP"))
+        case "ollama":
+            function = {"name": "delete", "arguments": arguments}
+            message = {"content": "", "tool_calls": [{"function": function}]}
+            return (line(message), line({"content": ""}, done=True, done_reason="stop"))
+        case "responses":
+            done = item(arguments, status="completed")
+            response = {"status": "completed", "output": [done]}
+            return sse({"type": "response.completed", "response": response})
+        case _:
+            return calls(piece(arguments, "delete", "a"))
+
+
+def grown_call(
+    delta: dict[str, Any], index: int = 0, begun_at: int | None = 0
+) -> tuple[bytes, ...]:
+    """The same in Anthropic's pieces, of which some are odd."""
+    begin = block(0, type="tool_use", id="t", name="delete", input={}) | {"index": begun_at}
+    told = {"type": "content_block_delta", "index": index, "delta": delta}
+    return sse(start(), begin, told, *stop("tool_use"))
+
+
+NO_OBJECTS: Final = (["x"], 5, True, '"x"', "[1]", '["x"]', '{"path": ')
+WHOLE: Final = ({"path": "x"}, '{"path": "x"}')
+DELETED: Final = ("delete x",)
+PIECE: Final = {"type": "input_json_delta", "partial_json": '{"path": "x"}'}
+ARGUMENTS: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[str, ...]]]] = {
+    **{
+        f"{name}, {arguments!r}": (name, whole_call(name, arguments), ran)
+        for name in PROTOCOLS
+        for given, ran in ((NO_OBJECTS, ()), (WHOLE, DELETED), (({}, "", None), ("delete .",)))
+        for arguments in given
+    },
+    "blank": ("chat", whole_call("chat", "  "), ("delete .",)),
+    "a piece that is an object": (
+        "anthropic",
+        grown_call({"type": "input_json_delta", "partial_json": {"path": "x"}}),
+        DELETED,
+    ),
+    "a piece that is a list": (
+        "anthropic",
+        grown_call({"type": "input_json_delta", "partial_json": ["x"]}),
+        (),
+    ),
+    "a piece of no type": ("anthropic", grown_call({"partial_json": '{"path": "x"}'}), DELETED),
+    "a piece in another place": ("anthropic", grown_call(PIECE, index=1), DELETED),
+    "a call in no place": ("anthropic", grown_call(PIECE, index=1, begun_at=None), DELETED),
+    "a piece of Responses that is an object": (
+        "responses",
+        sse(
+            {
+                "type": "response.output_item.added",
+                "output_index": 0,
+                "item": item("", status="in_progress"),
+            },
+            {
+                **{"type": "response.function_call_arguments.delta", "output_index": 0},
+                **{"delta": {"path": "x"}},
+            },
+            {"type": "response.completed", "response": {"status": "completed"}},
+        ),
+        DELETED,
     ),
 }
 
@@ -466,6 +585,52 @@ HALVES: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
     ),
 }
 
+# Where something else stands in an answer than its protocol says
+
+
+def unnamed(*events: dict[str, Any]) -> tuple[bytes, ...]:
+    """Anthropic's events, whose names stand outside of their data alone."""
+    return tuple(
+        f"event: {event['type']}\n".encode()
+        + sse({key: value for key, value in event.items() if key != "type"})[0]
+        for event in events
+    )
+
+
+MISPLACED: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
+    "chat, a message beside an empty delta": (
+        "chat",
+        sse(
+            {"choices": [{"delta": {}, "message": {"content": "Hello there"}}]},
+            *(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a message that repeats its deltas": (
+        "chat",
+        sse(
+            chat(content="Hello there"),
+            {"choices": [{"delta": {}, "message": {"content": "Hello there"}}]},
+            *(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a part alone": (
+        "chat",
+        sse(chat("stop", content={"type": "text", "text": "Hello there"}), "[DONE]"),
+    ),
+    "anthropic, names outside": (
+        "anthropic",
+        unnamed(start(), *text_block("Hello there"), *stop("end_turn")),
+    ),
+    "anthropic, a delta of no type": (
+        "anthropic",
+        sse(
+            start(),
+            {"type": "content_block_delta", "index": 0, "delta": {"text": "Hello there"}},
+            *stop("end_turn"),
+        ),
+    ),
+}
+
 # Fields of odd types
 
 
@@ -518,7 +683,8 @@ def cases() -> dict[str, Case]:
     for protocol in PROTOCOLS:
         first, *rest = stream(protocol, HELLO)
         pings = tuple(framed(protocol, ping) for ping in PINGS)
-        pings += NAMED_PINGS if protocol in SSE else ()
+        if protocol in SSE:
+            pings += tuple(framed(protocol, ping) for ping in PINGS_OF_SSE) + NAMED_PINGS
         for place, ping in enumerate(pings):
             found[f"ping: {protocol} {place}"] = Case(
                 protocol=protocol, steps=(ping, first, ping, *rest, ping), text=HELLO.text
@@ -527,9 +693,13 @@ def cases() -> dict[str, Case]:
         found[f"calls: {name}"] = Case(
             protocol="chat", steps=steps, called=called, requests=2, text="ok"
         )
+    for name, (protocol, steps, called) in ARGUMENTS.items():
+        found[f"arguments: {name}"] = Case(
+            protocol=protocol, steps=steps, called=called, requests=2, text="ok"
+        )
     for name, (protocol, steps) in HALVES.items():
         found[f"halves: {name}"] = Case(protocol=protocol, steps=steps, text=SMILE)
-    for name, (protocol, steps) in ODD.items():
+    for name, (protocol, steps) in (ODD | MISPLACED).items():
         found[f"odd: {name}"] = Case(protocol=protocol, steps=steps, text=HELLO.text)
     found["again: anthropic in the midst"] = Case(
         protocol="anthropic",
@@ -543,6 +713,32 @@ def cases() -> dict[str, Case]:
         called=RAN,
         requests=2,
         resets=1,
+        text="ok",
+    )
+    created = {"type": "response.created", "response": {"status": "in_progress"}}
+    said = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hel"}
+    found["again: responses in the midst"] = Case(
+        protocol="responses",
+        steps=(*sse(created, said), *stream("responses", HELLO)),
+        text=HELLO.text,
+        resets=1,
+    )
+    begun = {"type": "response.output_item.added", "output_index": 0, "item": item('{"pa')}
+    found["again: responses in the midst of a call"] = Case(
+        protocol="responses",
+        steps=(*sse(created, begun), *stream("responses", CALL)),
+        called=RAN,
+        requests=2,
+        resets=1,
+        text="ok",
+    )
+    message = {"type": "message", "content": [{"type": "output_text", "text": "Let me look."}]}
+    told = {"type": "response.output_item.done", "output_index": 0, "item": message}
+    found["calls: responses, told at the end alone"] = Case(
+        protocol="responses",
+        steps=sse(told, completed(message, item(WEATHER, "get_weather", "completed"))),
+        called=RAN,
+        requests=2,
         text="ok",
     )
     return found
@@ -578,6 +774,189 @@ async def test_what_gateways_send_is_read_for_what_it_is(
     assert len(host.asked) == case.requests
     assert len(of[EventType.MESSAGE_RESET]) == case.resets
     assert case.text is None or told[-1]["content"] == case.text
+
+
+def _refusal(code: str | None, words: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": words, "type": "invalid_request_error"}}
+
+
+REFUSED: Final = {
+    "azure": _refusal("content_filter", "The response was filtered"),
+    "openai": _refusal("content_policy_violation", "no"),
+    "openai, by its words": _refusal("invalid_prompt", "it was flagged as potentially violating"),
+    "dashscope": {"code": "DataInspectionFailed", "message": "no"},
+    "anthropic": _refusal(None, "Output blocked by content filtering policy"),
+}
+"""What hosts say that do not answer what was asked."""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("status", [200, 400, 403])
+async def test_a_request_that_is_refused_for_what_it_says_was_withheld(
+    autojump_clock: MockClock, library: ModuleType, name: str, status: int
+) -> None:
+    body = json.dumps(REFUSED[name]).encode()
+    answer = Answer(status=status, steps=(body,) if status != 200 else sse(REFUSED[name]))
+    host = FakeHost(library, [answer])
+    async with host.http_client() as http:
+        client = PROTOCOLS["chat"].to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client), "hi") as run:
+            events = [event async for event in run]
+
+    check_events(events)
+    complete, error = (
+        next(event.data for event in events if event.type is kind)
+        for kind in (EventType.MESSAGE_COMPLETE, EventType.ERROR)
+    )
+    assert len(host.asked) == 1
+    assert complete["finish_reason"] == "content_filter"
+    assert (error["code"], error["retryable"]) == ("withheld", False)
+    assert error["detail"]["words"] == REFUSED[name].get("error", REFUSED[name])["message"]
+    assert run.messages == [{"role": "user", "content": "hi", "flowtrio": {"withheld": True}}]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        _refusal("context_length_exceeded", "no"),
+        _refusal(None, "This model's maximum context length is 8192 tokens."),
+        _refusal(None, "prompt is too long: 210000 tokens > 200000 maximum"),
+        {"error": {"type": "exceed_context_size_error", "message": "no"}},
+    ],
+    ids=repr,
+)
+def test_a_conversation_that_does_not_fit_is_told_as_such(told: dict[str, Any]) -> None:
+    refused = error_of_response(400, {}, json.dumps(told).encode(), "models.example", 0)
+
+    for error in (refused, stream_error(told)):
+        assert (error.code, error.retryable) == ("context_window", False)
+
+
+@pytest.mark.parametrize("name", FULL)
+async def test_an_answer_of_a_type_that_a_full_context_cut_says_so(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol = PROTOCOLS[FULL[name][0]]
+    said = {
+        "chat": sse(chat(content="{"), chat("model_length"), "[DONE]"),
+        "responses": sse(
+            {"type": "response.output_text.delta", "output_index": 0, "delta": "{"},
+            incomplete("model_context_window_exceeded"),
+        ),
+        "anthropic": sse(start(), *text_block("{"), *stop("model_context_window_exceeded")),
+    }
+    host = FakeHost(library, [Answer(steps=said[protocol.name])])
+    async with host.http_client() as http:
+        client = protocol.to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client, output=int), "hi") as run:
+            events = [event async for event in run]
+
+    assert events[-2].data["code"] == "context_window"
+    assert len(host.asked) == 1
+
+
+def test_what_is_refused_for_the_account_was_not_withheld() -> None:
+    body = json.dumps(REFUSED["anthropic"]).encode()
+
+    for status in (401, 402, 429, 500):
+        error = error_of_response(status, {}, body, "models.example", 0)
+        assert error.code != "withheld"
+
+
+@pytest.mark.parametrize("name", WITHHELD)
+async def test_what_one_model_withholds_the_next_one_is_asked(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol, steps = PROTOCOLS[WITHHELD[name][0]], WITHHELD[name][1]
+    called: list[str] = []
+    head = {"content-type": protocol.content_type}
+    one = FakeHost(library, [Answer(steps=steps, headers=head)])
+    other = FakeHost(library, [Answer(steps=stream("chat", HELLO))])
+    async with one.http_client() as http, other.http_client() as other_http:
+        first = protocol.to("http://models.example/v1", http_client=http)
+        second = PROTOCOLS["chat"].to("http://others.example/v1", http_client=other_http)
+        client = FallbackClient([first, second])
+        agent = Agent(llm_client=client, tools=tools(called.append))
+        async with StreamEngine().stream(agent, "hi") as run:
+            events = [event async for event in run]
+
+    check_events(events)
+    assert called == []
+    assert run.messages[-1] == {"role": "assistant", "content": HELLO.text}
+    assert [len(one.asked), len(other.asked)] == [1, 1]
+    assert events[-1].data["usage"]["quality"] == "lower_bound"
+    assert client.statistics().failures == (1, 0)
+
+
+ZEROS: Final = {"prompt_tokens": 0, "completion_tokens": 0}
+COUNTS: Final = {"prompt_tokens": 7, "completion_tokens": 3}
+USAGE: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[int, int, str]]]] = {
+    **{
+        f"chat, {usage}": (
+            "chat",
+            sse(chat(content="Hello there"), chat("stop") | {"usage": usage}, "[DONE]"),
+            expected,
+        )
+        for usage, expected in (
+            (COUNTS, (7, 3, "measured")),
+            ({"prompt_tokens": "7", "completion_tokens": "3"}, (7, 3, "measured")),
+            ({"prompt_tokens": 7.0, "completion_tokens": 3.0}, (7, 3, "measured")),
+            ({"input_tokens": 7, "output_tokens": 3}, (7, 3, "measured")),
+            (ZEROS, (0, 2, "lower_bound")),
+            ({}, (0, 2, "lower_bound")),
+            ({"prompt_tokens": 7}, (7, 2, "lower_bound")),
+            ({"prompt_tokens": 7, "completion_tokens": -1}, (7, 2, "lower_bound")),
+            ({"prompt_tokens": [], "completion_tokens": True}, (0, 2, "lower_bound")),
+            ({"prompt_tokens": 1e300, "completion_tokens": "9" * 20}, (0, 2, "lower_bound")),
+            ("n/a", (0, 2, "lower_bound")),
+        )
+    },
+    "chat, zeros behind the counts": (
+        "chat",
+        sse(chat(content="a") | {"usage": ZEROS}, chat("stop") | {"usage": COUNTS})
+        + sse({"usage": ZEROS}),
+        (7, 3, "measured"),
+    ),
+    "anthropic": (
+        "anthropic",
+        sse(
+            start(usage={"input_tokens": "7"}),
+            *text_block("Hello there"),
+            stop("end_turn")[0] | {"usage": {"output_tokens": 3.0}},
+        ),
+        (7, 3, "measured"),
+    ),
+    "gemini": (
+        "gemini",
+        sse(
+            gemini({"text": "Hello there"}, finish="STOP")
+            | {"usageMetadata": {"promptTokenCount": "7", "candidatesTokenCount": 0}}
+        ),
+        (7, 2, "lower_bound"),
+    ),
+    "ollama": (
+        "ollama",
+        (line({"content": "Hello there"}, done=True, prompt_eval_count=7, eval_count=0),),
+        (7, 2, "lower_bound"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", USAGE)
+async def test_what_a_host_counts_is_read_and_nothing_that_was_said_cost_nothing(
+    autojump_clock: MockClock, library: ModuleType, name: str
+) -> None:
+    protocol, steps, expected = PROTOCOLS[USAGE[name][0]], *USAGE[name][1:]
+    head = {"content-type": protocol.content_type}
+    host = FakeHost(library, [Answer(steps=steps, headers=head)])
+    async with host.http_client() as http:
+        client = protocol.to("http://models.example/v1", http_client=http)
+        async with StreamEngine().stream(Agent(llm_client=client), "hi") as run:
+            events = [event async for event in run]
+
+    usage = events[-1].data["usage"]
+    found = (usage["prompt_tokens"], usage["completion_tokens"], usage["quality"])
+    assert found == expected
 
 
 def tools(ran: Callable[[str], None]) -> list[Any]:

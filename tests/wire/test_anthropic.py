@@ -210,7 +210,7 @@ def test_usage_is_cumulative_and_counts_cached_tokens_among_the_prompts() -> Non
     assert hear(event("message_delta", delta={"stop_reason": "end_turn"}))[-1].usage is None
     strange = {"input_tokens": -4, "output_tokens": True, "cache_read_input_tokens": "7"}
     delta = event("message_delta", delta={"stop_reason": "end_turn"}, usage=strange)
-    assert hear(delta)[-1].usage == Usage()
+    assert hear(delta)[-1].usage == Usage(prompt_tokens=7, cached_tokens=7)
 
 
 # What goes back

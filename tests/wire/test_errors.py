@@ -157,3 +157,27 @@ def test_google_says_how_long_to_wait(delay: Any, seconds: float | None) -> None
     error = {"code": 429, "details": ["what", {}, {"retryDelay": delay}]}
 
     assert stream_error({"error": error}).retry_after == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"status": "failed"},
+        {"status": 500},
+        {"statusCode": "503"},
+        {"error": {}},
+        {"error": True},
+        {"exception": "out of memory"},
+        {"traceback": "..."},
+    ],
+    ids=repr,
+)
+def test_an_error_may_say_no_more_than_that_it_is_one(value: dict[str, Any]) -> None:
+    assert is_error(value)
+    assert not is_error({**value, "type": "progress"})
+    assert not is_error({**value, "choices": [{"delta": {}}]})
+
+
+@pytest.mark.parametrize("value", [{"status": "queued"}, {"status": 200}, {"code": 0}], ids=repr)
+def test_how_far_something_is_is_no_error(value: dict[str, Any]) -> None:
+    assert not is_error(value)

@@ -72,7 +72,7 @@ def test_calls_come_whole_and_what_was_thought_before_them_goes_back() -> None:
     assert chunks[-1].tool_calls == [
         ToolCall("a", "look", {"at": "Ü"}, '{"at": "Ü"}'),
         ToolCall("", "look", {"at": "R"}, '{"at":"R"}'),
-        ToolCall("", "now", {}, ""),
+        ToolCall("", "now", None, "5"),
         ToolCall("", "", {}, ""),
     ]
     assert chunks[-1].finish_reason == "tool_calls"

@@ -249,7 +249,7 @@ data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}
 
 """,
         CALLS,
-        said("", "tool_calls", tool_calls=[call("a", "f", "")]),
+        said("", "tool_calls", tool_calls=[ToolCall("a", "f", None, "[1]")]),
     ),
     "arguments that do not parse": Reply(
         """\
@@ -683,7 +683,7 @@ def test_a_finish_reason_may_be_a_failure(reason: str) -> None:
 
 @pytest.mark.parametrize("reason", FINISH_REASONS)
 def test_the_provider_s_word_is_kept_beside_ours(reason: str) -> None:
-    event = f'data: {{"choices":[{{"delta":{{}},"finish_reason":"{reason}"}}]}}\n\n'
+    event = f'data: {{"choices":[{{"delta":{{"content":"a"}},"finish_reason":"{reason}"}}]}}\n\n'
 
     final = hear([event.encode()]).completion
 
@@ -1001,7 +1001,7 @@ def test_usage_that_is_no_object_is_none(usage: Any) -> None:
             {"prompt_tokens": 3, "completion_tokens": 2.0},
             Usage(prompt_tokens=3, completion_tokens=2),
         ),
-        ({"prompt_tokens": None, "completion_tokens": "2"}, Usage()),
+        ({"prompt_tokens": None, "completion_tokens": "2"}, Usage(completion_tokens=2)),
         ({"prompt_tokens": True, "completion_tokens": -1}, Usage()),
         ({"prompt_tokens_details": {"cached_tokens": 4}}, Usage(cached_tokens=4)),
         ({"prompt_tokens_details": None, "prompt_cache_hit_tokens": 4}, Usage(cached_tokens=4)),

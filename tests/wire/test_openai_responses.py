@@ -219,7 +219,7 @@ def test_what_waits_for_us_is_shown_and_is_no_call() -> None:
     [
         ({"reason": "max_output_tokens"}, "length"),
         ({"reason": "content_filter"}, "content_filter"),
-        ({"reason": "something else"}, "length"),
+        ({"reason": 5}, "length"),
         (None, "length"),
     ],
 )
@@ -227,6 +227,14 @@ def test_an_incomplete_answer_says_why(details: Any, reason: str) -> None:
     told = answer(*events(message("a"), status="incomplete", incomplete_details=details))
 
     assert (told.finish_reason, told.raw_finish_reason) == (reason, "incomplete")
+
+
+def test_an_incomplete_answer_says_why_in_a_gateways_words() -> None:
+    for word, reason in (("something else", "length"), ("SAFETY", "content_filter")):
+        told = answer(
+            *events(message("a"), status="incomplete", incomplete_details={"reason": word})
+        )
+        assert (told.finish_reason, told.raw_finish_reason) == (reason, word)
 
 
 @pytest.mark.parametrize(
