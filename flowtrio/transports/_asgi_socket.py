@@ -7,6 +7,7 @@ import math
 
 import trio
 
+from flowtrio.abc import Request
 from flowtrio.wire._frames import BATCH_SUBPROTOCOL
 
 from ._exchange import Receive, Scope, Send
@@ -17,6 +18,7 @@ from ._session import (
     TooManyBadMessages,
     choose_subprotocol,
 )
+from ._showing import asks_for_links
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
@@ -24,13 +26,19 @@ _TOO_LITTLE = "the client takes too little"
 
 
 async def serve_socket(
-    hosting: Hosting, tenant_id: str, scope: Scope, receive: Receive, send: Send
+    hosting: Hosting,
+    tenant_id: str,
+    request: Request,
+    scope: Scope,
+    receive: Receive,
+    send: Send,
 ) -> None:
     """Accept a handshake and serve until one of both closes.
 
     Args:
       hosting: What the sessions of one application share.
       tenant_id: Whose connection it is.
+      request: Its first one.
       scope: Of the connection, as the next two by ASGI's rules.
       receive: Gives what the client sends.
       send: Takes what it gets.
@@ -44,6 +52,7 @@ async def serve_socket(
             tenant_id=tenant_id,
             nursery=nursery,
             is_batch=subprotocol == BATCH_SUBPROTOCOL,
+            is_linked=asks_for_links(request),
             may_come_back=subprotocol is not None,
         )
         nursery.start_soon(_write, session, send, hosting.limits.send, nursery.cancel_scope)

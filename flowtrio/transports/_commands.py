@@ -120,10 +120,15 @@ class Commands:
         if "seq" not in frame:
             return self._take_reply(frame)
         event = _convert(frame)
+        stream = self._streams[event.run_id] if event.run_id in self._accepted else None
+        if stream is not None and stream._misses(event, frame.get("after")):
+            # What else was sent by then is of no use: it begins anew with the reply.
+            self._accepted.discard(event.run_id)
+            return self.ask(stream._resuming(), stream)
         if event.type is EventType.DONE:
             self._asked_for.discard(event.run_id)
-        if event.run_id in self._accepted:
-            await self._streams[event.run_id]._take(event)
+        if stream is not None:
+            await stream._take(event)
         return None
 
     def _take_reply(self, frame: dict[str, Any]) -> None:

@@ -14,13 +14,13 @@ import attrs
 import trio
 
 from flowtrio._core._events import AgentEvent, StreamMode
-from flowtrio._core._modes import View
 from flowtrio._runtime._recorder import Seat
 from flowtrio.wire._frames import encode_events, encode_rejected
 from flowtrio.wire._sse import encode_comment, encode_event
 
 from ._exchange import STATUSES, Exchange
 from ._hosting import Hosting
+from ._showing import Showing, asks_for_links
 
 if TYPE_CHECKING:
     from flowtrio._runtime._follower import Follower
@@ -56,7 +56,8 @@ async def follow(
       seat: What whoever started the run holds, given up as soon as its log is followed.
 
     """
-    follower, view = hosting.follow(tenant_id, run_id, after, mode)
+    showing = hosting.showing(mode, after, is_linked=asks_for_links(exchange.request))
+    follower = hosting.follow(tenant_id, run_id, showing)
     with hosting.connecting(), contextlib.ExitStack() as held:
         held.enter_context(hosting.reading())
         held.callback(follower.let_go)
@@ -70,7 +71,7 @@ async def follow(
         if follower.is_over:
             return await exchange.answer(204)
         wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
-        log = _Log(hosting, exchange, follower, view, after, wants_lines)
+        log = _Log(hosting, exchange, follower, showing, wants_lines)
         return await log.send(held)
 
 
@@ -81,11 +82,10 @@ class _Log:
     hosting: Hosting
     exchange: Exchange
     follower: Follower
-    view: View
-    after: int
+    showing: Showing
     is_lines: bool
     _due: float = attrs.field(default=0, init=False)
-    """When a comment is due: what the view does not show is no sign of life."""
+    """When a comment is due: what is not shown is no sign of life."""
 
     async def send(self, held: contextlib.ExitStack) -> None:
         """Send it to its end; what is *held* is let go as soon as the client has gone."""
@@ -131,7 +131,7 @@ class _Log:
                 )
                 body = f"{rejected}\n".encode() if self.is_lines else encode_event(rejected)
                 return body, True
-            return encode(self.hosting.show(batch, self.view, self.after)), False
+            return encode(self.showing.show(batch)), False
         return b"\n" if self.is_lines else encode_comment("still here"), False
 
 

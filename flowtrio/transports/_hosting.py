@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -14,17 +14,15 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._failures import describe
 from flowtrio._core._limits import ServerLimits, is_wait
-from flowtrio._core._modes import View
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
 from flowtrio._runtime._recorder import Seat
 
 from ._access import Refused
-from ._conceal import conceal_all
+from ._showing import Showing
 
 if TYPE_CHECKING:
-    from flowtrio._core._events import AgentEvent
     from flowtrio._runtime._orchestrator import Orchestrator
     from flowtrio._runtime._stream import EventStream
 
@@ -194,31 +192,32 @@ class Hosting:
         follower = self.orchestrator.attach(run_id, tenant_id=tenant_id)
         return follower if follower.is_live else None
 
-    def follow(
-        self, tenant_id: str, run_id: str, after: int, mode: StreamMode | None
-    ) -> tuple[Follower, View]:
-        """Make a reader of a hosted run's events, and the view in which they are to be shown.
+    def showing(self, mode: StreamMode | None, after: int, *, is_linked: bool) -> Showing:
+        """What a remote reader will be shown of a run.
 
         Args:
-          tenant_id: Whose run it is.
-          run_id: The run.
-          after: The last sequence number that was seen; see `show`.
-          mode: Which events to show; the orchestrator's own by default.
+          mode: Which events; the orchestrator's own by default.
+          after: The last sequence number that was seen; -1 for none.
+          is_linked: Whether each event names the one before it.
 
         """
         mode = self.orchestrator.mode if mode is None else mode
-        # States are folded from what remote readers may see, so they are folded here.
-        start = -1 if mode is StreamMode.VALUES else after
-        follower = Follower(
+        return Showing(mode, after, is_linked, is_whole=self.debug)
+
+    def follow(self, tenant_id: str, run_id: str, showing: Showing) -> Follower:
+        """Make a reader of a hosted run, which feeds *showing*.
+
+        It gives the whole log: states are folded from what remote readers may see.
+        """
+        return Follower(
             self.orchestrator._recorder,
             tenant_id,
             run_id,
-            after,
+            showing.after,
             StreamMode.EVENTS,
             self.limits.send,
-            start,
+            showing.start,
         )
-        return follower, View(mode)
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -229,16 +228,6 @@ class Hosting:
         finally:
             self._readers -= 1
             self._idle.set()
-
-    def show(self, batch: Sequence[AgentEvent], view: View, after: int) -> Sequence[AgentEvent]:
-        """What a remote reader of *view*, who has seen the events up to *after*, gets of a batch.
-
-        The view is fed all the same: states are folded from the first event on.
-        """
-        shown = view.see_all(batch if self.debug else conceal_all(batch))
-        if shown and shown[0].seq <= after:
-            shown = [event for event in shown if event.seq > after]
-        return shown
 
     # What goes wrong
 

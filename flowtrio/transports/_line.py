@@ -30,7 +30,7 @@ from wsproto import ConnectionType, WSConnection
 
 from flowtrio._core._asked import Asked, ask, check_asked
 from flowtrio._core._failures import leaves
-from flowtrio.wire._frames import BATCH_SUBPROTOCOL, SUBPROTOCOL
+from flowtrio.wire._frames import BATCH_SUBPROTOCOL, LINKED, SUBPROTOCOL
 
 _HANDSHAKE: Final = 10.0
 """Seconds that an opening may take."""
@@ -113,11 +113,12 @@ class Line(WebSocketConnection):
 
     def __init__(self, stream: trio.abc.Stream, target: Target, token: str | None) -> None:
         parts = urlsplit(target.url)
+        query = f"{parts.query}&{LINKED}=1" if parts.query else f"{LINKED}=1"
         super().__init__(
             stream,
             WSConnection(ConnectionType.CLIENT),
             host=parts.netloc.rpartition("@")[2],
-            path=f"{parts.path}?{parts.query}" if parts.query else parts.path,
+            path=f"{parts.path}?{query}",
             client_subprotocols=[BATCH_SUBPROTOCOL, SUBPROTOCOL],
             client_extra_headers=[(b"Authorization", f"Bearer {token}".encode())] if token else [],
             max_message_size=_MOST_BYTES,

@@ -73,6 +73,18 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         keys = {"run_id": self.run_id, "mode": str(self.mode)}
         return {"type": "resume", "after": self._last, **keys}
 
+    def _misses(self, event: AgentEvent, after: object) -> bool:
+        """Whether events before this one were lost on the way.
+
+        Args:
+          event: What came.
+          after: The one before it in our mode, as the server says; nothing where it does not.
+
+        """
+        if isinstance(after, int):
+            return after > self._last
+        return self.mode is StreamMode.EVENTS and event.seq > self._last + 1
+
     async def _take(self, event: AgentEvent) -> None:
         """Take an event, unless it was there before; waits while too many were not read."""
         if event.seq <= self._last or self._is_closed:

@@ -28,7 +28,6 @@ import trio
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
-from flowtrio._core._modes import View
 from flowtrio._runtime._recorder import Seat, of_another_message
 from flowtrio.wire._frames import (
     BATCH_SUBPROTOCOL,
@@ -51,6 +50,7 @@ from flowtrio.wire._frames import (
 )
 
 from ._hosting import Hosting as Hosting
+from ._showing import Showing
 
 if TYPE_CHECKING:
     from flowtrio._runtime._follower import Follower
@@ -92,6 +92,8 @@ class Session:
     """Where its runs live: they end with it."""
     is_batch: bool = False
     """Whether all events that are ready go into one frame."""
+    is_linked: bool = False
+    """Whether each event names the one before it."""
     may_come_back: bool = False
     """Whether its runs are hosted, so that it may leave and resume."""
     outgoing: trio.MemoryReceiveChannel[list[str] | Goodbye] = attrs.field(init=False)
@@ -225,7 +227,8 @@ class Session:
     async def _begin_to_follow(
         self, ref: Ref, run_id: str, after: int, mode: StreamMode | None
     ) -> None:
-        follower, view = self.hosting.follow(self.tenant_id, run_id, after, mode)
+        showing = self.hosting.showing(mode, after, is_linked=self.is_linked)
+        follower = self.hosting.follow(self.tenant_id, run_id, showing)
         try:
             await follower.__aenter__()
         except Exception as exc:
@@ -235,19 +238,18 @@ class Session:
         self._live += 1
         following = self._following[run_id] = trio.CancelScope()
         await self._accept(ref, run_id)
-        self.nursery.start_soon(
-            self._follow, follower, view, after, following, name=f"follow {run_id}"
-        )
+        name = f"follow {run_id}"
+        self.nursery.start_soon(self._follow, follower, showing, following, name=name)
         return None
 
     async def _follow(
-        self, follower: Follower, view: View, after: int, following: trio.CancelScope
+        self, follower: Follower, showing: Showing, following: trio.CancelScope
     ) -> None:
         """Hand a hosted run's events over until DONE; leaving ends nothing but this."""
         try:
             with following, self.hosting.reading():
                 async with follower:
-                    await self._hand_over(follower, view, after)
+                    await self._hand_over(follower, showing)
         except Exception as exc:
             # No fault of the connection, whose other runs go on.
             await self._reject(None, *self.hosting.refusal_of(follower.run_id, exc))
@@ -266,15 +268,15 @@ class Session:
             session_id=command.session_id or self._session_id,
             mode=StreamMode.EVENTS,
         )
-        mode = orchestrator.mode if command.mode is None else command.mode
+        showing = self.hosting.showing(command.mode, -1, is_linked=self.is_linked)
         self._live += 1
         name = f"follow {stream.run_id}"
-        await self.nursery.start(self._run, stream, View(mode), command.ref, name=name)
+        await self.nursery.start(self._run, stream, showing, command.ref, name=name)
 
     async def _run(
         self,
         stream: EventStream,
-        view: View,
+        showing: Showing,
         ref: Ref,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -289,20 +291,19 @@ class Session:
                     self._own[stream.run_id] = scope
                     await self._accept(ref, stream.run_id)
                     task_status.started()
-                    await self._hand_over(stream, view, -1)
+                    await self._hand_over(stream, showing)
         finally:
             self._live -= 1
             if self._own.pop(stream.run_id, None) is not None:
                 self._ended.append(stream.run_id)
 
-    async def _hand_over(self, stream: EventStream | Follower, view: View, after: int) -> None:
+    async def _hand_over(self, stream: EventStream | Follower, showing: Showing) -> None:
         while True:
             try:
                 batch = await stream.receive_batch()
             except trio.EndOfChannel:
                 return
-            shown = self.hosting.show(batch, view, after)
-            if texts := encode_events(shown, is_batch=self.is_batch):
+            if texts := encode_events(showing.show(batch), is_batch=self.is_batch):
                 try:
                     # Taken, by who waits to send it, without a further schedule point: he has to
                     # run before he takes anything again.

@@ -179,7 +179,7 @@ class App:
                 raise Refused(503, "the server is shutting down")
             tenant_id = await self._door.admit(scope, request)
             with self._hosting.connecting():
-                await serve_socket(self._hosting, tenant_id, scope, receive, send)
+                await serve_socket(self._hosting, tenant_id, request, scope, receive, send)
         except Refused as exc:
             await _deny(scope, send, exc)
 

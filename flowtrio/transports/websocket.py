@@ -36,6 +36,7 @@ from ._session import (
     TooManyBadMessages,
     choose_subprotocol,
 )
+from ._showing import asks_for_links
 
 if TYPE_CHECKING:
     from flowtrio._runtime._orchestrator import Orchestrator
@@ -251,6 +252,7 @@ class Server:
                 tenant_id=tenant_id,
                 nursery=nursery,
                 is_batch=subprotocol == BATCH_SUBPROTOCOL,
+                is_linked=asks_for_links(head.request),
                 may_come_back=subprotocol is not None,
             )
             framing.let_go = session.leave

@@ -6,7 +6,7 @@ raises anything but `BadFrame`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
@@ -19,6 +19,10 @@ SUBPROTOCOL: Final = "flowtrio.v1"
 """One event a frame."""
 BATCH_SUBPROTOCOL: Final = "flowtrio.batch.v1"
 """All events that are ready in one frame."""
+LINKED: Final = "linked"
+"""``1`` in the query of an address: each event names the one before it.
+
+The query is that of a connection: a server that does not know this takes the same commands."""
 
 Ref: TypeAlias = str | int | None
 """A client's own name for a command, given back in its reply."""
@@ -203,6 +207,24 @@ _EXPECTED: Final = {
     "`$.mode`": f"one of {', '.join(StreamMode)}",
     "`$.run_id`": "1 to 64 of the characters A-Z a-z 0-9 _ . ~ -",
 }
+
+
+class LinkedEvent(AgentEvent, frozen=True, gc=False):
+    """An event for a reader who wants to notice that one was lost on the way."""
+
+    after: int
+    """The ``seq`` of the one that this reader was sent before it, or where it began to read."""
+
+
+def link(events: Iterable[AgentEvent], after: int) -> Sequence[LinkedEvent]:
+    """Have each of *events* name the one before it; the first names *after*."""
+    linked = []
+    for e in events:
+        linked.append(
+            LinkedEvent(e.type, e.data, e.seq, e.run_id, e.agent, e.timestamp, after=after)
+        )
+        after = e.seq
+    return linked
 
 
 _encoder = msgspec.json.Encoder()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowtrio import RunContext, ToolCall, tool
-from tests.browser.conftest import OpenStage, Stage
+from tests.browser.conftest import SCREENS, OpenStage, Stage
 from tests.browser.test_page import STATUS
 from tests.support.chromium import Screen
 
@@ -134,8 +134,10 @@ async def test_only_scrolling_stops_following_and_brings_it_back(
         page, model = stage.page, stage.model
         await stage.ask("go on")
         # Much at once does not.
-        for _ in range(3):
+        for number in range(1, 4):
             model.say(LONG)
+            lines = "document.querySelectorAll('.markdown p').length === values[0]"
+            await page.until(lines, 60 * number)
             await page.until(AT_END)
         await page.wheel("#turns", -600)
         await page.until("!document.querySelector('#jump').hidden")
@@ -146,6 +148,7 @@ async def test_only_scrolling_stops_following_and_brings_it_back(
 
         assert await page.run("document.querySelector('#turns').scrollTop") == before
 
+        await page.until_seen("#jump")
         await page.click("#jump")
         await page.until_seen(APPROVE)
         await page.click(APPROVE)
@@ -156,6 +159,60 @@ async def test_only_scrolling_stops_following_and_brings_it_back(
         model.answer(LONG)
         await page.until(f"{STATUS} === 'completed'")
         await page.until(AT_END)
+
+
+async def test_what_becomes_shorter_is_not_taken_for_scrolling(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    """The browser moves what was scrolled further than there is something left."""
+    async with open_stage(launch, screen=screen) as stage:
+        page = stage.page
+        await stage.ask("launch")
+        long = {"target": "moon" + " x" * 900}
+        stage.model.call(*(ToolCall(id=str(n), name="launch", arguments=long) for n in range(3)))
+        await page.until_seen(APPROVE)
+        await page.type("#message", "so")
+        before = await page.run("document.querySelector('#turns').scrollTop")
+        rest = "[...document.querySelectorAll('[data-asks]')].slice(1)"
+        frames = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        await page.run(f"({rest}.forEach((node) => (node.style.display = 'none')), {frames})")
+
+        assert await page.run("document.querySelector('#turns').scrollTop") < before
+
+        await page.run(f"({rest}.forEach((node) => (node.style.display = '')), {frames})")
+        # What is written needs more lines, which leaves less room.
+        await page.type("#message", "\nI see\nwhat I see")
+        await page.run(frames)
+
+        assert await page.is_seen(APPROVE)
+
+
+async def test_who_scrolls_while_something_comes_is_not_put_back(open_stage: OpenStage) -> None:
+    """The place is known before the browser tells of it: here in the midst of one script."""
+    async with open_stage(screen=SCREENS[0]) as stage:
+        await say_much(stage)
+        await stage.page.until(AT_END)
+        await stage.page.run(
+            """(document.querySelector("#turns").scrollTop -= 300,
+              document.querySelector("#tab-timeline").click())"""
+        )
+        await stage.page.until("!document.querySelector('#jump').hidden")
+
+
+async def test_who_has_scrolled_away_finds_the_same_place_behind_another_tab(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage(screen=SCREENS[2]) as stage:
+        page = stage.page
+        await say_much(stage)
+        await page.wheel("#turns", -600)
+        await page.until("!document.querySelector('#jump').hidden")
+        before = await page.run("document.querySelector('#turns').scrollTop")
+        for tab in ("timeline", "events", "chat"):
+            await page.click(f"#tab-{tab}")
+
+        assert await page.run("document.querySelector('#turns').scrollTop") == before
+        assert not await page.run("document.querySelector('#jump').hidden")
 
 
 async def test_an_approval_is_seen_from_another_tab(open_stage: OpenStage, screen: Screen) -> None:

@@ -8,12 +8,13 @@ import pytest
 import trio
 
 import flowtrio
-from flowtrio import LimitExceeded, RemoteProtocolError, RunExists, project
+from flowtrio import LimitExceeded, RemoteProtocolError, RunExists, StreamMode, project
 from flowtrio.testing import check_events
 from tests.support.fake_server import Connection, open_fake_server
+from tests.support.lossy import open_lossy
 from tests.support.remote import connected, log_of, until_chunk
 from tests.support.ws_peer import open_server
-from tests.testing.test_checks import asks_for_approval
+from tests.testing.test_checks import answers, asks_for_approval
 from tests.transports.test_resume import Counting
 
 
@@ -162,3 +163,51 @@ async def test_a_reply_for_a_stream_that_has_left_begins_nothing() -> None:
         async with remote.attach("r"):
             await trio.testing.wait_all_tasks_blocked()
         check_events([event async for event in remote.attach("r")])
+
+
+@pytest.mark.parametrize("mode", StreamMode)
+@pytest.mark.parametrize("mark", ["one", "two"])
+async def test_an_event_that_was_lost_on_the_way_is_asked_for_in_every_mode(
+    mode: StreamMode, mark: str
+) -> None:
+    """The very first too: the message is the first word."""
+    async with open_lossy(mark) as url, flowtrio.connect(url) as remote:
+        async with remote.process_stream("one", mode=mode) as stream:
+            seen = [event async for event in stream]
+        whole = [event async for event in remote.attach(stream.run_id)]
+
+    assert seen == list(project(mode, whole))
+
+
+@pytest.mark.parametrize("lost", [0, 2])
+async def test_a_server_without_links_is_asked_again_where_a_number_is_missing(lost: int) -> None:
+    taken = []
+
+    async def lose(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        log = log_of(command)
+        await peer.give(*log[:lost], *log[lost + 1 : -1])
+        taken.append(command := await peer.take())
+        # What was on its way when it heard that is of no use.
+        await peer.give(log[-1])
+        await peer.accept(command)
+        await peer.give(*log[lost:])
+        await trio.sleep_forever()
+
+    async with open_fake_server(lose) as url, flowtrio.connect(url) as remote:
+        check_events([event async for event in remote.process_stream("hello", run_id="r")])
+
+    assert [(command["type"], command["after"]) for command in taken] == [("resume", lost - 1)]
+
+
+async def test_without_links_the_holes_of_a_mode_are_no_gaps() -> None:
+    async def skip(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*log_of(command)[::2])
+        await trio.sleep_forever()
+
+    async with open_fake_server(skip) as url, flowtrio.connect(url) as remote:
+        stream = remote.process_stream("hello", run_id="r", mode="messages")
+        seen = [event.seq async for event in stream]
+
+    assert seen == list(range(0, len(answers()), 2))

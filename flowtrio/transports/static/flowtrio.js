@@ -5,7 +5,8 @@
  * server keeps the log, so a connection is only a place from which it is read: whenever one is lost,
  * the client connects again, tells the last `seq` that it saw, and drops what it knows already. It
  * chooses the ids of its runs itself: a message that was sent twice, since nobody knows whether the
- * first one arrived, starts one run.
+ * first one arrived, starts one run. Each frame names the event before it, so that one which was
+ * lost on the way is noticed and asked for, also in a mode that does not show every `seq`.
  *
  *     const client = new Client();
  *     for await (const event of client.send("Book a flight to Paris")) {
@@ -51,6 +52,8 @@
  */
 
 const SUBPROTOCOLS = ["flowtrio.batch.v1", "flowtrio.v1"];
+/** In the query, for a server to put into each frame which one is `after`. */
+const LINKED = "linked=1";
 const TOKEN_PROTOCOL = "flowtrio.token.";
 /** What a subprotocol's name may hold (RFC 9110, section 5.6.2: a token). */
 const PROTOCOL_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/;
@@ -172,6 +175,8 @@ export class Run {
   lastSeq = -1;
   /** Whether nothing more will come. */
   isOver = false;
+  /** Whether the server has it, for certain: then it is resumed, and not started again. */
+  hasBegun = false;
   /** @type {AgentEvent[]} */ #ready = [];
   /** @type {Error | null} */ #error = null;
   /** @type {(() => void) | null} */ #wake = null;
@@ -239,12 +244,15 @@ export class Run {
   /**
    * Take an event, unless it was there before.
    *
-   * @param {AgentEvent} event
+   * @param {AgentEvent & {after?: number}} frame With the `seq` of the one before it, as far as the
+   *   mode shows them; a server that does not know of links leaves it out.
    * @returns {boolean} False where events before this one are missing: the log is to be asked again.
    */
-  _take(event) {
+  _take({ after, ...event }) {
+    this.hasBegun = true;
     if (this.isOver || event.seq <= this.lastSeq) return true;
-    if (this.mode === "events" && event.seq !== this.lastSeq + 1) return false;
+    const before = after ?? (this.mode === "events" ? event.seq - 1 : -1);
+    if (before > this.lastSeq) return false;
     this.lastSeq = event.seq;
     this.#ready.push(event);
     if (event.type === "done") this.isOver = true;
@@ -465,7 +473,7 @@ export class Client extends EventTarget {
       offered.unshift(TOKEN_PROTOCOL + this.#token);
     }
     this.#setState("connecting");
-    const url = new URL("chat", this.#base);
+    const url = new URL(`chat?${LINKED}`, this.#base);
     url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, offered);
     let openedAt = 0;
@@ -523,7 +531,7 @@ export class Client extends EventTarget {
     const refused = new RejectedError("too_big", "the message is larger than the server takes");
     for (const id of this.#asked.values()) {
       const run = this.#runs.get(id);
-      if (run === undefined || run.lastSeq >= 0) continue;
+      if (run === undefined || run.hasBegun) continue;
       run._end(refused);
       this.#runs.delete(id);
     }
@@ -682,12 +690,12 @@ export class Client extends EventTarget {
     if (start.type === "resume") {
       const headers = new Headers();
       if (run.lastSeq >= 0) headers.set("Last-Event-ID", `${run.id}:${run.lastSeq}`);
-      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}`, { headers });
+      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}&${LINKED}`, { headers });
     }
     const { message, session_id } = start;
     const body = JSON.stringify({ message, session_id, run_id: run.id, mode: run.mode });
     const headers = { "Content-Type": "application/json" };
-    return this.#fetch("chat/stream", { method: "POST", headers, body });
+    return this.#fetch(`chat/stream?${LINKED}`, { method: "POST", headers, body });
   }
 
   /**
@@ -766,7 +774,7 @@ export class Client extends EventTarget {
 
 /** The command that brings a run's events from where we are. @param {Run} run */
 function startOf(run) {
-  if (run.message === null || run.lastSeq >= 0) return { type: "resume", after: run.lastSeq };
+  if (run.message === null || run.hasBegun) return { type: "resume", after: run.lastSeq };
   return { type: "message", message: run.message, session_id: run.sessionId };
 }
 

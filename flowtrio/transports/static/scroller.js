@@ -23,7 +23,7 @@ export class Scroller {
   constructor(element, jump) {
     this.element = element;
     this.jump = jump;
-    element.addEventListener("scroll", () => this.#onScroll(), { passive: true });
+    element.addEventListener("scroll", () => this.keep(), { passive: true });
     jump.addEventListener("click", () => this.follow());
     // A keyboard that comes up, a window that changes, a message of several lines.
     new ResizeObserver(() => this.keep()).observe(element);
@@ -40,6 +40,9 @@ export class Scroller {
   /** Something has changed: stay where the end is, if it is followed. */
   keep() {
     const { element, jump } = this;
+    // Behind another tab it has no size, and no place.
+    if (element.clientHeight === 0) return;
+    this.#look();
     element.classList.toggle("followed", this.#isFollowing);
     if (this.#isFollowing) {
       const wanted = this.#wanted();
@@ -66,13 +69,16 @@ export class Scroller {
     return acts === undefined ? wanted : Math.min(end, Math.max(wanted, acts - from + ROOM - element.clientHeight));
   }
 
-  #onScroll() {
-    const { element } = this;
-    if (Math.abs(element.scrollTop - this.#put) < 1) return;
-    const rest = element.scrollHeight - element.scrollTop - element.clientHeight;
-    this.#isFollowing = rest < NEAR;
-    this.#passed = this.target;
-    this.#put = element.scrollTop;
-    this.keep();
+  /** See whether the person has scrolled, also where their scroll event is still to come. */
+  #look() {
+    const { scrollTop, scrollHeight, clientHeight } = this.element;
+    const rest = scrollHeight - scrollTop - clientHeight;
+    // What became shorter is moved by the browser: nobody scrolled away from what has to be seen.
+    const isMoved = this.#isFollowing && scrollTop < this.#put && rest < 1;
+    if (!isMoved && Math.abs(scrollTop - this.#put) >= 1) {
+      this.#isFollowing = rest < NEAR;
+      this.#passed = this.target;
+    }
+    this.#put = scrollTop;
   }
 }

@@ -84,7 +84,7 @@ test("a run is started under an id of our own, and read to its end", async () =>
   sockets[0].give({ type: "accepted", ref, run_id: run.id });
   sockets[0].give([event(run.id, 0), event(run.id, 1)], event(run.id, 2, "done"));
 
-  assert.equal(sockets[0].url, "ws://127.0.0.1:1/below/chat");
+  assert.equal(sockets[0].url, "ws://127.0.0.1:1/below/chat?linked=1");
   assert.deepEqual(sockets[0].protocols, ["flowtrio.batch.v1", "flowtrio.v1"]);
   assert.deepEqual(start, { type: "message", message: "hello", session_id: "s", run_id: run.id, mode: "events" });
   assert.deepEqual(await seqs, [0, 1, 2]);
@@ -339,7 +339,7 @@ test("an answer in SSE that falls silent is read on from where it was", async ()
 
   await pass(27);
 
-  assert.deepEqual(asked.slice(1), [[`runs/${run.id}/events?mode=events`, `${run.id}:0`]]);
+  assert.deepEqual(asked.slice(1), [[`runs/${run.id}/events?mode=events&linked=1`, `${run.id}:0`]]);
 
   give(1, `data: ${JSON.stringify(event(run.id, 1, "done"))}\n\n`);
 
@@ -393,22 +393,62 @@ test("a server that lost our place is asked again on a new connection", async ()
   client.close();
 });
 
-test("a gap is not passed on: the log is asked again, once", async () => {
-  const client = new Client({ url: URL_BASE });
-  const run = client.send("hello");
-  const seqs = seqsOf(run);
-  sockets[0].open();
-  sockets[0].give({ type: "accepted", ref: sockets[0].sent[0].ref, run_id: run.id });
-  sockets[0].give(event(run.id, 0), event(run.id, 2), event(run.id, 3));
-  const asked = sockets[0].sent.slice(1);
-  sockets[0].give(event(run.id, 1), event(run.id, 2), event(run.id, 3, "done"));
+/** The events of a mode that leaves some out, each with the one before it. */
+const linked = (runId) => [event(runId, 2), event(runId, 7), event(runId, 8), event(runId, 9, "done")].map(
+  (frame, index) => ({ ...frame, after: [-1, 2, 7, 8][index] }),
+);
 
-  assert.deepEqual(asked.map(({ type, after }) => [type, after]), [["resume", 0]]);
-  assert.deepEqual(await seqs, [0, 1, 2, 3]);
+for (const [mode, frames] of [
+  ["events", (runId) => [0, 1, 2, 3].map((seq) => event(runId, seq, seq === 3 ? "done" : undefined))],
+  ["messages", linked],
+]) {
+  for (const lost of [0, 1, 2]) {
+    test(`a gap is not passed on in ${mode}: the log is asked again, once, where number ${lost} was lost`, async () => {
+      const client = new Client({ url: URL_BASE });
+      const run = client.send("hello", { mode });
+      const seqs = seqsOf(run);
+      const all = frames(run.id);
+      const last = lost === 0 ? -1 : all[lost - 1].seq;
+      sockets[0].open();
+      sockets[0].give({ type: "accepted", ref: sockets[0].sent[0].ref, run_id: run.id });
+      sockets[0].give(...all.filter((_, index) => index !== lost));
+      const asked = sockets[0].sent.slice(1);
+      sockets[0].give({ type: "accepted", ref: asked[0]?.ref, run_id: run.id });
+      sockets[0].give(...all.slice(lost));
+
+      assert.deepEqual(asked.map(({ type, after, mode }) => [type, after, mode]), [["resume", last, mode]]);
+      assert.deepEqual(await seqs, all.map(({ seq }) => seq));
+      client.close();
+    });
+  }
+}
+
+test("what comes again after a start that was sent twice is no gap", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello", { mode: "messages" });
+  const seqs = seqsOf(run);
+  const all = linked(run.id);
+  sockets[0].open();
+  sockets[0].give(...all.slice(0, 2), ...all);
+
+  assert.equal(sockets[0].sent.length, 1);
+  assert.deepEqual(await seqs, [2, 7, 8, 9]);
   client.close();
 });
 
-test("the holes of another mode than events are no gaps", async () => {
+test("a link is the client's own affair: readers get events", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello", { mode: "messages" });
+  sockets[0].open();
+  sockets[0].give(...linked(run.id));
+  const keys = new Set();
+  for await (const event of run) keys.add(Object.keys(event).join());
+
+  assert.deepEqual([...keys], ["type,data,seq,run_id,agent,timestamp"]);
+  client.close();
+});
+
+test("without links the holes of another mode than events are no gaps", async () => {
   const client = new Client({ url: URL_BASE });
   const run = client.send("hello", { mode: "messages" });
   const seqs = seqsOf(run);
@@ -416,6 +456,26 @@ test("the holes of another mode than events are no gaps", async () => {
   sockets[0].give(event(run.id, 2), event(run.id, 7), event(run.id, 9, "done"));
 
   assert.deepEqual(await seqs, [2, 7, 9]);
+  client.close();
+});
+
+test("a gap in SSE is not passed on: the log is asked again from where it was", async () => {
+  const asked = [];
+  const bodies = [];
+  globalThis.fetch = async (url, { headers }) => {
+    asked.push([String(url).slice(URL_BASE.length), headers.get("Last-Event-ID")]);
+    return new Response(bodies.shift(), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const sse = (...frames) => frames.map((frame) => `data: ${JSON.stringify(frame)}\n\n`).join("");
+  const all = linked("r");
+  bodies.push(sse(...all.slice(1)), sse(all[0], all[2], all[3]), sse(...all.slice(1)));
+  const client = new Client({ url: URL_BASE, transport: "sse" });
+  const seqs = seqsOf(client.send("hello", { runId: "r", mode: "messages" }));
+  for (let attempt = 0; attempt < 9; attempt += 1) await comeBack();
+
+  assert.deepEqual(await seqs, [2, 7, 8, 9]);
+  const again = "runs/r/events?mode=messages&linked=1";
+  assert.deepEqual(asked, [["chat/stream?linked=1", null], [again, null], [again, "r:2"]]);
   client.close();
 });
 
@@ -532,8 +592,8 @@ test("where no WebSocket comes through, events are read as SSE, resumed too", as
   const requests = asked.filter(([, path]) => !/-\/events|approve/.test(path));
   assert.ok(asked.some(([method, path]) => method === "POST" && path === `runs/${run.id}/approve`));
   assert.deepEqual(requests.map(([method, path, id]) => [method, path, id]), [
-    ["POST", "chat/stream", undefined],
-    ["GET", `runs/${run.id}/events?mode=events`, `${run.id}:1`],
+    ["POST", "chat/stream?linked=1", undefined],
+    ["GET", `runs/${run.id}/events?mode=events&linked=1`, `${run.id}:1`],
   ]);
   assert.equal(JSON.parse(requests[0][3]).run_id, run.id);
   client.close();
