@@ -29,7 +29,7 @@ from flowtrio._runtime._tools import Tool
 from ._faults import Fault, Striker, ToolFaults
 from ._models import SimulatedModel
 from ._readers import Reader, ReaderLeft
-from ._replay import Case, Played, forced, recent, replayed
+from ._replay import Case, Played, keep
 from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_clock
 from ._simulated import SimulatedRun
 
@@ -84,20 +84,15 @@ def simulate(
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("simulate runs a Trio loop of its own: call it from a plain def")
     check_scheduler()
+    drawn = model if isinstance(model, SimulatedModel) else _model_of(agent)
     case = Case(
         reader=Reader() if reader is None else reader,
         faults=tuple(faults or ()),
         schedule=_as_schedule(schedule),
-        model=model if isinstance(model, SimulatedModel) else _model_of(agent),
+        model=drawn,
     )
-    if forced:
-        case = forced[0]
-        replayed.append(case)
-        if case.model is not None:
-            model = case.model
-    world = _World(case, model)
-    recent.append(world.played)
-    with exploring(case.schedule) as chooser, _silence(), _no_threads(world):
+    world = _World(keep([], case), model, drawn)
+    with exploring(world.case.schedule) as chooser, _silence(), _no_threads(world):
         main = _Main(world, agent, message, {"limits": limits, "history": history, "app": app})
         trio.run(main.run, clock=virtual_clock(), instruments=[world.striker])
     return main.give(chooser)
@@ -119,16 +114,20 @@ class _World:
 
     schedule_every = 1
 
-    def __init__(self, case: Case, model: LLMClient | None) -> None:
-        self.case = case
+    def __init__(
+        self, played: Played, model: LLMClient | None, drawn: SimulatedModel | None
+    ) -> None:
+        self.played = played
+        self.case = case = played.cases[-1]
         self.striker = Striker(MOST_STEPS)
-        self.played = Played([], case)
         self.stream: EventStream | None = None
         self.most_undelivered = 0
         self.closed_at: float | None = None
         self.refused: list[str] = []
         """What of the real world was asked for."""
         self._model = model
+        self._drawn = drawn
+        """The model that the case has, too; when that is played again, in the case's form."""
         self._tool_faults = ToolFaults(case.faults, self.striker)
         self._numbers = itertools.count()
 
@@ -139,7 +138,10 @@ class _World:
         return f"run{next(self._numbers)}"
 
     def client(self, client: LLMClient) -> LLMClient:
-        return client if self._model is None else self._model
+        client = client if self._model is None else self._model
+        if client is self._drawn and self.case.model is not None:
+            return self.case.model
+        return client
 
     async def run_tool(self, call_id: str, tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
         async def function() -> Any:
@@ -252,7 +254,10 @@ class _Main:
             most_undelivered=self.world.most_undelivered,
             closing_seconds=self.world.played.events[-1].timestamp - (self.world.closed_at or 0.0),
         )
-        self.world.played.notes += [str(deviation) for deviation in chooser.deviations]
+        played = self.world.played
+        played.notes += [str(deviation) for deviation in chooser.deviations]
+        # Shorter, and the same run: a test may simulate thousands.
+        played.cases[-1] = attrs.evolve(self.world.case, schedule=run.schedule)
         return run
 
 
