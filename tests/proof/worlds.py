@@ -22,6 +22,7 @@ from flowtrio.testing import (
     SimulatedRun,
     simulate,
 )
+from flowtrio.testing._schedule import WIDTH
 
 NAMES = ("a", "b", "c", "d")
 SECONDS = (0.0, 0.0, 0.1, 0.5, 1.0, 3.0)
@@ -90,7 +91,9 @@ def draw_world(source: Random) -> World:
 def _draw_choices(source: Random) -> list[int]:
     often = source.choice((1, 2, 10))
     size = source.choice((0, 20, 60, 120))
-    return [source.randrange(4) if source.randrange(often) == often - 1 else 0 for _ in range(size)]
+    return [
+        source.randrange(WIDTH) if source.randrange(often) == often - 1 else 0 for _ in range(size)
+    ]
 
 
 def _draw_turn(source: Random) -> tuple[Any, ...]:
