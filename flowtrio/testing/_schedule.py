@@ -30,8 +30,8 @@ _SEEDED_CHOICES = 400
 """Choices of a schedule that is made from a seed: more than most runs take."""
 
 WIDTH = 2520
-"""Choices are drawn from so many numbers. Every number of tasks up to ten divides it, so any of them
-may go first, and each as often."""
+"""Choices are drawn from so many numbers. Every number of tasks up to ten divides it, so that any
+of them may go first, and each as often."""
 
 
 def virtual_clock() -> trio.abc.Clock:
