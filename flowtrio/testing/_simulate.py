@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -26,12 +27,12 @@ from flowtrio._runtime._stream import EventStream
 from flowtrio._runtime._threads import call_plain
 from flowtrio._runtime._tools import Tool
 
-from ._faults import Fault, Striker, ToolFaults
+from ._faults import Fault, Places, Striker, ToolFaults
 from ._models import SimulatedModel
 from ._readers import Reader, ReaderLeft
 from ._replay import Case, Played, keep
 from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_clock
-from ._simulated import SimulatedRun
+from ._simulated import SimulatedRun, told_faults
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient, Message
@@ -88,7 +89,7 @@ def simulate(
     case = Case(
         reader=Reader() if reader is None else reader,
         faults=tuple(faults or ()),
-        schedule=_as_schedule(schedule),
+        schedule=as_schedule(schedule),
         model=drawn,
     )
     world = _World(keep([], case), model, drawn)
@@ -98,7 +99,8 @@ def simulate(
     return main.give(chooser)
 
 
-def _as_schedule(given: Schedule | Iterable[int] | int | None) -> Schedule:
+def as_schedule(given: Schedule | Iterable[int] | int | None) -> Schedule:
+    """What is given for a schedule, as one."""
     if isinstance(given, int):
         return Schedule.from_seed(given)
     return given if isinstance(given, Schedule) else Schedule(given or ())
@@ -128,7 +130,9 @@ class _World:
         self._model = model
         self._drawn = drawn
         """The model that the case has, too; when that is played again, in the case's form."""
-        self._tool_faults = ToolFaults(case.faults, self.striker)
+        self.struck: list[Fault] = []
+        """The faults whose moment came."""
+        self.tool_faults = ToolFaults(case.faults, self.striker, self.struck)
         self._numbers = itertools.count()
 
     def wall_clock(self) -> float:
@@ -152,7 +156,7 @@ class _World:
 
         assert self.stream is not None
         stream = self.stream
-        return await self._tool_faults.run(function, lambda: stream.cancel_tool(call_id))
+        return await self.tool_faults.run(function, lambda: stream.cancel_tool(call_id))
 
     def watch(self) -> None:
         """Look at the run between two steps of the scheduler."""
@@ -186,6 +190,10 @@ class _Main:
     result: Any = None
     error: RunFailed | RunCancelled | None = None
     left_alive: list[str] = attrs.Factory(list)
+    begun_at: int = 0
+    """Steps of the scheduler before the run."""
+    steps: int = 0
+    """Of the run's own."""
     is_over: bool = False
 
     async def run(self) -> None:
@@ -219,20 +227,27 @@ class _Main:
                     await reader.read(stream, events)
             await stream.aclose()
             await _read_rest(stream, events)
+            self.steps = world.striker.steps - self.begun_at
         try:
             self.result = await stream.result()
         except (RunFailed, RunCancelled) as exc:
             self.error = exc
 
     def _arm(self, stream: EventStream, scope: trio.CancelScope) -> None:
-        striker = self.world.striker
+        world = self.world
+        self.begun_at = world.striker.steps
         actions: dict[str, Callable[[], object]] = {
             "cancel": lambda: stream.cancel("a drawn fault"),
             "cut_off": scope.cancel,
         }
-        for fault in self.world.case.faults:
+
+        def strike(fault: Fault) -> None:
+            world.struck.append(fault)
+            actions[fault.kind]()
+
+        for fault in world.case.faults:
             if fault.kind in actions:
-                striker.strike_at(striker.steps + fault.at, actions[fault.kind])
+                world.striker.strike_at(self.begun_at + fault.at, partial(strike, fault))
 
     def give(self, chooser: Chooser) -> SimulatedRun:
         if self.world.refused:
@@ -253,8 +268,12 @@ class _Main:
             left_alive=self.left_alive,
             most_undelivered=self.world.most_undelivered,
             closing_seconds=self.world.played.events[-1].timestamp - (self.world.closed_at or 0.0),
+            app=self.options["app"],
+            struck=self.world.struck,
+            places=Places(self.steps, self.world.tool_faults.waits),
         )
         played = self.world.played
+        played.notes += told_faults(run.struck)
         played.notes += [str(deviation) for deviation in chooser.deviations]
         # Shorter, and the same run: a test may simulate thousands.
         played.cases[-1] = attrs.evolve(self.world.case, schedule=run.schedule)
