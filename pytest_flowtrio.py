@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("flowtrio").addoption(
         "--flowtrio-replay",
         metavar="FILE",
-        help="have flowtrio.testing.simulate play the run that a failed test has written down",
+        help="run a failed test once, and have flowtrio.testing.simulate play what it played then",
     )
 
 
@@ -35,10 +35,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """See pytest."""
     name = config.getoption("--flowtrio-replay")
     if name is not None:
-        from flowtrio.testing._replay import Case, forced
+        from flowtrio.testing._replay import Replay, forced
 
         try:
-            forced[:] = [Case.from_json(Path(name).read_bytes())]
+            forced[:] = [Replay.from_json(Path(name).read_bytes())]
         except (OSError, ValueError, TypeError, KeyError) as exc:
             raise pytest.UsageError(
                 f"--flowtrio-replay {name}: no such run, or no file of one: {exc}"
@@ -61,16 +61,13 @@ def pytest_runtest_setup() -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """See pytest."""
-    result = yield
     replay = sys.modules.get(_REPLAY)
-    if replay is not None and replay.forced and not replay.replayed:
-        name = item.config.getoption("--flowtrio-replay")
-        pytest.fail(
-            f"--flowtrio-replay {name}: nothing was replayed, since this test has not called "
-            "flowtrio.testing.simulate. Name the test that the file was written for",
-            pytrace=False,
-        )
-    return result
+    if replay is None or not replay.forced:
+        return (yield)
+    from flowtrio.testing._pytest import replaying
+
+    with replaying(item, replay.forced[0]):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -18,6 +18,7 @@ from flowtrio.testing._checks import Violation as Violation
 from flowtrio.testing._checks import check_events as check_events
 from flowtrio.testing._checks import find_violations as find_violations
 from flowtrio.testing._event_store import check_event_store as check_event_store
+from flowtrio.testing._every_fault import every_fault as every_fault
 from flowtrio.testing._faults import Fault as Fault
 from flowtrio.testing._models import SimulatedFailure as SimulatedFailure
 from flowtrio.testing._models import SimulatedModel as SimulatedModel

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, Final, NoReturn
 
 import attrs
 import outcome
 import trio
-from trio.lowlevel import Abort
+from trio.lowlevel import Abort, checkpoint
 
 from ._code import AsCode
 from ._models import SimulatedFailure
 
+OF_TOOLS: Final = ("fail", "cancel_tool", "delay")
 OF_RUNS: Final = ("cancel", "cut_off")
-OF_TOOLS: Final = ("delay", "fail", "cancel_tool")
-KINDS: Final = (*OF_RUNS, *OF_TOOLS)
+KINDS: Final = (*OF_TOOLS, *OF_RUNS)
+
+_DELAY: Final = 5.0
+"""Seconds of a delay that is made up for a place."""
 
 
 def _check_kind(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
@@ -53,6 +56,27 @@ class Fault(AsCode):
     """How long, for a delay."""
 
 
+@attrs.frozen
+class Places:
+    """Where faults can strike a run, as it went."""
+
+    steps: int
+    """Steps of the scheduler."""
+    waits: list[list[int]]
+    """For each execution of a tool, those of its waits that a failure can come out of, and 0."""
+
+    def faults(self, kinds: Iterable[str]) -> Iterator[Fault]:
+        """One fault for each place, kind by kind."""
+        for kind in kinds:
+            if kind in OF_RUNS:
+                yield from (Fault(kind, step) for step in range(1, self.steps + 1))
+            elif kind == "delay":
+                yield from (Fault(kind, 0, call, _DELAY) for call in range(len(self.waits)))
+            else:
+                for call, waits in enumerate(self.waits):
+                    yield from (Fault(kind, wait, call) for wait in waits)
+
+
 class Striker(trio.abc.Instrument):
     """Counts the steps of Trio's scheduler and calls what is due; ends a run that goes on and on.
 
@@ -87,77 +111,111 @@ class Striker(trio.abc.Instrument):
 class ToolFaults:
     """Strikes the tools of one run."""
 
-    def __init__(self, faults: Iterable[Fault], striker: Striker) -> None:
+    def __init__(self, faults: Iterable[Fault], striker: Striker, struck: list[Fault]) -> None:
         self._striker = striker
+        self._struck = struck
         self._faults: dict[int, list[Fault]] = {}
         for fault in faults:
             if fault.kind in OF_TOOLS:
                 self._faults.setdefault(fault.call, []).append(fault)
-        self._executed = 0
+        self.waits: list[list[int]] = []
+        """See `Places`."""
 
     async def run(
         self, fn: Callable[[], Coroutine[Any, Any, Any]], cancel: Callable[[], object]
     ) -> Any:
         """Run a tool's function with what was drawn for it; *cancel* cancels its call."""
-        faults = self._faults.get(self._executed, ())
-        self._executed += 1
-        if not faults:
-            return await fn()
+        faults = self._faults.get(len(self.waits), ())
+        waits: list[int] = []
+        self.waits.append(waits)
         for fault in faults:
             if fault.kind == "delay":
+                self._struck.append(fault)
                 await trio.sleep(fault.seconds)
-        struck = _Struck([fault for fault in faults if fault.kind != "delay"], cancel)
-        struck.strike()
+        drawn = [fault for fault in faults if fault.kind != "delay"]
+        strikes = _Strikes(drawn, cancel, waits, self._struck)
+        strikes.strike(can_fail=True)
         # At later places the task is about to wait, and Trio does not know that yet: so the control
         # is called before the next step of any task, as somebody else's would be.
-        struck.cancel = lambda: self._striker.strike_at(self._striker.steps + 1, cancel)
-        if struck.error is not None:
-            raise struck.error
-        return await _driven(fn(), struck)
+        strikes.cancel = lambda: self._striker.strike_at(self._striker.steps + 1, cancel)
+        if strikes.error is not None:
+            raise strikes.error
+        return await _driven(fn(), strikes)
 
 
-class _Struck:
+class _Strikes:
     """Counts the waits of one execution; 0 is its beginning."""
 
-    def __init__(self, faults: list[Fault], cancel: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        faults: list[Fault],
+        cancel: Callable[[], object],
+        waits: list[int],
+        struck: list[Fault],
+    ) -> None:
         self._faults = faults
         self.cancel = cancel
-        self._waits = 0
+        self._waits = waits
+        self._struck = struck
+        self._count = 0
         self.error: SimulatedFailure | None = None
 
-    def strike(self) -> None:
+    def strike(self, *, can_fail: bool) -> None:
+        if can_fail:
+            self._waits.append(self._count)
         for fault in self._faults:
-            if fault.at == self._waits:
+            if fault.at == self._count:
+                self._struck.append(fault)
                 if fault.kind == "cancel_tool":
                     self.cancel()
                 else:
                     self.error = SimulatedFailure(f"drawn for wait {fault.at}")
-        self._waits += 1
+        self._count += 1
 
     def fail(self) -> NoReturn:
         error, self.error = self.error, None
         assert error is not None
         raise error
 
-    def leave(self, trap: object) -> bool:
-        """Leave what is waited for, if a failure is due and that can be left."""
-        abort = getattr(trap, "abort_func", None)
-        return self.error is not None and abort is not None and abort(self.fail) is Abort.SUCCEEDED
+
+def _waits_in_checkpoint(coro: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a coroutine waits in `trio.lowlevel.checkpoint`, and not in one that we call."""
+    frames = list(_frames(coro))
+    if not any(frame.f_code is checkpoint.__code__ for frame in frames):
+        return False
+    modules = [f"{frame.f_globals['__name__']}." for frame in frames]
+    callers = [module for module in modules if not module.startswith("trio.")]
+    return not callers[-1].startswith("flowtrio.")
+
+
+def _frames(awaited: object) -> Iterator[types.FrameType]:
+    """The frames of a coroutine that waits, and of what it awaits, from the outside."""
+    while isinstance(awaited, types.CoroutineType) and awaited.cr_frame is not None:
+        yield awaited.cr_frame
+        awaited = awaited.cr_await
 
 
 @types.coroutine
-def _driven(coro: Coroutine[Any, Any, Any], struck: _Struck) -> Generator[Any, Any, Any]:
+def _driven(coro: Coroutine[Any, Any, Any], strikes: _Strikes) -> Generator[Any, Any, Any]:
     """Await *coro*, and raise in it where it waits if that was drawn.
 
     Whatever a task waits for gives Trio a function that takes it out of there again. That is called
-    as Trio does to cancel a task, so nobody is left to be woken; where it refuses, or what is
-    waited for is only the task's next step, the failure strikes at the next wait.
+    as Trio does to cancel a task, so nobody is left to be woken. A checkpoint is no such wait: it
+    fails when it is over. Where the function refuses, or what is waited for may not fail, the
+    failure strikes at the next wait.
     """
     try:
         trap = coro.send(None)
         while True:
-            struck.strike()
-            answer = outcome.capture(struck.fail) if struck.leave(trap) else (yield trap)
+            abort = getattr(trap, "abort_func", None)
+            is_checkpoint = abort is None and _waits_in_checkpoint(coro)
+            strikes.strike(can_fail=is_checkpoint or abort is not None)
+            if strikes.error and abort and abort(strikes.fail) is Abort.SUCCEEDED:
+                answer = outcome.capture(strikes.fail)
+            else:
+                answer = yield trap
+                if strikes.error and is_checkpoint:
+                    answer = outcome.capture(strikes.fail)
             trap = coro.send(answer)
     except StopIteration as stop:
         return stop.value

@@ -1,16 +1,22 @@
-"""What a failed test leaves behind: the run's log, a timeline, and the command that replays it."""
+"""What a failed test leaves behind: the run's log, a timeline, and the command that replays it.
+
+And how it is replayed.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flowtrio.wire._json import encode_json
 
-from ._replay import Played
+from ._hypothesis import drawing, drawn_for
+from ._replay import Played, Replay, replayed
 from ._timeline import text_timeline
 
 if TYPE_CHECKING:
@@ -30,10 +36,10 @@ def tell(item: pytest.Item, played: Played) -> str:
     lines = [timeline] if timeline.count("\n") < _LINES else []
     lines += [f"log:      {_shown(item, log)}", f"timeline: {_shown(item, picture)}"]
     command = f"python -m pytest {shlex.quote(item.nodeid)}"
-    if played.case is not None:
-        case = Path(f"{stem}.json")
-        case.write_bytes(played.case.to_json())
-        command += f" --flowtrio-replay={shlex.quote(_shown(item, case))}"
+    if played.cases:
+        cases = Path(f"{stem}.json")
+        cases.write_bytes(Replay(played.cases, drawn_for(played.example)).to_json())
+        command += f" --flowtrio-replay={shlex.quote(_shown(item, cases))}"
     return "\n".join([*lines, f"replay:   {command}"])
 
 
@@ -49,3 +55,31 @@ def _shown(item: pytest.Item, path: Path) -> str:
     """A path as it is typed where pytest was started."""
     here = item.config.invocation_params.dir
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+@contextmanager
+def replaying(item: pytest.Item, replay: Replay) -> Iterator[None]:
+    """Have a test run once in the block, without a search, and play what is forced on it.
+
+    Raises:
+      Failed: pytest's own: it passed, and has not simulated all that it did.
+
+    """
+    import pytest
+
+    test: Any = getattr(item, "obj", None)
+    with ExitStack() as stack:
+        if replay.drawn and hasattr(test, "hypothesis"):
+            stack.enter_context(drawing(test, replay.drawn))
+        yield
+    if len(replayed) < len(replay.cases):
+        name = item.config.getoption("--flowtrio-replay")
+        what = (
+            f"only {len(replayed)} of {len(replay.cases)} runs were" if replayed else "nothing was"
+        )
+        how = f"called flowtrio.testing.simulate{' more often' if replayed else ''}"
+        pytest.fail(
+            f"--flowtrio-replay {name}: {what} replayed, since this test has not {how}. "
+            "Name the test that the file was written for",
+            pytrace=False,
+        )

@@ -6,7 +6,7 @@ from flowtrio._core._events import AgentEvent
 from flowtrio._runtime._stream import EventStream
 
 from ._checks import check_events
-from ._replay import Played, recent
+from ._replay import keep
 
 
 class RunRecorder:
@@ -23,7 +23,7 @@ class RunRecorder:
         """Keep one event, for tests with a loop of their own; gives it back."""
         if event.seq == 0 or not self.events:
             self.events = []
-            recent.append(Played(self.events))
+            keep(self.events)
         self.events.append(event)
         return event
 

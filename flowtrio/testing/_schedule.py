@@ -1,10 +1,10 @@
-"""Schedules: who goes next, decided beforehand by a list of small numbers.
+"""Schedules: who goes next, decided beforehand by a list of numbers.
 
 In each step Trio takes all tasks that can run, and runs them in an order that it promises nothing
 about. Here that order is drawn up front. Each number decides one place of one such batch: 0 takes
-the task that was spawned first of those that are left, 1 the one after it, and so on; a list that
-is used up goes on with zeros. So the empty list is spawn order, and what a property test shrinks a
-list to are the few choices that matter.
+the task that was spawned first of those that are left, 1 the one after it, and so on, and beyond
+the last the first again; a list that is used up goes on with zeros. So the empty list is spawn
+order, and what a property test shrinks a list to are the few choices that matter.
 
 Trio keeps its scheduler's random numbers and the switch for a fixed order under private names, and
 those are replaced here. `check_scheduler` makes sure, once in a process, that they still do what
@@ -28,6 +28,10 @@ from ._code import AsCode
 
 _SEEDED_CHOICES = 400
 """Choices of a schedule that is made from a seed: more than most runs take."""
+
+WIDTH = 2520
+"""Choices are drawn from so many numbers. Every number of tasks up to ten divides it, so that any
+of them may go first, and each as often."""
 
 
 def virtual_clock() -> trio.abc.Clock:
@@ -63,7 +67,8 @@ class Schedule(AsCode):
         source = random.Random(seed)
         share = 1.0 if seed % 2 else 0.1
         return cls(
-            source.randrange(4) if source.random() < share else 0 for _ in range(_SEEDED_CHOICES)
+            source.randrange(WIDTH) if source.random() < share else 0
+            for _ in range(_SEEDED_CHOICES)
         )
 
 

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import attrs
@@ -26,12 +27,12 @@ from flowtrio._runtime._stream import EventStream
 from flowtrio._runtime._threads import call_plain
 from flowtrio._runtime._tools import Tool
 
-from ._faults import Fault, Striker, ToolFaults
+from ._faults import Fault, Places, Striker, ToolFaults
 from ._models import SimulatedModel
 from ._readers import Reader, ReaderLeft
-from ._replay import Case, Played, forced, recent, replayed
+from ._replay import Case, Played, keep
 from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_clock
-from ._simulated import SimulatedRun
+from ._simulated import SimulatedRun, told_faults
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient, Message
@@ -84,26 +85,22 @@ def simulate(
     if trio.lowlevel.in_trio_run():
         raise RuntimeError("simulate runs a Trio loop of its own: call it from a plain def")
     check_scheduler()
+    drawn = model if isinstance(model, SimulatedModel) else _model_of(agent)
     case = Case(
         reader=Reader() if reader is None else reader,
         faults=tuple(faults or ()),
-        schedule=_as_schedule(schedule),
-        model=model if isinstance(model, SimulatedModel) else _model_of(agent),
+        schedule=as_schedule(schedule),
+        model=drawn,
     )
-    if forced:
-        case = forced[0]
-        replayed.append(case)
-        if case.model is not None:
-            model = case.model
-    world = _World(case, model)
-    recent.append(world.played)
-    with exploring(case.schedule) as chooser, _silence(), _no_threads(world):
+    world = _World(keep([], case), model, drawn)
+    with exploring(world.case.schedule) as chooser, _silence(), _no_threads(world):
         main = _Main(world, agent, message, {"limits": limits, "history": history, "app": app})
         trio.run(main.run, clock=virtual_clock(), instruments=[world.striker])
     return main.give(chooser)
 
 
-def _as_schedule(given: Schedule | Iterable[int] | int | None) -> Schedule:
+def as_schedule(given: Schedule | Iterable[int] | int | None) -> Schedule:
+    """What is given for a schedule, as one."""
     if isinstance(given, int):
         return Schedule.from_seed(given)
     return given if isinstance(given, Schedule) else Schedule(given or ())
@@ -119,17 +116,23 @@ class _World:
 
     schedule_every = 1
 
-    def __init__(self, case: Case, model: LLMClient | None) -> None:
-        self.case = case
+    def __init__(
+        self, played: Played, model: LLMClient | None, drawn: SimulatedModel | None
+    ) -> None:
+        self.played = played
+        self.case = case = played.cases[-1]
         self.striker = Striker(MOST_STEPS)
-        self.played = Played([], case)
         self.stream: EventStream | None = None
         self.most_undelivered = 0
         self.closed_at: float | None = None
         self.refused: list[str] = []
         """What of the real world was asked for."""
         self._model = model
-        self._tool_faults = ToolFaults(case.faults, self.striker)
+        self._drawn = drawn
+        """The model that the case has, too; when that is played again, in the case's form."""
+        self.struck: list[Fault] = []
+        """The faults whose moment came."""
+        self.tool_faults = ToolFaults(case.faults, self.striker, self.struck)
         self._numbers = itertools.count()
 
     def wall_clock(self) -> float:
@@ -139,7 +142,10 @@ class _World:
         return f"run{next(self._numbers)}"
 
     def client(self, client: LLMClient) -> LLMClient:
-        return client if self._model is None else self._model
+        client = client if self._model is None else self._model
+        if client is self._drawn and self.case.model is not None:
+            return self.case.model
+        return client
 
     async def run_tool(self, call_id: str, tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
         async def function() -> Any:
@@ -150,7 +156,7 @@ class _World:
 
         assert self.stream is not None
         stream = self.stream
-        return await self._tool_faults.run(function, lambda: stream.cancel_tool(call_id))
+        return await self.tool_faults.run(function, lambda: stream.cancel_tool(call_id))
 
     def watch(self) -> None:
         """Look at the run between two steps of the scheduler."""
@@ -184,6 +190,10 @@ class _Main:
     result: Any = None
     error: RunFailed | RunCancelled | None = None
     left_alive: list[str] = attrs.Factory(list)
+    begun_at: int = 0
+    """Steps of the scheduler before the run."""
+    steps: int = 0
+    """Of the run's own."""
     is_over: bool = False
 
     async def run(self) -> None:
@@ -217,20 +227,27 @@ class _Main:
                     await reader.read(stream, events)
             await stream.aclose()
             await _read_rest(stream, events)
+            self.steps = world.striker.steps - self.begun_at
         try:
             self.result = await stream.result()
         except (RunFailed, RunCancelled) as exc:
             self.error = exc
 
     def _arm(self, stream: EventStream, scope: trio.CancelScope) -> None:
-        striker = self.world.striker
+        world = self.world
+        self.begun_at = world.striker.steps
         actions: dict[str, Callable[[], object]] = {
             "cancel": lambda: stream.cancel("a drawn fault"),
             "cut_off": scope.cancel,
         }
-        for fault in self.world.case.faults:
+
+        def strike(fault: Fault) -> None:
+            world.struck.append(fault)
+            actions[fault.kind]()
+
+        for fault in world.case.faults:
             if fault.kind in actions:
-                striker.strike_at(striker.steps + fault.at, actions[fault.kind])
+                world.striker.strike_at(self.begun_at + fault.at, partial(strike, fault))
 
     def give(self, chooser: Chooser) -> SimulatedRun:
         if self.world.refused:
@@ -251,8 +268,15 @@ class _Main:
             left_alive=self.left_alive,
             most_undelivered=self.world.most_undelivered,
             closing_seconds=self.world.played.events[-1].timestamp - (self.world.closed_at or 0.0),
+            app=self.options["app"],
+            struck=self.world.struck,
+            places=Places(self.steps, self.world.tool_faults.waits),
         )
-        self.world.played.notes += [str(deviation) for deviation in chooser.deviations]
+        played = self.world.played
+        played.notes += told_faults(run.struck)
+        played.notes += [str(deviation) for deviation in chooser.deviations]
+        # Shorter, and the same run: a test may simulate thousands.
+        played.cases[-1] = attrs.evolve(self.world.case, schedule=run.schedule)
         return run
 
 

@@ -11,6 +11,7 @@ from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import RunCancelled, RunFailed
 
 from ._checks import check_events
+from ._faults import KINDS, Fault, Places
 from ._requests import check_messages
 from ._schedule import Deviation, Schedule
 from ._timeline import text_timeline
@@ -81,6 +82,11 @@ class SimulatedRun:
     """Events that were recorded and not yet read, at most (L6)."""
     closing_seconds: float
     """From the moment at which the run began to end to its DONE (L7)."""
+    app: Any
+    """What its agents and tools found as ``ctx.app``."""
+    struck: list[Fault]
+    """The faults whose moment came."""
+    _places: Places
 
     def __repr__(self) -> str:
         return f"<SimulatedRun {self.status} events={len(self.events)}>"
@@ -112,13 +118,24 @@ class SimulatedRun:
         if self.left_alive:
             raise AssertionError(f"L5 is broken: alive after the end: {', '.join(self.left_alive)}")
 
+    def places(self, *kinds: str) -> list[Fault]:
+        """Faults of these *kinds*, or of all: one for each place where the run could be struck."""
+        return list(self._places.faults(kinds or KINDS))
+
     def timeline(self) -> str:
-        """Draw the log as text, and tell the choices of the schedule that were not spawn order."""
-        return "\n".join([text_timeline(self.events), *_told(self.deviations)])
+        """Draw the log as text, and tell what struck, and where the schedule left spawn order."""
+        return "\n".join(
+            [text_timeline(self.events), *told_faults(self.struck), *_told(self.deviations)]
+        )
 
 
 _TOLD = 12
 """Choices of a schedule that a timeline tells; a shrunk one has fewer."""
+
+
+def told_faults(struck: Sequence[Fault]) -> list[str]:
+    """What struck, a line each."""
+    return [f"struck by {fault}" for fault in struck]
 
 
 def _told(deviations: Sequence[Deviation]) -> list[str]:

@@ -19,7 +19,7 @@ from ._arguments import arguments_of
 from ._faults import Fault
 from ._models import SimulatedFailure, SimulatedModel
 from ._readers import Reader
-from ._schedule import Schedule
+from ._schedule import WIDTH, Schedule
 from ._scripted import CUT, Step
 
 T = TypeVar("T")
@@ -30,9 +30,10 @@ SECONDS = st.sampled_from([0.0, 0.1, 0.5, 1.0, 5.0])
 
 def schedules() -> st.SearchStrategy[Schedule]:
     """Schedules: some leave spawn order in a few places, others everywhere."""
-    few = st.lists(st.tuples(st.integers(0, 40), st.integers(1, 3)), max_size=8).map(_spread)
+    place = st.integers(1, WIDTH - 1)
+    few = st.lists(st.tuples(st.integers(0, 40), place), max_size=8).map(_spread)
     many = st.integers(8, 120).flatmap(
-        lambda size: st.lists(st.integers(0, 3), min_size=size, max_size=size)
+        lambda size: st.lists(st.integers(0, WIDTH - 1), min_size=size, max_size=size)
     )
     return st.one_of(few, many).map(Schedule)
 

@@ -10,23 +10,30 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from flowtrio import EventType, StreamEngine
+from flowtrio import Agent, Chunk, EventType, RunContext, StreamEngine, Usage
 from flowtrio.testing import (
+    Fault,
     LawBroken,
     Reader,
     RunRecorder,
     Schedule,
     ScriptedModel,
+    SimulatedModel,
     check_events,
     simulate,
 )
+from flowtrio.testing._hypothesis import current_example, drawn_for
 from flowtrio.testing._pytest import tell
-from flowtrio.testing._replay import Case, Played, forced, recent
+from flowtrio.testing._replay import Case, Played, Replay, forced, recent, replayed
 from tests.support.races import RACE
 
 PROJECT = Path(__file__).parents[2]
@@ -68,6 +75,150 @@ def test_the_log_of_a_failed_test_can_be_checked(tmp_path: Path) -> None:
     lines = (tmp_path / log[1]).read_text("utf-8").splitlines()
 
     check_events([json.loads(line) for line in lines])
+
+
+TWO_TURNS = """
+from pathlib import Path
+from flowtrio import Agent, DemoClient, ToolCall, tool
+from flowtrio.testing import Reader, SimulatedModel, readers, simulate
+from hypothesis import Phase, given, settings, strategies as st
+
+SETTINGS = settings(
+    derandomize=True, database=None, max_examples=400, deadline=None, phases=[Phase.generate]
+)
+
+@tool(needs_approval=True)
+def ship(item: str) -> str:
+    return item
+
+model = SimulatedModel([[ToolCall("1", "ship", {"item": "lamp"})], "sent"] * 2)
+shop = Agent(llm_client=model, tools=[ship])
+
+def talk(first, second):
+    with Path("bodies").open("a") as file:
+        file.write("x")
+    asked = simulate(shop, "one", reader=first)
+    asked_again = simulate(shop, "two", history=asked.messages, reader=second)
+    return len(asked.calls("ship")), len(asked_again.calls("ship"))
+
+def test_plain():
+    assert talk(Reader(approves=False), Reader()) != (0, 1)
+
+def test_loop():
+    for number in range(9):
+        assert talk(Reader(approves=number != 5), Reader()) != (0, 1)
+
+@SETTINGS
+@given(st.integers(), readers(), readers())
+def test_drawn(number, first, second):
+    assert number < 1000 or talk(first, second) != (0, 1)
+
+class TestOfClass:
+    @SETTINGS
+    @given(st.data())
+    def test_asking(self, data):
+        first, second = data.draw(readers()), data.draw(readers())
+        assert talk(first, second) != (0, 1) or data.draw(st.integers()) < 1000
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "bodies"),
+    [("test_plain", 1), ("test_loop", 6), ("test_drawn", 1), ("TestOfClass::test_asking", 1)],
+)
+def test_a_replay_plays_every_run_of_a_body_in_order_and_the_body_once(
+    tmp_path: Path, test: str, bodies: int
+) -> None:
+    path = tmp_path / "test_two.py"
+    path.write_text(TWO_TURNS)
+    first = run_pytest(tmp_path, f"test_two.py::{test}")
+    command = re.search(r"replay: +python -m (pytest .*)", first)
+    assert command is not None, first
+
+    (tmp_path / "bodies").unlink()
+    arguments = shlex.split(command[1])[1:]
+    again = run_pytest(tmp_path, *arguments)
+
+    assert "1 failed" in again, again
+    assert "(0, 1) != (0, 1)" in again
+    assert (tmp_path / "bodies").read_text() == "x" * bodies
+
+    # When the fault is mended the same command says so.
+    path.write_text(TWO_TURNS.replace("!= (0, 1)", "!= (0, 2)"))
+    assert "1 passed" in run_pytest(tmp_path, *arguments)
+
+
+def test_a_replay_that_does_not_fit_the_test_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "test_two.py"
+    path.write_text(TWO_TURNS)
+    printed = run_pytest(tmp_path, "test_two.py::test_plain")
+    command = re.search(r"replay: +python -m (pytest .*)", printed)
+    assert command is not None
+    arguments = shlex.split(command[1])[1:]
+
+    path.write_text("from flowtrio.testing import simulate\n" + ONE_TURN)
+    once = run_pytest(tmp_path, *arguments)
+
+    assert "only 1 of 2 runs were replayed, since this test has not called" in once
+    assert "flowtrio.testing.simulate more often. Name the test" in once
+
+
+ONE_TURN = """
+async def hello(ctx, message):
+    return message
+
+def test_plain():
+    simulate(hello, "hi")
+"""
+
+
+def test_a_replay_of_a_test_that_draws_something_else_by_now_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "test_two.py"
+    path.write_text(TWO_TURNS)
+    printed = run_pytest(tmp_path, "test_two.py::test_drawn")
+    command = re.search(r"replay: +python -m (pytest .*)", printed)
+    assert command is not None
+
+    drawn = "readers())\ndef test_drawn(number, first, second)"
+    more = (
+        "readers(), st.lists(st.integers(), min_size=9))\ndef test_drawn(number, first, second, _)"
+    )
+    path.write_text(TWO_TURNS.replace(drawn, more))
+    again = run_pytest(tmp_path, *shlex.split(command[1])[1:])
+
+    assert "DidNotReproduce: The shape of the test data has changed" in again
+
+
+EXPLICIT = """
+import pytest
+from flowtrio.testing import Reader, readers, simulate
+from hypothesis import example, given
+
+async def asks(ctx, message):
+    return await ctx.ask("Which?")
+
+@pytest.fixture(scope="module")
+def greeted():
+    return simulate(asks, "hello", reader=Reader(answers="fixture")).result
+
+@example(number=3, reader=Reader(answers="blue"))
+@example(number=4, reader=Reader(answers="red"))
+@given(number=..., reader=readers())
+def test_explicit(greeted, number: int, reader):
+    assert greeted == "fixture"
+    assert (number, simulate(asks, "hi", reader=reader).result) != (4, "red")
+"""
+
+
+def test_a_replay_of_an_explicit_example_leaves_fixtures_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(EXPLICIT)
+    first = run_pytest(tmp_path)
+    command = re.search(r"replay: +python -m (pytest .*)", first)
+    assert command is not None, first
+    again = run_pytest(tmp_path, *shlex.split(command[1])[1:])
+
+    assert "(4, 'red') != (4, 'red')" in first
+    assert "(4, 'red') != (4, 'red')" in again
 
 
 FIXTURES = """
@@ -134,8 +285,7 @@ def test_a_file_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 def test_a_replay_of_a_test_that_simulates_nothing_fails(tmp_path: Path) -> None:
     (tmp_path / "test_shop.py").write_text(RACE + "\ndef test_other():\n    pass\n")
-    case = Case(reader=Reader(), faults=(), schedule=Schedule(), model=None)
-    (tmp_path / "case.json").write_bytes(case.to_json())
+    (tmp_path / "case.json").write_bytes(Replay([CASE], "").to_json())
     printed = run_pytest(tmp_path, "--flowtrio-replay=case.json")
 
     assert "1 failed, 1 passed" in printed
@@ -144,6 +294,8 @@ def test_a_replay_of_a_test_that_simulates_nothing_fails(tmp_path: Path) -> None
 
 
 # The parts, in this process
+
+CASE = Case(reader=Reader(), faults=(), schedule=Schedule(), model=None)
 
 
 class FakeItem:
@@ -182,8 +334,7 @@ def test_a_report_names_three_files_as_they_are_typed(tmp_path: Path) -> None:
     assert "log:      flowtrio/tests_test_a.py_test_b_x_y_.jsonl" in text
     assert "replay:   python -m pytest 'tests/test_a.py::test_b[x y]' --flowtrio-replay=" in text
     [case] = tmp_path.glob("flowtrio/*.json")
-    assert recent[-1].case is not None
-    assert Case.from_json(case.read_bytes()).schedule == recent[-1].case.schedule
+    assert Replay.from_json(case.read_bytes()) == Replay(recent[-1].cases)
 
 
 def test_without_a_cache_the_files_go_elsewhere_and_long_timelines_only_there() -> None:
@@ -195,31 +346,70 @@ def test_without_a_cache_the_files_go_elsewhere_and_long_timelines_only_there() 
     assert "running: 7" in Path(name).read_text("utf-8")
 
 
-def test_a_case_that_is_forced_is_played_instead(monkeypatch: pytest.MonkeyPatch) -> None:
-    from flowtrio.testing import Fault, SimulatedModel
-
-    case = Case(
-        reader=Reader(),
-        faults=(Fault("cancel", 3),),
-        schedule=Schedule(),
-        model=SimulatedModel(["forced"]),
-    )
-    forced.append(Case.from_json(case.to_json()))
-    try:
-        assert simulate(_hello, "hi").status == "cancelled"
-    finally:
-        forced.clear()
-    assert simulate(_hello, "hi").status == "completed"
+@pytest.fixture
+def force() -> Iterator[Callable[..., None]]:
+    """Have simulations play some cases."""
+    yield lambda *cases: forced.append(Replay.from_json(Replay(cases).to_json()))
+    forced.clear()
+    replayed.clear()
+    recent.clear()
 
 
-def test_a_forced_case_without_a_model_leaves_the_tests_own() -> None:
-    from flowtrio import Agent
+def test_cases_that_are_forced_are_played_instead_in_order(force: Any) -> None:
+    recent.clear()
+    force(attrs.evolve(CASE, faults=(Fault("cancel", 3),)), CASE)
 
-    forced.append(Case(reader=Reader(), faults=(), schedule=Schedule(), model=None))
-    try:
-        assert simulate(Agent(llm_client=ScriptedModel("mine")), "hi").result == "mine"
-    finally:
-        forced.clear()
+    statuses = [simulate(_hello, "hi", faults=[Fault("cut_off", 3)]).status for _ in range(3)]
+    assert statuses == ["cancelled", "completed", "cancelled"]
+    assert len(replayed) == 2
+
+
+def test_a_forced_model_takes_the_place_of_the_one_that_was_drawn_only(force: Any) -> None:
+    async def trip(ctx: RunContext, message: str) -> list[str]:
+        others = Agent(llm_client=ScriptedModel("mine"), name="other")
+        return [await ctx.delegate(others, message), await root(ctx, message)]
+
+    root = Agent(llm_client=SimulatedModel(["drawn"]))
+    force(*[attrs.evolve(CASE, model=SimulatedModel(["forced"]))] * 3)
+
+    recent.clear()
+    assert simulate(root, "hi").result == "forced"
+    assert simulate(trip, "hi").result == ["mine", "drawn"]
+    assert simulate(trip, "hi", model=SimulatedModel(["all"])).result == ["forced", "forced"]
+
+
+def test_a_forced_case_without_a_model_leaves_the_tests_own(force: Any) -> None:
+    force(CASE)
+    assert simulate(Agent(llm_client=ScriptedModel("mine")), "hi").result == "mine"
+
+
+def test_outside_a_test_only_the_last_run_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(_hello, "hi")
+    simulate(_hello, "hi")
+    assert len(recent[-1].cases) == 2
+
+    monkeypatch.delenv("PYTEST_CURRENT_TEST")
+    simulate(_hello, "hi")
+    assert len(recent[-1].cases) == 1
+
+
+@settings(max_examples=5)
+@given(st.integers())
+def test_each_example_of_a_property_begins_anew(number: int) -> None:
+    simulate(_hello, str(number))
+    simulate(_hello, str(number))
+
+    assert len(recent[-1].cases) == 2
+    assert drawn_for(recent[-1].example)
+
+
+def test_a_hypothesis_without_its_private_parts_is_not_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert drawn_for(object()) == ""
+    assert drawn_for(None) is None
+    monkeypatch.delitem(sys.modules, "hypothesis.control")
+    assert current_example() is None
 
 
 async def test_a_recorder_keeps_what_a_loop_of_ones_own_reads() -> None:
@@ -246,20 +436,8 @@ async def test_a_recorder_checks_what_it_reads(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_model_of_ones_own_is_not_written_down() -> None:
-    from flowtrio import Agent, Chunk, Usage
-    from flowtrio.testing import SimulatedModel
-
     simulate(Agent(llm_client=ScriptedModel("a")), "hi")
-    assert recent[-1].case is not None
-    assert recent[-1].case.model is None
+    assert recent[-1].cases[-1].model is None
     for step in (Usage(), Chunk(content="x"), ValueError("x")):
-        model = SimulatedModel([[step]])
-        case = attrs_evolve(recent[-1].case, model=model)
-        assert Case.from_json(case.to_json()).model is None
-
-
-def attrs_evolve(case: Case, **changes: Any) -> Case:
-    """The case with a model."""
-    import attrs
-
-    return attrs.evolve(case, **changes)
+        case = attrs.evolve(CASE, model=SimulatedModel([[step]]))
+        assert Case.from_data(case.to_data()).model is None

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from itertools import permutations
 
 import pytest
 import trio
+from hypothesis import Phase, given, settings
 
-from flowtrio.testing import Schedule
+from flowtrio.testing import Schedule, schedules
 from flowtrio.testing import _schedule as module
 from flowtrio.testing._schedule import Chooser, _order_of_three, check_scheduler, exploring
 
@@ -30,6 +32,44 @@ def test_what_is_no_choice_is_refused(choices: tuple[object, ...]) -> None:
 def test_a_seed_gives_the_same_schedule_always_and_seeds_differ() -> None:
     assert Schedule.from_seed(7) == Schedule.from_seed(7)
     assert len({Schedule.from_seed(seed) for seed in range(100)}) == 100
+
+
+@pytest.mark.parametrize("tasks", [2, 6, 13])
+def test_whoever_could_go_first_does_under_some_seed_and_all_alike(tasks: int) -> None:
+    seeds = range(1, 1001, 2)
+    first = Counter(_order(Schedule.from_seed(seed), tasks)[0] for seed in seeds)
+
+    assert set(first) == set(range(tasks))
+    assert all(0.4 < count * tasks / len(seeds) < 1.8 for count in first.values())
+
+
+def test_whoever_could_go_first_does_under_some_schedule_that_is_drawn() -> None:
+    first: set[int] = set()
+
+    @settings(max_examples=300, phases=[Phase.generate], derandomize=True, database=None)
+    @given(schedules())
+    def draw(schedule: Schedule) -> None:
+        first.add(_order(schedule, 6)[0])
+
+    draw()
+    assert first == set(range(6))
+
+
+def _order(schedule: Schedule, tasks: int) -> list[int]:
+    """The order in which so many tasks go that become ready at once."""
+    order: list[int] = []
+
+    async def note(number: int) -> None:
+        order.append(number)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(tasks):
+                nursery.start_soon(note, number)
+
+    with exploring(schedule):
+        trio.run(main)
+    return order
 
 
 def test_what_was_played_is_told_without_what_made_no_difference() -> None:
