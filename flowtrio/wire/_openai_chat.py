@@ -102,10 +102,10 @@ class ChatReply(EventReply):
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one object says; see `EventReply.read`."""
         payload = self.payloads.read(data)
-        if is_said(payload.error):
+        if payload.error is not None and is_said(payload.error):
             raise stream_error(payload.error)
         for choice in payload.choices or ():
-            if is_said(choice.error):
+            if choice.error is not None and is_said(choice.error):
                 raise stream_error(choice.error)
         chunk = self._payload(payload)
         chunks = [] if chunk is None else [chunk]
@@ -118,7 +118,7 @@ class ChatReply(EventReply):
         usage = payload.usage
         if usage is None and isinstance(payload.x_groq, dict):
             usage = payload.x_groq.get("usage")
-        told = read_usage(usage)
+        told = None if usage is None else read_usage(usage)
         if told is not None and (self._usage is None or told.prompt_tokens):
             # Some tell nothing but zeros with each token, and some behind the true counts.
             self._usage = told
@@ -134,7 +134,8 @@ class ChatReply(EventReply):
             if said is None and choice.message is not None and not self._has_said:
                 # Not where a host tells all again that it has told in pieces.
                 said = self._delta(choice.message)
-            self._has_said = self._has_said or said is not None
+            if said is not None:
+                self._has_said = True
             return said
         return None
 

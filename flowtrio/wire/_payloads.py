@@ -34,6 +34,10 @@ _PINGS: Final = frozenset(
 _NOTHING: Final = frozenset({"", "null", "{}", "[]", '""', *_PINGS})
 
 
+_PING_EVENTS: Final = frozenset(
+    way(word) for word in _PINGS for way in (str.lower, str.upper, str.capitalize)
+)
+"""As names of events; for every token, so without a call."""
 _NO_WORD: Final = re.compile(r"[^a-z0-9{}\"]*|\d{4}-\d\d-\d\dt[\d:.+-]*z?")
 """Signs, or a date."""
 
@@ -53,7 +57,7 @@ def is_keepalive(data: bytes) -> bool:
 
 def is_named_ping(event: ServerSentEvent) -> bool:
     """Whether an event only keeps a connection open by its name, whatever it says."""
-    return event.event.lower() in _PINGS
+    return event.event in _PING_EVENTS
 
 
 class EventReply:
