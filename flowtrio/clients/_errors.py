@@ -28,7 +28,7 @@ _CODES = {
 }
 
 _OF_THE_ACCOUNT = (401, 402, 429)
-"""Refusals that have nothing to do with what was asked."""
+"""Refusals that have nothing to do with what was asked, as a fault of the host has not."""
 
 _MAX_LINE = 300
 """Characters of them that stand in an error's text."""
@@ -72,9 +72,9 @@ def error_of_response(
 
     """
     told = _read_body(body)
-    kind = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
-    if status not in _OF_THE_ACCOUNT and status < 500:
-        kind = told.of_the_conversation or kind
+    by_status = _CODES.get(status) or ("server_error" if status >= 500 else "provider_error")
+    is_elsewhere = status in _OF_THE_ACCOUNT or status >= 500
+    kind = by_status if is_elsewhere else told.of_the_conversation or by_status
     code = told.code if isinstance(told.code, str) else told.type
     wait = read_retry_after(headers, now)
     return ProviderError(

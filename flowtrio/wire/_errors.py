@@ -89,7 +89,10 @@ _WITHHELD_WORDS = re.compile(
 _FULL = re.compile("context(?:length|window)exceeded|^exceedcontextsize")
 """The names of errors that say that a conversation does not fit into its model."""
 
-_FULL_WORDS = re.compile("maximumcontextlength|contextwindowof|promptistoolong")
+_FULL_WORDS = re.compile(
+    "maximumcontextlength|contextwindowof|promptistoolong|exceedsthecontextlength"
+    "|exceedsthemaximumnumberoftokens"
+)
 """The same in words."""
 
 _PAUSE = re.compile(r"\s*(\d+(?:\.\d+)?)s\s*")
@@ -264,12 +267,11 @@ def _cut(words: Any) -> str:
 def stream_error(error: Any) -> ProviderError:
     """The error that a provider told inside a stream of status 200."""
     told = read_error(error)
-    code = "rate_limited" if told.is_limited else "stream_error"
-    code = told.of_the_conversation or code
+    in_general = "rate_limited" if told.is_limited else "stream_error"
     return ProviderError(
         "the provider told an error in the middle of its stream",
         status=None,
-        code="quota_exceeded" if told.is_used_up else code,
+        code="quota_exceeded" if told.is_used_up else told.of_the_conversation or in_general,
         retry_after=told.retry_after,
         retryable=told.is_passing,
         detail={"words": told.words or "", "code": told.code, "type": told.type},

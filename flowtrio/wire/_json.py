@@ -40,13 +40,17 @@ def read_json(data: bytes) -> Any:
     """Decode what a model's host sent, as far as it can be read.
 
     Bytes that are no UTF-8 become U+FFFD; halves of surrogate pairs stay, since the other half may
-    stand in the next fragment.
+    stand in the next fragment. Line ends may stand in texts, and numbers may be none, as servers
+    write the logarithm of a probability of zero: who needs a number has to look.
 
     Raises:
-      ValueError: see `decode_json`.
+      ValueError: it is not JSON, has a number out of range, or is nested deeper than 128.
 
     """
-    value = _load(_read_text(data))
+    try:
+        value = json.loads(_read_text(data), strict=False, parse_float=_float)
+    except RecursionError:
+        raise NestedTooDeeply("nested too deeply") from None
     check_depth(value)
     return value
 
@@ -144,9 +148,11 @@ def _float(text: str) -> float:
 
 
 def clean_json(value: Any) -> Any:
-    """Join or replace what is left of characters that UTF-8 cannot carry, in every text."""
+    """Join or replace what JSON cannot carry: halves of characters, and numbers that are none."""
     if isinstance(value, str):
         return clean_text(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     if isinstance(value, list | tuple):
         return [clean_json(item) for item in value]
     if isinstance(value, dict):

@@ -60,6 +60,15 @@ def is_named_ping(event: ServerSentEvent) -> bool:
     return event.event in _PING_EVENTS
 
 
+def _lines_of(data: bytes) -> list[bytes]:
+    """The values that stand in lines of their own in one event; none where they are one value."""
+    lines = data.split(b"\n")
+    is_each = all(
+        line == _DONE or (line.startswith(b"{") and line.endswith(b"}")) for line in lines
+    )
+    return lines if is_each else []
+
+
 class EventReply:
     """What the protocols of server-sent events have in common: the first look at an event."""
 
@@ -84,6 +93,10 @@ class EventReply:
         data = frame.data
         if is_named_ping(frame):
             return []
+        if b"\n" in data and (lines := _lines_of(data)):
+            # Some hosts leave out the blank line that ends an event.
+            each = (ServerSentEvent(line, frame.event) for line in lines)
+            return [chunk for event in each if not self.is_ended for chunk in self.read(event)]
         if data[:1] != b"{":
             if data.strip() == _DONE:
                 self.is_ended = self.is_finished or not self.needs_mark

@@ -19,6 +19,7 @@ from flowtrio import Agent, EventType, FallbackClient, StreamEngine, tool
 from flowtrio.clients._errors import error_of_response
 from flowtrio.testing import check_events
 from flowtrio.wire._errors import stream_error
+from tests.support.conversations import refusals
 from tests.support.fake_host import Answer, FakeHost, Step
 from tests.support.protocols import PROTOCOLS, Said
 
@@ -495,6 +496,7 @@ ARGUMENTS: Final[dict[str, tuple[str, tuple[bytes, ...], tuple[str, ...]]]] = {
         for arguments in given
     },
     "blank": ("chat", whole_call("chat", "  "), ("delete .",)),
+    "a number that is none": ("ollama", whole_call("ollama", {"path": float("nan")}), ()),
     "a piece that is an object": (
         "anthropic",
         grown_call({"type": "input_json_delta", "partial_json": {"path": "x"}}),
@@ -611,6 +613,35 @@ MISPLACED: Final[dict[str, tuple[str, tuple[bytes, ...]]]] = {
             chat(content="Hello there"),
             {"choices": [{"delta": {}, "message": {"content": "Hello there"}}]},
             *(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a number that is none": (
+        "chat",
+        (
+            b'data: {"choices": [{"delta": {"content": "Hello there"}, "logprobs": {"a": -Infinity,'
+            b' "b": NaN}}]}\n\n',
+            *sse(chat("stop"), "[DONE]"),
+        ),
+    ),
+    "chat, a line's end in a text": (
+        "chat",
+        (
+            b'data: {"choices": [{"delta": {"content": "Hello there"}}], "id": "a\tb"}\n\n',
+            *sse(chat("stop"), "[DONE]"),
+        ),
+    ),
+    **{
+        f"{name}, events without blank lines": (
+            name,
+            tuple(frame.replace(b"\n\n", b"\n") for frame in stream(name, HELLO)),
+        )
+        for name in (*CHATS, "gemini")
+    },
+    "chat, one event in several lines": (
+        "chat",
+        (
+            b'data: {"choices": [{"delta":\ndata: {"content": "Hello there"}}]}\n\n',
+            *sse(chat("stop"), "[DONE]"),
         ),
     ),
     "chat, a part alone": (
@@ -765,6 +796,7 @@ async def test_what_gateways_send_is_read_for_what_it_is(
             events = [event async for event in run]
 
     check_events(events)
+    assert refusals(run.messages) == []
     of = {kind: [event.data for event in events if event.type is kind] for kind in EventType}
     told = of[EventType.MESSAGE_COMPLETE]
 
