@@ -17,7 +17,7 @@ import trio
 
 from flowtrio import Agent, RunContext, ToolCall, tool
 from flowtrio.testing import ScriptedModel
-from tests.support.chromium import Chromium, Page, open_chromium
+from tests.support.chromium import Chromium, Page, open_chromium, running_chromium
 from tests.support.front import open_front
 
 IMAGES = Path(__file__).parent / "images"
@@ -217,9 +217,10 @@ async def take(scene: Scene, browser: Chromium) -> None:
 
 async def main() -> None:
     IMAGES.mkdir(exist_ok=True)
-    async with open_chromium() as browser:
-        for scene in SCENES:
-            await take(scene, browser)
+    with running_chromium() as address:
+        async with open_chromium(address) as browser:
+            for scene in SCENES:
+                await take(scene, browser)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""A browser for each test, and what it is pointed at."""
+"""A browser for all tests, each with a window of its own in it, and what it is pointed at."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import pytest
 
 from flowtrio import Agent, Tool
 from tests.browser._model import Puppet
-from tests.support.chromium import Page, Screen, find_chromium, open_chromium
+from tests.support.chromium import Address, Page, Screen, open_chromium, running_chromium
 from tests.support.front import Front, open_front
 
 
@@ -37,20 +37,26 @@ SCREENS = [
 """All that the page is looked at on."""
 
 
-@pytest.fixture(params=[SCREENS[0], SCREENS[3]], ids=str)
+@pytest.fixture(params=SCREENS, ids=str)
 def screen(request: pytest.FixtureRequest) -> Screen:
-    """Each size and each kind of colours once; what depends on both takes all of `SCREENS`."""
+    """Each size in each kind of colours."""
     screen: Screen = request.param
     return screen
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Address]:
+    """The browser: to start one takes longer than most of the tests."""
+    with running_chromium() as address:
+        yield address
 
 
 OpenStage: TypeAlias = Callable[..., AbstractAsyncContextManager[Stage]]
 
 
 @pytest.fixture
-def open_stage() -> OpenStage:
+def open_stage(chromium: Address) -> OpenStage:
     """Open a page on a server with an agent of these tools."""
-    find_chromium()
 
     @asynccontextmanager
     async def opened(
@@ -65,7 +71,7 @@ def open_stage() -> OpenStage:
         agent = agent or Agent(llm_client=model, tools=list(tools))
         async with (
             open_front(agent, **options) as front,
-            open_chromium() as browser,
+            open_chromium(chromium) as browser,
             browser.open_page() as page,
         ):
             front.edits, front.has_sockets = edits or {}, has_sockets

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from flowtrio import RunContext, tool
-from tests.browser.conftest import SCREENS, OpenStage, Stage
+from tests.browser.conftest import OpenStage, Stage
 from tests.browser.test_page import STATUS
 from tests.support.chromium import Screen
 
@@ -112,14 +112,12 @@ async def check_states(stage: Stage, check: Callable[[str], Awaitable[None]]) ->
         await check(tab)
 
 
-@pytest.mark.parametrize("screen", SCREENS, ids=str)
 async def test_axe_finds_nothing(open_stage: OpenStage, screen: Screen) -> None:
     axe = find_axe()
     async with open_stage(agent=agent, debug=True, screen=screen) as stage:
         await check_states(stage, lambda _: check_accessible(stage, axe))
 
 
-@pytest.mark.parametrize("screen", SCREENS, ids=str)
 async def test_axe_finds_nothing_where_a_token_is_asked_for(
     open_stage: OpenStage, screen: Screen
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.chromium import find_chromium, open_chromium
+from tests.support.chromium import Address, open_chromium
 from tests.support.lossy import open_lossy
 
 READ = """(async ([mode, transport, message]) => {
@@ -24,10 +24,9 @@ READ = """(async ([mode, transport, message]) => {
 
 
 @pytest.mark.parametrize("mark", ["one", "two"])
-async def test_what_was_lost_is_asked_for_in_every_mode(mark: str) -> None:
+async def test_what_was_lost_is_asked_for_in_every_mode(chromium: Address, mark: str) -> None:
     """The very first too: the message is the first word."""
-    find_chromium()
-    async with open_chromium() as browser:
+    async with open_chromium(chromium) as browser:
         for mode in ("events", "updates", "messages", "values"):
             for transport in ("websocket", "sse"):
                 async with open_lossy(mark) as url, browser.open_page(url) as page:

@@ -10,18 +10,18 @@ from flowtrio import Agent
 from tests.browser._model import Puppet
 from tests.browser.test_page import STATUS
 from tests.support.blocks import marked_block
-from tests.support.chromium import open_chromium
+from tests.support.chromium import Address, open_chromium
 from tests.support.front import front_of
 
 CONNECTION = "document.querySelector('#connection')"
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "starlette", "quart"])
-async def test_the_page_talks_and_resumes_below_a_path(framework: str) -> None:
+async def test_the_page_talks_and_resumes_below_a_path(chromium: Address, framework: str) -> None:
     model = Puppet()
     program: dict[str, Any] = {"agent": Agent(llm_client=model), "__name__": "guide"}
     exec(marked_block("serving", framework), program)
-    async with front_of(program["app"]) as front, open_chromium() as browser:
+    async with front_of(program["app"]) as front, open_chromium(chromium) as browser:
         # Without its slash, as people type it.
         async with browser.open_page(f"{front.url}agents") as page:
             # By WebSocket: it would say so if it had to do without.

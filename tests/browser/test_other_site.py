@@ -17,7 +17,7 @@ from starlette.routing import Route
 from flowtrio import Orchestrator
 from flowtrio.asgi import App, create_app
 from flowtrio.transports._door import Door
-from tests.support.chromium import Page, open_chromium
+from tests.support.chromium import Address, Page, open_chromium
 from tests.support.leaving import Endless
 from tests.support.worker import serving
 
@@ -117,7 +117,7 @@ class Attack:
 
 
 @asynccontextmanager
-async def open_attack(host: str) -> AsyncIterator[Attack]:
+async def open_attack(chromium: Address, host: str) -> AsyncIterator[Attack]:
     """Open a page of *host* beside a server on 127.0.0.1."""
     agent = Endless()
     app = create_app(Orchestrator(agents=[agent]), drain=0.1)
@@ -128,7 +128,11 @@ async def open_attack(host: str) -> AsyncIterator[Attack]:
 
     other = Starlette(routes=[Route("/", elsewhere)])
     with trio.fail_after(120):
-        async with open_chromium() as browser, serving(server) as url, serving(other) as other_url:
+        async with (
+            open_chromium(chromium) as browser,
+            serving(server) as url,
+            serving(other) as other_url,
+        ):
             address = f"http://{host}:{urlsplit(other_url).port}/"
             async with browser.open_page(f"{url}/") as own, browser.open_page(address) as page:
                 await own.until("document.querySelector('#connection').dataset.state === 'open'")
@@ -141,8 +145,10 @@ async def open_attack(host: str) -> AsyncIterator[Attack]:
 
 # Another site by its host; and a page that a browser says is of the same site, at another port.
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_nothing_that_a_page_from_elsewhere_sends_starts_or_stops_a_run(host: str) -> None:
-    async with open_attack(host) as attack:
+async def test_nothing_that_a_page_from_elsewhere_sends_starts_or_stops_a_run(
+    chromium: Address, host: str
+) -> None:
+    async with open_attack(chromium, host) as attack:
         for name, script in ATTACKS.items():
             await attack.make(script)
 
@@ -159,11 +165,11 @@ async def test_nothing_that_a_page_from_elsewhere_sends_starts_or_stops_a_run(ho
 
 @pytest.mark.parametrize("name", ["an image", "a link", "a blind fetch", "a form"])
 async def test_without_the_check_an_image_would_start_a_run(
-    monkeypatch: pytest.MonkeyPatch, name: str
+    monkeypatch: pytest.MonkeyPatch, chromium: Address, name: str
 ) -> None:
     """A planted bug, for the test above: the server does not ask which site a request is from."""
     monkeypatch.setattr(Door, "check_site", lambda self, request: None)
-    async with open_attack("localhost") as attack:
+    async with open_attack(chromium, "localhost") as attack:
         await attack.make(ATTACKS[name])
         with trio.fail_after(20):
             while attack.agent.begun == 1:

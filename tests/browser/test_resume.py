@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
 import trio
 
-from flowtrio import ServerLimits, ToolCall, tool
-from tests.browser.conftest import OpenStage, Stage
+from flowtrio import RunContext, ServerLimits, ToolCall, tool
+from tests.browser.conftest import SCREENS, OpenStage, Stage
 from tests.browser.test_page import STATUS, until_listed
-from tests.support.chromium import Screen
 from tests.support.leaving import Endless, check_ends_within_a_second
 
 WORDS = [f"word{number} " for number in range(40)]
@@ -178,31 +179,55 @@ QUICK = {
 @pytest.mark.parametrize("has_sockets", [True, False])
 @pytest.mark.parametrize("looks", [None, "pageshow", "visibilitychange", "online"])
 async def test_a_connection_that_falls_silent_is_left(
-    open_stage: OpenStage, screen: Screen, has_sockets: bool, looks: str | None
+    open_stage: OpenStage, has_sockets: bool, looks: str | None
 ) -> None:
-    """By itself in its time, and sooner where somebody looks at the page again."""
+    """By itself in its time, and sooner where somebody looks at the page again.
+
+    On all screens at once, since all that takes time is the silence.
+    """
+    goes_on = trio.Event()
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            await out.write("before ")
+            await goes_on.wait()
+            await out.write("meanwhile")
+
     limits = ServerLimits(ping_interval=0.5)
-    async with open_stage(
-        edits=QUICK, has_sockets=has_sockets, limits=limits, screen=screen
-    ) as stage:
-        await stage.ask("go on")
-        stage.model.say("before ")
-        await until_says(stage, "before")
+    async with (
+        open_stage(agent=agent, edits=QUICK, has_sockets=has_sockets, limits=limits) as stage,
+        AsyncExitStack() as windows,
+    ):
+        front, stages = stage.front, []
+        for screen in SCREENS:
+            page = await windows.enter_async_context(stage.page.browser.open_page())
+            await page.look_on(screen)
+            await page.go(front.url)
+            await page.until("document.querySelector('#connection').dataset.state === 'open'")
+            stages.append(Stage(page, front, stage.model))
+        for other in stages:
+            await other.ask("go on")
+            await until_says(other, "before ")
         if looks is None:
-            # It stays as long as it is only quiet.
+            # They stay as long as it is only quiet.
             await trio.sleep(3)
+        for other in stages:
+            state = await other.page.run("document.querySelector('#connection').dataset.state")
 
-        assert await stage.page.run("document.querySelector('#connection').dataset.state") == "open"
+            assert state == "open"
 
-        stage.front.is_silent = True
-        stage.model.answer("meanwhile")
+        front.is_silent = True
+        goes_on.set()
         if looks is not None:
             await trio.sleep(0.3)
             place = "document" if looks == "visibilitychange" else "window"
-            await stage.page.run(f"void {place}.dispatchEvent(new Event(values[0]))", looks)
-        await is_waiting(stage)
-        stage.front.is_silent = False
-        await check_the_whole_is_there(stage, "before ", "meanwhile")
+            for other in stages:
+                await other.page.run(f"void {place}.dispatchEvent(new Event(values[0]))", looks)
+        for other in stages:
+            await is_waiting(other)
+        front.is_silent = False
+        for other in stages:
+            await check_the_whole_is_there(other, "before ", "meanwhile")
 
 
 @pytest.mark.parametrize("has_sockets", [True, False])

@@ -18,7 +18,7 @@ from fastapi.responses import HTMLResponse
 from flowtrio import Agent, Orchestrator
 from tests.browser._model import Puppet
 from tests.docs.test_serving import with_watcher
-from tests.support.chromium import Chromium, Page, open_chromium
+from tests.support.chromium import Address, Chromium, Page, open_chromium
 from tests.support.leaving import Endless, check_ends_within_a_second
 from tests.support.web_examples import SSE, WEBSOCKET, run_example
 from tests.support.worker import serving
@@ -74,7 +74,7 @@ async def until_done(page: Page, times: int = 1) -> None:
 
 
 @asynccontextmanager
-async def open_page_beside(app: Any) -> AsyncIterator[tuple[Chromium, str]]:
+async def open_page_beside(chromium: Address, app: Any) -> AsyncIterator[tuple[Chromium, str]]:
     """Serve an example and a page of the same origin; gives a browser and the page's address."""
 
     @app.get("/", response_class=HTMLResponse)
@@ -82,14 +82,16 @@ async def open_page_beside(app: Any) -> AsyncIterator[tuple[Chromium, str]]:
         return "<!doctype html><title>A page</title><link rel=icon href='data:,'>"
 
     with trio.fail_after(60):
-        async with open_chromium() as browser, serving(app) as url:
+        async with open_chromium(chromium) as browser, serving(app) as url:
             yield browser, f"{url}/"
 
 
-async def test_the_websocket_example_answers_a_browser_message_after_message() -> None:
+async def test_the_websocket_example_answers_a_browser_message_after_message(
+    chromium: Address,
+) -> None:
     model = Puppet()
     app = await run_example(WEBSOCKET, Orchestrator(agents=[Agent(llm_client=model)]))
-    async with open_page_beside(app) as (browser, url), browser.open_page(url) as page:
+    async with open_page_beside(chromium, app) as (browser, url), browser.open_page(url) as page:
         await page.run(OPEN_SOCKET)
         await page.until("socket.readyState === WebSocket.OPEN")
         words: list[str] = []
@@ -108,10 +110,10 @@ async def test_the_websocket_example_answers_a_browser_message_after_message() -
 
 
 @pytest.mark.parametrize("script", [EVENT_SOURCE, FETCH], ids=["event-source", "fetch"])
-async def test_the_sse_example_streams_to_a_browser(script: str) -> None:
+async def test_the_sse_example_streams_to_a_browser(chromium: Address, script: str) -> None:
     model = Puppet()
     app = await run_example(SSE, Orchestrator(agents=[Agent(llm_client=model)]))
-    async with open_page_beside(app) as (browser, url), browser.open_page(url) as page:
+    async with open_page_beside(chromium, app) as (browser, url), browser.open_page(url) as page:
         await page.run(script, "Paris?")
         words: list[str] = []
         for word in ("One", " two", " three"):
@@ -147,10 +149,12 @@ async def leave(page: Page, url: str, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["goes elsewhere", "is reloaded", "is closed"])
 @pytest.mark.parametrize("script", [EVENT_SOURCE, FETCH], ids=["event-source", "fetch"])
-async def test_a_page_that_leaves_the_sse_example_cancels_its_run(script: str, how: str) -> None:
+async def test_a_page_that_leaves_the_sse_example_cancels_its_run(
+    chromium: Address, script: str, how: str
+) -> None:
     agent = Endless()
     app = await run_example(SSE, Orchestrator(agents=[agent]))
-    async with open_page_beside(app) as (browser, url), browser.open_page(url) as page:
+    async with open_page_beside(chromium, app) as (browser, url), browser.open_page(url) as page:
         await page.run(script, "hello")
         await until_heard(page, "one")
         await leave(page, url, how)
@@ -162,14 +166,14 @@ async def test_a_page_that_leaves_the_sse_example_cancels_its_run(script: str, h
 @pytest.mark.parametrize("how", ["goes elsewhere", "is closed", "closes its socket"])
 @pytest.mark.parametrize("where", ["guide", "example"])
 async def test_a_page_that_leaves_the_websocket_with_a_watcher_cancels_its_run(
-    where: str, how: str
+    chromium: Address, where: str, how: str
 ) -> None:
     agent = Endless()
     program: dict[str, Any] = {"agent": agent, "__name__": "guide"}
     exec(with_watcher(where), program)
     program["orchestrator"] = Orchestrator(agents=[agent])
     async with (
-        open_page_beside(program["app"]) as (browser, url),
+        open_page_beside(chromium, program["app"]) as (browser, url),
         browser.open_page(url) as page,
     ):
         await page.run(OPEN_SOCKET)
@@ -180,11 +184,13 @@ async def test_a_page_that_leaves_the_websocket_with_a_watcher_cancels_its_run(
         await check_ends_within_a_second(agent, trio.current_time())
 
 
-async def test_the_websocket_example_as_written_does_not_notice_who_leaves() -> None:
+async def test_the_websocket_example_as_written_does_not_notice_who_leaves(
+    chromium: Address,
+) -> None:
     """Why the documents show it with a watcher; and what the test above would find."""
     agent = Endless()
     app = await run_example(WEBSOCKET, Orchestrator(agents=[agent]))
-    async with open_page_beside(app) as (browser, url), browser.open_page(url) as page:
+    async with open_page_beside(chromium, app) as (browser, url), browser.open_page(url) as page:
         await page.run(OPEN_SOCKET)
         await page.until("socket.readyState === WebSocket.OPEN")
         await page.run("socket.send('hello')")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
-
 from flowtrio import RunContext, tool
-from tests.browser.conftest import SCREENS, OpenStage
+from tests.browser.conftest import OpenStage
 from tests.browser.test_page import STATUS
 from tests.support.chromium import Screen
 
@@ -38,7 +36,6 @@ WIDER = """[...document.querySelectorAll("#chat, #turns, #turns *")].filter((nod
 }).map((node) => `${node.tagName}.${node.className}`)"""
 
 
-@pytest.mark.parametrize("screen", SCREENS, ids=str)
 async def test_what_a_model_says_stays_in_its_place(open_stage: OpenStage, screen: Screen) -> None:
     async with open_stage(screen=screen) as stage:
         page = stage.page

@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ class Chromium:
     @asynccontextmanager
     async def open_page(self, url: str = "about:blank") -> AsyncIterator[Page]:
         """A page with a memory of its own, as in a fresh private window."""
-        context = (await self.call("Target.createBrowserContext"))["browserContextId"]
+        made = await self.call("Target.createBrowserContext", disposeOnDetach=True)
+        context = made["browserContextId"]
         target = await self.call("Target.createTarget", url="about:blank", browserContextId=context)
         attached = await self.call(
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
@@ -328,41 +330,51 @@ class Page:
         await trio.Path(path).write_bytes(base64.b64decode(shot["data"]))
 
 
-@asynccontextmanager
-async def open_chromium() -> AsyncIterator[Chromium]:
-    """Start the browser, with an empty profile."""
+@attrs.frozen
+class Address:
+    """Where a browser that runs can be driven from."""
+
+    port: int
+    path: str
+
+
+@contextlib.contextmanager
+def running_chromium() -> Iterator[Address]:
+    """Start the browser, with an empty profile; it may be used by one test after another."""
     path = find_chromium()
     # By hand: the last of its processes may still write when the first has ended.
     profile = tempfile.mkdtemp(prefix="flowtrio-chromium-")
     command = [path, *FLAGS, f"--user-data-dir={profile}", "about:blank"]
-    process = await trio.lowlevel.open_process(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with trio.fail_after(DEADLINE):
-            port, url = await _address(Path(profile), process)
-        async with (
-            trio_websocket.open_websocket(
-                "127.0.0.1", port, url, use_ssl=False, max_message_size=1 << 26
-            ) as connection,
-            trio.open_nursery() as nursery,
-        ):
-            browser = Chromium(connection, nursery)
-            nursery.start_soon(browser._listen)
-            yield browser
-            nursery.cancel_scope.cancel()
+        yield _address(Path(profile), process)
     finally:
         process.kill()
-        with trio.CancelScope(shield=True):
-            await process.wait()
+        process.wait()
         shutil.rmtree(profile, ignore_errors=True)
 
 
-async def _address(profile: Path, process: trio.Process) -> tuple[int, str]:
+def _address(profile: Path, process: subprocess.Popen[bytes]) -> Address:
     """Where it listens, as it writes into its profile."""
-    while process.poll() is None:
+    until = time.monotonic() + DEADLINE
+    while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(FileNotFoundError, ValueError):
             port, path = (profile / "DevToolsActivePort").read_text().split()
-            return int(port), path
-        await trio.sleep(0.02)
-    raise RuntimeError(f"Chromium ended with status {process.returncode}")
+            return Address(int(port), path)
+        time.sleep(0.02)
+    raise RuntimeError(f"Chromium does not listen: its status is {process.poll()}")
+
+
+@asynccontextmanager
+async def open_chromium(address: Address) -> AsyncIterator[Chromium]:
+    """Drive the browser that runs there; what is opened in it is closed behind the block."""
+    async with (
+        trio_websocket.open_websocket(
+            "127.0.0.1", address.port, address.path, use_ssl=False, max_message_size=1 << 26
+        ) as connection,
+        trio.open_nursery() as nursery,
+    ):
+        browser = Chromium(connection, nursery)
+        nursery.start_soon(browser._listen)
+        yield browser
+        nursery.cancel_scope.cancel()

@@ -505,7 +505,7 @@ def names_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
 
 
 def client_resumes_late(patch: pytest.MonkeyPatch) -> None:
-    """Our client says that it has seen one more than it has."""
+    """Our client says that it has seen one more than it has, and looks for no gap."""
     honest = _remote_stream.RemoteStream._opening
 
     def opening(self: Any) -> dict[str, Any]:
@@ -513,6 +513,7 @@ def client_resumes_late(patch: pytest.MonkeyPatch) -> None:
         return {**command, "after": command["after"] + 1} if "after" in command else command
 
     patch.setattr(_remote_stream.RemoteStream, "_opening", opening)
+    patch.setattr(_remote_stream.RemoteStream, "_misses", lambda *_: False)
 
 
 def client_repeats(patch: pytest.MonkeyPatch) -> None:
