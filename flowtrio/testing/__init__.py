@@ -30,6 +30,7 @@ from flowtrio.testing._requests import check_messages as check_messages
 from flowtrio.testing._schedule import Deviation as Deviation
 from flowtrio.testing._schedule import Schedule as Schedule
 from flowtrio.testing._scripted import CUT as CUT
+from flowtrio.testing._scripted import FunctionModel as FunctionModel
 from flowtrio.testing._scripted import ScriptedModel as ScriptedModel
 from flowtrio.testing._scripted import ScriptedReply as ScriptedReply
 from flowtrio.testing._scripted import ScriptedRequest as ScriptedRequest

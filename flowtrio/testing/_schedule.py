@@ -14,6 +14,7 @@ they did, and fails loudly if not.
 from __future__ import annotations
 
 import functools
+import math
 import random
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -79,12 +80,22 @@ class Deviation:
     choice: int
     """Its place in the schedule."""
     ran: str
-    """The task that went first."""
+    """The task that went first: its name, and the id of the tool call that it ran then, or next, or
+    last; or a number, where several of the same name ran none."""
     before: tuple[str, ...]
     """The tasks that were spawned earlier and had to wait for it."""
 
     def __str__(self) -> str:
         return f"choice {self.choice}: {self.ran} ran before {', '.join(self.before)}"
+
+
+@attrs.define
+class _Call:
+    """A tool call that a task ran."""
+
+    id: str
+    over_at: float = math.inf
+    """Choices that had been taken when it was over."""
 
 
 class Chooser:
@@ -95,7 +106,8 @@ class Chooser:
         self._usual = usual
         self._thread = threading.get_ident()
         self.taken: list[int] = []
-        self.deviations: list[Deviation] = []
+        self._deviations: list[tuple[int, Task, list[Task]]] = []
+        self._calls: dict[Task, list[_Call]] = {}
 
     def shuffle(self, batch: list[Task]) -> None:
         """Put a batch into the order in which it is taken, from its end; it is in spawn order."""
@@ -114,8 +126,7 @@ class Chooser:
             place = self._choices[at] % len(left) if at < len(self._choices) else 0
             self.taken.append(place)
             if place:
-                late = tuple(task.name for task in left[:place])
-                self.deviations.append(Deviation(at, left[place].name, late))
+                self._deviations.append((at, left[place], left[:place]))
             order.append(left.pop(place))
         return [*left, *reversed(order)]
 
@@ -127,10 +138,49 @@ class Chooser:
         """See `random.uniform`; Trio's own clock asks for it."""
         return self._usual.uniform(low, high)
 
+    @contextmanager
+    def calling(self, call_id: str) -> Iterator[None]:
+        """Know the current task as that of a tool call, in the block."""
+        call = _Call(call_id)
+        self._calls.setdefault(trio.lowlevel.current_task(), []).append(call)
+        try:
+            yield
+        finally:
+            call.over_at = len(self.taken)
+
+    @property
+    def deviations(self) -> list[Deviation]:
+        """The choices that were not spawn order."""
+        numbers = self._number_namesakes()
+
+        def shown(task: Task, at: int) -> str:
+            calls = self._calls.get(task, [])
+            call = next((call for call in calls if call.over_at > at), calls[-1] if calls else None)
+            more = numbers.get(task, "") if call is None else f"({call.id})"
+            return task.name if more in task.name else f"{task.name} {more}"
+
+        return [
+            Deviation(at, shown(ran, at), tuple(shown(task, at) for task in late))
+            for at, ran, late in self._deviations
+        ]
+
+    def _number_namesakes(self) -> dict[Task, str]:
+        """Tell apart those tasks whose names are the same, by the order in which they were met."""
+        named: dict[str, dict[Task, None]] = {}
+        for _, ran, late in self._deviations:
+            for task in (*late, ran):
+                named.setdefault(task.name, {})[task] = None
+        return {
+            task: f"#{number}"
+            for tasks in named.values()
+            if len(tasks) > 1
+            for number, task in enumerate(tasks, start=1)
+        }
+
     @property
     def played(self) -> Schedule:
         """The schedule as it was used: without what made no difference."""
-        last = self.deviations[-1].choice + 1 if self.deviations else 0
+        last = self._deviations[-1][0] + 1 if self._deviations else 0
         return Schedule(self.taken[:last])
 
 

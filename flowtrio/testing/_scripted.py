@@ -1,15 +1,18 @@
-"""`ScriptedModel`: a model that says what the test wrote down."""
+"""`ScriptedModel` and `FunctionModel`: models that say what the test wrote down."""
 
 from __future__ import annotations
 
+import abc
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final, Protocol, Self, TypeAlias
+from weakref import WeakKeyDictionary
 
 import attrs
 import trio
+from trio.lowlevel import Task, current_task, in_trio_task
 
 from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, fold
 
@@ -49,32 +52,20 @@ class ScriptedRequest:
     """The rest."""
 
 
-class ScriptedModel:
-    """A client that plays turns, strictly.
+class _StrictModel(abc.ABC):
+    """A client that keeps what it is asked, and fails where a provider or the test would."""
 
-    A request that no turn is left for fails, and so does a conversation that a provider would
-    refuse. `check`, and leaving its ``with`` block, fail where a turn was not asked for, or a
-    request failed before.
-
-    Args:
-      turns: One for each request; each a text, or a list of steps (see `Step`).
-
-    Raises:
-      TypeError: a turn is neither, or a step is none.
-      ValueError: a step is a silence of less than no time.
-
-    """
-
-    def __init__(self, *turns: str | Iterable[Step]) -> None:
-        self._turns = deque(as_turns(turns))
+    def __init__(self) -> None:
         self._failure: AssertionError | None = None
         self.requests: list[ScriptedRequest] = []
         """What was asked, in order."""
         self.open_replies = 0
         """Replies begun and neither read to their end nor closed."""
 
-    def __repr__(self) -> str:
-        return f"<ScriptedModel asked={len(self.requests)} left={len(self._turns)}>"
+    @abc.abstractmethod
+    def _answer(self, request: ScriptedRequest) -> ScriptedReply:
+        """Give the reply to a request that a provider would take."""
+        ...
 
     def stream_completion(
         self,
@@ -82,7 +73,7 @@ class ScriptedModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> ScriptedReply:
-        """Play the next turn."""
+        """Answer one request."""
         request = ScriptedRequest(
             messages=[dict(message) for message in messages],
             tools=[dict(tool) for tool in tools or ()],
@@ -91,12 +82,10 @@ class ScriptedModel:
         self.requests.append(request)
         try:
             check_messages(request.messages)
-            if not self._turns:
-                raise AssertionError(f"request {len(self.requests)}: no turn is left for it")
+            return self._answer(request)
         except AssertionError as exc:
             self._failure = self._failure or exc
             raise
-        return ScriptedReply(self, self._turns.popleft())
 
     async def complete(
         self,
@@ -104,21 +93,18 @@ class ScriptedModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **options: Any,
     ) -> Completion:
-        """Play the next turn and give it whole."""
+        """Answer one request and give the reply whole."""
         return await fold(self.stream_completion(messages, tools, **options))
 
     def check(self) -> None:
-        """Assert that each turn was asked for, and nothing else.
+        """Assert that no request failed and no reply was left open.
 
         Raises:
-          AssertionError: a turn is left, a request failed, or a reply was left open.
+          AssertionError: one did, or was.
 
         """
         if self._failure is not None:
             raise AssertionError(f"a request failed: {self._failure}") from self._failure
-        if self._turns:
-            left = len(self._turns)
-            raise AssertionError(f"{left} turn{'s were' if left > 1 else ' was'} not asked for")
         if self.open_replies:
             raise AssertionError(f"{self.open_replies} replies were left open")
 
@@ -137,6 +123,113 @@ class ScriptedModel:
             self.check()
 
 
+class ScriptedModel(_StrictModel):
+    """A client that plays turns, strictly.
+
+    A request that no turn is left for fails, and so does a conversation that a provider would
+    refuse, or one of several agents that ask side by side: which turn is whose would be by chance.
+    `check`, and leaving its ``with`` block, fail where a turn was not asked for, or a request
+    failed before.
+
+    Args:
+      turns: One for each request; each a text, or a list of steps (see `Step`).
+
+    Raises:
+      TypeError: a turn is neither, or a step is none.
+      ValueError: a step is a silence of less than no time.
+
+    """
+
+    def __init__(self, *turns: str | Iterable[Step]) -> None:
+        super().__init__()
+        self._turns = deque(as_turns(turns))
+        self._is_ordered = any(turn != self._turns[0] for turn in self._turns)
+        """Whether it matters who asks first."""
+        self._replies: WeakKeyDictionary[Task, ScriptedReply] = WeakKeyDictionary()
+        """The last to each task that has asked."""
+
+    def __repr__(self) -> str:
+        return f"<ScriptedModel asked={len(self.requests)} left={len(self._turns)}>"
+
+    def _answer(self, request: ScriptedRequest) -> ScriptedReply:
+        """Play the next turn."""
+        number = len(self.requests)
+        if not self._turns:
+            raise AssertionError(f"request {number}: no turn is left for it")
+        reply = ScriptedReply(self, self._turns.popleft())
+        if self._is_ordered and in_trio_task():
+            self._check_order(number)
+            self._replies[current_task()] = reply
+        return reply
+
+    def _check_order(self, number: int) -> None:
+        task = current_task()
+        for other, reply in self._replies.items():
+            # A task that waits for this one has its order, and so has one that this one waited for.
+            if other is task or _is_over(other) or _is_below(task, other):
+                continue
+            if not (reply.is_over and _is_below(other, task)):
+                raise AssertionError(
+                    f"request {number}: {task.name} asks while {other.name}, which has asked too, "
+                    "is at work: which turn is whose would be by chance. Give each agent that runs "
+                    "beside others a ScriptedModel of its own, or all of them a FunctionModel"
+                )
+
+    def check(self) -> None:
+        """Assert that each turn was asked for, and nothing else.
+
+        Raises:
+          AssertionError: a turn is left, a request failed, or a reply was left open.
+
+        """
+        if self._failure is None and self._turns:
+            left = len(self._turns)
+            raise AssertionError(f"{left} turn{'s were' if left > 1 else ' was'} not asked for")
+        super().check()
+
+
+def _is_over(task: Task) -> bool:
+    return getattr(task.coro, "cr_frame", None) is None
+
+
+def _is_below(task: Task, other: Task) -> bool:
+    """Whether *task* was started in a nursery of *other*, or somewhere below."""
+    nursery = task.parent_nursery
+    while nursery is not None and nursery.parent_task is not other:
+        nursery = nursery.parent_task.parent_nursery
+    return nursery is not None
+
+
+class FunctionModel(_StrictModel):
+    """A client that answers from a function of the request.
+
+    It keeps no place, so any number of agents may ask it, in any order, and in every run anew. What
+    it was asked is checked as by a `ScriptedModel`; an `AssertionError` of the function's own fails
+    `check`, too.
+
+    Args:
+      fn: Gets a `ScriptedRequest`; gives a turn, which is a text or a list of steps (see `Step`).
+
+    """
+
+    def __init__(self, fn: Callable[[ScriptedRequest], str | Iterable[Step]]) -> None:
+        super().__init__()
+        self._fn = fn
+
+    def __repr__(self) -> str:
+        return f"<FunctionModel asked={len(self.requests)}>"
+
+    def _answer(self, request: ScriptedRequest) -> ScriptedReply:
+        """Ask the function.
+
+        Raises:
+          TypeError: what it gave is no turn.
+
+        """
+        [turn] = as_turns([self._fn(request)])
+        return ScriptedReply(self, turn)
+
+
 class _Counts(Protocol):
     """Whoever gives replies and wants to know how many are open."""
 
@@ -151,6 +244,11 @@ class ScriptedReply(AsyncIterator[Chunk]):
         self._steps = deque(_expand(steps))
         self._is_open = False
         self._is_closed = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._is_closed
 
     async def __anext__(self) -> Chunk:
         """Give the next chunk."""

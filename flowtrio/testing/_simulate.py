@@ -94,6 +94,7 @@ def simulate(
     )
     world = _World(keep([], case), model, drawn)
     with exploring(world.case.schedule) as chooser, _silence(), _no_threads(world):
+        world.chooser = chooser
         main = _Main(world, agent, message, {"limits": limits, "history": history, "app": app})
         trio.run(main.run, clock=virtual_clock(), instruments=[world.striker])
     return main.give(chooser)
@@ -123,6 +124,7 @@ class _World:
         self.case = case = played.cases[-1]
         self.striker = Striker(MOST_STEPS)
         self.stream: EventStream | None = None
+        self.chooser: Chooser | None = None
         self.most_undelivered = 0
         self.closed_at: float | None = None
         self.refused: list[str] = []
@@ -156,7 +158,9 @@ class _World:
 
         assert self.stream is not None
         stream = self.stream
-        return await self.tool_faults.run(function, lambda: stream.cancel_tool(call_id))
+        assert self.chooser is not None
+        with self.chooser.calling(call_id):
+            return await self.tool_faults.run(function, lambda: stream.cancel_tool(call_id))
 
     def watch(self) -> None:
         """Look at the run between two steps of the scheduler."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ from flowtrio import (
     serve_websocket,
 )
 from flowtrio._core._modes import VISIBLE
-from flowtrio.testing import ScriptedModel
+from flowtrio.testing import ScriptedModel, simulate
 from flowtrio.wire._frames import _COMMANDS, encode_accepted, encode_rejected
 from tests.docs.test_blocks import prelude
 
@@ -200,6 +201,33 @@ def block_with(name: str, words: str) -> dict[str, Any]:
     program: dict[str, Any] = {}
     exec(source, program)
     return program
+
+
+# Orders
+
+
+def order_of(tasks: int, seed: int) -> tuple[str, ...]:
+    """The order in which tasks go that become ready at once."""
+
+    async def crowd(ctx: RunContext, message: str) -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(tasks):
+                nursery.start_soon(ctx.custom, str(number))
+
+    events = simulate(crowd, "go", schedule=seed).events
+    return tuple(e.data["name"] for e in events if e.type is EventType.CUSTOM)
+
+
+@pytest.mark.parametrize("row", rows(guide("testing"), "tasks")[1:], ids=lambda row: row[0])
+def test_seeds_see_that_share_of_orders_which_the_guide_tells(row: list[str]) -> None:
+    tasks, orders, *shares = (float(cell.rstrip(" %").replace(",", "")) for cell in row)
+    # Not as far as the last column, which takes as long as all else here.
+    seen = [order_of(int(tasks), seed) for seed in range(500)]
+
+    assert orders == math.factorial(int(tasks))
+    for seeds, told in zip((100, 500), shares[:2], strict=True):
+        share = 100 * len(set(seen[:seeds])) / orders
+        assert share == pytest.approx(told, rel=0.1, abs=0.05)
 
 
 # Limits

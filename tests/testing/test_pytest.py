@@ -58,7 +58,7 @@ def test_a_race_is_found_shrunk_written_down_and_played_again(tmp_path: Path) ->
     assert "1 failed" in first
     # Zeros, and one choice that is none.
     assert re.search(r"schedule=Schedule\(\[(0, )+[123]\]\)", first)
-    assert re.search(r"choice \d+: .*pay ran before .*look", first)
+    assert re.search(r"choice \d+: .*pay \(c2\) ran before .*look \(c1\)", first)
     command = re.search(r"replay: +python -m (pytest .*)", first)
     assert command is not None
 

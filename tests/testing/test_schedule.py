@@ -91,6 +91,31 @@ def test_what_was_played_is_told_without_what_made_no_difference() -> None:
     assert [str(deviation) for deviation in chooser.deviations] == ["choice 1: c ran before a, b"]
 
 
+def test_tasks_of_one_name_are_told_apart_by_their_calls_or_by_a_number() -> None:
+    async def work(chooser: Chooser, call_ids: tuple[str, ...]) -> None:
+        for call_id in call_ids:
+            with chooser.calling(call_id):
+                await trio.sleep(0)
+
+    async def main(chooser: Chooser) -> None:
+        async with trio.open_nursery() as nursery:
+            for call_ids in (("c1", "c3"), ("c2",), (), ()):
+                nursery.start_soon(work, chooser, call_ids, name="work")
+            nursery.start_soon(work, chooser, ("c4",), name="tool a (c4)")
+
+    # The last of all goes first, then all in turn; then the second of those two that have calls.
+    with exploring(Schedule((0, 4, 3, 2, 1, 0, 1))) as chooser:
+        trio.run(main, chooser)
+
+    assert [str(deviation) for deviation in chooser.deviations] == [
+        "choice 1: tool a (c4) ran before work (c1), work (c2), work #3, work #4",
+        "choice 2: work #4 ran before work (c1), work (c2), work #3",
+        "choice 3: work #3 ran before work (c1), work (c2)",
+        "choice 4: work (c2) ran before work (c1)",
+        "choice 6: tool a (c4) ran before work (c2)",
+    ]
+
+
 def test_the_loops_of_other_threads_keep_their_own_order() -> None:
     usual = random.Random(1)
     chooser = Chooser([1, 1, 1], usual)

@@ -9,8 +9,28 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from flowtrio import Agent, Chunk, RemoteProtocolError, StreamEngine, ToolCall, Usage, tool
-from flowtrio.testing import CUT, ScriptedModel, SimulatedModel, check_events
+from flowtrio import (
+    Agent,
+    Chunk,
+    EventStream,
+    RemoteProtocolError,
+    RunContext,
+    RunFailed,
+    StreamEngine,
+    ToolCall,
+    Usage,
+    tool,
+)
+from flowtrio.testing import (
+    CUT,
+    FunctionModel,
+    ScriptedModel,
+    ScriptedRequest,
+    SimulatedModel,
+    check_events,
+    every_fault,
+    simulate,
+)
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -204,3 +224,168 @@ async def test_in_a_run_it_sees_what_the_tools_gave() -> None:
 
     assert model.requests[1].messages[-1]["content"] == "saw 3"
     assert [spec["function"]["name"] for spec in model.requests[0].tools] == ["look"]
+
+
+# Agents that ask side by side
+
+
+@tool
+async def rest(seconds: float) -> str:
+    """Take some time."""
+    await trio.sleep(seconds)
+    return "rested"
+
+
+RESTS = [ToolCall("r", "rest", {"seconds": 1})]
+
+
+def two_that_ask(model: Any, *, second: Any = None, apart: float = 0) -> Any:
+    """An agent that delegates to two at once, whose models may be the same."""
+    first = Agent(llm_client=model, tools=[rest], name="first")
+    other = Agent(llm_client=second or model, tools=[rest], name="second")
+
+    async def both(ctx: RunContext, message: str) -> list[str]:
+        answers: dict[str, str] = {}
+
+        async def ask(agent: Agent[str], seconds: float) -> None:
+            await trio.sleep(seconds)
+            answers[agent.name] = await ctx.delegate(agent, message)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, first, 0)
+            nursery.start_soon(ask, other, apart)
+        return [answers["first"], answers["second"]]
+
+    return both
+
+
+@pytest.mark.parametrize(
+    ("turns", "apart"), [(("a", "b"), 0), ((RESTS, "a", "b"), 0), ((RESTS, "a", "b"), 0.5)]
+)
+def test_one_model_of_two_agents_side_by_side_says_so(turns: Any, apart: float) -> None:
+    model = ScriptedModel(*turns)
+    run = simulate(two_that_ask(model, apart=apart), "go")
+
+    assert run.status == "error"
+    assert isinstance(run.error, RunFailed)
+    told = r"request 2: .* asks while .*, which has asked too, is at work: .* by chance"
+    with pytest.raises(AssertionError, match=f"a request failed: {told}"):
+        model.check()
+
+
+async def test_two_runs_at_once_say_so_too(autojump_clock: MockClock) -> None:
+    model = ScriptedModel(["a", 1], "b")
+    agent = Agent(llm_client=model)
+    ends: list[str] = []
+
+    async def read(stream: EventStream) -> None:
+        async with stream:
+            ends.append([event async for event in stream][-1].data["status"])
+
+    async with StreamEngine() as engine, trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(read, engine.stream(agent, "hi"))
+    assert sorted(ends) == ["completed", "error"]
+    with pytest.raises(AssertionError, match="which turn is whose would be by chance"):
+        model.check()
+
+
+def test_side_by_side_each_has_a_model_of_its_own_or_all_say_the_same() -> None:
+    with ScriptedModel(RESTS, "a") as one, ScriptedModel(RESTS, "b") as other:
+        assert simulate(two_that_ask(one, second=other), "go").result == ["a", "b"]
+    with ScriptedModel("a", "a") as model:
+        assert simulate(two_that_ask(model), "go").result == ["a", "a"]
+
+
+def test_agents_that_wait_for_one_another_may_share_a_model() -> None:
+    model = ScriptedModel(
+        [ToolCall("p1", "helper", {"message": "one"})],
+        RESTS,
+        "helped",
+        [ToolCall("p2", "helper", {"message": "two"})],
+        "helped again",
+        "done",
+    )
+    helper = Agent(llm_client=model, tools=[rest], name="helper")
+
+    @tool(name="helper")
+    async def ask_helper(ctx: RunContext, message: str) -> str:
+        """Ask a helper."""
+        return str(await ctx.delegate(helper, message))
+
+    with model:
+        run = simulate(Agent(llm_client=model, tools=[ask_helper]), "go")
+
+    assert run.result == "done"
+    assert [call.result for call in run.calls("helper")] == ["helped", "helped again"]
+
+
+async def test_what_was_left_to_itself_is_beside_whoever_asks_next() -> None:
+    model = ScriptedModel(["a", 5], "b", "c")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(model.complete, HELLO)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(AssertionError, match=r"request 2: .* asks while .*complete"):
+            model.stream_completion(HELLO)
+        nursery.cancel_scope.cancel()
+
+
+def test_outside_a_loop_requests_are_in_order() -> None:
+    model = ScriptedModel("a", "b")
+    for _ in range(2):
+        model.stream_completion(HELLO)
+
+    assert len(model.requests) == 2
+
+
+# Functions
+
+
+def echo(request: ScriptedRequest) -> Any:
+    """Call once, then say what came of it."""
+    last = request.messages[-1]
+    return RESTS if last["role"] == "user" else ["It ", last["content"]]
+
+
+async def test_a_function_answers_each_request() -> None:
+    with FunctionModel(echo) as model:
+        first = await model.complete(HELLO, temperature=0)
+        second = await model.complete(HELLO)
+
+    assert first.tool_calls == second.tool_calls == RESTS
+    assert [request.options for request in model.requests] == [{"temperature": 0}, {}]
+    assert repr(model) == "<FunctionModel asked=2>"
+
+
+def test_agents_side_by_side_may_share_a_function_and_so_may_runs() -> None:
+    model = FunctionModel(echo)
+
+    assert simulate(two_that_ask(model), "go", schedule=5).result == ["It rested"] * 2
+    runs = every_fault(Agent(llm_client=model, tools=[rest]), "go", kinds="fail")
+    assert [run.result for run in runs] == [
+        "It rested",
+        "It error: SimulatedFailure: drawn for wait 0",
+        "It error: SimulatedFailure: drawn for wait 1",
+    ]
+
+
+async def test_what_a_function_finds_wrong_and_what_it_gives_wrong_are_told() -> None:
+    def picky(request: ScriptedRequest) -> Any:
+        assert request.tools, "expected tools"
+
+    model = FunctionModel(picky)
+    with pytest.raises(AssertionError, match="expected tools"):
+        await model.complete(HELLO)
+    with pytest.raises(AssertionError, match="a request failed: expected tools"):
+        model.check()
+    with pytest.raises(TypeError, match="turn 1: expected a text or a list of steps, got NoneType"):
+        await model.complete(HELLO, [{"type": "function", "function": {"name": "look"}}])
+    with pytest.raises(AssertionError, match="role 'robot'"):
+        await FunctionModel(echo).complete([{"role": "robot", "content": "x"}])
+
+
+async def test_a_reply_of_a_function_that_is_left_open_fails() -> None:
+    model = FunctionModel(lambda request: ["a", "b"])
+    await anext(model.stream_completion(HELLO))
+    with pytest.raises(AssertionError, match="1 replies were left open"):
+        model.check()

@@ -223,6 +223,23 @@ def test_a_race_that_spawn_order_hides_is_found_and_shrinks_to_one_choice() -> N
     assert str(run.deviations[-1]) in run.timeline()
 
 
+def test_a_choice_between_calls_of_one_function_names_the_calls() -> None:
+    async def counts(ctx: RunContext, message: str) -> None:
+        async def look(item: str) -> None:
+            await ctx.call(count, item=item)
+
+        async with trio.open_nursery() as nursery:
+            for item in ("lamp", "chair"):
+                nursery.start_soon(look, item, name="look")
+
+    runs = [simulate(counts, "go", schedule=seed) for seed in range(100)]
+    told = [str(deviation) for run in runs for deviation in run.deviations]
+    between = [line for line in told if line.count("look") == 2]
+
+    assert between
+    assert all("look (c1)" in line and "look (c2)" in line for line in between)
+
+
 # Models
 
 
