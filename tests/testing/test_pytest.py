@@ -16,8 +16,9 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import DidNotReproduce
 
 from flowtrio import Agent, Chunk, EventType, RunContext, StreamEngine, Usage
 from flowtrio.testing import (
@@ -32,7 +33,7 @@ from flowtrio.testing import (
     simulate,
 )
 from flowtrio.testing._hypothesis import current_example, drawn_for
-from flowtrio.testing._pytest import tell
+from flowtrio.testing._pytest import replaying, tell
 from flowtrio.testing._replay import Case, Played, Replay, forced, recent, replayed
 from tests.support.races import RACE
 
@@ -310,6 +311,10 @@ class FakeItem:
         if folder is not None:
             self.cache = self
 
+    def getoption(self, name: str) -> str:
+        """See pytest's configuration."""
+        return f"the file of {name}"
+
     def mkdir(self, name: str) -> Path:
         """See pytest's cache."""
         path = self.dir / name
@@ -401,6 +406,66 @@ def test_each_example_of_a_property_begins_anew(number: int) -> None:
 
     assert len(recent[-1].cases) == 2
     assert drawn_for(recent[-1].example)
+
+
+class FakeTest(FakeItem):
+    """A test of Hypothesis that fails for large numbers until it is mended."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.seen: list[int] = []
+        self.drawn = ""
+        self.limit = 1000
+        self.text = st.just("")
+        self.obj = self.make()
+
+    def make(self) -> Any:
+        @settings(database=None, derandomize=True, phases=[Phase.generate], deadline=None)
+        @given(st.integers(), self.text)
+        def obj(number: int, text: str) -> None:
+            self.seen.append(number)
+            self.drawn = drawn_for(current_example()) or ""
+            simulate(_hello, "hi")
+            assert number < self.limit
+
+        return obj
+
+
+def test_what_was_drawn_is_drawn_again_and_the_body_runs_once(force: Any) -> None:
+    test: Any = FakeTest()
+    with pytest.raises(AssertionError):
+        test.obj()
+    replay, number = Replay([CASE], test.drawn), test.seen[-1]
+    forced.append(replay)
+
+    test.seen.clear()
+    with pytest.raises(AssertionError), replaying(test, replay):
+        test.obj()
+    assert test.seen == [number]
+    assert replayed == [CASE]
+
+    test.limit = number + 1
+    with replaying(test, replay):
+        test.obj()
+    assert test.seen == [number] * 2
+
+    test.text = st.text(min_size=9)
+    test.obj = test.make()
+    with pytest.raises(DidNotReproduce), replaying(test, replay):
+        test.obj()
+
+
+def test_a_test_that_passes_without_playing_all_is_told(force: Any) -> None:
+    recent.clear()
+    item: Any = FakeItem(None)
+    force(CASE, CASE)
+    told = "the file of --flowtrio-replay: "
+    with pytest.raises(pytest.fail.Exception, match=f"{told}nothing was replayed, since"):
+        with replaying(item, forced[0]):
+            pass
+    with pytest.raises(pytest.fail.Exception, match=r"only 1 of 2 runs .* more often"):
+        with replaying(item, forced[0]):
+            simulate(_hello, "hi")
 
 
 def test_a_hypothesis_without_its_private_parts_is_not_asked(

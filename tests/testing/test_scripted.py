@@ -330,6 +330,22 @@ async def test_what_was_left_to_itself_is_beside_whoever_asks_next() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_what_was_answered_already_and_lingers_on_is_no_matter_to_whoever_began_it() -> None:
+    model = ScriptedModel("a", "b")
+
+    async def ask_and_linger(task_status: trio.TaskStatus[str]) -> None:
+        task_status.started((await model.complete(HELLO)).content)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        first = await nursery.start(ask_and_linger)
+        second = (await model.complete(HELLO)).content
+        nursery.cancel_scope.cancel()
+
+    assert (first, second) == ("a", "b")
+    assert repr(model) == "<ScriptedModel asked=2 left=0>"
+
+
 def test_outside_a_loop_requests_are_in_order() -> None:
     model = ScriptedModel("a", "b")
     for _ in range(2):

@@ -51,7 +51,15 @@ from flowtrio.abc import (
     Request,
     ToolSpec,
 )
-from flowtrio.testing import ScriptedModel, Violation, check_events, find_violations
+from flowtrio.testing import (
+    FunctionModel,
+    ScriptedModel,
+    SimulatedRun,
+    Violation,
+    check_events,
+    every_fault,
+    find_violations,
+)
 
 # Tools: bare, with options, plain, with the context
 
@@ -113,6 +121,7 @@ models: list[LLMClient] = [
     DemoClient(seed=7),
     OpenAIClient(model="gpt-4o-mini", limits=ModelLimits(gap=math.inf), temperature=0),
     ScriptedModel("Hello"),
+    FunctionModel(lambda request: str(request.messages[-1]["content"])),
 ]
 not_a_model: LLMClient = object()  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
 
@@ -338,3 +347,5 @@ async def a_test_of_an_agent() -> None:
     check_events(log)
     assert_type(find_violations(log, whole=False), list[Violation])
     assert_type(list(project(StreamMode.MESSAGES, log)), list[AgentEvent])
+    for run in every_fault(talker, "Hello", app=dict, kinds=("fail", "cancel")):
+        assert_type(run, SimulatedRun)
