@@ -32,11 +32,12 @@ from flowtrio._core._failures import describe, leaves
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
 
+from ._body import encode_result
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
 from ._places import Places, Ticket
 from ._threads import call_in_thread
-from ._tools import Tool, encode_result
+from ._tools import Tool
 
 if TYPE_CHECKING:
     from ._run import Run
@@ -267,7 +268,7 @@ class ActiveCall:
             return await self._failed(tool, exc)
         finally:
             timer.stop()
-            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            # It leads back here: see `Host.host` on what waits for the garbage collector.
             self.frame.timer = None
         await self._finish("ok", value=value, result=result)
 
@@ -287,9 +288,7 @@ class ActiveCall:
     async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
         if tool.context_parameter is None:
             return await self._run_function(tool, keywords)
-        from ._context import RunContext
-
-        keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
+        keywords = {**keywords, tool.context_parameter: self.frame.make_context(self.frame)}
         return await self.frame.run_body(self._run_function, tool, keywords)
 
     async def _run_function(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:

@@ -18,13 +18,22 @@ from flowtrio._core._history import read_history
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import check_json, copy_json
 
-from ._agent import agent_name, as_awaitable
+from ._body import agent_name, as_awaitable, encode_result
 from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
-from ._replies import Asked, AskedCall, CallResult, answer, find_asked, run_calls, unique_tools
-from ._tools import Tool, as_tool, encode_result
+from ._replies import (
+    Asked,
+    AskedCall,
+    CallResult,
+    answer,
+    asked_of,
+    find_asked,
+    run_calls,
+    unique_tools,
+)
+from ._tools import Context, Tool, as_tool
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
@@ -33,7 +42,7 @@ _CHUNK: Final = EventType.MESSAGE_CHUNK
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
-class RunContext:
+class RunContext(Context):
     """What a running agent or tool may do. Given to it; has no public constructor.
 
     All verbs may be used from several tasks at once; their events come in one order. When the call
@@ -189,8 +198,8 @@ class RunContext:
                 frame.run.log.close(turn.brackets())
                 raise
         if calls:
-            frame.asked = frame.asked or Asked()
-            frame.asked.note(turn.message_id, calls)
+            frame.asked = asked = asked_of(frame) or Asked()
+            asked.note(turn.message_id, calls)
         return completion
 
     def _expect(self, reply: Reply) -> None:
@@ -301,8 +310,9 @@ class RunContext:
 
     def _asked_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall:
         frame = self._frame
-        if frame.asked is not None and frame.call_id is None:
-            asked = frame.asked.take_like(tool, arguments)
+        unanswered = asked_of(frame)
+        if unanswered is not None and frame.call_id is None:
+            asked = unanswered.take_like(tool, arguments)
             if asked is not None:
                 return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
         call = ToolCall(id="", name=tool.name, arguments=arguments)
@@ -423,5 +433,5 @@ class NestedAgent:
 async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     """Run an agent's body in *frame*."""
     return await frame.run_body(
-        lambda: as_awaitable(agent(RunContext._of(frame), message)),
+        lambda: as_awaitable(agent(frame.make_context(frame), message)),
     )

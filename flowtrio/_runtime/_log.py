@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from flowtrio._core._transcript import Transcript
 
     from ._channel import Speaker
-    from ._frame import Frame
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 
@@ -43,12 +42,24 @@ SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
 
 
+class Owner(Protocol):
+    """What something open belongs to: the frame of a body or a call."""
+
+    things: int
+    """How many things it has registered as open."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was ended, and what it has open is to be closed."""
+        ...
+
+
 class OpenThing(Protocol):
     """What is open, or about to be: a call, a nested agent, a question, a message."""
 
     @property
-    def owner(self) -> Frame:
-        """The frame that it is closed with."""
+    def owner(self) -> Owner:
+        """What it is closed with."""
         ...
 
     def closing(self) -> dict[str, Any]:

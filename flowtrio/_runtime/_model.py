@@ -42,13 +42,14 @@ from flowtrio._core._limits import ModelLimits
 from flowtrio._core._telling import tell
 from flowtrio._core._values import check_json, clean_text, copy_json
 
+from ._ending import blame
 from ._frame import Frame, is_cancelled
 
 if TYPE_CHECKING:
     from flowtrio._core._transcript import Reply
     from flowtrio.abc import LLMClient
 
-    from ._frame import Alarm
+    from ._clock import Alarm
     from ._run import Run
 
 _FINISH_REASONS = ("stop", "length", "tool_calls", "content_filter")
@@ -151,7 +152,7 @@ class Turn:
         except BaseException as exc:
             if not is_cancelled(exc):
                 self.has_failed = True
-                run.blame(exc, "model")
+                blame(exc, run.info.run_id, "model")
             raise
         return await self._complete(final, tool_calls)
 
@@ -188,8 +189,8 @@ class Turn:
                     await self._close(iterator)
         finally:
             assert self._alarm is not None
-            self.run.forget(self._alarm)
-            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            self.run.clock.forget(self._alarm)
+            # It leads back here: see `Host.host` on what waits for the garbage collector.
             self._alarm = None
         if self._stalled is None:
             assert self._is_closed
@@ -461,7 +462,7 @@ class Turn:
 
     def _withheld(self, raw: str | None) -> ProviderError | RemoteProtocolError:
         exc = self._refusal or withheld_reply(None if raw is None else clean_text(str(raw))[:100])
-        self.run.blame(exc, "model")
+        blame(exc, self.run.info.run_id, "model")
         return exc
 
     def _match_calls(self, calls: Sequence[ToolCall]) -> list[tuple[str, ToolCall]]:
@@ -543,8 +544,8 @@ class Turn:
 
     def _watch(self) -> None:
         if self._alarm is not None:
-            self.run.forget(self._alarm)
-        self._alarm = self.run.call_at(self._due(self._waits_since)[1], self._look)
+            self.run.clock.forget(self._alarm)
+        self._alarm = self.run.clock.call_at(self._due(self._waits_since)[1], self._look)
 
     def _due(self, since: float) -> tuple[str, float]:
         """Which limit strikes first, and when, of a model that was last heard of at *since*."""
@@ -565,7 +566,7 @@ class Turn:
             self._stalled = self._limits.stalled(limit, pings=pings)
             self._scope.cancel(reason=f"model limit {limit}")
         else:
-            self._alarm = self.run.call_at(due, self._look)
+            self._alarm = self.run.clock.call_at(due, self._look)
 
 
 def _is_plain_text(chunk: Chunk) -> bool:

@@ -149,7 +149,7 @@ def plain_text(value: str, what: str, frame: Frame | None = None) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
     if frame is not None:
-        frame.run.check_length(value, what)
+        frame.run.info.check_length(value, what)
     if type(value) is str and value.isascii():
         return value
     # Events hold plain text: an enum's member, say, is one that is more.

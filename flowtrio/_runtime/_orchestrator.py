@@ -23,7 +23,9 @@ from flowtrio._core._telling import tell
 from flowtrio._core._values import clean_text, told
 from flowtrio.abc import RecoverableConversations
 
-from ._agent import Agent, agent_name, check_agent
+from ._agent import Agent
+from ._body import agent_name, check_agent
+from ._ending import blaming
 from ._engine import StreamEngine
 from ._follower import Follower
 from ._health import Health
@@ -234,7 +236,7 @@ class Orchestrator:
         """
         if not is_wait(resume_window):
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        nursery, seat = self._engine._nursery, Seat.of_starter()
+        nursery, seat = self._engine._home.nursery, Seat.of_starter()
         run_id = await self._start_in(
             nursery, message, tenant_id, session_id, run_id, app, resume_window, seat
         )
@@ -370,7 +372,7 @@ class Orchestrator:
 
 @attrs.frozen(eq=False)
 class _Admission:
-    """Lets a run of an orchestrator in; see `flowtrio._runtime._run.Admission`."""
+    """Lets a run of an orchestrator in; see `flowtrio._runtime._host.Admission`."""
 
     orchestrator: Orchestrator
     is_remembered: bool = attrs.field(kw_only=True)
@@ -408,7 +410,7 @@ class _Admission:
     @contextmanager
     def _blaming(self, run: Run) -> Iterator[None]:
         """What is raised in the block is of the conversations' doing."""
-        with run.blaming("store"):
+        with blaming(run.info.run_id, "store"):
             try:
                 yield
             except Exception as exc:

@@ -40,7 +40,7 @@ from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 from flowtrio.abc import RunHeader
 
-from ._frame import Alarm
+from ._clock import Alarm
 from ._mending import Deleted, LostTooMuch, Mender, Refused
 from ._meter import Meter
 from ._stream import EventStream
@@ -175,7 +175,7 @@ class HostedRun:
     def attach(self, seat: Seat) -> None:
         """Take a seat, or keep it."""
         if self._alarm is not None:
-            self.stream._run.forget(self._alarm)
+            self.stream._run.clock.forget(self._alarm)
             self._alarm = None
         self._seats[seat] = None
         while self._kept:
@@ -215,14 +215,14 @@ class HostedRun:
         is_watched = self.resume_window < math.inf and not run.is_closing
         is_watched = is_watched and self.has_begun.is_set() and not self.is_void
         if is_watched and not self._seats and self._alarm is None:
-            self._alarm = run.call_at(trio.current_time() + self.resume_window, self._ring)
+            self._alarm = run.clock.call_at(trio.current_time() + self.resume_window, self._ring)
 
     def _ring(self) -> None:
         self._alarm = None
         if self.stream.status in _WAITING:
             # Whoever is asked may take his time. Look again later; at once would be for ever.
             when = trio.current_time() + max(self.resume_window, 1)
-            self._alarm = self.stream._run.call_at(when, self._ring)
+            self._alarm = self.stream._run.clock.call_at(when, self._ring)
         else:
             seconds = self.resume_window
             came = f"no reader came back within {seconds:g} s" if seconds else "its reader left"

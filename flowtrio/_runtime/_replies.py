@@ -114,13 +114,20 @@ class Asked:
         return None
 
 
+def asked_of(frame: Frame) -> Asked | None:
+    """The calls that models asked the body of *frame* for, if any did."""
+    return frame.asked if isinstance(frame.asked, Asked) else None
+
+
 def find_asked(frame: Frame, call: ToolCall) -> AskedCall | None:
     """Answer *call* in *frame*, whoever around it was given it by a model."""
-    own = None if frame.asked is None else frame.asked.take(call)
+    unanswered = asked_of(frame)
+    own = None if unanswered is None else unanswered.take(call)
     if own is not None:
         return own
     for outer in frame.around():
-        if outer.asked is not None and (asked := outer.asked.take_very(call)) is not None:
+        unanswered = asked_of(outer)
+        if unanswered is not None and (asked := unanswered.take_very(call)) is not None:
             # A START names a message of its own agent only.
             is_own = outer.agent == frame.agent
             return asked if is_own else attrs.evolve(asked, message_id=None)

@@ -36,11 +36,13 @@ from flowtrio._core._values import clean_text
 
 from ._log import RunStatistics
 from ._pending import Answered, Approved, Denied
-from ._run import Run, current_run
+from ._run import current_run
 
 if TYPE_CHECKING:
-    from ._engine import StreamEngine
+    from ._home import Home
+    from ._host import Host
     from ._pending import Decision
+    from ._run import Run
 
 
 if TYPE_CHECKING:
@@ -71,8 +73,9 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     __slots__ = (
         "__weakref__",
-        "_engine",
         "_form",
+        "_home",
+        "_host",
         "_is_reading",
         "_is_spent",
         "_manager",
@@ -83,11 +86,12 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         "_view",
     )
 
-    def __init__(self, run: Run, mode: StreamMode, engine: StreamEngine) -> None:
-        self._run = run
+    def __init__(self, host: Host, mode: StreamMode, home: Home) -> None:
+        self._run: Run = host.run
+        self._host = host
+        self._home = home
         self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
-        self._engine = engine
         self._form = _Form.NEW
         self._is_reading = False
         self._is_spent = False
@@ -156,7 +160,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         self._begin(_Form.BLOCK)
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
-        self._engine._start(self._run, nursery.start_soon)
+        self._host.start(nursery.start_soon, self._home.runs)
         return self
 
     @enable_ki_protection
@@ -276,11 +280,11 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         outer = current_run.get()
         if outer is not None and outer.takes_guests:
             spawn: Callable[..., Any] = outer.spawn
-        elif self._engine._nursery is not None:
-            spawn = self._engine._nursery.start_soon
+        elif self._home.nursery is not None:
+            spawn = self._home.nursery.start_soon
         else:
             spawn = partial(trio.lowlevel.spawn_system_task, context=contextvars.copy_context())
-        self._engine._start(self._run, spawn)
+        self._host.start(spawn, self._home.runs)
 
     # Reading
 
@@ -395,7 +399,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def _words(self, text: str, what: str) -> str:
         words = _words(text, what)
-        self._run.check_length(words, what)
+        self._run.info.check_length(words, what)
         return words
 
     def _decide(self, key: str, decision: Decision) -> bool:

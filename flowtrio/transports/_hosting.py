@@ -149,7 +149,7 @@ class Hosting:
         orchestrator = self.orchestrator
         starter = Seat.of_starter() if seat is None else seat
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
-        nursery = self.nursery or orchestrator._engine._nursery
+        nursery = self.nursery or orchestrator._engine._home.nursery
         run_id = await orchestrator._start_in(
             nursery, message, tenant_id, session_id, run_id, None, self.resume_window, starter
         )
