@@ -109,7 +109,16 @@ ROOMS = {
     "_run": frozenset(
         {
             *("_body", "_channel", "_clock", "_ending", "_frame", "_home", "_host", "_info"),
-            *("_log", "_pending", "_places", "_run", "_simulation", "_stream"),
+            *(
+                "_conversations",
+                "_log",
+                "_open",
+                "_pending",
+                "_places",
+                "_run",
+                "_simulation",
+                "_stream",
+            ),
         }
     ),
     "_agents": frozenset(

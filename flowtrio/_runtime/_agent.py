@@ -131,7 +131,7 @@ class _Loop:
             options["output_schema"] = (output.name, output.schema)
         attempts = cuts = 0
         for _ in self._turns():
-            reply = Reply(self.run_.log.new_id("m"))
+            reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
             completion, calls = await turn.run_turn(self._request(), specs, options)

@@ -145,7 +145,7 @@ class ActiveCall:
         """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
         log = self.run.log
         if log.opened.get(self.call_id) is not self:
-            log.open(self.call_id, self)
+            log.opened.add(self.call_id, self)
         self.scope.__enter__()
 
     def __exit__(
@@ -171,7 +171,7 @@ class ActiveCall:
         # Its END may be decided and not recorded: the wait for the reader was cut short.
         if log.opened.get(self.call_id) is self:
             log.close((self.call_id,))
-            log.forget(self.call_id)
+            log.opened.forget(self.call_id)
 
     def begin_nowait(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> bool:
         """Start already, if nothing has to be waited for; `execute` goes on.
@@ -195,7 +195,7 @@ class ActiveCall:
     def _start_nowait(self, plan: _Plan) -> None:
         log = self.run.log
         if log.has_room(self.frame):
-            log.open(self.call_id, self)
+            log.opened.add(self.call_id, self)
             data = self._start_data(plan.arguments)
             log.emit_nowait(EventType.TOOL_CALL_START, data, self.frame)
             plan.is_begun = True
@@ -203,7 +203,7 @@ class ActiveCall:
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
         plan = self._planned(tool, arguments)
-        self.run.log.open(self.call_id, self)
+        self.run.log.opened.add(self.call_id, self)
         await self._start(plan.arguments)
         plan.is_begun = True
 

@@ -150,7 +150,7 @@ class RunContext(Context):
         left by an exception, ``cancelled`` when it was cancelled.
         """
         frame = self._frame
-        writer = MessageWriter._of(frame, frame.run.log.new_id("m"))
+        writer = MessageWriter._of(frame, frame.run.log.opened.new_id("m"))
         self._expect(Reply(writer._message_id))
         return writer
 
@@ -188,7 +188,7 @@ class RunContext(Context):
         conversation = read_history(messages, "messages")
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
         # Running the calls, with `call`, is up to the agent: so they are none of the run's yet.
-        reply = Reply(frame.run.log.new_id("m"))
+        reply = Reply(frame.run.log.opened.new_id("m"))
         self._expect(reply)
         turn = Turn(frame, client, reply, writes_calls=False)
         with frame.run.visited():
@@ -302,7 +302,7 @@ class RunContext(Context):
         frame = self._frame
         asked = find_asked(frame, call)
         if asked is None:
-            asked = AskedCall(frame.run.log.new_id("c"), None, call)
+            asked = AskedCall(frame.run.log.opened.new_id("c"), None, call)
         # The one that was given, which may have been edited; a copy, as others hold it too.
         given = call.arguments
         arguments = None if given is None else check_json(given, "arguments")
@@ -316,13 +316,15 @@ class RunContext(Context):
             if asked is not None:
                 return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
         call = ToolCall(id="", name=tool.name, arguments=arguments)
-        return AskedCall(frame.run.log.new_id("c"), None, call)
+        return AskedCall(frame.run.log.opened.new_id("c"), None, call)
 
     async def approve(self, name: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
         frame = self._frame
         await frame.check_open("ask for approval")
-        active = ActiveCall(frame, frame.run.log.new_id("c"), plain_text(name, "name", frame), None)
+        active = ActiveCall(
+            frame, frame.run.log.opened.new_id("c"), plain_text(name, "name", frame), None
+        )
         with frame.run.visited():
             limit = frame.run.limits.result_bytes
             given = check_json(dict(arguments or {}), "arguments", limit_bytes=limit)
@@ -338,7 +340,7 @@ class RunContext(Context):
         frame, prompt = self._frame, plain_text(prompt, "prompt", self._frame)
         await frame.check_open("ask the user")
         with frame.run.visited():
-            return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
+            return await Question(frame, frame.run.log.opened.new_id("q")).ask(prompt)
 
     async def delegate(
         self, agent: AgentLike, message: str, history: Sequence[Mapping[str, Any]] = ()
@@ -362,7 +364,7 @@ class RunContext(Context):
         message = plain_text(message, "message", parent)
         transcript = Transcript(read_history(history), message, run.info.run_id)
         await parent.check_open("delegate")
-        path = run.log.new_path(parent.agent, agent_name(agent))
+        path = run.log.opened.new_path(parent.agent, agent_name(agent))
         nested = NestedAgent(parent, path, transcript)
         with run.visited():
             return await nested.run(agent, message)

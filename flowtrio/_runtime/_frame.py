@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flowtrio._core._transcript import Transcript
     from flowtrio.abc import LLMClient
 
-    from ._log import OpenThing
+    from ._open import OpenThing
     from ._run import Run
 
 
@@ -133,14 +133,14 @@ class Frame:
     def bracket(self, key: str, thing: OpenThing) -> Iterator[None]:
         """Have *thing* open for the block; closed at once where the block leaves it so."""
         log = self.run.log
-        log.open(key, thing)
+        log.opened.add(key, thing)
         try:
             yield
         except BaseException:
             log.close((key,))
             raise
         finally:
-            log.forget(key)
+            log.opened.forget(key)
 
     # How it ends
 

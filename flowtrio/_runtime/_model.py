@@ -145,7 +145,7 @@ class Turn:
         if not await run.log.wait_for_room(frame):
             raise frame.closed("ask a model")
         run.log.law.begin_message(self.message_id, frame.agent)
-        run.log.open(self.message_id, self)
+        run.log.opened.add(self.message_id, self)
         try:
             final = await self._stream(messages, tools, options)
             tool_calls = [_fit_call(call) for call in final.tool_calls]
@@ -304,7 +304,7 @@ class Turn:
     async def _say_args(self, args: ToolArgs) -> AgentEvent | None:
         call = self._calls.get(args.index)
         if call is None:
-            call_id = self.run.log.new_id("c")
+            call_id = self.run.log.opened.new_id("c")
             call = self._calls[args.index] = _WrittenCall(self.owner, call_id, args.id, args.name)
         call.provider_id = call.provider_id or args.id
         call.name = call.name or args.name
@@ -313,7 +313,7 @@ class Turn:
             return None
         delta, call.text = clean_text(call.text), ""
         self._hidden += len(delta)
-        self.run.log.open(call.call_id, call)
+        self.run.log.opened.add(call.call_id, call)
         event = await self.owner.emit(
             EventType.TOOL_CALL_ARGS,
             {
@@ -343,9 +343,9 @@ class Turn:
 
     async def _start_provider_call(self, part: dict[str, Any]) -> AgentEvent | None:
         name = part["name"] or "unnamed"
-        call = _WrittenCall(self.owner, self.run.log.new_id("c"), part["id"], name)
+        call = _WrittenCall(self.owner, self.run.log.opened.new_id("c"), part["id"], name)
         self._provider_calls[part["id"]] = call
-        self.run.log.open(call.call_id, call)
+        self.run.log.opened.add(call.call_id, call)
         arguments = part.get("arguments")
         return await self.owner.emit(
             EventType.TOOL_CALL_START,
@@ -430,7 +430,7 @@ class Turn:
         run.log.close(begun - wanted)
         for call in self._calls.values():
             if call.call_id not in wanted:
-                run.log.forget(call.call_id)
+                run.log.opened.forget(call.call_id)
         if finish_reason in UNFIT_TO_RUN:
             await self._end_unfit(calls, UNFIT_TO_RUN[finish_reason])
             self.cut_calls, calls, tool_calls = len(calls), [], []
@@ -469,7 +469,7 @@ class Turn:
         """Give each final call the id under which its arguments were streamed."""
         if not self._calls:
             # Clients need not tell of calls while the model writes them.
-            return [(self.run.log.new_id("c"), call) for call in calls]
+            return [(self.run.log.opened.new_id("c"), call) for call in calls]
         written = [call for _, call in sorted(self._calls.items())]
         matched = []
         for call in calls:
@@ -478,7 +478,9 @@ class Turn:
             same = same or next(iter(fitting), None)
             if same is not None:
                 written.remove(same)
-            matched.append((self.run.log.new_id("c") if same is None else same.call_id, call))
+            matched.append(
+                (self.run.log.opened.new_id("c") if same is None else same.call_id, call)
+            )
         return matched
 
     def brackets(self) -> set[str]:

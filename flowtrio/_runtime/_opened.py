@@ -41,7 +41,7 @@ class MessageWriter:
         frame, log = self.owner, self.owner.run.log
         if await log.wait_for_room(frame):
             log.law.begin_message(self._message_id, frame.agent)
-            log.open(self._message_id, self)
+            log.opened.add(self._message_id, self)
         return self
 
     async def __aexit__(
@@ -60,7 +60,7 @@ class MessageWriter:
             if isinstance(exc, Exception):
                 self._finish_reason = "error"
             log.close((self._message_id,))
-            log.forget(self._message_id)
+            log.opened.forget(self._message_id)
 
     async def write(self, text: str) -> None:
         """Say a piece of the message."""

@@ -21,7 +21,7 @@ _TOOL = "choose_agent"
 async def choose_agent(ctx: RunContext, client: LLMClient, agents: Mapping[str, AgentLike]) -> str:
     """Ask *client* which of *agents* should answer; the first of them where it does not say."""
     frame = ctx._frame
-    reply = Reply(frame.run.log.new_id("m"))
+    reply = Reply(frame.run.log.opened.new_id("m"))
     # What it says was heard, and is in the conversation; its call is none of the agent's tools.
     frame.transcript.expect(Reply(reply.message_id))
     turn = Turn(frame, client, reply, writes_calls=False)

@@ -36,7 +36,7 @@ from ._info import RunInfo
 from ._log import EventLog
 
 if TYPE_CHECKING:
-    from ._pending import Decision, Pending
+    from ._pending import Decision
 
 NO_USAGE: Final = Usage()
 _MOST_NOTED = 16
@@ -334,21 +334,16 @@ class Run:
 
     def cancel_tool(self, call_id: str) -> bool:
         """End one call with outcome ``cancelled``."""
-        end_now = getattr(self.log.opened.get(call_id), "end_now", None)
-        return end_now is not None and bool(end_now("cancelled"))
+        return self.log.opened.cancel_call(call_id)
 
     def decide(self, key: str, decision: Decision) -> bool:
         """Take a person's decision about what is open."""
-        pending: Pending | None = getattr(self.log.opened.get(key), "pending", None)
-        return pending is not None and not self.is_closing and pending.decide(decision)
+        return not self.is_closing and self.log.opened.decide(key, decision)
 
     def leave_unattended(self) -> None:
         """Nobody is there to ask any more: what waits for a person goes on without one."""
         self.is_unattended = True
-        for thing in self.log.opened.values():
-            pending: Pending | None = getattr(thing, "pending", None)
-            if pending is not None:
-                pending.abandon()
+        self.log.opened.abandon()
 
     def when_done(self, fn: Callable[[], None]) -> None:
         """Call *fn* once DONE is recorded, in the same step; now, if it is."""
