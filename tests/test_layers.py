@@ -108,17 +108,9 @@ EXCEPTIONS = {
 ROOMS = {
     "_run": frozenset(
         {
-            *("_body", "_channel", "_clock", "_ending", "_frame", "_home", "_host", "_info"),
-            *(
-                "_conversations",
-                "_log",
-                "_open",
-                "_pending",
-                "_places",
-                "_run",
-                "_simulation",
-                "_stream",
-            ),
+            *("_body", "_channel", "_clock", "_conversations", "_ending", "_frame", "_home"),
+            *("_host", "_info", "_log", "_open", "_pending", "_places", "_run", "_simulation"),
+            "_stream",
         }
     ),
     "_agents": frozenset(
@@ -129,8 +121,8 @@ ROOMS = {
     ),
     "_hosting": frozenset(
         {
-            *("_engine", "_follower", "_health", "_mending", "_meter", "_orchestrator"),
-            *("_recorder", "_sessions"),
+            *("_admission", "_engine", "_follower", "_health", "_hosted", "_mending", "_meter"),
+            *("_orchestrator", "_recorder", "_sessions", "_unsettled"),
         }
     ),
 }

@@ -16,9 +16,10 @@ from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
 
+from ._hosted import HostedRun, Seat
 from ._log import SCHEDULE_EVERY
-from ._mending import READ_AT_ONCE
-from ._recorder import STORE_DEADLINE, HostedRun, Recorder, Seat
+from ._mending import READ_AT_ONCE, STORE_DEADLINE
+from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from flowtrio.abc import RunHeader

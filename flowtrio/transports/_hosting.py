@@ -17,7 +17,7 @@ from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
-from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._hosted import Seat
 
 from ._access import Refused
 from ._showing import Showing
