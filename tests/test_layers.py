@@ -108,21 +108,21 @@ EXCEPTIONS = {
 ROOMS = {
     "_run": frozenset(
         {
-            *("_body", "_channel", "_clock", "_conversations", "_ending", "_frame", "_home"),
-            *("_host", "_info", "_log", "_open", "_pending", "_places", "_run", "_simulation"),
-            "_stream",
+            *("_body", "_channel", "_clock", "_controls", "_conversations", "_ending", "_frame"),
+            *("_home", "_host", "_info", "_log", "_open", "_pending", "_places", "_run"),
+            *("_simulation", "_stream"),
         }
     ),
     "_agents": frozenset(
         {
             *("_agent", "_calls", "_context", "_docstrings", "_model", "_opened", "_output"),
-            *("_replies", "_routing", "_threads", "_tools"),
+            *("_plan", "_replies", "_routing", "_threads", "_tools", "_watch", "_written"),
         }
     ),
     "_hosting": frozenset(
         {
-            *("_admission", "_engine", "_follower", "_health", "_hosted", "_mending", "_meter"),
-            *("_orchestrator", "_recorder", "_sessions", "_unsettled"),
+            *("_admission", "_cursor", "_engine", "_follower", "_health", "_hosted", "_mending"),
+            *("_meter", "_orchestrator", "_recorder", "_sessions", "_unsettled"),
         }
     ),
 }

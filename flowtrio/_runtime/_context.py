@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -25,11 +25,12 @@ from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
 from ._replies import (
     Asked,
-    AskedCall,
     CallResult,
     answer,
+    answering,
+    asked_for,
+    asked_like,
     asked_of,
-    find_asked,
     run_calls,
     unique_tools,
 )
@@ -240,18 +241,16 @@ class RunContext(Context):
         frame = self._frame
         await frame.check_open(f"call tool {tool.name!r}")
         if call is None:
-            asked = self._asked_like(
-                tool, check_json(arguments, "arguments", limit_bytes=frame.run.limits.result_bytes)
-            )
+            asked = asked_like(frame, tool, arguments)
         elif not isinstance(call, ToolCall) or arguments:
             raise TypeError(
                 f"can't call {tool.name!r} with {type(call).__name__} and {len(arguments)} "
                 "arguments: expected one of completion.tool_calls alone, or arguments by name"
             )
         else:
-            asked = self._asked_for(call)
+            asked = asked_for(frame, call)
         active = ActiveCall(frame, asked.call_id, tool.name, asked.message_id)
-        with frame.run.visited(), self._answering([asked]):
+        with frame.run.visited(), answering(frame, [asked]):
             end = await answer(active, tool, asked.call)
         if end.outcome != "ok":
             raise ToolFailed(
@@ -282,41 +281,9 @@ class RunContext(Context):
         frame = self._frame
         await frame.check_open("run a reply's calls")
         by_name = {tool.name: tool for tool in unique_tools(tools)}
-        calls = [self._asked_for(call) for call in completion.tool_calls]
-        with frame.run.visited(), self._answering(calls):
+        calls = [asked_for(frame, call) for call in completion.tool_calls]
+        with frame.run.visited(), answering(frame, calls):
             return [answered.result() for answered in await run_calls(frame, calls, by_name)]
-
-    @contextmanager
-    def _answering(self, calls: Sequence[AskedCall]) -> Iterator[None]:
-        """Have those that were cut off before anything was told of them wait for another answer."""
-        try:
-            yield
-        finally:
-            law = self._frame.run.log.law
-            for call in calls:
-                if call.asked_by is not None and law.is_new(call.call_id):
-                    call.asked_by.give_back(call)
-
-    def _asked_for(self, call: ToolCall) -> AskedCall:
-        """*call* as one that is to be run, and answered if nobody did that yet."""
-        frame = self._frame
-        asked = find_asked(frame, call)
-        if asked is None:
-            asked = AskedCall(frame.run.log.opened.new_id("c"), None, call)
-        # The one that was given, which may have been edited; a copy, as others hold it too.
-        given = call.arguments
-        arguments = None if given is None else check_json(given, "arguments")
-        return attrs.evolve(asked, call=attrs.evolve(call, arguments=arguments))
-
-    def _asked_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall:
-        frame = self._frame
-        unanswered = asked_of(frame)
-        if unanswered is not None and frame.call_id is None:
-            asked = unanswered.take_like(tool, arguments)
-            if asked is not None:
-                return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
-        call = ToolCall(id="", name=tool.name, arguments=arguments)
-        return AskedCall(frame.run.log.opened.new_id("c"), None, call)
 
     async def approve(self, name: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Ask a person to approve something that is no tool; False if denied or not answered."""

@@ -249,7 +249,10 @@ class Frame:
     def start_soon(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         """Start a background task of this frame's body."""
         if self.parent is None and not self.is_closed:
-            return self.run.start_background(fn, args)
+            # A task of the run, which the root body waits for before it ends.
+            self.run.background += 1
+            name = getattr(fn, "__name__", "background")
+            return self.run.spawn(self._counted, fn, args, name=name)
         too_late = trio.ClosedResourceError("can't start a background task when its body has ended")
         if self._nursery is None or self.is_closed:
             raise too_late
@@ -259,6 +262,13 @@ class Frame:
             # The body has ended in this moment: its nursery takes nobody in any more.
             raise too_late from None
         return None
+
+    async def _counted(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        try:
+            await fn(*args)
+        finally:
+            self.run.background -= 1
+            self.run.wake_waiters()
 
     async def _background(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         try:

@@ -166,18 +166,6 @@ class Run:
         """Whether the run's end waits for *task*: one of its own, or one that visits it now."""
         return _is_below(task, self.nursery) or task in self.visitors
 
-    def start_background(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
-        """Start a task that the root body waits for before it ends."""
-        self.background += 1
-        self.spawn(self._run_background, fn, args, name=getattr(fn, "__name__", "background"))
-
-    async def _run_background(self, fn: Callable[..., Awaitable[Any]], args: Any) -> None:
-        try:
-            await fn(*args)
-        finally:
-            self.background -= 1
-            self._wake_waiters()
-
     # Closing
 
     @enable_ki_protection
@@ -256,9 +244,7 @@ class Run:
     def finish(self, leftover: Sequence[str]) -> None:
         """Record the terminal STATE_CHANGE, ERROR and DONE; nothing of it may fail.
 
-        Args:
-          leftover: Names of the tasks that are still alive after the grace.
-
+        After the grace *leftover* names the tasks that are still alive.
         """
         log = self.log
         if log.law.is_done:
@@ -275,7 +261,7 @@ class Run:
             self._break(exc)
             self._record_end(duration, leftover)
         log.channel.close()
-        self._wake_waiters()
+        self.wake_waiters()
         for fn in self._when_done:
             self._call(fn)
         tell_operators(self.info, self._ending, duration, log.law.count, self.usage)
@@ -300,7 +286,7 @@ class Run:
     def join(self) -> None:
         """Nothing of the run is alive any more: let go of what leads back here."""
         self.is_joined = True
-        self._wake_waiters()
+        self.wake_waiters()
         self._when_done = ()
         del self.root
 
@@ -323,18 +309,6 @@ class Run:
     def messages(self) -> list[dict[str, Any]]:
         """The root agent's conversation as far as it went, valid as the next run's history."""
         return self.log.transcripts[ROOT].messages()
-
-    def control(self, fn: Callable[[], bool]) -> bool:
-        """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""
-        try:
-            return fn()
-        except Exception as exc:
-            self.fail(exc, "internal")
-            return False
-
-    def cancel_tool(self, call_id: str) -> bool:
-        """End one call with outcome ``cancelled``."""
-        return self.log.opened.cancel_call(call_id)
 
     def decide(self, key: str, decision: Decision) -> bool:
         """Take a person's decision about what is open."""
@@ -369,7 +343,8 @@ class Run:
             self._waiters = trio.Event()
         await self._waiters.wait()
 
-    def _wake_waiters(self) -> None:
+    def wake_waiters(self) -> None:
+        """Have those look again who wait for something of this run."""
         if self._waiters is not None:
             self._waiters.set()
             self._waiters = None

@@ -806,7 +806,7 @@ async def test_a_control_that_breaks_ends_its_run_and_answers(
     def broken(self: Run, call_id: str) -> bool:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(Run, "cancel_tool", broken)
+    monkeypatch.setattr("flowtrio._runtime._open.OpenThings.cancel_call", broken)
     answers: list[bool] = []
 
     async def reader(stream: EventStream, log: list[Any]) -> None:
