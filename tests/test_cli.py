@@ -23,7 +23,7 @@ import pytest
 
 from flowtrio import DemoClient, OpenAIClient
 from flowtrio._cli import _Usage, load, make_orchestrator, make_served
-from flowtrio._runtime._agent import agent_name
+from flowtrio._runtime._body import agent_name
 from flowtrio.testing import check_events
 from tests.support.command import FLOWTRIO, run, serving
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
@@ -104,6 +105,38 @@ EXCEPTIONS = {
 """
 
 
+ROOMS = {
+    "_run": frozenset(
+        {
+            *("_body", "_channel", "_clock", "_controls", "_conversations", "_ending", "_frame"),
+            *("_home", "_host", "_info", "_log", "_open", "_pending", "_places", "_run"),
+            *("_simulation", "_stream"),
+        }
+    ),
+    "_agents": frozenset(
+        {
+            *("_agent", "_calls", "_context", "_docstrings", "_model", "_opened", "_output"),
+            *("_plan", "_replies", "_routing", "_threads", "_tools", "_watch", "_written"),
+        }
+    ),
+    "_hosting": frozenset(
+        {
+            *("_admission", "_cursor", "_engine", "_follower", "_health", "_hosted", "_mending"),
+            *("_meter", "_orchestrator", "_recorder", "_sessions", "_unsettled"),
+        }
+    ),
+}
+"""The modules of `_runtime`, from the inside to the outside: one run, what happens inside it, what
+happens around it. None imports what is further out."""
+
+CIRCLES = {
+    ("flowtrio.abc", "flowtrio._runtime._context"): "the interface of agents names their context",
+    ("flowtrio.transports._commands", "flowtrio.transports._remote_stream"): "to be removed",
+    ("flowtrio.transports._hosting", "flowtrio.transports._session"): "to be removed",
+}
+"""Imports without which no module would come back to itself by what it imports, with the reason."""
+
+
 @attrs.frozen
 class Import:
     """One module that another one asks for."""
@@ -112,6 +145,8 @@ class Import:
     """Who asks."""
     target: str
     """The whole name of what is asked for."""
+    name: str | None
+    """What is asked for of it, where something is."""
     line: int
     form: str
     """``eager`` at import time, ``lazy`` inside a function, ``named`` for type checkers only."""
@@ -127,16 +162,15 @@ def _walk(node: ast.AST, module: str, package: str, form: str) -> Iterator[Impor
     match node:
         case ast.Import(names=names):
             for alias in names:
-                yield Import(module, alias.name, node.lineno, form)
+                yield Import(module, alias.name, None, node.lineno, form)
         case ast.ImportFrom(level=level, module=name, names=names):
             base = package.split(".")[: len(package.split(".")) - level + 1] if level else []
             whole = ".".join([*base, *([name] if name else [])])
             # `from flowtrio import wire` asks for flowtrio.wire; `from .x import Y` for the module.
             for alias in names:
                 is_module = whole == ROOT or name is None
-                yield Import(
-                    module, f"{whole}.{alias.name}" if is_module else whole, node.lineno, form
-                )
+                target = f"{whole}.{alias.name}" if is_module else whole
+                yield Import(module, target, alias.name, node.lineno, form)
         case ast.If(test=test, body=body, orelse=orelse) if "TYPE_CHECKING" in ast.unparse(test):
             for child in body:
                 yield from _walk(child, module, package, "named")
@@ -213,6 +247,51 @@ def _name(path: Path) -> str:
 
 
 MODULES = _modules()
+RUNTIME = [module for module in MODULES if module.startswith("flowtrio._runtime.")]
+
+
+def modules_asked(module: str, source: str, *, is_package: bool = False) -> set[str]:
+    """The modules of ours that a module asks for, in whatever form."""
+    asked = set()
+    for found in imports_of(module, source, is_package=is_package):
+        inner = f"{found.target}.{found.name}"
+        asked |= {inner if inner in MODULES else found.target} & (MODULES.keys() - {module})
+    return asked
+
+
+def find_circle(asked: Mapping[str, Iterable[str]]) -> list[str]:
+    """Modules that each ask for the next, and the last for the first; empty if there are none."""
+    left = {module: set(targets) & asked.keys() for module, targets in asked.items()}
+    while ends := {module for module, targets in left.items() if not targets}:
+        left = {module: targets - ends for module, targets in left.items() if module not in ends}
+    # All that are left ask for one that is left: whoever follows that comes back.
+    path: list[str] = sorted(left)[:1]
+    while path and (following := min(left[path[-1]])) not in path:
+        path.append(following)
+    return path[path.index(following) :] if path else []
+
+
+def room_of(module: str) -> str:
+    """The room of a module of `_runtime`."""
+    [room] = [room for room, names in ROOMS.items() if module.rpartition(".")[2] in names]
+    return room
+
+
+def find_room_breaks(module: str, asked: Iterable[str]) -> list[str]:
+    """Which of the modules that a module of `_runtime` asks for are in a room further out."""
+    order = list(ROOMS)
+    place = order.index(room_of(module))
+    inside = [target for target in asked if target.startswith("flowtrio._runtime.")]
+    return sorted(target for target in inside if order.index(room_of(target)) > place)
+
+
+def _asked_by_all() -> dict[str, set[str]]:
+    return {
+        module: modules_asked(
+            module, path.read_text(encoding="utf-8"), is_package=path.name == "__init__.py"
+        )
+        for module, path in MODULES.items()
+    }
 
 
 # The order holds
@@ -238,6 +317,37 @@ def test_an_exception_that_nobody_needs_any_more_is_taken_back(module: str, targ
     source = MODULES[module].read_text(encoding="utf-8")
 
     assert target in {found.target for found in imports_of(module, source)}
+
+
+def test_no_module_comes_back_to_itself_by_what_it_imports() -> None:
+    asked = _asked_by_all()
+    for module, target in CIRCLES:
+        asked[module].discard(target)
+
+    assert find_circle(asked) == []
+
+
+@pytest.mark.parametrize("exception", CIRCLES)
+def test_a_circle_that_is_gone_is_no_exception_any_more(exception: tuple[str, str]) -> None:
+    asked = _asked_by_all()
+    for module, target in CIRCLES.keys() - {exception}:
+        asked[module].discard(target)
+
+    assert set(exception) <= set(find_circle(asked))
+
+
+def test_every_module_of_the_runtime_has_one_room() -> None:
+    names = [name for room in ROOMS.values() for name in room]
+    found = {module.rpartition(".")[2] for module in RUNTIME}
+
+    assert sorted(names) == sorted(found)
+
+
+@pytest.mark.parametrize("module", RUNTIME)
+def test_a_room_knows_nothing_of_those_around_it(module: str) -> None:
+    asked = modules_asked(module, MODULES[module].read_text(encoding="utf-8"))
+
+    assert find_room_breaks(module, asked) == []
 
 
 # The order is noticed when it is broken
@@ -317,3 +427,38 @@ def test_a_planted_break_of_the_order_is_found(name: str) -> None:
 )
 def test_what_the_order_allows_is_left_alone(module: str, source: str) -> None:
     assert find_breaks(module, source) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ._run import Run",
+        "from . import _run",
+        "from flowtrio._runtime import _run",
+        "import flowtrio._runtime._run",
+        "def f():\n    from ._run import Run",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ._run import Run",
+    ],
+)
+def test_a_planted_circle_is_found_in_whatever_form(source: str) -> None:
+    # What everything else of a run imports.
+    innermost, run = "flowtrio._runtime._info", "flowtrio._runtime._run"
+    asked = _asked_by_all()
+    for module, target in CIRCLES:
+        asked[module].discard(target)
+    asked[innermost] |= modules_asked(innermost, source)
+    circle = find_circle(asked)
+
+    assert {innermost, run} <= set(circle)
+    assert all(then in asked[one] for one, then in pairwise([*circle, circle[0]]))
+
+
+@pytest.mark.parametrize(
+    ("module", "target"),
+    [("_host", "_tools"), ("_frame", "_context"), ("_calls", "_recorder"), ("_run", "_engine")],
+)
+def test_a_planted_look_out_of_a_room_is_found(module: str, target: str) -> None:
+    asked = modules_asked(f"flowtrio._runtime.{module}", f"from .{target} import x")
+
+    assert find_room_breaks(module, asked) == [f"flowtrio._runtime.{target}"]
+    assert find_room_breaks(target, [f"flowtrio._runtime.{module}"]) == []

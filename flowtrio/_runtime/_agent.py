@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
@@ -13,7 +12,7 @@ import attrs
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._fit import is_blank
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import clean_text, type_name
+from flowtrio._core._values import clean_text
 
 from ._frame import Frame
 from ._model import Turn
@@ -23,7 +22,7 @@ from ._tools import Tool
 
 if TYPE_CHECKING:
     from flowtrio._core._chunks import Completion
-    from flowtrio.abc import AgentLike, LLMClient, Message
+    from flowtrio.abc import LLMClient, Message
 
     from ._context import RunContext
 
@@ -132,7 +131,7 @@ class _Loop:
             options["output_schema"] = (output.name, output.schema)
         attempts = cuts = 0
         for _ in self._turns():
-            reply = Reply(self.run_.log.new_id("m"))
+            reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
             completion, calls = await turn.run_turn(self._request(), specs, options)
@@ -202,38 +201,3 @@ def _check_context(completion: Completion) -> None:
 
 def _too_long(what: str) -> RemoteProtocolError:
     return RemoteProtocolError(f"the model reached its max_tokens: {what}", code="max_tokens")
-
-
-def agent_name(agent: Any) -> str:
-    """The name of an agent in events: its ``name``, or that of the function."""
-    name = getattr(agent, "name", None) or getattr(agent, "__name__", None)
-    return clean_text(str.__str__(name)) if isinstance(name, str) and name else type_name(agent)
-
-
-def as_awaitable(value: Any) -> Awaitable[Any]:
-    """What an agent gave when it was called, if that can be awaited.
-
-    Raises:
-      TypeError: it was a plain function.
-
-    """
-    if not inspect.isawaitable(value):
-        raise TypeError(
-            f"the agent gave {type(value).__name__}: expected an async def agent(ctx, message)"
-        )
-    return value
-
-
-def check_agent(agent: AgentLike) -> AgentLike:
-    """Refuse what cannot be run, with a message that says what can.
-
-    Raises:
-      TypeError: *agent* is no callable.
-
-    """
-    if isinstance(agent, type) or not callable(agent):
-        raise TypeError(
-            f"can't run {agent!r} as an agent: expected flowtrio.Agent(llm_client=...) or an "
-            "async def agent(ctx, message)"
-        )
-    return agent

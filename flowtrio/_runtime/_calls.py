@@ -21,27 +21,24 @@ import logging
 import math
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import attrs
 import trio
-from trio.lowlevel import RunVar, checkpoint, checkpoint_if_cancelled
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
 
+from ._body import encode_result
 from ._frame import Frame, FrameTimer
 from ._pending import Approved, Denied, Pending
-from ._places import Places, Ticket
-from ._threads import call_in_thread
-from ._tools import Tool, encode_result
+from ._plan import Plan, error_id
+from ._tools import Tool
 
 if TYPE_CHECKING:
     from ._run import Run
-
-_tool_places: RunVar[WeakKeyDictionary[Tool[..., Any], Places]] = RunVar("flowtrio_tool_places")
 
 
 @attrs.frozen
@@ -54,48 +51,6 @@ class CallEnd:
     error: str | None = None
     exc: BaseException | None = None
     """What the tool raised."""
-
-
-class _Plan:
-    """What a call is to do: a tool, its arguments, and the places that it needs for that."""
-
-    __slots__ = ("arguments", "asks", "exc", "is_begun", "keywords", "places", "ticket", "tool")
-
-    def __init__(
-        self, tool: Tool[..., Any], arguments: dict[str, Any], places: tuple[Places, ...]
-    ) -> None:
-        self.tool = tool
-        self.arguments = arguments
-        self.places = places
-        self.ticket: Ticket | None = None
-        self.is_begun = False
-        """Whether its START was waited for already; see `ActiveCall.begin`."""
-        self.keywords: dict[str, Any] = {}
-        self.asks = False
-        """Whether a person has to approve it."""
-        self.exc: Exception | None = None
-        """Why the arguments do not fit."""
-        try:
-            self.keywords = self.decode()
-            asks = tool.needs_approval
-            self.asks = bool(asks(copy_json(arguments)) if callable(asks) else asks)
-        except Exception as exc:
-            self.exc = exc
-
-    def decode(self) -> dict[str, Any]:
-        """The function's keyword arguments, which are its own to change."""
-        return self.tool.decode(copy_json(self.arguments))
-
-    def line_up(self) -> Ticket:
-        """Stand in line for the places, or take them; see `Ticket`."""
-        if self.ticket is None:
-            self.ticket = Ticket(self.places)
-        return self.ticket
-
-    def give_back(self) -> None:
-        """Make room for others."""
-        if self.ticket is not None:
-            self.ticket.give_back()
 
 
 class ActiveCall:
@@ -136,7 +91,7 @@ class ActiveCall:
         """The same for whoever made the call."""
         self.pending: Pending | None = None
         """While a person is asked."""
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
         self._was_asked = False
         """Whether a person was asked: then the run's status moves with this call."""
 
@@ -144,7 +99,7 @@ class ActiveCall:
         """Be known to `cancel_tool`, and leave no bracket open whatever happens."""
         log = self.run.log
         if log.opened.get(self.call_id) is not self:
-            log.open(self.call_id, self)
+            log.opened.add(self.call_id, self)
         self.scope.__enter__()
 
     def __exit__(
@@ -170,7 +125,7 @@ class ActiveCall:
         # Its END may be decided and not recorded: the wait for the reader was cut short.
         if log.opened.get(self.call_id) is self:
             log.close((self.call_id,))
-            log.forget(self.call_id)
+            log.opened.forget(self.call_id)
 
     def begin_nowait(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> bool:
         """Start already, if nothing has to be waited for; `execute` goes on.
@@ -191,18 +146,18 @@ class ActiveCall:
         self._start_nowait(plan)
         return True
 
-    def _start_nowait(self, plan: _Plan) -> None:
+    def _start_nowait(self, plan: Plan) -> None:
         log = self.run.log
         if log.has_room(self.frame):
-            log.open(self.call_id, self)
-            data = self._start_data(plan.arguments)
+            log.opened.add(self.call_id, self)
+            data = _start_data(self, plan.arguments)
             log.emit_nowait(EventType.TOOL_CALL_START, data, self.frame)
             plan.is_begun = True
 
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
         plan = self._planned(tool, arguments)
-        self.run.log.open(self.call_id, self)
+        self.run.log.opened.add(self.call_id, self)
         await self._start(plan.arguments)
         plan.is_begun = True
 
@@ -214,34 +169,29 @@ class ActiveCall:
                 await self._execute(plan)
         finally:
             plan.give_back()
-        return self._told()
+        return _end_of(self)
 
-    def _planned(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> _Plan:
+    def _planned(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> Plan:
         if self._plan is None:
-            places = (self.owner.places, *_places_of(tool))
-            self._plan = _Plan(tool, arguments, places)
+            self._plan = Plan(tool, arguments, self.owner.places)
         return self._plan
 
     async def refuse(self, error: str) -> CallEnd:
         """End a call whose arguments are no JSON object, or whose tool does not exist."""
         with self:
             await self._finish("error", error=error)
-        return self._told()
+        return _end_of(self)
 
     async def approve(self, arguments: dict[str, Any]) -> bool:
         """Ask a person; there is no tool to run."""
         with self:
             if await self._is_approved(arguments) and await self._start(arguments):
                 await self._finish("ok", value=True, result=True)
-        return self._told().outcome == "ok"
-
-    def _told(self) -> CallEnd:
-        assert self.end is not None
-        return self.end
+        return _end_of(self).outcome == "ok"
 
     # The way through
 
-    async def _execute(self, plan: _Plan) -> None:
+    async def _execute(self, plan: Plan) -> None:
         if plan.exc is not None:
             return await self._finish("error", error=describe(plan.exc), exc=plan.exc)
         if plan.asks and not await self._is_approved(plan.arguments):
@@ -256,50 +206,20 @@ class ActiveCall:
             await self._work(plan)
         return None
 
-    async def _work(self, plan: _Plan) -> None:
+    async def _work(self, plan: Plan) -> None:
         tool = plan.tool
         timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
         self.frame.timer = timer = FrameTimer(self.run, timeout, self._late)
         try:
-            value = await self._attempt(plan)
+            value = await plan.attempt(self.frame)
             result = encode_result(value, self.run.limits.result_bytes)
         except BaseException as exc:
             return await self._failed(tool, exc)
         finally:
             timer.stop()
-            # It leads back here: see `Run.host` on what waits for the garbage collector.
+            # It leads back here: see `Host.host` on what waits for the garbage collector.
             self.frame.timer = None
         await self._finish("ok", value=value, result=result)
-
-    async def _attempt(self, plan: _Plan) -> Any:
-        keywords = plan.keywords
-        for _ in range(plan.tool.retries):
-            try:
-                return await self._invoke(plan.tool, keywords)
-            except Exception as exc:
-                text = "tool %s failed and is tried again (%s)"
-                tell(logging.WARNING, text, self.tool_name, self._error_id, exc=exc)
-                await checkpoint()
-            # The function may have changed those that it got.
-            keywords = plan.decode()
-        return await self._invoke(plan.tool, keywords)
-
-    async def _invoke(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
-        if tool.context_parameter is None:
-            return await self._run_function(tool, keywords)
-        from ._context import RunContext
-
-        keywords = {**keywords, tool.context_parameter: RunContext._of(self.frame)}
-        return await self.frame.run_body(self._run_function, tool, keywords)
-
-    async def _run_function(self, tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
-        simulation = self.run.info.simulation
-        if simulation is not None:
-            return await simulation.run_tool(self.call_id, tool, keywords)
-        if tool.is_async:
-            return await tool.fn(**keywords)
-        name = f"tool {self.tool_name} ({self.call_id})"
-        return await call_in_thread(self.run, tool, keywords, name)
 
     async def _failed(self, tool: Tool[..., Any], exc: BaseException) -> None:
         errors = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
@@ -310,7 +230,9 @@ class ActiveCall:
             for late in errors:
                 if isinstance(late, Exception):
                     self.run.note_error(late, "tool")
-                    tell(logging.WARNING, "tool cleanup failed (%s)", self._error_id, exc=late)
+                    tell(
+                        logging.WARNING, "tool cleanup failed (%s)", error_id(self.frame), exc=late
+                    )
                 else:
                     self.run.fail(late, "tool")
             return await checkpoint()
@@ -320,12 +242,8 @@ class ActiveCall:
             self.end_now("error", error)
             self.run.fail(first, "tool")
             return await checkpoint()
-        tell(logging.WARNING, "tool %s failed (%s)", self.tool_name, self._error_id, exc=exc)
+        tell(logging.WARNING, "tool %s failed (%s)", self.tool_name, error_id(self.frame), exc=exc)
         await self._finish("error", error=error, exc=exc)
-
-    @property
-    def _error_id(self) -> str:
-        return f"{self.run.info.run_id}:{self.call_id}"
 
     # Approval
 
@@ -366,23 +284,13 @@ class ActiveCall:
 
     async def _start(self, arguments: dict[str, Any]) -> bool:
         """Tell that the call runs; False if nobody can be told any more, so that it may not."""
-        data = self._start_data(arguments)
+        data = _start_data(self, arguments)
         # By its own frame: it may be ended while this waits for the reader.
         if await self.frame.emit(EventType.TOOL_CALL_START, data) is None:
             return self._gone()
         if self._was_asked:
             await self.run.log.set_status(self.owner)
         return True
-
-    def _start_data(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "call_id": self.call_id,
-            "tool_name": self.tool_name,
-            "arguments": copy_json(arguments),
-            "message_id": self.message_id,
-            "provider_executed": False,
-            "parent_call_id": self.owner.enclosing_call,
-        }
 
     def _gone(self) -> bool:
         """Who made this call was ended, and this call with it."""
@@ -447,15 +355,17 @@ class ActiveCall:
         self.end_now("timeout", f"took longer than {self.frame.timer.seconds} s")
 
 
-def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:
-    """Places for all calls of one tool in this Trio loop, where it says how many."""
-    if tool.concurrency is None:
-        return ()
-    try:
-        places = _tool_places.get()
-    except LookupError:
-        places = WeakKeyDictionary()
-        _tool_places.set(places)
-    if tool not in places:
-        places[tool] = Places(tool.concurrency)
-    return (places[tool],)
+def _start_data(call: ActiveCall, arguments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "call_id": call.call_id,
+        "tool_name": call.tool_name,
+        "arguments": copy_json(arguments),
+        "message_id": call.message_id,
+        "provider_executed": False,
+        "parent_call_id": call.owner.enclosing_call,
+    }
+
+
+def _end_of(call: ActiveCall) -> CallEnd:
+    assert call.end is not None
+    return call.end

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -18,13 +18,23 @@ from flowtrio._core._history import read_history
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import check_json, copy_json
 
-from ._agent import agent_name, as_awaitable
+from ._body import agent_name, as_awaitable, encode_result
 from ._calls import ActiveCall
 from ._frame import Envoy, Frame
 from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
-from ._replies import Asked, AskedCall, CallResult, answer, find_asked, run_calls, unique_tools
-from ._tools import Tool, as_tool, encode_result
+from ._replies import (
+    Asked,
+    CallResult,
+    answer,
+    answering,
+    asked_for,
+    asked_like,
+    asked_of,
+    run_calls,
+    unique_tools,
+)
+from ._tools import Context, Tool, as_tool
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
@@ -33,7 +43,7 @@ _CHUNK: Final = EventType.MESSAGE_CHUNK
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
-class RunContext:
+class RunContext(Context):
     """What a running agent or tool may do. Given to it; has no public constructor.
 
     All verbs may be used from several tasks at once; their events come in one order. When the call
@@ -141,7 +151,7 @@ class RunContext:
         left by an exception, ``cancelled`` when it was cancelled.
         """
         frame = self._frame
-        writer = MessageWriter._of(frame, frame.run.log.new_id("m"))
+        writer = MessageWriter._of(frame, frame.run.log.opened.new_id("m"))
         self._expect(Reply(writer._message_id))
         return writer
 
@@ -179,7 +189,7 @@ class RunContext:
         conversation = read_history(messages, "messages")
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
         # Running the calls, with `call`, is up to the agent: so they are none of the run's yet.
-        reply = Reply(frame.run.log.new_id("m"))
+        reply = Reply(frame.run.log.opened.new_id("m"))
         self._expect(reply)
         turn = Turn(frame, client, reply, writes_calls=False)
         with frame.run.visited():
@@ -189,8 +199,8 @@ class RunContext:
                 frame.run.log.close(turn.brackets())
                 raise
         if calls:
-            frame.asked = frame.asked or Asked()
-            frame.asked.note(turn.message_id, calls)
+            frame.asked = asked = asked_of(frame) or Asked()
+            asked.note(turn.message_id, calls)
         return completion
 
     def _expect(self, reply: Reply) -> None:
@@ -231,18 +241,16 @@ class RunContext:
         frame = self._frame
         await frame.check_open(f"call tool {tool.name!r}")
         if call is None:
-            asked = self._asked_like(
-                tool, check_json(arguments, "arguments", limit_bytes=frame.run.limits.result_bytes)
-            )
+            asked = asked_like(frame, tool, arguments)
         elif not isinstance(call, ToolCall) or arguments:
             raise TypeError(
                 f"can't call {tool.name!r} with {type(call).__name__} and {len(arguments)} "
                 "arguments: expected one of completion.tool_calls alone, or arguments by name"
             )
         else:
-            asked = self._asked_for(call)
+            asked = asked_for(frame, call)
         active = ActiveCall(frame, asked.call_id, tool.name, asked.message_id)
-        with frame.run.visited(), self._answering([asked]):
+        with frame.run.visited(), answering(frame, [asked]):
             end = await answer(active, tool, asked.call)
         if end.outcome != "ok":
             raise ToolFailed(
@@ -273,46 +281,17 @@ class RunContext:
         frame = self._frame
         await frame.check_open("run a reply's calls")
         by_name = {tool.name: tool for tool in unique_tools(tools)}
-        calls = [self._asked_for(call) for call in completion.tool_calls]
-        with frame.run.visited(), self._answering(calls):
+        calls = [asked_for(frame, call) for call in completion.tool_calls]
+        with frame.run.visited(), answering(frame, calls):
             return [answered.result() for answered in await run_calls(frame, calls, by_name)]
-
-    @contextmanager
-    def _answering(self, calls: Sequence[AskedCall]) -> Iterator[None]:
-        """Have those that were cut off before anything was told of them wait for another answer."""
-        try:
-            yield
-        finally:
-            law = self._frame.run.log.law
-            for call in calls:
-                if call.asked_by is not None and law.is_new(call.call_id):
-                    call.asked_by.give_back(call)
-
-    def _asked_for(self, call: ToolCall) -> AskedCall:
-        """*call* as one that is to be run, and answered if nobody did that yet."""
-        frame = self._frame
-        asked = find_asked(frame, call)
-        if asked is None:
-            asked = AskedCall(frame.run.log.new_id("c"), None, call)
-        # The one that was given, which may have been edited; a copy, as others hold it too.
-        given = call.arguments
-        arguments = None if given is None else check_json(given, "arguments")
-        return attrs.evolve(asked, call=attrs.evolve(call, arguments=arguments))
-
-    def _asked_like(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> AskedCall:
-        frame = self._frame
-        if frame.asked is not None and frame.call_id is None:
-            asked = frame.asked.take_like(tool, arguments)
-            if asked is not None:
-                return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
-        call = ToolCall(id="", name=tool.name, arguments=arguments)
-        return AskedCall(frame.run.log.new_id("c"), None, call)
 
     async def approve(self, name: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Ask a person to approve something that is no tool; False if denied or not answered."""
         frame = self._frame
         await frame.check_open("ask for approval")
-        active = ActiveCall(frame, frame.run.log.new_id("c"), plain_text(name, "name", frame), None)
+        active = ActiveCall(
+            frame, frame.run.log.opened.new_id("c"), plain_text(name, "name", frame), None
+        )
         with frame.run.visited():
             limit = frame.run.limits.result_bytes
             given = check_json(dict(arguments or {}), "arguments", limit_bytes=limit)
@@ -328,7 +307,7 @@ class RunContext:
         frame, prompt = self._frame, plain_text(prompt, "prompt", self._frame)
         await frame.check_open("ask the user")
         with frame.run.visited():
-            return await Question(frame, frame.run.log.new_id("q")).ask(prompt)
+            return await Question(frame, frame.run.log.opened.new_id("q")).ask(prompt)
 
     async def delegate(
         self, agent: AgentLike, message: str, history: Sequence[Mapping[str, Any]] = ()
@@ -352,7 +331,7 @@ class RunContext:
         message = plain_text(message, "message", parent)
         transcript = Transcript(read_history(history), message, run.info.run_id)
         await parent.check_open("delegate")
-        path = run.log.new_path(parent.agent, agent_name(agent))
+        path = run.log.opened.new_path(parent.agent, agent_name(agent))
         nested = NestedAgent(parent, path, transcript)
         with run.visited():
             return await nested.run(agent, message)
@@ -423,5 +402,5 @@ class NestedAgent:
 async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     """Run an agent's body in *frame*."""
     return await frame.run_body(
-        lambda: as_awaitable(agent(RunContext._of(frame), message)),
+        lambda: as_awaitable(agent(frame.make_context(frame), message)),
     )

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from flowtrio._core._chunks import Usage
-from flowtrio._core._events import AgentStatus
+from flowtrio._core._events import AgentStatus, EventType
 from flowtrio._core._exceptions import (
     DeadlineExceeded,
     FlowtrioError,
     RunCancelled,
     RunFailed,
 )
-from flowtrio._core._failures import Failure, causes_of, failure_of, words_of
+from flowtrio._core._failures import Failure, causes_of, failure_of, leaves, words_of
 from flowtrio._core._telling import is_told, tell
 
 if TYPE_CHECKING:
-    from ._run import RunInfo
+    from ._info import RunInfo
+    from ._log import EventLog
 
 
 @attrs.frozen
@@ -73,6 +75,58 @@ class Ending:
             error=self.error_data(also),
             **told,
         )
+
+
+def end_events(
+    ending: Ending,
+    also: Sequence[tuple[BaseException, str]],
+    log: EventLog,
+    usage: Usage,
+    duration: float,
+    leftover: Sequence[str],
+) -> list[tuple[EventType, dict[str, Any]]]:
+    """The events that end a run's log: STATE_CHANGE, ERROR where it failed, DONE."""
+    status = str(ending.status)
+    change = {"old_status": str(log.status), "new_status": status, "reason": ending.reason}
+    end = [(EventType.STATE_CHANGE, change)]
+    if ending.failure is not None:
+        end.append((EventType.ERROR, ending.error_data(also)))
+    done = {
+        "status": status,
+        "reason": ending.reason,
+        "result": ending.result,
+        "usage": usage.to_dict(),
+        "events": log.law.count + len(end) + 1,
+        "duration": duration,
+        "leftover": list(leftover),
+    }
+    return [*end, (EventType.DONE, done)]
+
+
+def blame(exc: BaseException, run_id: str, source: str) -> None:
+    """Remember who raised *exc* in a run, wherever it will be caught.
+
+    With the exception itself: most are handled, and the run would keep them for nothing.
+    """
+    for error in leaves(exc):
+        with suppress(Exception):
+            error.__flowtrio__ = (run_id, source)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def blaming(run_id: str, source: str) -> Iterator[None]:
+    """Whatever the block raises was raised by *source*."""
+    try:
+        yield
+    except Exception as exc:
+        blame(exc, run_id, source)
+        raise
+
+
+def blamed(exc: BaseException, run_id: str) -> str | None:
+    """Who raised *exc* in this run, where that was remembered; see `blame`."""
+    blamed = getattr(exc, "__flowtrio__", None)
+    return blamed[1] if isinstance(blamed, tuple) and blamed[0] == run_id else None
 
 
 def tell_operators(

@@ -14,21 +14,24 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import RUN_ID, StreamMode
-from flowtrio._core._failures import leaves
 from flowtrio._core._history import read_history
 from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._core._values import clean_text
 
-from ._agent import agent_name, check_agent
-from ._frame import is_cancelled
+from ._body import agent_name, check_agent
+from ._context import RunContext
+from ._home import Home
+from ._host import Host
+from ._info import RunInfo
 from ._log import SCHEDULE_EVERY
-from ._run import Admission, Run, RunInfo, current_run
+from ._run import Run, current_run
 from ._stream import EventStream
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, Message
 
+    from ._host import Admission
     from ._simulation import Simulation
 
 
@@ -64,10 +67,7 @@ class StreamEngine:
     """Events of a run between two schedule points; 1 where schedules are explored."""
     simulation: Simulation | None = None
     """What its runs meet in the place of the world; see `flowtrio.testing.simulate`."""
-    _nursery: trio.Nursery | None = attrs.field(default=None, init=False)
-    _manager: Any = attrs.field(default=None, init=False)
-    _runs: dict[Run, None] = attrs.field(factory=dict, init=False)
-    """Its runs that have begun and not yet been joined."""
+    _home: Home = attrs.field(factory=Home, init=False)
 
     def stream(
         self,
@@ -142,17 +142,13 @@ class StreamEngine:
             simulation=simulation,
             prices=self.prices,
         )
-        run = Run(info, agent, admission)
-        return EventStream(run, self.mode if mode is None else StreamMode(mode), self)
-
-    def _start(self, run: Run, spawn: Callable[..., Any]) -> None:
-        """Start *run*, and hold it until it is joined."""
-        run.start(spawn, self._runs)
+        host = Host(Run(info), agent, RunContext._of, admission)
+        return EventStream(host, self.mode if mode is None else StreamMode(mode), self._home)
 
     @property
     def is_open(self) -> bool:
         """Whether it is inside its ``async with`` block."""
-        return self._nursery is not None
+        return self._home.nursery is not None
 
     if not TYPE_CHECKING:
 
@@ -169,10 +165,7 @@ class StreamEngine:
             raise RuntimeError(
                 "a flowtrio engine opens under Trio: expected a call inside trio.run(main)"
             )
-        if self._manager is not None:
-            raise RuntimeError("can't open an engine twice at once")
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
+        await self._home.open()
         return self
 
     @enable_ki_protection
@@ -183,22 +176,4 @@ class StreamEngine:
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the runs that are still open, and wait until all of them have ended."""
-        manager, self._manager, self._nursery = self._manager, None, None
-        runs = list(self._runs)
-        for run in runs:
-            run.cancel("the engine was closed")
-        error: BaseException | None = None
-        try:
-            await manager.__aexit__(None, None, None)
-            for run in runs:
-                await run.wait_joined()
-        except BaseException as raised:
-            told = list(leaves(raised))
-            error = next((e for e in told if not isinstance(e, trio.Cancelled)), told[0])
-        if error is not None and (exc is None or is_cancelled(exc) or _is_interrupt(error)):
-            # The body's own exception leaves as it came; one that our nursery cancelled has none.
-            raise error
-
-
-def _is_interrupt(exc: BaseException) -> bool:
-    return isinstance(exc, KeyboardInterrupt | SystemExit)
+        await self._home.close(exc)

@@ -6,30 +6,64 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
-from flowtrio._core._exceptions import ReplayGap
 from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
 
+from ._cursor import Cursor
+from ._hosted import HostedRun, Key, Seat
 from ._log import SCHEDULE_EVERY
-from ._mending import READ_AT_ONCE
-from ._recorder import STORE_DEADLINE, HostedRun, Recorder, Seat
+from ._recorder import Recorder
 
 if TYPE_CHECKING:
-    from flowtrio.abc import RunHeader
-
     from ._stream import EventStream
 
-_LOOK_AGAIN: Final = 30.0
-"""Seconds after which one who waits for a run elsewhere looks: what wakes him may be lost too."""
+
+class _Controls:
+    """The controls of a run that somebody follows: its stream's, while that is here."""
+
+    __slots__ = ("_hosted", "_key", "_recorder")
+
+    _recorder: Recorder
+    _key: Key
+    _hosted: HostedRun | None
+
+    def _stream(self) -> EventStream | None:
+        hosted = self._hosted or self._recorder.runs.get(self._key)
+        return None if hosted is None else hosted.stream
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """See `EventStream.cancel`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel(reason)
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """See `EventStream.cancel_tool`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel_tool(call_id)
+
+    def approve(self, call_id: str) -> bool:
+        """See `EventStream.approve`."""
+        stream = self._stream()
+        return stream is not None and stream.approve(call_id)
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """See `EventStream.deny`."""
+        stream = self._stream()
+        return stream is not None and stream.deny(call_id, reason)
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """See `EventStream.answer`."""
+        stream = self._stream()
+        return stream is not None and stream.answer(request_id, text)
 
 
-class Follower(AsyncIterator[AgentEvent]):
+class Follower(_Controls, AsyncIterator[AgentEvent]):
     """A hosted run's events from a place in its log on. Made by `Orchestrator.attach`.
 
     Read like an `EventStream`: ``async for``, or `receive_batch`; one task at a time, and a read
@@ -41,18 +75,14 @@ class Follower(AsyncIterator[AgentEvent]):
 
     __slots__ = (
         "__weakref__",
-        "_header",
-        "_hosted",
+        "_cursor",
         "_is_attached",
         "_is_closed",
         "_is_encoder",
         "_is_over",
         "_is_reading",
-        "_key",
-        "_last",
         "_mode",
         "_ready",
-        "_recorder",
         "_seat",
         "_shown_after",
         "_token",
@@ -86,9 +116,8 @@ class Follower(AsyncIterator[AgentEvent]):
         """Whether what is given is only looked at, and needs no copies."""
         self._seat = Seat(patience, start)
         self._ready: deque[AgentEvent] = deque()
-        self._hosted: HostedRun | None = None
-        self._header: RunHeader | None = None
-        self._last: AgentEvent | None = None
+        self._hosted = None
+        self._cursor = Cursor(recorder.store, recorder.owner, self._key)
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_attached = False
         self._is_closed = False
@@ -117,7 +146,8 @@ class Follower(AsyncIterator[AgentEvent]):
         stream = self._stream()
         if stream is not None:
             return stream.status
-        ended = self._header.status if self._header is not None else None
+        header = self._cursor.header
+        ended = header.status if header is not None else None
         return AgentStatus.INITIALIZING if ended is None else ended
 
     @property
@@ -200,17 +230,8 @@ class Follower(AsyncIterator[AgentEvent]):
             return await checkpoint()
         if hosted is not None and hosted.real_end is not None and after > hosted.real_end:
             # The store's log goes on otherwise there than the one that was seen.
-            raise self._cut_short()
-        tenant_id, run_id = self._key
-        store = self._recorder.store
-        with trio.fail_after(STORE_DEADLINE):
-            self._header = await store.header(tenant_id, run_id)
-            if self._header is None:
-                raise LookupError(f"no run {run_id!r} is known")
-            left = await store.read(tenant_id, run_id, self._seat.seq, 1)
-            if after != self._seat.seq:
-                left = await store.read(tenant_id, run_id, after, 1)
-        self._is_over = self._header.ended_at is not None and not left
+            raise self._cursor.cut_short(self._seat.seq)
+        self._is_over = not await self._cursor.look(self._seat.seq, after)
         return None
 
     def _detach(self) -> None:
@@ -304,123 +325,24 @@ class Follower(AsyncIterator[AgentEvent]):
         await checkpoint_if_cancelled()
         hosted, seat = self._hosted, self._seat
         if hosted is None:
-            events = await self._read_elsewhere()
-            self._last = events[-1]
-            seat.seq = self._last.seq
+            events = await self._cursor.read_elsewhere(seat.seq)
+            self._cursor.last = events[-1]
+            seat.seq = events[-1].seq
             return events
         # Whoever was too slow lost his seat, and takes it again by reading on.
         hosted.attach(seat)
         hosted.note(seat)
         while hosted.last == seat.seq:
             if hosted.is_over:
-                raise self._cut_short()
+                raise self._cursor.cut_short(self._seat.seq)
             await hosted.news.park()
-        events = hosted.take(seat) or await self._read_store()
+        events = hosted.take(seat) or await self._cursor.read(seat.seq)
         if not events:
             # The store has lost what is next, and it is not kept here any more.
-            raise self._cut_short()
-        self._last = events[-1]
-        hosted.fetched(seat, self._last.seq)
+            raise self._cursor.cut_short(self._seat.seq)
+        self._cursor.last = events[-1]
+        hosted.fetched(seat, events[-1].seq)
         return events
-
-    async def _read_elsewhere(self) -> Sequence[AgentEvent]:
-        """Read a run that has ended, or goes on in another process."""
-        tenant_id, run_id = self._key
-        while True:
-            if events := await self._read_what_is_there():
-                return events
-            with trio.fail_after(STORE_DEADLINE):
-                header = await self._recorder.store.header(tenant_id, run_id)
-            if header is None:
-                raise LookupError(f"no run {run_id!r} is known any more")
-            self._header = header
-            if header.ended_at is not None or header.owner == self._recorder.owner:
-                # It is over. Its end came while we asked, or is not in the store.
-                if events := await self._read_store():
-                    return events
-                raise self._cut_short()
-            with trio.move_on_after(_LOOK_AGAIN):
-                await self._recorder.store.wait_past(tenant_id, run_id, self._seat.seq)
-
-    def _cut_short(self) -> ReplayGap:
-        """Tell of a log without an end; with its DONE seen, nobody reads on."""
-        return ReplayGap(
-            f"the log of run {self.run_id!r} was cut short after seq {self._seat.seq}",
-            run_id=self.run_id,
-            after=self._seat.seq,
-            oldest=None,
-        )
-
-    async def _read_what_is_there(self) -> Sequence[AgentEvent]:
-        """See `_read_store`; nothing where the store has lost what was read last.
-
-        It may get that again from whoever runs the run, and tells when it does.
-        """
-        try:
-            return await self._read_store()
-        except ReplayGap as gap:
-            if self._last is None or (gap.oldest is not None and gap.oldest > self._last.seq):
-                raise
-            return ()
-
-    async def _read_store(self) -> Sequence[AgentEvent]:
-        with trio.fail_after(STORE_DEADLINE):
-            if self._last is not None:
-                return await self._read_behind(self._last)
-            return await self._recorder.store.read(*self._key, self._seat.seq, READ_AT_ONCE)
-
-    async def _read_behind(self, last: AgentEvent) -> Sequence[AgentEvent]:
-        """Read on, if the store still has what was read last."""
-        read = self._recorder.store.read
-        try:
-            events = await read(*self._key, last.seq - 1, READ_AT_ONCE + 1)
-        except ReplayGap:
-            events = ()
-        if not events:
-            # It has not: it says what it keeps.
-            return await read(*self._key, last.seq, READ_AT_ONCE)
-        if not _is_same(events[0], last):
-            raise self._cut_short()
-        return events[1:]
-
-    # Controls
-
-    def _stream(self) -> EventStream | None:
-        hosted = self._hosted or self._recorder.runs.get(self._key)
-        return None if hosted is None else hosted.stream
-
-    def cancel(self, reason: str | None = None) -> bool:
-        """See `EventStream.cancel`."""
-        stream = self._stream()
-        return stream is not None and stream.cancel(reason)
-
-    def cancel_tool(self, call_id: str) -> bool:
-        """See `EventStream.cancel_tool`."""
-        stream = self._stream()
-        return stream is not None and stream.cancel_tool(call_id)
-
-    def approve(self, call_id: str) -> bool:
-        """See `EventStream.approve`."""
-        stream = self._stream()
-        return stream is not None and stream.approve(call_id)
-
-    def deny(self, call_id: str, reason: str | None = None) -> bool:
-        """See `EventStream.deny`."""
-        stream = self._stream()
-        return stream is not None and stream.deny(call_id, reason)
-
-    def answer(self, request_id: str, text: str) -> bool:
-        """See `EventStream.answer`."""
-        stream = self._stream()
-        return stream is not None and stream.answer(request_id, text)
-
-
-def _is_same(one: AgentEvent, other: AgentEvent) -> bool:
-    """Whether two events are the same one; their data may have been changed by who read them."""
-    return (one.seq, one.type, one.agent, one.timestamp) == (
-        *(other.seq, other.type),
-        *(other.agent, other.timestamp),
-    )
 
 
 def _copy(event: AgentEvent) -> AgentEvent:

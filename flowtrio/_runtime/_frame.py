@@ -9,28 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 from trio.lowlevel import checkpoint
 
-from flowtrio._core._chunks import Usage
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._failures import leaves
 
+from ._clock import Alarm
 from ._places import Places
+from ._run import NO_USAGE
 
 if TYPE_CHECKING:
+    from flowtrio._core._chunks import Usage
     from flowtrio._core._transcript import Transcript
     from flowtrio.abc import LLMClient
 
-    from ._log import OpenThing
-    from ._replies import Asked
+    from ._open import OpenThing
     from ._run import Run
-
-
-NO_USAGE: Final = Usage()
 
 
 class Frame:
@@ -47,6 +45,7 @@ class Frame:
         "client",
         "enclosing_call",
         "is_closed",
+        "make_context",
         "parent",
         "run",
         "things",
@@ -66,6 +65,7 @@ class Frame:
         tool_name: str | None = None,
         client: LLMClient | None = None,
         transcript: Transcript | None = None,
+        make_context: Callable[[Frame], Any] | None = None,
     ) -> None:
         self.run: Run = run
         self.parent: Frame | None = parent
@@ -82,10 +82,15 @@ class Frame:
         if transcript is None:
             assert parent is not None
             transcript = parent.transcript
+        if make_context is None:
+            assert parent is not None
+            make_context = parent.make_context
+        self.make_context: Callable[[Frame], Any] = make_context
+        """Makes what a body in this frame, or in one inside it, is given to say and do things."""
         self.transcript: Transcript = transcript
         """The conversation that its code is in; a tool's is that of the agent which called it."""
-        self.asked: Asked | None = None
-        """The calls that models asked this body for, if any did."""
+        self.asked: object | None = None
+        """The calls that models asked this body for, if any did; kept here for `_replies`."""
         self.usage: Usage = NO_USAGE
         self.is_closed: bool = parent is not None and parent.is_closed
         """Whether it was ended: what its code still says is discarded."""
@@ -128,14 +133,14 @@ class Frame:
     def bracket(self, key: str, thing: OpenThing) -> Iterator[None]:
         """Have *thing* open for the block; closed at once where the block leaves it so."""
         log = self.run.log
-        log.open(key, thing)
+        log.opened.add(key, thing)
         try:
             yield
         except BaseException:
             log.close((key,))
             raise
         finally:
-            log.forget(key)
+            log.opened.forget(key)
 
     # How it ends
 
@@ -196,7 +201,7 @@ class Frame:
     def waiting_for_person(self) -> Iterator[None]:
         """Stop the clocks of the run and of every call around this frame."""
         timers = [frame.timer for frame in self.around() if frame.timer is not None]
-        self.run.pause_deadline()
+        self.run.clock.pause()
         for timer in timers:
             timer.pause()
         try:
@@ -204,7 +209,7 @@ class Frame:
         finally:
             for timer in timers:
                 timer.resume()
-            self.run.resume_deadline()
+            self.run.clock.resume()
 
     def around(self) -> Iterator[Frame]:
         """This frame, and those that it is inside of, from the inside out."""
@@ -244,7 +249,10 @@ class Frame:
     def start_soon(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         """Start a background task of this frame's body."""
         if self.parent is None and not self.is_closed:
-            return self.run.start_background(fn, args)
+            # A task of the run, which the root body waits for before it ends.
+            self.run.background += 1
+            name = getattr(fn, "__name__", "background")
+            return self.run.spawn(self._counted, fn, args, name=name)
         too_late = trio.ClosedResourceError("can't start a background task when its body has ended")
         if self._nursery is None or self.is_closed:
             raise too_late
@@ -254,6 +262,13 @@ class Frame:
             # The body has ended in this moment: its nursery takes nobody in any more.
             raise too_late from None
         return None
+
+    async def _counted(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
+        try:
+            await fn(*args)
+        finally:
+            self.run.background -= 1
+            self.run.wake_waiters()
 
     async def _background(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         try:
@@ -288,16 +303,6 @@ class Envoy:
         return self._parent.is_closed
 
 
-class Alarm:
-    """A synchronous function to be called by the run's host at a point of Trio's clock."""
-
-    __slots__ = ("ring", "when")
-
-    def __init__(self, when: float, ring: Callable[[], None]) -> None:
-        self.when: float = when
-        self.ring: Callable[[], None] = ring
-
-
 class FrameTimer(Alarm):
     """A call's deadline that can be stopped while a person is waited for."""
 
@@ -310,18 +315,18 @@ class FrameTimer(Alarm):
         self._run = run
         self._left = seconds
         self._pauses = 0
-        run.set_alarm(self)
+        run.clock.set_alarm(self)
 
     def stop(self) -> None:
         """Do not ring any more."""
-        self._run.forget(self)
+        self._run.clock.forget(self)
         self._pauses += 1
 
     def pause(self) -> None:
         """Stop counting."""
         if not self._pauses:
             self._left = self.when - self._run.log.now()
-            self._run.forget(self)
+            self._run.clock.forget(self)
         self._pauses += 1
 
     def resume(self) -> None:
@@ -329,4 +334,4 @@ class FrameTimer(Alarm):
         self._pauses -= 1
         if not self._pauses:
             self.when: float = self._run.log.now() + self._left
-            self._run.set_alarm(self)
+            self._run.clock.set_alarm(self)

@@ -2,14 +2,8 @@
 
 Check the law, stamp the sequence number, put into the channel: one step without any await in
 between, so the order of the stamps is the order of the channel, whoever emits. Two ways lead to it.
-`EventLog.emit` takes a credit first, and waits for it; `EventLog.close` is for what is open and
-owes its credit.
-
-**What is open brings its own closer.** Whoever opens a call, a nested agent, a question or a
-message registers it with `EventLog.open` beside the frame that it belongs to. Whoever ends a part
-of the run early, or all of it, has the log close what is open: it asks each thing how it ended, and
-makes the event of what the law knows of it. So a closer cannot be refused, and nobody closes
-anything twice: what was closed is not open any more.
+`EventLog.emit` takes a credit first, and waits for it; `EventLog.close` is for what is open, see
+`_open`, and owes its credit.
 """
 
 from __future__ import annotations
@@ -18,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Container
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import trio
@@ -26,37 +20,20 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from flowtrio._core._closing import closing_event
 from flowtrio._core._events import ROOT, AgentEvent, AgentStatus, EventType
-from flowtrio._core._law import Bracket, Law
+from flowtrio._core._law import Law
 from flowtrio._core._telling import tell
 
 from ._channel import EventChannel
+from ._conversations import Conversations
+from ._open import OpenThings
 
 if TYPE_CHECKING:
-    from flowtrio._core._transcript import Transcript
-
     from ._channel import Speaker
-    from ._frame import Frame
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 
 SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
-
-
-class OpenThing(Protocol):
-    """What is open, or about to be: a call, a nested agent, a question, a message."""
-
-    @property
-    def owner(self) -> Frame:
-        """The frame that it is closed with."""
-        ...
-
-    def closing(self) -> dict[str, Any]:
-        """It is being closed now: stop what it does, and tell how it ended.
-
-        Gives keys of its closing event's data; those that say what was closed are not asked of it.
-        """
-        ...
 
 
 @attrs.frozen(kw_only=True)
@@ -82,8 +59,6 @@ class EventLog:
 
     __slots__ = (
         "_clock",
-        "_ids",
-        "_opened_at",
         "_schedule_every",
         "_until_schedule",
         "_wall_offset",
@@ -104,12 +79,10 @@ class EventLog:
         """Whether nobody but the run's closer may record any more."""
         self.late_events: int = 0
         """Events discarded because the run, or who emitted them, was ending."""
-        self.transcripts: dict[str, Transcript] = {}
-        """The conversations of the run's agents, by path."""
-        self.opened: dict[str, OpenThing] = {}
-        """What is open, or about to be, by key; see `open`."""
-        self._opened_at: dict[str, float] = {}
-        self._ids: dict[str, int] = {}
+        self.transcripts: Conversations = Conversations()
+        """The conversations of the run's agents."""
+        self.opened: OpenThings = OpenThings(run_id)
+        """What is open, or about to be."""
         self._schedule_every = schedule_every
         self._until_schedule = schedule_every
 
@@ -263,52 +236,10 @@ class EventLog:
 
     def _note(self, event: AgentEvent) -> None:
         """Keep what later events and the conversation need of this one, in the same step."""
-        data, agent = event.data, event.agent
-        match event.type:
-            case EventType.TOOL_CALL_START:
-                self._opened_at[data["call_id"]] = self._clock.current_time()
-                if transcript := self.transcripts.get(agent):
-                    transcript.note_start(data)
-            case EventType.APPROVAL_REQUIRED:
-                if transcript := self.transcripts.get(agent):
-                    transcript.note_start(data)
-            case EventType.AGENT_START:
-                self._opened_at[agent] = self._clock.current_time()
-            case EventType.MESSAGE_COMPLETE:
-                self.forget(data["message_id"])
-                if transcript := self.transcripts.get(agent):
-                    transcript.note_message(data)
-            case EventType.TOOL_CALL_END:
-                self.forget(data["call_id"])
-                # Whoever ran it: one agent's model may have asked for it, and another agent run it.
-                for transcript in self.transcripts.values():
-                    transcript.note_result(data)
-            case EventType.AGENT_END:
-                self.forget(agent)
-                self.transcripts.pop(agent, None)
-            case EventType.INPUT_RESOLVED:
-                self.forget(data["request_id"])
-            case _:
-                pass
+        self.opened.note(event, self._clock.current_time())
+        self.transcripts.note(event)
 
-    # What is open
-
-    def open(self, key: str, thing: OpenThing) -> None:
-        """Have *thing* asked when what *key* names has to be closed early.
-
-        To be called before its first event. Something that was registered under the same key, such
-        as a call that the model wrote, hands over.
-        """
-        self.forget(key)
-        self.opened[key] = thing
-        thing.owner.things += 1
-
-    def forget(self, key: str) -> None:
-        """What *key* names is closed, or was never opened."""
-        thing = self.opened.pop(key, None)
-        if thing is not None:
-            thing.owner.things -= 1
-        self._opened_at.pop(key, None)
+    # Closers
 
     async def pause(self) -> None:
         """Be the cancel point that emitting is, and now and then a schedule point."""
@@ -336,32 +267,22 @@ class EventLog:
         if self.is_closing:
             return
         for bracket in self.law.open_brackets(only):
-            type, data = self._closer(bracket)
+            type, data = closing_event(bracket, self.opened.ask(bracket.key))
             self.channel.credits -= 1
             self._record_or_give_back(type, data, bracket.agent)
-        self._stop(only)
+        self.opened.stop(only)
         self.set_status_nowait()
 
     def close_ended(self) -> None:
         """Close what belongs to frames that were ended."""
-        self.close({key for key, thing in self.opened.items() if thing.owner.is_closed})
+        self.close(self.opened.ended())
 
     def close_all(self) -> None:
         """Close everything: for the run's closer."""
         for bracket in self.law.open_brackets():
-            type, data = self._closer(bracket)
+            type, data = closing_event(bracket, self.opened.ask(bracket.key))
             self.record_closing(type, data, bracket.agent)
-        if self.opened:
-            self._stop(list(self.opened))
-
-    def _stop(self, only: Container[str]) -> None:
-        """What had no event yet has no closer either, but it may be under way."""
-        for thing in [thing for key, thing in self.opened.items() if key in only]:
-            _ask(thing, self.run_id)
-
-    def _closer(self, bracket: Bracket) -> tuple[EventType, dict[str, Any]]:
-        thing = self.opened.get(bracket.key)
-        return closing_event(bracket, None if thing is None else _ask(thing, self.run_id))
+        self.opened.stop()
 
     # Status
 
@@ -402,20 +323,7 @@ class EventLog:
             return None
         return {"old_status": str(law.status), "new_status": str(new), "reason": reason}
 
-    # Names and times
-
-    def new_id(self, letter: str) -> str:
-        """The run's next identifier of this kind: ``m1``, ``c1``, ``q1``."""
-        number = self._ids.get(letter, 0) + 1
-        self._ids[letter] = number
-        return f"{letter}{number}"
-
-    def new_path(self, parent: str, name: str) -> str:
-        """A path of its own for a nested agent: ``root/researcher``, then ``root/researcher#2``."""
-        path = f"{parent}/{name.replace('/', '_').replace('#', '_') or 'agent'}"
-        number = self._ids.get(path, 0) + 1
-        self._ids[path] = number
-        return path if number == 1 else f"{path}#{number}"
+    # Times
 
     def now(self) -> float:
         """Trio's clock."""
@@ -427,8 +335,8 @@ class EventLog:
 
     def seconds_since(self, key: str) -> float | None:
         """How long a call or nested agent has been running; None if it never started."""
-        opened_at = self._opened_at.get(key)
-        return None if opened_at is None else self.now() - opened_at
+        since = self.opened.since(key)
+        return None if since is None else self.now() - since
 
     def statistics(self) -> RunStatistics:
         """See `EventStream.statistics`."""
@@ -445,15 +353,6 @@ class EventLog:
 def _is_over(by: Speaker) -> bool:
     # Asked anew after a wait: type checkers would keep the answer from before it.
     return by.is_closed
-
-
-def _ask(thing: OpenThing, run_id: str) -> dict[str, Any] | None:
-    """How *thing* ended, by its own words; it was cancelled where it has none."""
-    try:
-        return thing.closing()
-    except Exception as exc:
-        tell(logging.ERROR, "run %s: what is open cannot tell its end", run_id, exc=exc)
-        return None
 
 
 def _read(wall_clock: Callable[[], float]) -> float:

@@ -46,6 +46,8 @@ from flowtrio._core._interrupted import missing_end
 if TYPE_CHECKING:
     from flowtrio.abc import EventStore, RunHeader
 
+STORE_DEADLINE: Final = 10.0
+"""Seconds that one step of the store may take."""
 READ_AT_ONCE: Final = 500
 """Events asked of a store at once."""
 LOST: Final = Failure(

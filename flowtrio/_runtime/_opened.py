@@ -41,7 +41,7 @@ class MessageWriter:
         frame, log = self.owner, self.owner.run.log
         if await log.wait_for_room(frame):
             log.law.begin_message(self._message_id, frame.agent)
-            log.open(self._message_id, self)
+            log.opened.add(self._message_id, self)
         return self
 
     async def __aexit__(
@@ -60,7 +60,7 @@ class MessageWriter:
             if isinstance(exc, Exception):
                 self._finish_reason = "error"
             log.close((self._message_id,))
-            log.forget(self._message_id)
+            log.opened.forget(self._message_id)
 
     async def write(self, text: str) -> None:
         """Say a piece of the message."""
@@ -149,7 +149,7 @@ def plain_text(value: str, what: str, frame: Frame | None = None) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what}: expected a str, got {type(value).__name__}")
     if frame is not None:
-        frame.run.check_length(value, what)
+        frame.run.info.check_length(value, what)
     if type(value) is str and value.isascii():
         return value
     # Events hold plain text: an enum's member, say, is one that is more.

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 import math
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._history import recover_history
 from flowtrio._core._limits import Limits, is_wait, is_whole
 from flowtrio._core._prices import PriceTable, read_prices
-from flowtrio._core._telling import tell
 from flowtrio._core._values import clean_text, told
-from flowtrio.abc import RecoverableConversations
 
-from ._agent import Agent, agent_name, check_agent
+from ._admission import Admission
 from ._engine import StreamEngine
 from ._follower import Follower
 from ._health import Health
+from ._hosted import Seat
 from ._meter import Meter
-from ._recorder import STORE_DEADLINE, Recorder, Seat
-from ._routing import choose_agent
-from ._run import Run
+from ._recorder import Recorder
+from ._routing import Route, make_agent
 from ._sessions import OnBusy, Sessions
 from ._stream import EventStream
 from ._tools import Tool
 
 if TYPE_CHECKING:
-    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient, Message
-
-    from ._context import RunContext
-
-
-Route: TypeAlias = "Callable[[str, RunContext], AgentLike | str | Awaitable[AgentLike | str]]"
-"""``route(message, context)``: gives the agent that answers, or its name; may be async."""
+    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
 
 
 def _conversations(given: ConversationStore | None) -> ConversationStore:
@@ -104,8 +92,8 @@ class Orchestrator:
     _meter: Meter = attrs.field(init=False)
     _health: Health = attrs.field(init=False)
     _recorder: Recorder = attrs.field(init=False)
-    _recoverable: RecoverableConversations | None = attrs.field(default=None, init=False)
-    """Its conversations, if they are; asked once, as that costs as much as several tokens."""
+    _admissions: dict[bool, Admission] = attrs.field(init=False)
+    """How its runs are let in, by whether their conversation is kept."""
 
     def __attrs_post_init__(self) -> None:
         if self.on_busy not in ("queue", "reject", "cancel"):
@@ -128,12 +116,21 @@ class Orchestrator:
             queue_wait=self.queue_wait,
             runs_per_tenant=self.runs_per_tenant,
         )
-        self._agent = self._make_agent()
+        self._agent = make_agent(self.agents, self.route, self.llm_client, self.tools)
         self._meter = Meter()
         self._health = Health(self.store, self.conversations)
         self._recorder = Recorder(self.store, self._meter, self._health.note)
-        if isinstance(self.conversations, RecoverableConversations):
-            self._recoverable = self.conversations
+        self._admissions = {
+            is_remembered: Admission(
+                sessions=self._sessions,
+                meter=self._meter,
+                health=self._health,
+                conversations=self.conversations,
+                grace=self.limits.grace,
+                is_remembered=is_remembered,
+            )
+            for is_remembered in (False, True)
+        }
 
     def process_stream(
         self,
@@ -169,7 +166,7 @@ class Orchestrator:
             app=self.app if app is None else app,
             tenant_id=tenant_id,
             session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
-            admission=_Admission(self, is_remembered=session_id is not None),
+            admission=self._admissions[session_id is not None],
         )
 
     async def process(
@@ -234,7 +231,7 @@ class Orchestrator:
         """
         if not is_wait(resume_window):
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        nursery, seat = self._engine._nursery, Seat.of_starter()
+        nursery, seat = self._engine._home.nursery, Seat.of_starter()
         run_id = await self._start_in(
             nursery, message, tenant_id, session_id, run_id, app, resume_window, seat
         )
@@ -324,7 +321,7 @@ class Orchestrator:
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()
-        self._recorder.is_open = True
+        self._recorder.unsettled.is_open = True
         return self
 
     @enable_ki_protection
@@ -343,127 +340,8 @@ class Orchestrator:
         """Whether it is inside its ``async with`` block."""
         return self._engine.is_open
 
-    # Who answers
-
-    def _make_agent(self) -> AgentLike:
-        if self.agents is None:
-            if self.llm_client is None:
-                raise ValueError("Orchestrator(): expected llm_client=... or agents=[...]")
-            return Agent(llm_client=self.llm_client, tools=self.tools)
-        agents = [check_agent(agent) for agent in self.agents]
-        if not agents:
-            raise ValueError("Orchestrator(agents=[]): expected at least one agent")
-        if self.tools:
-            raise ValueError("Orchestrator(agents=..., tools=...): the tools belong to the agents")
-        if len(agents) == 1 and self.route is None:
-            [only] = agents
-            return only
-        by_name = {agent_name(agent): agent for agent in agents}
-        if len(by_name) < len(agents):
-            raise ValueError("Orchestrator(agents=...): each agent needs a name of its own")
-        if self.route is None and self.llm_client is None:
-            raise ValueError(
-                "Orchestrator(agents=...): expected route=... or llm_client=... to choose"
-            )
-        return _Routed(by_name, self.route, self.llm_client)
-
-
-@attrs.frozen(eq=False)
-class _Admission:
-    """Lets a run of an orchestrator in; see `flowtrio._runtime._run.Admission`."""
-
-    orchestrator: Orchestrator
-    is_remembered: bool = attrs.field(kw_only=True)
-
-    def reserve(self, run: Run) -> None:
-        """Count the run, and put it in its conversation's line."""
-        sessions = self.orchestrator._sessions
-        self.orchestrator._meter.watch(run)
-        sessions.count(run)
-        if self.is_remembered:
-            sessions.line_up(run)
-
-    @asynccontextmanager
-    async def hold(self, run: Run) -> AsyncIterator[None]:
-        """Have the conversation for this run alone, and keep what becomes of it."""
-        if not self.is_remembered:
-            yield
-            return
-        conversations = self.orchestrator.conversations
-        tenant_id, session_id = run.info.tenant_id, run.info.session_id
-        assert session_id is not None
-        await self.orchestrator._sessions.wait_for_turn(run)
-        with self._blaming(run), trio.fail_after(STORE_DEADLINE):
-            before = await conversations.load(tenant_id, session_id)
-        history, left_out = recover_history(before)
-        for why in left_out:
-            tell(logging.WARNING, "run %s: left out of its conversation: %s", run.info.run_id, why)
-        run.begin_conversation(history)
-        try:
-            yield
-        finally:
-            # Kept however the run ended, and before the next message's turn comes.
-            await self._save(run, tenant_id, session_id, before)
-
-    @contextmanager
-    def _blaming(self, run: Run) -> Iterator[None]:
-        """What is raised in the block is of the conversations' doing."""
-        with run.blaming("store"):
-            try:
-                yield
-            except Exception as exc:
-                self.orchestrator._health.note(exc)
-                raise
-
-    async def _save(self, run: Run, tenant_id: str, session_id: str, before: list[Message]) -> None:
-        conversations, grace = self.orchestrator.conversations, self.orchestrator.limits.grace
-        with self._blaming(run):
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
-                if run.is_done and await conversations.load(tenant_id, session_id) != before:
-                    # Its cleanup outlasted the grace, and others have spoken here since its DONE.
-                    return None
-                if (recoverable := self.orchestrator._recoverable) is not None:
-                    run_id = run.info.run_id
-                    return await recoverable.save_after(
-                        tenant_id, session_id, run_id, run.messages()
-                    )
-                return await conversations.save(tenant_id, session_id, run.messages())
-            raise TimeoutError(f"saving the conversation took longer than {grace} s")
-
 
 def _check_name(what: str, name: object) -> None:
     # Half a character is none that an event, or a store, could carry.
     if not isinstance(name, str) or not name or clean_text(name) != name:
         raise ValueError(f"{what} {told(name)}: expected a text that is not empty")
-
-
-@attrs.frozen(eq=False)
-class _Routed:
-    """Chooses one of several agents, and is that agent for the run."""
-
-    agents: dict[str, AgentLike]
-    route: Route | None
-    llm_client: LLMClient | None
-    name: str = "orchestrator"
-
-    async def __call__(self, ctx: RunContext, message: str) -> Any:
-        if self.route is None:
-            assert self.llm_client is not None
-            name = await choose_agent(ctx, self.llm_client, self.agents)
-        else:
-            name = await self._ask_route(message, ctx)
-        await ctx.status(f"agent: {name}")
-        return await self.agents[name](ctx, message)
-
-    async def _ask_route(self, message: str, ctx: RunContext) -> str:
-        assert self.route is not None
-        chosen = self.route(message, ctx)
-        if inspect.isawaitable(chosen):
-            chosen = await chosen
-        for name, agent in self.agents.items():
-            if chosen is agent or chosen == name:
-                return name
-        raise ValueError(
-            f"route gave {chosen!r}: expected one of the agents or of the names "
-            f"{', '.join(self.agents)}"
-        )

@@ -24,9 +24,7 @@ for the followers, and is stored when the store is there again; `_mending` tells
 from __future__ import annotations
 
 import logging
-import math
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -34,26 +32,22 @@ import attrs
 import trio
 from trio.lowlevel import ParkingLot, enable_ki_protection
 
-from flowtrio._core._events import AgentEvent, AgentStatus, EventType
+from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
-from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 from flowtrio.abc import RunHeader
 
-from ._frame import Alarm
-from ._mending import Deleted, LostTooMuch, Mender, Refused
+from ._hosted import HostedRun, Key, Seat
+from ._mending import STORE_DEADLINE, Mender
 from ._meter import Meter
-from ._stream import EventStream
+from ._unsettled import Unsettled, is_of_store
 
 if TYPE_CHECKING:
     from flowtrio.abc import EventStore
 
-AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
-Key = tuple[str, str]
-"""A run's key: tenant and run id."""
+    from ._stream import EventStream
 
-STORE_DEADLINE: Final = 10.0
-"""Seconds that one step of the store may take."""
+AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
 _MOST_RECENT: Final = 1024
 """Events that are kept beside the store, once it has taken them."""
 _LAGS: Final = 4
@@ -62,213 +56,6 @@ _LAGS: Final = 4
 What is read from the store has to be made again, event by event. A follower that is up to date
 misses two lags at most; one who starts a run and follows it comes when more than that was said.
 """
-_MOST_CUT: Final = 1000
-"""Runs that have ended and whose log the store does not hold that are remembered."""
-_MEND_AFTER: Final = 0.5
-"""Seconds until such a log is offered again; then twice as long each time."""
-_LONGEST_PAUSE: Final = 30.0
-"""Seconds between two offers at most."""
-_WAITING: Final = frozenset({AgentStatus.WAITING_FOR_INPUT, AgentStatus.WAITING_FOR_APPROVAL})
-
-
-@attrs.define(eq=False)
-class Seat:
-    """A follower's place at a run that is hosted here."""
-
-    patience: float
-    """Seconds that the recorder waits for it at most."""
-    seq: int
-    """The last event it fetched."""
-    given: int = attrs.field(default=-1, init=False)
-    """The last event its reader took: what the recorder looks at."""
-    is_up_to_date: bool = False
-    """Whether it has come near the newest event: from then on the recorder waits for it."""
-
-    @classmethod
-    def of_starter(cls) -> Seat:
-        """The place of one who starts a run, until he follows it or gives up; never waited for."""
-        return cls(patience=0, seq=-1)
-
-
-@attrs.define(eq=False)
-class HostedRun:
-    """A run that is hosted here, until its last event is stored."""
-
-    stream: EventStream
-    header: RunHeader
-    resume_window: float
-    """Seconds that it goes on without a follower; ``math.inf`` for as long as it takes."""
-    lag: int
-    """Events that an up to date follower may fall back before the recorder waits."""
-    kept: int
-    """Events kept of those that the store has taken: for followers, and in case it loses them."""
-    last: int = attrs.field(default=-1, init=False)
-    """The newest event that followers may see; -1 for none."""
-    stored: int = attrs.field(default=-1, init=False)
-    """The newest event that the store has taken."""
-    opening: AgentEvent | None = attrs.field(default=None, init=False)
-    """Its first event."""
-    recent: list[AgentEvent] = attrs.field(factory=list, init=False)
-    """The newest events that followers may see."""
-    chunk_at: float | None = attrs.field(default=None, init=False)
-    """When its last chunk came; UTC, seconds; None before the first."""
-    has_begun: trio.Event = attrs.field(factory=trio.Event, init=False)
-    """Set when it is known whether there will be a run."""
-    is_void: bool = attrs.field(default=False, init=False)
-    """Whether there is none: the store knows one of this key, or it was refused."""
-    is_over: bool = attrs.field(default=False, init=False)
-    """Whether no more events will come."""
-    failure: BaseException | None = attrs.field(default=None, init=False)
-    """What the store raised, if it failed."""
-    is_created: bool = attrs.field(default=False, init=False)
-    """Whether the store is known to have begun its log."""
-    is_unwanted: bool = attrs.field(default=False, init=False)
-    """Whether the store is to keep nothing of it."""
-    is_settled: bool = attrs.field(default=True, init=False)
-    """Whether nothing is left to be done about its log; not once the store has failed."""
-    real_end: int | None = attrs.field(default=None, init=False)
-    """The last event that the store's log has in common with the run, where it goes on otherwise.
-    """
-    mending: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Around the time in which its log waits to be offered again."""
-    news: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-    """Where followers wait for events."""
-    _progress: ParkingLot = attrs.field(factory=ParkingLot, init=False)
-    """Where the recorder waits for followers."""
-    _seats: dict[Seat, None] = attrs.field(factory=dict, init=False)
-    _kept: list[Seat] = attrs.field(factory=list, init=False)
-    """Seats among those that are left by themselves once somebody else takes one."""
-    _alarm: Alarm | None = attrs.field(default=None, init=False)
-
-    @property
-    def key(self) -> Key:
-        """Its key in the store."""
-        return self.header.tenant_id, self.header.run_id
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self.header.run_id
-
-    @property
-    def has_done(self) -> bool:
-        """Whether followers may see its DONE, though it may not be out of the recorder's hands."""
-        return bool(self.recent) and self.recent[-1].type is EventType.DONE
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the store has taken all, to the end; or there is nothing to take."""
-        return self.last < 0 or (self.has_done and self.stored == self.last)
-
-    @property
-    def has_never_begun(self) -> bool:
-        """Whether its host was cancelled before there was a log."""
-        return self.is_over and self.last < 0
-
-    @property
-    def seats(self) -> int:
-        """How many followers are attached."""
-        return len(self._seats) - len(self._kept)
-
-    # The followers' side
-
-    def attach(self, seat: Seat) -> None:
-        """Take a seat, or keep it."""
-        if self._alarm is not None:
-            self.stream._run.forget(self._alarm)
-            self._alarm = None
-        self._seats[seat] = None
-        while self._kept:
-            del self._seats[self._kept.pop()]
-
-    def keep(self, seat: Seat) -> None:
-        """Let a seat count until another one is taken."""
-        self._kept.append(seat)
-
-    def detach(self, seat: Seat) -> None:
-        """Leave a seat; the run goes on, for its resume window at least."""
-        self._seats.pop(seat, None)
-        self._progress.unpark_all()
-        self.watch()
-
-    def take(self, seat: Seat) -> list[AgentEvent] | None:
-        """The events behind the seat's place, if they are among the newest; None if not."""
-        recent = self.recent
-        first = len(recent) - (self.last - seat.seq)
-        return None if first < 0 else recent[first:]
-
-    def note(self, seat: Seat) -> None:
-        """A follower's reader comes for more than it was given."""
-        seat.given = seat.seq
-        self.wake_recorder()
-
-    def fetched(self, seat: Seat, seq: int) -> None:
-        """A follower has fetched the events up to *seq*."""
-        seat.seq = seq
-        seat.is_up_to_date = seat.is_up_to_date or seq >= self.last - self.lag
-
-    # The resume window
-
-    def watch(self) -> None:
-        """Have the run cancelled after its resume window, if it has no follower."""
-        run = self.stream._run
-        is_watched = self.resume_window < math.inf and not run.is_closing
-        is_watched = is_watched and self.has_begun.is_set() and not self.is_void
-        if is_watched and not self._seats and self._alarm is None:
-            self._alarm = run.call_at(trio.current_time() + self.resume_window, self._ring)
-
-    def _ring(self) -> None:
-        self._alarm = None
-        if self.stream.status in _WAITING:
-            # Whoever is asked may take his time. Look again later; at once would be for ever.
-            when = trio.current_time() + max(self.resume_window, 1)
-            self._alarm = self.stream._run.call_at(when, self._ring)
-        else:
-            seconds = self.resume_window
-            came = f"no reader came back within {seconds:g} s" if seconds else "its reader left"
-            self.stream.cancel(came)
-
-    # The recorder's side
-
-    def publish(self, batch: Sequence[AgentEvent]) -> None:
-        """Let followers see a batch."""
-        recent = self.recent
-        recent += batch
-        self.last = batch[-1].seq
-        # What the store has not taken is kept.
-        superfluous = min(len(recent) - self.kept, self.stored + 1 - recent[0].seq)
-        # Many at once, as each time all others are moved.
-        if superfluous > self.kept >> 2:
-            del recent[:superfluous]
-        self.news.unpark_all()
-
-    async def wait_for_followers(self) -> None:
-        """Wait until nobody lags too far behind, or his patience is over."""
-        floor = self.last - self.lag
-        if floor < 0:
-            return
-        slow = [seat for seat in self._seats if seat.is_up_to_date and seat.given < floor]
-        now = trio.current_time() if slow else 0.0
-        for seat in slow:
-            with trio.CancelScope(deadline=now + seat.patience) as waiting:
-                while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
-                    await self._progress.park()
-            if waiting.cancelled_caught:
-                words = "run %s: a follower took nothing for %g s: the run does not wait for it"
-                tell(logging.INFO, words, self.run_id, seat.patience)
-                seat.is_up_to_date = False
-                self.detach(seat)
-
-    def wake_recorder(self) -> None:
-        """Have the recorder look again whom it waits for."""
-        if self._progress:
-            self._progress.unpark_all()
-
-    def end(self) -> None:
-        """No more events will come."""
-        self.is_over = True
-        self.has_begun.set()
-        self.news.unpark_all()
 
 
 @attrs.define(eq=False)
@@ -279,8 +66,6 @@ class Recorder:
     meter: Meter = attrs.Factory(Meter)
     note_fault: Callable[[BaseException], object] = lambda exc: None
     """Called with what the store raises."""
-    is_open: bool = attrs.field(default=True, init=False)
-    """Whether there is time to wait for a store that failed."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
@@ -290,16 +75,16 @@ class Recorder:
         init=False,
     )
     """How to append where that never waits, and so can neither be cancelled nor take too long."""
-    _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
-    """Runs that have ended and whose log the store does not hold, for those who ask for it."""
-    _unsettled: dict[HostedRun, None] = attrs.field(factory=dict, init=False)
-    """Runs whose log waits to be offered again."""
+    unsettled: Unsettled = attrs.field(
+        default=attrs.Factory(lambda self: Unsettled(self.store), takes_self=True), init=False
+    )
+    """Those that have ended and whose log the store does not hold."""
     _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
         key = (tenant_id, run_id)
-        return self.runs.get(key) or self._cut.get(key)
+        return self.runs.get(key) or self.unsettled.find(key)
 
     async def start(
         self,
@@ -375,11 +160,9 @@ class Recorder:
 
     def cancel_all(self, reason: str) -> None:
         """Cancel the runs, those that have not begun too; what is left to store has one try."""
-        self.is_open = False
         for hosted in list(self.runs.values()):
             hosted.stream.cancel(reason)
-        for hosted in self._unsettled:
-            hosted.mending.cancel(reason)
+        self.unsettled.close(reason)
 
     def fail_all(self, code: str, source: str, error: str) -> None:
         """End the runs with an ERROR: for servers that are told to stop."""
@@ -396,10 +179,7 @@ class Recorder:
         for hosted in filter(of_session, list(self.runs.values())):
             while not hosted.is_over:
                 await hosted.news.park()
-        for hosted in filter(of_session, [*self._cut.values(), *self._unsettled]):
-            self._give_up(hosted)
-        while any(map(of_session, self._unsettled)):
-            await self._idle.park()
+        await self.unsettled.forget(of_session)
 
     async def wait_idle(self) -> None:
         """Wait until no run is hosted here."""
@@ -425,11 +205,11 @@ class Recorder:
         finally:
             del self.runs[hosted.key]
             if not hosted.is_whole and not hosted.is_unwanted:
-                self._remember(hosted)
+                self.unsettled.add(hosted)
             hosted.end()
             if not self.runs:
                 self._idle.unpark_all()
-        await self._go_on_mending(hosted)
+        await self.unsettled.go_on(hosted)
 
     async def _create(self, hosted: HostedRun) -> None:
         try:
@@ -437,10 +217,10 @@ class Recorder:
                 hosted.is_void = not await self.store.create(hosted.header)
             hosted.is_created = True
         except BaseException as exc:
-            if not _is_of_store(exc):
+            if not is_of_store(exc):
                 # Nobody will ever hear of this run, and it may have a log.
                 hosted.is_unwanted, hosted.is_settled = True, False
-                await self._mend(hosted)
+                await self.unsettled.mend(hosted)
             self._fail(hosted, exc)
 
     async def _withdraw(self, hosted: HostedRun) -> None:
@@ -476,7 +256,7 @@ class Recorder:
                 break
             except (KeyboardInterrupt, SystemExit):
                 # One that struck within the run: it is told when all was read.
-                await self._mend(hosted)
+                await self.unsettled.mend(hosted)
                 raise
             if hosted.opening is None:
                 hosted.opening = batch[0]
@@ -485,7 +265,7 @@ class Recorder:
             hosted.publish(batch)
             self._measure(hosted, batch)
             await hosted.wait_for_followers()
-        await self._mend(hosted)
+        await self.unsettled.mend(hosted)
 
     def _measure(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
         began, last = hosted.header.created_at, hosted.chunk_at
@@ -526,60 +306,6 @@ class Recorder:
         else:
             tell(logging.WARNING, "run %s: the store's log was put right", hosted.run_id)
 
-    async def _mend(self, hosted: HostedRun) -> None:
-        """Offer the store once what it lacks of a run that has ended."""
-        if hosted.is_settled:
-            return
-        try:
-            with trio.fail_after(STORE_DEADLINE, shield=True):
-                await self._settle(hosted, Mender(self.store, hosted.header, hosted.recent))
-            hosted.is_settled = True
-        except Deleted:
-            self._give_up(hosted)
-        except Refused as exc:
-            hosted.is_settled = True
-            tell(logging.ERROR, "run %s: its log is left as it is, for %s", hosted.run_id, exc)
-        except BaseException as exc:
-            if not _is_of_store(exc):
-                raise
-
-    async def _settle(self, hosted: HostedRun, mender: Mender) -> None:
-        if hosted.is_unwanted:
-            return await mender.delete()
-        if not hosted.is_created:
-            await mender.create()
-            hosted.is_created = True
-        assert hosted.opening is not None
-        try:
-            await mender.complete(hosted.stored)
-        except LostTooMuch:
-            hosted.real_end = await mender.close(hosted.opening)
-            return None
-        hosted.stored = hosted.last
-        if not hosted.has_done:
-            await mender.close(hosted.opening)
-        self._cut.pop(hosted.key, None)
-        return None
-
-    async def _go_on_mending(self, hosted: HostedRun) -> None:
-        """Offer it again, until it is settled or we are left."""
-        if hosted.is_settled:
-            return
-        pause = _MEND_AFTER
-        self._unsettled[hosted] = None
-        try:
-            with hosted.mending:
-                while not hosted.is_settled and self.is_open:
-                    try:
-                        await trio.sleep(pause)
-                    finally:
-                        # Who is left tries once more.
-                        await self._mend(hosted)
-                    pause = min(2 * pause, _LONGEST_PAUSE)
-        finally:
-            del self._unsettled[hosted]
-            self._idle.unpark_all()
-
     def _fail(self, hosted: HostedRun, exc: BaseException) -> None:
         """The store failed: end the run.
 
@@ -587,7 +313,7 @@ class Recorder:
           BaseException: *exc*, if it is not of the store's doing.
 
         """
-        if not _is_of_store(exc):
+        if not is_of_store(exc):
             raise exc
         hosted.failure = exc
         hosted.is_settled = False
@@ -597,18 +323,6 @@ class Recorder:
         hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
         tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
 
-    def _give_up(self, hosted: HostedRun) -> None:
-        """Leave its log as it is, and remember nothing of it."""
-        hosted.is_settled = hosted.is_unwanted = True
-        hosted.mending.cancel(reason="its log is given up")
-        if self._cut.get(hosted.key) is hosted:
-            del self._cut[hosted.key]
-
-    def _remember(self, hosted: HostedRun) -> None:
-        self._cut[hosted.key] = hosted
-        if len(self._cut) > _MOST_CUT:
-            self._give_up(next(iter(self._cut.values())))
-
 
 def of_another_message(run_id: str) -> RunExists:
     """Why a message is not answered under the id of a run that answers another one."""
@@ -617,19 +331,6 @@ def of_another_message(run_id: str) -> RunExists:
         "message, or another run_id",
         run_id=run_id,
     )
-
-
-def _is_of_store(exc: BaseException) -> bool:
-    """Whether a store is to blame: not for a Ctrl-C, nor where we are cancelled ourselves.
-
-    A `trio.Cancelled` that it kept from elsewhere is a failure like any other.
-    """
-    errors = list(leaves(exc))
-    if any(isinstance(error, KeyboardInterrupt | SystemExit) for error in errors):
-        return False
-    if any(isinstance(error, trio.Cancelled) for error in errors):
-        return trio.current_effective_deadline() > -math.inf
-    return True
 
 
 def _find_append_nowait(store: EventStore) -> AppendNowait | None:

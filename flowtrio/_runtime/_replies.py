@@ -8,7 +8,8 @@ else a body calls is its own doing, and no model is told of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -19,7 +20,7 @@ from trio.lowlevel import checkpoint_if_cancelled
 from flowtrio._core._chunks import ToolCall
 from flowtrio._core._failures import leaves
 from flowtrio._core._transcript import result_text
-from flowtrio._core._values import clean_text
+from flowtrio._core._values import check_json, clean_text
 
 from ._calls import ActiveCall, CallEnd
 from ._tools import Tool, as_tool
@@ -114,17 +115,59 @@ class Asked:
         return None
 
 
-def find_asked(frame: Frame, call: ToolCall) -> AskedCall | None:
+def asked_of(frame: Frame) -> Asked | None:
+    """The calls that models asked the body of *frame* for, if any did."""
+    return frame.asked if isinstance(frame.asked, Asked) else None
+
+
+def _find_asked(frame: Frame, call: ToolCall) -> AskedCall | None:
     """Answer *call* in *frame*, whoever around it was given it by a model."""
-    own = None if frame.asked is None else frame.asked.take(call)
+    unanswered = asked_of(frame)
+    own = None if unanswered is None else unanswered.take(call)
     if own is not None:
         return own
     for outer in frame.around():
-        if outer.asked is not None and (asked := outer.asked.take_very(call)) is not None:
+        unanswered = asked_of(outer)
+        if unanswered is not None and (asked := unanswered.take_very(call)) is not None:
             # A START names a message of its own agent only.
             is_own = outer.agent == frame.agent
             return asked if is_own else attrs.evolve(asked, message_id=None)
     return None
+
+
+@contextmanager
+def answering(frame: Frame, calls: Sequence[AskedCall]) -> Iterator[None]:
+    """Have those that were cut off before anything was told of them wait for another answer."""
+    try:
+        yield
+    finally:
+        law = frame.run.log.law
+        for call in calls:
+            if call.asked_by is not None and law.is_new(call.call_id):
+                call.asked_by.give_back(call)
+
+
+def asked_for(frame: Frame, call: ToolCall) -> AskedCall:
+    """*call* as one that is to be run, and answered if nobody did that yet."""
+    asked = _find_asked(frame, call)
+    if asked is None:
+        asked = AskedCall(frame.run.log.opened.new_id("c"), None, call)
+    # The one that was given, which may have been edited; a copy, as others hold it too.
+    given = call.arguments
+    arguments = None if given is None else check_json(given, "arguments")
+    return attrs.evolve(asked, call=attrs.evolve(call, arguments=arguments))
+
+
+def asked_like(frame: Frame, tool: Tool[..., Any], given: dict[str, Any]) -> AskedCall:
+    """The call of *tool* with these arguments that a model asked for, or one of the body's own."""
+    arguments = check_json(given, "arguments", limit_bytes=frame.run.limits.result_bytes)
+    unanswered = asked_of(frame)
+    if unanswered is not None and frame.call_id is None:
+        asked = unanswered.take_like(tool, arguments)
+        if asked is not None:
+            return attrs.evolve(asked, call=attrs.evolve(asked.call, arguments=arguments))
+    call = ToolCall(id="", name=tool.name, arguments=arguments)
+    return AskedCall(frame.run.log.opened.new_id("c"), None, call)
 
 
 def _decoded(tool: Tool[..., Any], arguments: dict[str, Any] | None) -> bytes | None:

@@ -82,12 +82,12 @@ class Sessions:
         if line[0].run is run:
             return
         place = next(place for place in line if place.run is run)
-        run.pause_deadline()
+        run.clock.pause()
         try:
             with trio.move_on_after(self.queue_wait):
                 await place.turn.wait()
         finally:
-            run.resume_deadline()
+            run.clock.resume()
         if line[0] is not place:
             raise LimitExceeded(
                 f"session {run.info.session_id!r} stayed busy for {self.queue_wait} s",

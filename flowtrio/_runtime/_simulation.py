@@ -8,12 +8,30 @@ engine, go through that object instead. `flowtrio.testing.simulate` is the one w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from flowtrio.abc import LLMClient
 
-    from ._tools import Tool
+
+class Function(Protocol):
+    """A tool's function; see `flowtrio.Tool`."""
+
+    @property
+    def fn(self) -> Callable[..., Any]:
+        """The function."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """What the model calls it."""
+        ...
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it runs in the run's own task."""
+        ...
 
 
 class Simulation(Protocol):
@@ -34,6 +52,6 @@ class Simulation(Protocol):
         """The model that is asked where an agent would ask *client*."""
         ...
 
-    async def run_tool(self, call_id: str, tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
+    async def run_tool(self, call_id: str, tool: Function, arguments: dict[str, Any]) -> Any:
         """Run a tool's function, in the task of its call, and give what it returns."""
         ...

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import enum
-import queue
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -32,15 +31,15 @@ from flowtrio._core._events import AgentEvent, AgentStatus, StreamMode
 from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
-from flowtrio._core._values import clean_text
 
+from ._controls import Controls
 from ._log import RunStatistics
-from ._pending import Answered, Approved, Denied
-from ._run import Run, current_run
+from ._run import current_run
 
 if TYPE_CHECKING:
-    from ._engine import StreamEngine
-    from ._pending import Decision
+    from ._home import Home
+    from ._host import Host
+    from ._run import Run
 
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ class _Form(enum.Enum):
     BARE = enum.auto()
 
 
-class EventStream(AsyncIterator[AgentEvent], Generic[R]):
+class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
     """One run's events in their one order, and the run's controls. Made by `StreamEngine.stream`.
 
     Does nothing until it is entered or iterated, and can be either, once. One task may read at a
@@ -71,29 +70,29 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     __slots__ = (
         "__weakref__",
-        "_engine",
         "_form",
+        "_home",
+        "_host",
         "_is_reading",
         "_is_spent",
         "_manager",
         "_mode",
-        "_run",
-        "_thread",
         "_until_schedule",
         "_view",
     )
 
-    def __init__(self, run: Run, mode: StreamMode, engine: StreamEngine) -> None:
-        self._run = run
+    def __init__(self, host: Host, mode: StreamMode, home: Home) -> None:
+        self._run = host.run
+        self._host = host
+        self._home = home
         self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
-        self._engine = engine
         self._form = _Form.NEW
         self._is_reading = False
         self._is_spent = False
         """Whether its reader was told that no more will come."""
         self._until_schedule = 0
-        self._thread: int | None = None
+        self._thread = None
         self._manager: Any = None
 
     def __repr__(self) -> str:
@@ -156,7 +155,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         self._begin(_Form.BLOCK)
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
-        self._engine._start(self._run, nursery.start_soon)
+        self._host.start(nursery.start_soon, self._home.runs)
         return self
 
     @enable_ki_protection
@@ -273,14 +272,7 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
 
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)
-        outer = current_run.get()
-        if outer is not None and outer.takes_guests:
-            spawn: Callable[..., Any] = outer.spawn
-        elif self._engine._nursery is not None:
-            spawn = self._engine._nursery.start_soon
-        else:
-            spawn = partial(trio.lowlevel.spawn_system_task, context=contextvars.copy_context())
-        self._engine._start(self._run, spawn)
+        self._host.start(_find_place(self._home), self._home.runs)
 
     # Reading
 
@@ -368,66 +360,15 @@ class EventStream(AsyncIterator[AgentEvent], Generic[R]):
         value: R = self._run.result()
         return value
 
-    # Controls
 
-    def cancel(self, reason: str | None = None) -> bool:
-        """End the run on purpose: its log ends with status ``cancelled`` and no ERROR."""
-        words = None if reason is None else self._words(reason, "reason")
-        return self._in_loop(lambda: self._run.cancel(words))
-
-    def cancel_tool(self, call_id: str) -> bool:
-        """End one tool call with outcome ``cancelled``; the run goes on and the model is told."""
-        key = _words(call_id, "call_id")
-        return self._in_loop(lambda: self._run.cancel_tool(key))
-
-    def approve(self, call_id: str) -> bool:
-        """Let a call go on that waits for approval."""
-        return self._decide(_words(call_id, "call_id"), Approved())
-
-    def deny(self, call_id: str, reason: str | None = None) -> bool:
-        """Refuse a call that waits for approval; the model is told, with the *reason*."""
-        words = None if reason is None else self._words(reason, "reason")
-        return self._decide(_words(call_id, "call_id"), Denied(words))
-
-    def answer(self, request_id: str, text: str) -> bool:
-        """Answer a question of the agent."""
-        return self._decide(_words(request_id, "request_id"), Answered(self._words(text, "text")))
-
-    def _words(self, text: str, what: str) -> str:
-        words = _words(text, what)
-        self._run.check_length(words, what)
-        return words
-
-    def _decide(self, key: str, decision: Decision) -> bool:
-        return self._in_loop(lambda: self._run.decide(key, decision))
-
-    def _fail(self, code: str, source: str, error: str) -> bool:
-        """End the run with an ERROR: for servers that are told to stop."""
-        return self._in_loop(lambda: self._run.end_with_error(code, source, error))
-
-    def _in_loop(self, fn: Callable[[], bool]) -> bool:
-        """Call *fn* in the run's Trio loop, from wherever we are."""
-        token = self._run.token
-        if token is None or threading.get_ident() == self._thread:
-            return self._run.control(fn)
-        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        try:
-            token.run_sync_soon(lambda: answer.put(self._run.control(fn)))
-        except trio.RunFinishedError:
-            return False
-        return answer.get()
-
-
-def _words(text: str, what: str) -> str:
-    """What a control was given, as plain text.
-
-    Raises:
-      TypeError: it is no text.
-
-    """
-    if not isinstance(text, str):
-        raise TypeError(f"{what}: expected a str, got {type(text).__name__}")
-    return clean_text(str.__str__(text))
+def _find_place(home: Home) -> Callable[..., Any]:
+    """How to spawn the host of a bare run."""
+    outer = current_run.get()
+    if outer is not None and outer.takes_guests:
+        return outer.spawn
+    if home.nursery is not None:
+        return home.nursery.start_soon
+    return partial(trio.lowlevel.spawn_system_task, context=contextvars.copy_context())
 
 
 def _orphan(run: Run) -> None:

@@ -16,6 +16,7 @@ from trio.lowlevel import RunVar
 
 if TYPE_CHECKING:
     from ._run import Run
+    from ._simulation import Function
     from ._tools import Tool
 
 THREADS = 40
@@ -90,7 +91,7 @@ class Thread:
         return self._value
 
 
-def call_plain(tool: Tool[..., Any], keywords: dict[str, Any]) -> Any:
+def call_plain(tool: Function, keywords: dict[str, Any]) -> Any:
     value = tool.fn(**keywords)
     if inspect.iscoroutine(value):
         value.close()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+import types
 import typing
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ import attrs
 import msgspec
 
 from flowtrio._core._limits import is_time, is_whole
-from flowtrio._core._values import check_json, copy_json, told
+from flowtrio._core._values import copy_json, told
 
 from ._docstrings import parse_docstring
 
@@ -168,11 +169,6 @@ def as_tool(fn: Tool[..., Any] | Callable[..., Any]) -> Tool[..., Any]:
     return made
 
 
-def encode_result(value: Any, limit_bytes: float) -> Any:
-    """Turn what a tool or an agent returned into plain JSON values; see `check_json`."""
-    return check_json(value, "result", limit_bytes=limit_bytes)
-
-
 # Making a tool
 
 
@@ -297,7 +293,16 @@ def _fields(
     return context, fields
 
 
-class _Context:
+class Context:
+    """What a tool is given and no model is told of: the base of `RunContext`, and of nothing else.
+
+    By this, tools know a context's annotation without knowing what a context can do.
+    """
+
+    __slots__ = ()
+
+
+class _Context(Context):
     """Stands for `RunContext` while annotations are read."""
 
 
@@ -322,8 +327,6 @@ def _closure(target: Any) -> dict[str, Any]:
 
 def _hints(name: str, target: Any) -> dict[str, Any]:
     """The annotations of a function, those under TYPE_CHECKING that mean the context included."""
-    from . import _context
-
     target = inspect.unwrap(target)
     names = _Names(getattr(target, "__globals__", {}))
     names.update(_closure(target))
@@ -332,8 +335,15 @@ def _hints(name: str, target: Any) -> dict[str, Any]:
     except Exception as exc:
         # Any code may stand in an annotation that is a text.
         raise TypeError(f"tool {name!r}: {exc}") from None
-    optional = (_context.RunContext, _context.RunContext | None)
-    return {key: _Context if hint in (*optional, _Context) else hint for key, hint in hints.items()}
+    return {key: _Context if _is_context(hint) else hint for key, hint in hints.items()}
+
+
+def _is_context(hint: Any) -> bool:
+    """Whether an annotation means the context: itself, or that or None."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
+        return len(kinds) == 1 and _is_context(kinds[0])
+    return isinstance(hint, type) and Context in hint.__bases__
 
 
 def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:

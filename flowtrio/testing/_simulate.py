@@ -23,9 +23,9 @@ from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import RunCancelled, RunFailed
 from flowtrio._core._limits import Limits
 from flowtrio._runtime._engine import StreamEngine
+from flowtrio._runtime._simulation import Function
 from flowtrio._runtime._stream import EventStream
 from flowtrio._runtime._threads import call_plain
-from flowtrio._runtime._tools import Tool
 
 from ._faults import Fault, Places, Striker, ToolFaults
 from ._models import SimulatedModel
@@ -149,7 +149,7 @@ class _World:
             return self.case.model
         return client
 
-    async def run_tool(self, call_id: str, tool: Tool[..., Any], arguments: dict[str, Any]) -> Any:
+    async def run_tool(self, call_id: str, tool: Function, arguments: dict[str, Any]) -> Any:
         async def function() -> Any:
             if tool.is_async:
                 return await tool.fn(**arguments)

@@ -12,7 +12,7 @@ import attrs
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
-from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._hosted import Seat
 from flowtrio.abc import Message, Request
 from flowtrio.wire._frames import Control, MessageCommand, decode_request, encode_accepted
 

@@ -14,7 +14,7 @@ import attrs
 import trio
 
 from flowtrio._core._events import AgentEvent, StreamMode
-from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._hosted import Seat
 from flowtrio.wire._frames import encode_events, encode_rejected
 from flowtrio.wire._sse import encode_comment, encode_event
 

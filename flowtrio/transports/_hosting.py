@@ -17,7 +17,7 @@ from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._runtime._follower import Follower
-from flowtrio._runtime._recorder import Seat
+from flowtrio._runtime._hosted import Seat
 
 from ._access import Refused
 from ._showing import Showing
@@ -149,7 +149,7 @@ class Hosting:
         orchestrator = self.orchestrator
         starter = Seat.of_starter() if seat is None else seat
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
-        nursery = self.nursery or orchestrator._engine._nursery
+        nursery = self.nursery or orchestrator._engine._home.nursery
         run_id = await orchestrator._start_in(
             nursery, message, tenant_id, session_id, run_id, None, self.resume_window, starter
         )

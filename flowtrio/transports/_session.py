@@ -28,7 +28,8 @@ import trio
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
-from flowtrio._runtime._recorder import Seat, of_another_message
+from flowtrio._runtime._hosted import Seat
+from flowtrio._runtime._recorder import of_another_message
 from flowtrio.wire._frames import (
     BATCH_SUBPROTOCOL,
     SUBPROTOCOL,

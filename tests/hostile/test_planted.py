@@ -10,7 +10,7 @@ import trio
 
 from flowtrio._runtime import _log
 from flowtrio._runtime._log import EventLog
-from flowtrio._runtime._model import _WrittenCall
+from flowtrio._runtime._written import _WrittenCall
 from tests.proof.bugs import Bug
 
 from .programs import draw

@@ -28,7 +28,6 @@ from flowtrio import (
 from flowtrio._core._chunks import ToolArgs
 from flowtrio._core._law import Law
 from flowtrio._core._prices import PriceTable
-from flowtrio._runtime._log import EventLog
 from flowtrio._runtime._run import Run
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import (
@@ -461,16 +460,11 @@ async def test_a_bug_in_the_end_costs_this_run_and_says_so(
                 await trio.sleep(1)
                 with monkeypatch.context() as patch:
                     target = {
-                        "closers": (EventLog, "close_all"),
-                        "the end": (Run, "_overrun"),
-                        "a thing's own words": ("flowtrio._runtime._opened.MessageWriter",),
+                        "closers": "_log.EventLog.close_all",
+                        "the end": "_log.Law.open_brackets",
+                        "a thing's own words": "_opened.MessageWriter.closing",
                     }[place]
-                    if place == "a thing's own words":
-                        patch.setattr(f"{target[0]}.closing", fails)
-                    elif place == "the end":
-                        patch.setattr(Law, "open_brackets", fails)
-                    else:
-                        patch.setattr(*target, fails)
+                    patch.setattr(f"flowtrio._runtime.{target}", fails)
                     stream.cancel()
                     log = [event async for event in stream]
         told = [event async for event in other]
@@ -812,7 +806,7 @@ async def test_a_control_that_breaks_ends_its_run_and_answers(
     def broken(self: Run, call_id: str) -> bool:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(Run, "cancel_tool", broken)
+    monkeypatch.setattr("flowtrio._runtime._open.OpenThings.cancel_call", broken)
     answers: list[bool] = []
 
     async def reader(stream: EventStream, log: list[Any]) -> None:
@@ -1288,7 +1282,7 @@ async def test_a_home_that_takes_nobody_in_any_more_ends_the_run() -> None:
     async with trio.open_nursery() as nursery:
         pass
     engine = StreamEngine()
-    engine._nursery = nursery
+    engine._home.nursery = nursery
 
     stream = engine.stream(agent_of(nothing), "go")
     log = [event async for event in stream]

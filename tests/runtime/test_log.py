@@ -123,7 +123,7 @@ async def test_a_host_that_breaks_tells_so() -> None:
         async for event in stream:
             log.append(event)
             if len(log) == 2:
-                stream._run.call_at(trio.current_time(), broken)
+                stream._run.clock.call_at(trio.current_time(), broken)
 
     played = await play(forever, reader=reader)
 
@@ -137,7 +137,7 @@ async def test_a_host_that_breaks_at_the_end_ends_its_run_and_is_logged(
     async def broken(self: Any) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("flowtrio._runtime._run.Run._wait_for_tasks", broken)
+    monkeypatch.setattr("flowtrio._runtime._host.Host._wait_for_tasks", broken)
     stream = StreamEngine().stream(forever, "go")
     await anext(stream)
     stream.cancel()

@@ -20,10 +20,11 @@ from flowtrio import (
     ReplayGap,
     RunContext,
 )
-from flowtrio._runtime import _recorder
+from flowtrio._runtime import _mending, _recorder, _unsettled
 from flowtrio._runtime._follower import Follower
+from flowtrio._runtime._hosted import HostedRun
 from flowtrio._runtime._mending import LOST, Mender
-from flowtrio._runtime._recorder import HostedRun, Recorder
+from flowtrio._runtime._recorder import Recorder
 from flowtrio.testing import LawBroken, check_event_store, check_events
 from tests.runtime._programs import done_of, error_of
 from tests.runtime.test_recorder import read, talks
@@ -51,7 +52,7 @@ async def settled(orchestrator: Orchestrator) -> None:
     """Wait until no log waits to be offered again."""
     recorder = orchestrator._recorder
     with trio.fail_after(1000):
-        while recorder.runs or recorder._unsettled:
+        while recorder.runs or recorder.unsettled._waiting:
             await trio.sleep(0.1)
 
 
@@ -78,7 +79,7 @@ async def test_a_log_that_was_not_taken_is_stored_when_the_store_is_back(
     # The run ends at once; a call that hangs is waited for as long as one may take.
     assert took <= 100
     assert store.stored(run_id) == live == late
-    assert not orchestrator._recorder._cut
+    assert not orchestrator._recorder.unsettled._cut
 
 
 async def test_who_follows_elsewhere_gets_the_end_too(autojump_clock: Any) -> None:
@@ -124,7 +125,7 @@ async def test_leaving_waits_for_a_store_that_is_gone_no_longer_than_one_try(
         await trio.sleep(300)
         left = trio.current_time()
 
-    assert trio.current_time() - left <= _recorder.STORE_DEADLINE
+    assert trio.current_time() - left <= _mending.STORE_DEADLINE
 
 
 async def test_leaving_tries_once_more(autojump_clock: Any) -> None:
@@ -246,14 +247,14 @@ async def test_the_log_of_somebody_elses_run_is_left_alone(autojump_clock: Any) 
 async def test_of_too_many_the_longest_waiting_is_given_up(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recorder, "_MOST_CUT", 2)
+    monkeypatch.setattr(_unsettled, "_MOST_CUT", 2)
     store = FragileStore(failing("create", "append"))
     async with Orchestrator(agents=[talks], store=store) as orchestrator:
         for number in range(4):
             await orchestrator.start("1", run_id=f"r{number}")
             await read(orchestrator, f"r{number}")
         await trio.sleep(1)
-        assert len(orchestrator._recorder._unsettled) == 2
+        assert len(orchestrator._recorder.unsettled._waiting) == 2
         store.fault_of = lambda *call: None
         await settled(orchestrator)
 

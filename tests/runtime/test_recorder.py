@@ -20,8 +20,8 @@ from flowtrio import (
     RunExists,
 )
 from flowtrio._core._values import told
-from flowtrio._runtime import _recorder
-from flowtrio._runtime._recorder import HostedRun
+from flowtrio._runtime import _hosted, _unsettled
+from flowtrio._runtime._hosted import HostedRun
 from flowtrio.asgi import create_app
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime._programs import done_of, error_of
@@ -663,7 +663,7 @@ async def test_a_refused_start_of_which_the_log_cannot_be_removed_is_logged(
 async def test_of_logs_that_no_store_took_the_newest_are_kept(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recorder, "_MOST_CUT", 1)
+    monkeypatch.setattr(_unsettled, "_MOST_CUT", 1)
     async with Orchestrator(agents=[talks], store=Failing(3)) as orchestrator:
         for run_id in ("first", "second"):
             await orchestrator.start("9", run_id=run_id)
@@ -711,7 +711,7 @@ async def test_a_recorder_that_waits_for_nobody_would_be_noticed(
 async def test_a_window_that_forgets_people_would_be_noticed(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_recorder, "_WAITING", frozenset())
+    monkeypatch.setattr(_hosted, "_WAITING", frozenset())
     async with Orchestrator(agents=[asks], limits=Limits(approval=math.inf)) as orchestrator:
         run_id = await orchestrator.start("hi", resume_window=30)
         await trio.sleep(1000)

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from flowtrio import AgentEvent, Orchestrator, ReplayGap
+from flowtrio._runtime._hosted import HostedRun
 from flowtrio._runtime._mending import LostTooMuch, Mender
-from flowtrio._runtime._recorder import HostedRun, Recorder
+from flowtrio._runtime._unsettled import Unsettled
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime.test_recorder import talks
 from tests.support.fragile_store import FAULTS, FragileStore
@@ -148,7 +149,7 @@ def test_these_troubles_are_lived_through(trouble: Trouble) -> None:
 # Planted bugs, each noticed in one of these
 
 
-async def _mends_never(self: Recorder, hosted: HostedRun) -> None:
+async def _mends_never(self: Unsettled, hosted: HostedRun) -> None:
     await trio.lowlevel.checkpoint()
 
 
@@ -166,13 +167,13 @@ async def _begins_nothing(self: Mender) -> None:
     await trio.lowlevel.checkpoint()
 
 
-async def _settles_for_nothing(self: Recorder, hosted: HostedRun, mender: Mender) -> None:
+async def _settles_for_nothing(self: Unsettled, hosted: HostedRun, mender: Mender) -> None:
     await trio.lowlevel.checkpoint()
 
 
 BUGS = (
-    (Recorder, "_go_on_mending", _mends_never),
-    (Recorder, "_settle", _settles_for_nothing),
+    (Unsettled, "go_on", _mends_never),
+    (Unsettled, "_settle", _settles_for_nothing),
     (Mender, "complete", _closes_what_it_could_complete),
     (Mender, "_find_end", _appends_on_a_guess),
     (Mender, "create", _begins_nothing),

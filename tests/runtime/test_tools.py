@@ -657,3 +657,34 @@ async def test_a_thread_that_nobody_waits_for_any_more_does_not_begin() -> None:
 
     assert ran == []
     assert limiter.borrowed_tokens == 0
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["imported", "for type checkers only"])
+@pytest.mark.parametrize(
+    "annotation", ["RunContext", "RunContext | None", "Optional[RunContext]", "None | RunContext"]
+)
+def test_a_context_is_known_by_its_annotation(annotation: str, known: bool) -> None:
+    names: dict[str, Any] = {"RunContext": RunContext} if known else {}
+    exec(
+        "from __future__ import annotations\n"
+        "from typing import Optional\n"
+        f"def f(ctx: {annotation}, size: int) -> str: ...",
+        names,
+    )
+
+    assert tool(names["f"]).context_parameter == "ctx"
+
+
+class Mine(RunContext):
+    """Nobody makes one of these."""
+
+
+@pytest.mark.parametrize("annotation", [list[RunContext], RunContext | int | None, Mine])
+def test_what_is_no_context_is_not_taken_for_one(annotation: Any) -> None:
+    def f(ctx: Any) -> str:
+        return ""
+
+    f.__annotations__["ctx"] = annotation
+
+    with pytest.raises(TypeError, match="tool 'f'"):
+        tool(f)

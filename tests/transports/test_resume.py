@@ -409,7 +409,7 @@ class FailingStore(MemoryStore):
 async def test_a_store_that_fails_a_reader_ends_nothing_else(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("flowtrio._runtime._follower.STORE_DEADLINE", 0.1)
+    monkeypatch.setattr("flowtrio._runtime._cursor.STORE_DEADLINE", 0.1)
     store, agent = FailingStore(), Counting()
     agent.go(1)
     async with open_server(Orchestrator(agents=[agent], store=store)) as served:

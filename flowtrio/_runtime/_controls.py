@@ -1,0 +1,99 @@
+"""What a run's reader may do to it, from any thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from flowtrio._core._values import clean_text
+
+from ._pending import Answered, Approved, Denied
+
+if TYPE_CHECKING:
+    from ._pending import Decision
+    from ._run import Run
+
+
+class Controls:
+    """The controls of one run; an `EventStream` has them.
+
+    They are synchronous, idempotent and may be called from any thread; they tell whether they took
+    effect.
+    """
+
+    __slots__ = ("_run", "_thread")
+
+    _run: Run
+    _thread: int | None
+    """The run's, once it has begun."""
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """End the run on purpose: its log ends with status ``cancelled`` and no ERROR."""
+        words = None if reason is None else self._words(reason, "reason")
+        return self._in_loop(lambda: self._run.cancel(words))
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """End one tool call with outcome ``cancelled``; the run goes on and the model is told."""
+        key = _words(call_id, "call_id")
+        return self._in_loop(lambda: self._run.log.opened.cancel_call(key))
+
+    def approve(self, call_id: str) -> bool:
+        """Let a call go on that waits for approval."""
+        return self._decide(_words(call_id, "call_id"), Approved())
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """Refuse a call that waits for approval; the model is told, with the *reason*."""
+        words = None if reason is None else self._words(reason, "reason")
+        return self._decide(_words(call_id, "call_id"), Denied(words))
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """Answer a question of the agent."""
+        return self._decide(_words(request_id, "request_id"), Answered(self._words(text, "text")))
+
+    def _words(self, text: str, what: str) -> str:
+        words = _words(text, what)
+        self._run.info.check_length(words, what)
+        return words
+
+    def _decide(self, key: str, decision: Decision) -> bool:
+        return self._in_loop(lambda: self._run.decide(key, decision))
+
+    def _fail(self, code: str, source: str, error: str) -> bool:
+        """End the run with an ERROR: for servers that are told to stop."""
+        return self._in_loop(lambda: self._run.end_with_error(code, source, error))
+
+    def _in_loop(self, fn: Callable[[], bool]) -> bool:
+        """Call *fn* in the run's Trio loop, from wherever we are."""
+        token = self._run.token
+        if token is None or threading.get_ident() == self._thread:
+            return self._call(fn)
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        try:
+            token.run_sync_soon(lambda: answer.put(self._call(fn)))
+        except trio.RunFinishedError:
+            return False
+        return answer.get()
+
+    def _call(self, fn: Callable[[], bool]) -> bool:
+        """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""
+        try:
+            return fn()
+        except Exception as exc:
+            self._run.fail(exc, "internal")
+            return False
+
+
+def _words(text: str, what: str) -> str:
+    """What a control was given, as plain text.
+
+    Raises:
+      TypeError: it is no text.
+
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"{what}: expected a str, got {type(text).__name__}")
+    return clean_text(str.__str__(text))

@@ -1,0 +1,31 @@
+"""The conversations of a run: each of its agents has one, and the events make it grow."""
+
+from __future__ import annotations
+
+from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._transcript import Transcript
+
+
+class Conversations(dict[str, Transcript]):
+    """The conversations of the agents that are at work in one run, by path."""
+
+    __slots__ = ()
+
+    def note(self, event: AgentEvent) -> None:
+        """An event may be a part of what was said."""
+        data = event.data
+        match event.type:
+            case EventType.TOOL_CALL_START | EventType.APPROVAL_REQUIRED:
+                if transcript := self.get(event.agent):
+                    transcript.note_start(data)
+            case EventType.MESSAGE_COMPLETE:
+                if transcript := self.get(event.agent):
+                    transcript.note_message(data)
+            case EventType.TOOL_CALL_END:
+                # Whoever ran it: one agent's model may have asked for it, and another agent run it.
+                for transcript in self.values():
+                    transcript.note_result(data)
+            case EventType.AGENT_END:
+                self.pop(event.agent, None)
+            case _:
+                pass

@@ -1,0 +1,47 @@
+"""`RunInfo`: what identifies a run, what it was asked, and the world that it runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+if TYPE_CHECKING:
+    from flowtrio._core._limits import Limits
+    from flowtrio._core._prices import PriceTable
+
+    from ._simulation import Simulation
+
+
+@attrs.frozen(kw_only=True)
+class RunInfo:
+    """What identifies a run and what it was asked; fixed from its beginning."""
+
+    run_id: str
+    message: str
+    agent_name: str
+    limits: Limits
+    history: Sequence[dict[str, Any]]
+    app: Any
+    tenant_id: str
+    session_id: str | None
+    parent_run_id: str | None
+    wall_clock: Callable[[], float]
+    schedule_every: int
+    simulation: Simulation | None
+    prices: PriceTable | None
+
+    def check_length(self, text: str, what: str) -> None:
+        """Refuse a text that no event may hold.
+
+        Raises:
+          ValueError: it is longer than ``Limits.result_bytes``.
+
+        """
+        # A character takes a byte at least.
+        if len(text) > self.limits.result_bytes:
+            raise ValueError(
+                f"{what}: has {len(text)} characters, more than "
+                f"result_bytes={self.limits.result_bytes}"
+            )
