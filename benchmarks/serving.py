@@ -24,7 +24,7 @@ import trio
 import trio_websocket
 
 from flowtrio import MemoryStore, OpenAIClient, Orchestrator, RunContext, ServerLimits
-from flowtrio.transports.websocket import serve_websocket
+from flowtrio.serving.sockets.websocket import serve_websocket
 
 from ._measure import CAN_TELL_RESIDENT, ROOT, Row, compare, resident_bytes
 

@@ -14,7 +14,7 @@ import trio
 from trio.testing import MockClock
 
 from flowtrio import Agent, EventType, RunContext, StreamEngine, ToolCall, tool
-from flowtrio._timeline import draw_timeline
+from flowtrio.pictures._svg import draw_timeline
 from flowtrio.testing import ScriptedModel
 
 HERE = Path(__file__).parent

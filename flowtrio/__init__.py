@@ -7,6 +7,11 @@ from importlib.metadata import version as _version
 from typing import TYPE_CHECKING
 from typing import Any as _Any
 
+from flowtrio._agents._agent import Agent as Agent
+from flowtrio._agents._context import RunContext as RunContext
+from flowtrio._agents._replies import CallResult as CallResult
+from flowtrio._agents._tools import Tool as Tool
+from flowtrio._agents._tools import tool as tool
 from flowtrio._core._chunks import Chunk as Chunk
 from flowtrio._core._chunks import Completion as Completion
 from flowtrio._core._chunks import ToolArgs as ToolArgs
@@ -33,15 +38,10 @@ from flowtrio._core._limits import ModelLimits as ModelLimits
 from flowtrio._core._limits import ServerLimits as ServerLimits
 from flowtrio._core._modes import project as project
 from flowtrio._core._util import publish as _publish
-from flowtrio._runtime._agent import Agent as Agent
-from flowtrio._runtime._context import RunContext as RunContext
-from flowtrio._runtime._engine import StreamEngine as StreamEngine
-from flowtrio._runtime._follower import Follower as Follower
-from flowtrio._runtime._orchestrator import Orchestrator as Orchestrator
-from flowtrio._runtime._replies import CallResult as CallResult
-from flowtrio._runtime._stream import EventStream as EventStream
-from flowtrio._runtime._tools import Tool as Tool
-from flowtrio._runtime._tools import tool as tool
+from flowtrio._hosting._engine import StreamEngine as StreamEngine
+from flowtrio._hosting._follower import Follower as Follower
+from flowtrio._hosting._orchestrator import Orchestrator as Orchestrator
+from flowtrio._run._stream import EventStream as EventStream
 from flowtrio.stores.memory import MemoryConversations as MemoryConversations
 from flowtrio.stores.memory import MemoryStore as MemoryStore
 
@@ -54,10 +54,10 @@ if TYPE_CHECKING:
     from flowtrio.clients._gemini import GeminiClient as GeminiClient
     from flowtrio.clients._ollama import OllamaClient as OllamaClient
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
+    from flowtrio.remote._connect import connect as connect
+    from flowtrio.serving.sockets.websocket import serve_websocket as serve_websocket
     from flowtrio.stores.sqlite import SQLiteConversations as SQLiteConversations
     from flowtrio.stores.sqlite import SQLiteStore as SQLiteStore
-    from flowtrio.transports._connect import connect as connect
-    from flowtrio.transports.websocket import serve_websocket as serve_websocket
 
 __all__ = [
     "Agent",
@@ -126,8 +126,8 @@ _LAZY = {
     "OpenAIClient": "flowtrio.clients._openai",
     "SQLiteConversations": "flowtrio.stores.sqlite",
     "SQLiteStore": "flowtrio.stores.sqlite",
-    "connect": "flowtrio.transports._connect",
-    "serve_websocket": "flowtrio.transports.websocket",
+    "connect": "flowtrio.remote._connect",
+    "serve_websocket": "flowtrio.serving.sockets.websocket",
 }
 """Names whose modules bring libraries of their own: imported when they are first asked for."""
 

@@ -11,7 +11,7 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._events import AgentEvent, AgentStatus
 
 if TYPE_CHECKING:
-    from flowtrio._runtime._context import RunContext
+    from flowtrio._agents._context import RunContext
 
 Message: TypeAlias = dict[str, Any]
 """One message of a conversation, in the shape of OpenAI's chat completions.

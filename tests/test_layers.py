@@ -90,11 +90,11 @@ IO_AND_CLOCKS = frozenset(
 """Modules of the standard library that such a layer has no use for."""
 
 EXCEPTIONS = {
-    ("flowtrio._runtime._orchestrator", "flowtrio.stores.memory"): (
+    ("flowtrio._hosting._orchestrator", "flowtrio.stores.memory"): (
         "lazy",
         "an orchestrator that is given no stores makes them",
     ),
-    ("flowtrio.abc", "flowtrio._runtime._context"): (
+    ("flowtrio.abc", "flowtrio._agents._context"): (
         "named",
         "an agent is called with a RunContext, and its interface has to say so",
     ),
@@ -130,9 +130,9 @@ ROOMS = {
 happens around it. None imports what is further out."""
 
 CIRCLES = {
-    ("flowtrio.abc", "flowtrio._runtime._context"): "the interface of agents names their context",
-    ("flowtrio.transports._commands", "flowtrio.transports._remote_stream"): "to be removed",
-    ("flowtrio.transports._hosting", "flowtrio.transports._session"): "to be removed",
+    ("flowtrio.abc", "flowtrio._agents._context"): "the interface of agents names their context",
+    ("flowtrio.remote._commands", "flowtrio.remote._remote_stream"): "to be removed",
+    ("flowtrio.serving.commands._clients", "flowtrio.serving.commands._session"): "to be removed",
 }
 """Imports without which no module would come back to itself by what it imports, with the reason."""
 
@@ -373,7 +373,7 @@ PLANTED = {
     "the door in the runtime": ("flowtrio._runtime._planted", "from flowtrio import Agent"),
     "the runtime in a client": (
         "flowtrio.clients._planted",
-        "from flowtrio._runtime._log import EventLog",
+        "from flowtrio._run._log import EventLog",
     ),
     "a store in a client": ("flowtrio.clients._planted", "from flowtrio.stores import memory"),
     "a client in a store": (
@@ -385,17 +385,17 @@ PLANTED = {
     "the testing kit in a transport": ("flowtrio.transports.planted", "import flowtrio.testing"),
     "the testing kit behind the door": ("flowtrio", "from flowtrio.testing import ScriptedModel"),
     "hypothesis in a store": ("flowtrio.stores.planted", "async def f():\n    import hypothesis"),
-    "asyncio anywhere": ("flowtrio._cli", "import asyncio"),
+    "asyncio anywhere": ("flowtrio.cli._main", "import asyncio"),
     "an interface that runs something": (
         "flowtrio.abc",
-        "from flowtrio._runtime._engine import StreamEngine",
+        "from flowtrio._hosting._engine import StreamEngine",
     ),
     "the named exception at import time": (
         "flowtrio.abc",
-        "from flowtrio._runtime._context import RunContext",
+        "from flowtrio._agents._context import RunContext",
     ),
     "the lazy exception at import time": (
-        "flowtrio._runtime._orchestrator",
+        "flowtrio._hosting._orchestrator",
         "from flowtrio.stores.memory import MemoryConversations",
     ),
     "a new place outside the order": ("flowtrio.extras", "import json"),
@@ -418,11 +418,11 @@ def test_a_planted_break_of_the_order_is_found(name: str) -> None:
         ("flowtrio.wire._planted", "from flowtrio._core._events import EventType"),
         ("flowtrio._runtime._planted", "from ._run import Run\nfrom ..abc import LLMClient"),
         (
-            "flowtrio._runtime._orchestrator",
+            "flowtrio._hosting._orchestrator",
             "def f():\n    from flowtrio.stores.memory import MemoryConversations",
         ),
         ("flowtrio.testing._planted", "import flowtrio.clients._openai, hypothesis"),
-        ("flowtrio._cli", "from flowtrio.testing import check_events"),
+        ("flowtrio.cli._main", "from flowtrio.testing import check_events"),
     ],
 )
 def test_what_the_order_allows_is_left_alone(module: str, source: str) -> None:
@@ -435,14 +435,14 @@ def test_what_the_order_allows_is_left_alone(module: str, source: str) -> None:
         "from ._run import Run",
         "from . import _run",
         "from flowtrio._runtime import _run",
-        "import flowtrio._runtime._run",
+        "import flowtrio._run._run",
         "def f():\n    from ._run import Run",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ._run import Run",
     ],
 )
 def test_a_planted_circle_is_found_in_whatever_form(source: str) -> None:
     # What everything else of a run imports.
-    innermost, run = "flowtrio._runtime._info", "flowtrio._runtime._run"
+    innermost, run = "flowtrio._run._info", "flowtrio._run._run"
     asked = _asked_by_all()
     for module, target in CIRCLES:
         asked[module].discard(target)

@@ -26,7 +26,7 @@ from flowtrio import (
     serve_websocket,
     tool,
 )
-from flowtrio._cli import main
+from flowtrio.cli._main import main
 from tests.support.model_server import open_model_server, refuses
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
@@ -306,7 +306,7 @@ def test_options_that_name_nothing_are_told(
 def test_a_missing_extra_is_named(library: str) -> None:
     program = f"import sys; sys.modules[{library!r}] = None\n"
     program += "for stream in (sys.stdin, sys.stdout, sys.stderr): stream.isatty = lambda: True\n"
-    program += "from flowtrio._cli import main; sys.exit(main(['chat', 'hi']))"
+    program += "from flowtrio.cli._main import main; sys.exit(main(['chat', 'hi']))"
     done = subprocess.run(
         [sys.executable, "-c", program],
         capture_output=True,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from flowtrio._core._util import publish as _publish
+from flowtrio.pictures._text import text_timeline as text_timeline
 from flowtrio.testing._check_client import MakeClient as MakeClient
 from flowtrio.testing._check_client import check_llm_client as check_llm_client
 from flowtrio.testing._checks import LawBroken as LawBroken
@@ -39,7 +40,6 @@ from flowtrio.testing._simulate import RealWorld as RealWorld
 from flowtrio.testing._simulate import simulate as simulate
 from flowtrio.testing._simulated import SimulatedCall as SimulatedCall
 from flowtrio.testing._simulated import SimulatedRun as SimulatedRun
-from flowtrio.testing._timeline import text_timeline as text_timeline
 
 if TYPE_CHECKING:
     from flowtrio.testing._strategies import faults as faults

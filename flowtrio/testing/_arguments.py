@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from flowtrio._runtime._tools import Tool
+from flowtrio._agents._tools import Tool
 
 _TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 _ANY = st.one_of(st.none(), st.booleans(), st.integers(-5, 5), _TEXT)

@@ -19,6 +19,7 @@ import msgspec
 
 from flowtrio._core._events import ROOT, AgentEvent, EventType
 from flowtrio._core._law import Bracket, CallPhase, OpenAgent, OpenCall
+from flowtrio.pictures._text import text_timeline
 
 from ._mend import MendingLaw, names_in
 from ._shapes import (
@@ -29,7 +30,6 @@ from ._shapes import (
     find_foreign,
     schema_of,
 )
-from ._timeline import text_timeline
 
 _T = EventType
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flowtrio.pictures._text import text_timeline
 from flowtrio.wire._json import encode_json
 
 from ._hypothesis import drawing, drawn_for
 from ._replay import Played, Replay, replayed
-from ._timeline import text_timeline
 
 if TYPE_CHECKING:
     import pytest

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._runtime._stream import EventStream
+from flowtrio._run._stream import EventStream
 
 from ._code import AsCode
 

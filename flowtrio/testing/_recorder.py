@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flowtrio._core._events import AgentEvent
-from flowtrio._runtime._stream import EventStream
+from flowtrio._run._stream import EventStream
 
 from ._checks import check_events
 from ._replay import keep

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import attrs
 import trio
 
+from flowtrio._agents._threads import call_plain
 from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import RunCancelled, RunFailed
 from flowtrio._core._limits import Limits
-from flowtrio._runtime._engine import StreamEngine
-from flowtrio._runtime._simulation import Function
-from flowtrio._runtime._stream import EventStream
-from flowtrio._runtime._threads import call_plain
+from flowtrio._hosting._engine import StreamEngine
+from flowtrio._run._simulation import Function
+from flowtrio._run._stream import EventStream
 
 from ._faults import Fault, Places, Striker, ToolFaults
 from ._models import SimulatedModel
@@ -113,7 +113,7 @@ def _model_of(agent: object) -> SimulatedModel | None:
 
 
 class _World:
-    """What the run meets in the place of the world; see `flowtrio._runtime._simulation`."""
+    """What the run meets in the place of the world; see `flowtrio._run._simulation`."""
 
     schedule_every = 1
 

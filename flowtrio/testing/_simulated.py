@@ -9,12 +9,12 @@ import attrs
 
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import RunCancelled, RunFailed
+from flowtrio.pictures._text import text_timeline
 
 from ._checks import check_events
 from ._faults import KINDS, Fault, Places
 from ._requests import check_messages
 from ._schedule import Deviation, Schedule
-from ._timeline import text_timeline
 
 
 @attrs.frozen(eq=False, kw_only=True)

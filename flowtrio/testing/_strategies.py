@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
+from flowtrio._agents._tools import Tool, as_tool
 from flowtrio._core._chunks import Chunk, ToolCall
-from flowtrio._runtime._tools import Tool, as_tool
 
 from ._arguments import arguments_of
 from ._faults import Fault

@@ -16,7 +16,7 @@ from starlette.routing import Route
 
 from flowtrio import Orchestrator
 from flowtrio.asgi import App, create_app
-from flowtrio.transports._door import Door
+from flowtrio.serving.http._door import Door
 from tests.support.chromium import Address, Page, open_chromium
 from tests.support.leaving import Endless
 from tests.support.worker import serving

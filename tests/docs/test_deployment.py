@@ -14,8 +14,8 @@ import attrs
 import pytest
 
 from flowtrio import ServerLimits
-from flowtrio._cli import _parser
-from flowtrio._serve import _LAST
+from flowtrio.cli._main import _parser
+from flowtrio.cli._serve import _LAST
 from tests.docs.test_guides import guide, rows
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"

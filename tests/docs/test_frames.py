@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flowtrio import Agent, DemoClient, RunContext, ServerLimits
-from flowtrio._demo import demo_agent
+from flowtrio.cli._demo import demo_agent
 from tests.docs.test_guides import commands_of, guide, names, rows
 from tests.support.ws_peer import Peer, connect, open_server
 

@@ -14,10 +14,10 @@ import trio
 from websockets.sync.client import connect
 
 from flowtrio import DemoClient, Orchestrator
-from flowtrio._cli import _add_serve
 from flowtrio.asgi import create_app
-from flowtrio.transports import asgi
-from flowtrio.transports._routes import CONTROLS
+from flowtrio.cli._main import _add_serve
+from flowtrio.serving.http import asgi
+from flowtrio.serving.http._routes import CONTROLS
 from tests.docs.test_guides import guide, names, rows
 from tests.support.blocks import marked_block
 from tests.support.command import serving

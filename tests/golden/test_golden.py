@@ -17,16 +17,16 @@ import msgspec
 import pytest
 
 from flowtrio import AgentEvent, EventType, MemoryStore, Orchestrator, StreamMode, project
-from flowtrio._check import LAWFUL, check_file
 from flowtrio._core._events import ADDED_KEYS, DATA_KEYS, SCHEMA
 from flowtrio._core._interrupted import missing_end
 from flowtrio._core._said import Said
-from flowtrio._lanes import lay_out
-from flowtrio._timeline import draw_timeline
 from flowtrio.abc import EventStore, RunHeader
+from flowtrio.cli._check import LAWFUL, check_file
+from flowtrio.pictures._lanes import lay_out
+from flowtrio.pictures._svg import draw_timeline
+from flowtrio.pictures._text import text_timeline
 from flowtrio.stores.sqlite import SQLiteStore
 from flowtrio.testing import LawBroken, check_events, check_messages, find_violations
-from flowtrio.testing._timeline import text_timeline
 from flowtrio.wire._frames import encode_events
 from tests.golden.__main__ import PROGRAMS
 from tests.runtime._programs import agent_of

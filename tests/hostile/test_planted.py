@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import trio
 
-from flowtrio._runtime import _log
-from flowtrio._runtime._log import EventLog
-from flowtrio._runtime._written import _WrittenCall
+from flowtrio._agents._written import _WrittenCall
+from flowtrio._run import _log
+from flowtrio._run._log import EventLog
 from tests.proof.bugs import Bug
 
 from .programs import draw

@@ -15,14 +15,14 @@ import msgspec
 import trio
 
 from flowtrio import AgentEvent, Chunk, EventStream, EventType, RemoteProtocolError, Tool
+from flowtrio._agents._calls import ActiveCall
+from flowtrio._agents._model import Turn
 from flowtrio._core._snapshot import Snapshot
 from flowtrio._core._transcript import Transcript
-from flowtrio._runtime._calls import ActiveCall
-from flowtrio._runtime._channel import EventChannel
-from flowtrio._runtime._frame import Frame
-from flowtrio._runtime._log import EventLog
-from flowtrio._runtime._model import Turn
-from flowtrio._runtime._run import Run
+from flowtrio._run._channel import EventChannel
+from flowtrio._run._frame import Frame
+from flowtrio._run._log import EventLog
+from flowtrio._run._run import Run
 
 T = EventType
 

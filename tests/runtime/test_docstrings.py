@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flowtrio._runtime._docstrings import parse_docstring
+from flowtrio._agents._docstrings import parse_docstring
 
 GOOGLE = """Move a thing.
 

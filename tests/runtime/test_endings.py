@@ -27,7 +27,7 @@ from flowtrio import (
     ToolFailed,
     tool,
 )
-from flowtrio._runtime._run import Run
+from flowtrio._run._run import Run
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import (
     Diary,

@@ -28,7 +28,7 @@ from flowtrio import (
 from flowtrio._core._chunks import ToolArgs
 from flowtrio._core._law import Law
 from flowtrio._core._prices import PriceTable
-from flowtrio._runtime._run import Run
+from flowtrio._run._run import Run
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import (
     agent_of,
@@ -488,7 +488,7 @@ def nothing_hangs() -> Iterator[None]:
 async def test_who_lets_runs_in_may_break(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bug of ours, planted: it costs the run, which has its end."""
     from flowtrio import Orchestrator
-    from flowtrio._runtime._sessions import Sessions
+    from flowtrio._hosting._sessions import Sessions
 
     def broken(self: Sessions, run: Run) -> None:
         raise ZeroDivisionError("planted")
@@ -806,7 +806,7 @@ async def test_a_control_that_breaks_ends_its_run_and_answers(
     def broken(self: Run, call_id: str) -> bool:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("flowtrio._runtime._open.OpenThings.cancel_call", broken)
+    monkeypatch.setattr("flowtrio._run._open.OpenThings.cancel_call", broken)
     answers: list[bool] = []
 
     async def reader(stream: EventStream, log: list[Any]) -> None:

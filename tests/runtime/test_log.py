@@ -13,7 +13,7 @@ import trio.testing
 from flowtrio import EventStream, EventType, Limits, RunContext, StreamEngine, tool
 from flowtrio._core._exceptions import LocalProtocolError
 from flowtrio._core._transcript import Transcript
-from flowtrio._runtime._log import EventLog
+from flowtrio._run._log import EventLog
 from tests.runtime._programs import (
     agent_of,
     check_ended,
@@ -137,7 +137,7 @@ async def test_a_host_that_breaks_at_the_end_ends_its_run_and_is_logged(
     async def broken(self: Any) -> None:
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr("flowtrio._runtime._host.Host._wait_for_tasks", broken)
+    monkeypatch.setattr("flowtrio._run._host.Host._wait_for_tasks", broken)
     stream = StreamEngine().stream(forever, "go")
     await anext(stream)
     stream.cancel()

@@ -20,11 +20,11 @@ from flowtrio import (
     ReplayGap,
     RunContext,
 )
-from flowtrio._runtime import _mending, _recorder, _unsettled
-from flowtrio._runtime._follower import Follower
-from flowtrio._runtime._hosted import HostedRun
-from flowtrio._runtime._mending import LOST, Mender
-from flowtrio._runtime._recorder import Recorder
+from flowtrio._hosting import _mending, _recorder, _unsettled
+from flowtrio._hosting._follower import Follower
+from flowtrio._hosting._hosted import HostedRun
+from flowtrio._hosting._mending import LOST, Mender
+from flowtrio._hosting._recorder import Recorder
 from flowtrio.testing import LawBroken, check_event_store, check_events
 from tests.runtime._programs import done_of, error_of
 from tests.runtime.test_recorder import read, talks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._runtime._meter import Meter
+from flowtrio._hosting._meter import Meter
 
 
 def chunks(*times: float) -> list[AgentEvent]:

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from flowtrio import Agent, Chunk, RunFailed, StreamEngine
-from flowtrio._runtime._output import Output
+from flowtrio._agents._output import Output
 from flowtrio.testing import ScriptedModel, check_events
 
 

@@ -20,8 +20,8 @@ from flowtrio import (
     RunExists,
 )
 from flowtrio._core._values import told
-from flowtrio._runtime import _hosted, _unsettled
-from flowtrio._runtime._hosted import HostedRun
+from flowtrio._hosting import _hosted, _unsettled
+from flowtrio._hosting._hosted import HostedRun
 from flowtrio.asgi import create_app
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime._programs import done_of, error_of

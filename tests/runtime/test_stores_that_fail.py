@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from flowtrio import AgentEvent, Orchestrator, ReplayGap
-from flowtrio._runtime._hosted import HostedRun
-from flowtrio._runtime._mending import LostTooMuch, Mender
-from flowtrio._runtime._unsettled import Unsettled
+from flowtrio._hosting._hosted import HostedRun
+from flowtrio._hosting._mending import LostTooMuch, Mender
+from flowtrio._hosting._unsettled import Unsettled
 from flowtrio.testing import LawBroken, check_events
 from tests.runtime.test_recorder import talks
 from tests.support.fragile_store import FAULTS, FragileStore

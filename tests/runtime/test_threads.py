@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from flowtrio import EventStream, EventType, Limits, RunContext, tool
-from flowtrio._runtime import _threads
+from flowtrio._agents import _threads
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import calling, calls, error_of, only, outcomes, play, runner
 
@@ -244,7 +244,7 @@ async def test_a_thread_that_cannot_be_had_is_the_calls_error(
         """Return at once."""
         return "never"
 
-    monkeypatch.setattr("flowtrio._runtime._threads.trio.to_thread.run_sync", none_left)
+    monkeypatch.setattr("flowtrio._agents._threads.trio.to_thread.run_sync", none_left)
     played = await play(runner(calling("plain"), plain))
 
     [end] = only(played.log, T.TOOL_CALL_END)

@@ -16,9 +16,9 @@ import pytest
 import trio
 
 from flowtrio import EventType, Limits, RunContext, ToolCall, tool
+from flowtrio._agents._threads import Thread
+from flowtrio._agents._tools import as_tool
 from flowtrio._core._values import told
-from flowtrio._runtime._threads import Thread
-from flowtrio._runtime._tools import as_tool
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import calling, only, play, runner
 

@@ -299,7 +299,7 @@ def test_the_law_refuses_to_start_a_call_of_such_a_reply(reason: str, schema: in
 
 async def test_a_runtime_that_runs_them_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted: what a turn forgets, the gate holds."""
-    monkeypatch.setattr("flowtrio._runtime._model.UNFIT_TO_RUN", {})
+    monkeypatch.setattr("flowtrio._agents._model.UNFIT_TO_RUN", {})
     disk = Disk()
     model = Model([written(), final("length", DELETE)], ANSWER)
 

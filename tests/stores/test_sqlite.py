@@ -11,7 +11,7 @@ import trio
 
 from flowtrio import Orchestrator, RunContext, RunExists, SQLiteConversations, SQLiteStore
 from flowtrio._core._events import ROOT, AgentEvent, EventType
-from flowtrio._runtime import _recorder
+from flowtrio._hosting import _recorder
 from flowtrio.abc import RunHeader
 from flowtrio.stores import _database, sqlite
 from flowtrio.testing import check_events

@@ -13,7 +13,7 @@ import trio
 
 from flowtrio import Orchestrator
 from flowtrio.asgi import create_app
-from flowtrio.transports._page import page_headers, read_page
+from flowtrio.page._files import page_headers, read_page
 from tests.support.worker import serving
 
 PAGE = read_page()

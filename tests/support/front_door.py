@@ -12,10 +12,10 @@ from typing import Any
 import trio
 
 from flowtrio import Orchestrator, ServerLimits
-from flowtrio._serve import Serving, make_config
 from flowtrio.asgi import create_app
-from flowtrio.transports._access import Access
-from flowtrio.transports._front import serve_front
+from flowtrio.cli._serve import Serving, make_config
+from flowtrio.serving._access import Access
+from flowtrio.serving.http._front import serve_front
 from tests.support.ws_peer import Served
 
 

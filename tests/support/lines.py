@@ -30,8 +30,9 @@ import pytest
 import trio
 from hypercorn.trio.tcp_server import TCPServer
 
-from flowtrio.transports import _line, _reconnect, websocket
-from flowtrio.transports._session import Session
+from flowtrio.remote import _line, _reconnect
+from flowtrio.serving.commands._session import Session
+from flowtrio.serving.sockets import websocket
 
 Way: TypeAlias = Literal["up", "down"]
 """``up`` is what the reader says."""

@@ -13,9 +13,9 @@ from anthropic.types.message_create_params import (
     MessageCreateParamsStreaming,
 )
 
+from flowtrio._agents._output import Output
 from flowtrio._core._chunks import CompletionBuilder
 from flowtrio._core._exceptions import ProviderError
-from flowtrio._runtime._output import Output
 from flowtrio.wire._anthropic import anthropic_decoder
 from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under
 from tests.support.recordings import recordings_of

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from flowtrio._runtime._output import Output
+from flowtrio._agents._output import Output
 from flowtrio.wire import (
     _anthropic_requests,
     _gemini,

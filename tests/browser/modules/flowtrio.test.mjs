@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { afterEach, beforeEach, mock, test } from "node:test";
 
-import { Client, newId, readServerSentEvents, RejectedError } from "../../../flowtrio/transports/static/flowtrio.js";
+import { Client, newId, readServerSentEvents, RejectedError } from "../../../flowtrio/page/static/flowtrio.js";
 
 const URL_BASE = "http://127.0.0.1:1/below/";
 

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { Lanes } from "../../../flowtrio/transports/static/lanes.js";
+import { Lanes } from "../../../flowtrio/page/static/lanes.js";
 
 const GOLDEN = new URL("../../golden/", import.meta.url);
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Lanes } from "../../../flowtrio/transports/static/lanes.js";
+import { Lanes } from "../../../flowtrio/page/static/lanes.js";
 
 function fold(...events) {
   const lanes = new Lanes();

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parse, parseInlines, safeAddress } from "../../../flowtrio/transports/static/markdown.js";
+import { parse, parseInlines, safeAddress } from "../../../flowtrio/page/static/markdown.js";
 
 /** A short way to write inlines down. */
 function short(parts) {

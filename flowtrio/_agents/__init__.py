@@ -1,0 +1,1 @@
+"""What happens inside a run: tools, calls, model turns, agents."""

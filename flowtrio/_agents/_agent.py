@@ -1,0 +1,203 @@
+"""The turn loop: stream the model, run its calls, give it their results, until it answers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Generic
+
+import attrs
+
+from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
+from flowtrio._core._fit import is_blank
+from flowtrio._core._transcript import Reply, Transcript
+from flowtrio._core._values import clean_text
+from flowtrio._run._frame import Frame
+
+from ._model import Turn
+from ._output import Output
+from ._replies import AskedCall, run_calls, unique_tools
+from ._tools import Tool
+
+if TYPE_CHECKING:
+    from flowtrio._core._chunks import Completion
+    from flowtrio.abc import LLMClient, Message
+
+    from ._context import RunContext
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    # Without output=T an answer is text; only type checkers know defaults before Python 3.13.
+    T = TypeVar("T", default=str)
+else:
+    from typing import TypeVar
+
+    T = TypeVar("T")
+
+_CUTS = 2
+"""How many replies in a row may be cut at the model's length before their calls are whole."""
+_CONTEXT_IS_FULL = frozenset(
+    {
+        *("model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded"),
+        # Mistral's.
+        "model_length",
+    }
+)
+"""The providers' words for a reply that no shorter answer would save."""
+_OUTPUT_ATTEMPTS = 2
+"""How often a model is asked for an answer of the right type."""
+
+
+def _check_client(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not callable(getattr(value, "stream_completion", None)):
+        raise TypeError(
+            f"Agent(llm_client={type(value).__name__}): expected an object with stream_completion()"
+        )
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Agent(Generic[T]):
+    """A model with tools. Frozen, and used by many runs at once; can be built outside Trio."""
+
+    llm_client: LLMClient = attrs.field(validator=_check_client, repr=False)
+    """The model; anything with ``stream_completion``."""
+    tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=unique_tools)
+    """What the model may call: tools, or plain typed functions."""
+    instructions: str = ""
+    """The system message; empty for none."""
+    name: str = "assistant"
+    """Name in RUN_START, and in the path where the agent is nested."""
+    output: type[T] | None = None
+    """Type of the answer, asked for by JSON Schema; None for plain text."""
+    _output: Output | None = attrs.field(init=False, default=None, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.output is not None:
+            object.__setattr__(self, "_output", Output.of(self.output))
+
+    def replace(self, **changes: Any) -> Agent[T]:
+        """The same agent with some attributes changed."""
+        return attrs.evolve(self, **changes)
+
+    async def __call__(self, ctx: RunContext, message: str) -> T:
+        """Run the turn loop; see `flowtrio.abc.AgentLike`.
+
+        A body may call it as well: ``await agent(ctx, "Summarise: …")``. The model is asked exactly
+        that, behind the history of the body's agent. What it says is said by that agent, and joins
+        its conversation when this ends, but for a tool's: there only what the tool returns counts.
+        """
+        if not isinstance(message, str):
+            raise TypeError(f"message: expected a str, got {type(message).__name__}")
+        caller = ctx._frame
+        await caller.check_open("run an agent")
+        transcript = caller.transcript.begin(clean_text(message), is_told=caller.call_id is None)
+        frame = Frame(
+            caller.run,
+            caller,
+            caller.agent,
+            call_id=caller.call_id,
+            tool_name=caller.tool_name,
+            client=self.llm_client,
+            transcript=transcript,
+        )
+        try:
+            with caller.run.visited():
+                value: T = await _Loop(self, frame, transcript).run()
+        finally:
+            # Where this was cut off, the body may go on without it.
+            frame.leave()
+            transcript.end()
+        return value
+
+
+class _Loop:
+    """One agent at work on one message."""
+
+    def __init__(self, agent: Agent[Any], frame: Frame, transcript: Transcript) -> None:
+        self.agent = agent
+        self.frame = frame
+        self.run_ = frame.run
+        self.tools = {tool.name: tool for tool in agent.tools}
+        self.transcript = transcript
+
+    async def run(self) -> Any:
+        """Take turns until the model answers without calling a tool."""
+        specs = [tool.spec() for tool in self.agent.tools]
+        options: dict[str, Any] = {}
+        output = self.agent._output
+        if output is not None:
+            options["output_schema"] = (output.name, output.schema)
+        attempts = cuts = 0
+        for _ in self._turns():
+            reply = Reply(self.run_.log.opened.new_id("m"))
+            self.transcript.expect(reply)
+            turn = Turn(self.frame, self.agent.llm_client, reply)
+            completion, calls = await turn.run_turn(self._request(), specs, options)
+            cuts = cuts + 1 if turn.cut_calls else 0
+            if cuts:
+                self._check_cut(completion, cuts)
+            elif calls:
+                asked = [AskedCall(call_id, turn.message_id, call) for call_id, call in calls]
+                await run_calls(self.frame, asked, self.tools)
+            elif output is None:
+                return completion.content
+            else:
+                if completion.finish_reason == "length":
+                    _check_context(completion)
+                    raise _too_long("the answer was cut, so that it is no whole value")
+                try:
+                    return output.decode(completion.content)
+                except ValueError as exc:
+                    _check_refused(completion, output)
+                    attempts += 1
+                    self._refuse_answer(output, exc, attempts)
+        limit = self.run_.limits.turns
+        raise LimitExceeded(
+            f"agent {self.frame.agent!r} took {limit} turns without an answer", limit="turns"
+        )
+
+    def _turns(self) -> Iterable[int]:
+        limit = self.run_.limits.turns
+        return itertools.count() if limit == math.inf else range(int(limit))
+
+    def _request(self) -> list[Message]:
+        messages = self.transcript.messages()
+        if is_blank(self.agent.instructions):
+            return messages
+        return [{"role": "system", "content": self.agent.instructions}, *messages]
+
+    def _check_cut(self, completion: Completion, cuts: int) -> None:
+        """A reply with calls was cut. The model is told by their results, once."""
+        _check_context(completion)
+        if cuts == _CUTS:
+            raise _too_long(f"{cuts} replies in a row were cut before their calls were whole")
+
+    def _refuse_answer(self, output: Output, exc: ValueError, attempts: int) -> None:
+        """Tell the model what was wrong with its answer, once."""
+        if attempts == _OUTPUT_ATTEMPTS:
+            raise RemoteProtocolError(
+                f"the model's answer does not fit output={output.name}: {exc}", code="bad_output"
+            ) from exc
+        self.transcript.say("user", f"Your answer does not fit the schema: {exc}. Answer again.")
+
+
+def _check_refused(completion: Completion, output: Output) -> None:
+    """What the model said instead of an answer is none; asked again, it would say the same."""
+    if any(part.get("type") == "refusal" for part in completion.parts):
+        raise RemoteProtocolError(
+            f"the model refused to give an answer of the type output={output.name}", code="refused"
+        )
+
+
+def _check_context(completion: Completion) -> None:
+    """No shorter answer would save a reply whose context is full."""
+    if completion.raw_finish_reason in _CONTEXT_IS_FULL:
+        raise RemoteProtocolError(
+            "the conversation fills the model's context window", code="context_window"
+        )
+
+
+def _too_long(what: str) -> RemoteProtocolError:
+    return RemoteProtocolError(f"the model reached its max_tokens: {what}", code="max_tokens")

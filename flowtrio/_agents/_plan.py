@@ -1,0 +1,112 @@
+"""What a call is to do: a tool's function, its arguments, the places it needs, and its tries."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from trio.lowlevel import RunVar, checkpoint
+
+from flowtrio._core._telling import tell
+from flowtrio._core._values import copy_json
+from flowtrio._run._places import Places, Ticket
+
+from ._threads import call_in_thread
+
+if TYPE_CHECKING:
+    from flowtrio._run._frame import Frame
+
+    from ._tools import Tool
+
+_tool_places: RunVar[WeakKeyDictionary[Tool[..., Any], Places]] = RunVar("flowtrio_tool_places")
+
+
+class Plan:
+    """What a call is to do: a tool, its arguments, and the places that it needs for that."""
+
+    __slots__ = ("_places", "arguments", "asks", "exc", "is_begun", "keywords", "ticket", "tool")
+
+    def __init__(self, tool: Tool[..., Any], arguments: dict[str, Any], places: Places) -> None:
+        self.tool = tool
+        self.arguments = arguments
+        self._places = (places, *_places_of(tool))
+        self.ticket: Ticket | None = None
+        self.is_begun = False
+        """Whether its START was waited for already; see `ActiveCall.begin`."""
+        self.keywords: dict[str, Any] = {}
+        self.asks = False
+        """Whether a person has to approve it."""
+        self.exc: Exception | None = None
+        """Why the arguments do not fit."""
+        try:
+            self.keywords = self.decode()
+            asks = tool.needs_approval
+            self.asks = bool(asks(copy_json(arguments)) if callable(asks) else asks)
+        except Exception as exc:
+            self.exc = exc
+
+    def decode(self) -> dict[str, Any]:
+        """The function's keyword arguments, which are its own to change."""
+        return self.tool.decode(copy_json(self.arguments))
+
+    def line_up(self) -> Ticket:
+        """Stand in line for the places, or take them; see `Ticket`."""
+        if self.ticket is None:
+            self.ticket = Ticket(self._places)
+        return self.ticket
+
+    def give_back(self) -> None:
+        """Make room for others."""
+        if self.ticket is not None:
+            self.ticket.give_back()
+
+    async def attempt(self, frame: Frame) -> Any:
+        """Run the function in *frame*, as often as it may be tried."""
+        keywords = self.keywords
+        for _ in range(self.tool.retries):
+            try:
+                return await self._invoke(frame, keywords)
+            except Exception as exc:
+                text = "tool %s failed and is tried again (%s)"
+                tell(logging.WARNING, text, self.tool.name, error_id(frame), exc=exc)
+                await checkpoint()
+            # The function may have changed those that it got.
+            keywords = self.decode()
+        return await self._invoke(frame, keywords)
+
+    async def _invoke(self, frame: Frame, keywords: dict[str, Any]) -> Any:
+        if self.tool.context_parameter is None:
+            return await self._run_function(frame, keywords)
+        keywords = {**keywords, self.tool.context_parameter: frame.make_context(frame)}
+        return await frame.run_body(self._run_function, frame, keywords)
+
+    async def _run_function(self, frame: Frame, keywords: dict[str, Any]) -> Any:
+        tool, call_id = self.tool, frame.call_id
+        assert call_id is not None
+        simulation = frame.run.info.simulation
+        if simulation is not None:
+            return await simulation.run_tool(call_id, tool, keywords)
+        if tool.is_async:
+            return await tool.fn(**keywords)
+        name = f"tool {tool.name} ({call_id})"
+        return await call_in_thread(frame.run, tool, keywords, name)
+
+
+def error_id(frame: Frame) -> str:
+    """What operators find a call by."""
+    return f"{frame.run.info.run_id}:{frame.call_id}"
+
+
+def _places_of(tool: Tool[..., Any]) -> tuple[Places, ...]:
+    """Places for all calls of one tool in this Trio loop, where it says how many."""
+    if tool.concurrency is None:
+        return ()
+    try:
+        places = _tool_places.get()
+    except LookupError:
+        places = WeakKeyDictionary()
+        _tool_places.set(places)
+    if tool not in places:
+        places[tool] = Places(tool.concurrency)
+    return (places[tool],)

@@ -1,0 +1,1 @@
+"""What happens around runs: conversations, stores, followers."""

@@ -1,0 +1,101 @@
+"""How the runs of an orchestrator are let in, and what becomes of their conversations."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+
+from flowtrio._core._history import recover_history
+from flowtrio._core._telling import tell
+from flowtrio._run._ending import blaming
+from flowtrio.abc import RecoverableConversations
+
+from ._mending import STORE_DEADLINE
+
+if TYPE_CHECKING:
+    from flowtrio._run._run import Run
+    from flowtrio.abc import ConversationStore, Message
+
+    from ._health import Health
+    from ._meter import Meter
+    from ._sessions import Sessions
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Admission:
+    """Lets the runs of an orchestrator in; see `flowtrio._run._host.Admission`."""
+
+    sessions: Sessions
+    meter: Meter
+    health: Health
+    conversations: ConversationStore
+    grace: float
+    """Seconds that saving may take."""
+    is_remembered: bool
+    """Whether their conversation is kept."""
+    _recoverable: RecoverableConversations | None = attrs.field(init=False)
+    """The conversations, if they are; asked once, as that costs as much as several tokens."""
+
+    @_recoverable.default
+    def _find_recoverable(self) -> RecoverableConversations | None:
+        conversations = self.conversations
+        return conversations if isinstance(conversations, RecoverableConversations) else None
+
+    def reserve(self, run: Run) -> None:
+        """Count the run, and put it in its conversation's line."""
+        self.meter.watch(run)
+        self.sessions.count(run)
+        if self.is_remembered:
+            self.sessions.line_up(run)
+
+    @asynccontextmanager
+    async def hold(self, run: Run) -> AsyncIterator[None]:
+        """Have the conversation for this run alone, and keep what becomes of it."""
+        if not self.is_remembered:
+            yield
+            return
+        conversations = self.conversations
+        tenant_id, session_id = run.info.tenant_id, run.info.session_id
+        assert session_id is not None
+        await self.sessions.wait_for_turn(run)
+        with self._blaming(run), trio.fail_after(STORE_DEADLINE):
+            before = await conversations.load(tenant_id, session_id)
+        history, left_out = recover_history(before)
+        for why in left_out:
+            tell(logging.WARNING, "run %s: left out of its conversation: %s", run.info.run_id, why)
+        run.begin_conversation(history)
+        try:
+            yield
+        finally:
+            # Kept however the run ended, and before the next message's turn comes.
+            await self._save(run, tenant_id, session_id, before)
+
+    @contextmanager
+    def _blaming(self, run: Run) -> Iterator[None]:
+        """What is raised in the block is of the conversations' doing."""
+        with blaming(run.info.run_id, "store"):
+            try:
+                yield
+            except Exception as exc:
+                self.health.note(exc)
+                raise
+
+    async def _save(self, run: Run, tenant_id: str, session_id: str, before: list[Message]) -> None:
+        conversations, grace = self.conversations, self.grace
+        with self._blaming(run):
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + grace):
+                if run.is_done and await conversations.load(tenant_id, session_id) != before:
+                    # Its cleanup outlasted the grace, and others have spoken here since its DONE.
+                    return None
+                if (recoverable := self._recoverable) is not None:
+                    run_id = run.info.run_id
+                    return await recoverable.save_after(
+                        tenant_id, session_id, run_id, run.messages()
+                    )
+                return await conversations.save(tenant_id, session_id, run.messages())
+            raise TimeoutError(f"saving the conversation took longer than {grace} s")

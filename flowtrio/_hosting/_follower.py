@@ -1,0 +1,356 @@
+"""`Follower`: a hosted run as one of its readers sees it, by a cursor into the log."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import trio
+from trio.lowlevel import checkpoint, checkpoint_if_cancelled
+
+from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
+from flowtrio._core._modes import View
+from flowtrio._core._values import copy_json
+from flowtrio._run._log import SCHEDULE_EVERY
+
+from ._cursor import Cursor
+from ._hosted import HostedRun, Key, Seat
+from ._recorder import Recorder
+
+if TYPE_CHECKING:
+    from flowtrio._run._stream import EventStream
+
+
+class _Controls:
+    """The controls of a run that somebody follows: its stream's, while that is here."""
+
+    __slots__ = ("_hosted", "_key", "_recorder")
+
+    _recorder: Recorder
+    _key: Key
+    _hosted: HostedRun | None
+
+    def _stream(self) -> EventStream | None:
+        hosted = self._hosted or self._recorder.runs.get(self._key)
+        return None if hosted is None else hosted.stream
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """See `EventStream.cancel`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel(reason)
+
+    def cancel_tool(self, call_id: str) -> bool:
+        """See `EventStream.cancel_tool`."""
+        stream = self._stream()
+        return stream is not None and stream.cancel_tool(call_id)
+
+    def approve(self, call_id: str) -> bool:
+        """See `EventStream.approve`."""
+        stream = self._stream()
+        return stream is not None and stream.approve(call_id)
+
+    def deny(self, call_id: str, reason: str | None = None) -> bool:
+        """See `EventStream.deny`."""
+        stream = self._stream()
+        return stream is not None and stream.deny(call_id, reason)
+
+    def answer(self, request_id: str, text: str) -> bool:
+        """See `EventStream.answer`."""
+        stream = self._stream()
+        return stream is not None and stream.answer(request_id, text)
+
+
+class Follower(_Controls, AsyncIterator[AgentEvent]):
+    """A hosted run's events from a place in its log on. Made by `Orchestrator.attach`.
+
+    Read like an `EventStream`: ``async for``, or `receive_batch`; one task at a time, and a read
+    that is cancelled loses nothing. It attaches when it is entered (``async with``) or first read,
+    and detaches when it is left, closed, dropped or has given DONE. Detaching does nothing to the
+    run. The controls (`cancel`, `cancel_tool`, `approve`, `deny`, `answer`) may be called from any
+    thread, attached or not; they tell whether they took effect.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_cursor",
+        "_is_attached",
+        "_is_closed",
+        "_is_encoder",
+        "_is_over",
+        "_is_reading",
+        "_mode",
+        "_ready",
+        "_seat",
+        "_shown_after",
+        "_token",
+        "_until_schedule",
+        "_view",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        mode: StreamMode,
+        patience: float,
+        start: int | None = None,
+    ) -> None:
+        # With *start* reading begins there, for whoever makes a view of it and shows what is behind
+        # *after* himself.
+        self._recorder = recorder
+        self._key = (tenant_id, run_id)
+        self._mode = mode
+        self._view = None if mode is StreamMode.EVENTS else View(mode)
+        is_encoder = start is not None
+        if start is None:
+            # A state is the fold of all that went before it.
+            start = -1 if mode is StreamMode.VALUES else after
+        self._shown_after = after
+        self._is_encoder = is_encoder
+        """Whether what is given is only looked at, and needs no copies."""
+        self._seat = Seat(patience, start)
+        self._ready: deque[AgentEvent] = deque()
+        self._hosted = None
+        self._cursor = Cursor(recorder.store, recorder.owner, self._key)
+        self._token: trio.lowlevel.TrioToken | None = None
+        self._is_attached = False
+        self._is_closed = False
+        self._is_over = False
+        self._is_reading = False
+        self._until_schedule = SCHEDULE_EVERY
+        self.seq: int = after
+        """The last event that was given, by its number; ``after`` before the first."""
+
+    def __repr__(self) -> str:
+        return f"<Follower run={self.run_id!r} seq={self.seq}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._key[1]
+
+    @property
+    def mode(self) -> StreamMode:
+        """Which view of the log this follower gives."""
+        return self._mode
+
+    @property
+    def status(self) -> AgentStatus:
+        """What the run is doing, as far as it is known here; ``initializing`` before attaching."""
+        stream = self._stream()
+        if stream is not None:
+            return stream.status
+        header = self._cursor.header
+        ended = header.status if header is not None else None
+        return AgentStatus.INITIALIZING if ended is None else ended
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the run goes on in this process, so that the controls can take effect."""
+        return self._key in self._recorder.runs
+
+    @property
+    def is_over(self) -> bool:
+        """Whether DONE was given, or was seen before reading began; known once it is attached."""
+        return self._is_over
+
+    # Attaching and detaching
+
+    async def __aenter__(self) -> Self:
+        """Attach.
+
+        Raises:
+          LookupError: there is no such run.
+          ReplayGap: the log cannot be read on from the asked place.
+          trio.TooSlowError: the store takes too long; what it raises itself is raised too.
+
+        """
+        if self._is_closed:
+            raise trio.ClosedResourceError("this follower was closed")
+        if not self._is_attached:
+            await self._attach()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Detach; the run goes on."""
+        self.close()
+
+    def close(self) -> None:
+        """Detach at once; the run goes on. Reading is over."""
+        self._is_closed = True
+        self._detach()
+
+    def let_go(self) -> None:
+        """Detach, and keep nothing of the run; for one whose reader is stuck elsewhere."""
+        self.close()
+        self._hosted = None
+        self._ready.clear()
+
+    async def aclose(self) -> None:
+        """Detach; the run goes on. Reading is over."""
+        self.close()
+        await checkpoint()
+
+    def __del__(self) -> None:
+        # Any thread, at any time: nothing may be done here but to leave word for the loop.
+        if self._is_attached and self._hosted is not None and self._token is not None:
+            hosted, seat = self._hosted, self._seat
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(hosted.detach, seat)
+
+    async def _attach(self) -> None:
+        hosted = self._recorder.find(*self._key)
+        if hosted is not None:
+            await hosted.has_begun.wait()
+            if hosted.is_void or hosted.has_never_begun:
+                hosted = None
+        await self._check(hosted)
+        if hosted is not None and not self._is_over:
+            self._token = trio.lowlevel.current_trio_token()
+            hosted.attach(self._seat)
+        self._hosted = hosted
+        self._is_attached = True
+
+    async def _check(self, hosted: HostedRun | None) -> None:
+        """Find the run, see that it can be read on from here, and whether anything is left."""
+        after = self._shown_after
+        if hosted is not None and hosted.take(self._seat) is not None and after <= hosted.last:
+            self._is_over = hosted.has_done and after == hosted.last
+            return await checkpoint()
+        if hosted is not None and hosted.real_end is not None and after > hosted.real_end:
+            # The store's log goes on otherwise there than the one that was seen.
+            raise self._cursor.cut_short(self._seat.seq)
+        self._is_over = not await self._cursor.look(self._seat.seq, after)
+        return None
+
+    def _detach(self) -> None:
+        self._is_attached = False
+        if self._hosted is not None:
+            self._hosted.detach(self._seat)
+
+    # Reading
+
+    def __aiter__(self) -> Self:
+        """Iterate; outside a block the first step attaches."""
+        return self
+
+    async def __anext__(self) -> AgentEvent:
+        """Give the next event that the mode shows."""
+        if not self._ready:
+            try:
+                await self._fill()
+            except trio.EndOfChannel:
+                raise StopAsyncIteration from None
+        else:
+            self._until_schedule -= 1
+            if self._until_schedule > 0:
+                await checkpoint_if_cancelled()
+            else:
+                self._until_schedule = SCHEDULE_EVERY
+                await checkpoint()
+        event = self._ready.popleft()
+        self.seq = self._seat.given = event.seq
+        if self._hosted is not None:
+            self._hosted.wake_recorder()
+        return event
+
+    async def receive_batch(self) -> list[AgentEvent]:
+        """Wait for an event, and give it with all that are ready after it.
+
+        Raises:
+          trio.EndOfChannel: DONE was given before.
+          LookupError: there is no such run, or it was deleted.
+          ReplayGap: the next events are not kept any more.
+          trio.TooSlowError: the store takes too long; what it raises itself is raised too.
+
+        """
+        if not self._ready:
+            await self._fill()
+        else:
+            await checkpoint()
+        batch = list(self._ready)
+        self._ready.clear()
+        self.seq = self._seat.given = batch[-1].seq
+        if self._hosted is not None:
+            self._hosted.wake_recorder()
+        return batch
+
+    async def _fill(self) -> None:
+        """Have something ready, or say that all was given."""
+        if self._is_reading:
+            raise trio.BusyResourceError(f"another task is reading run {self.run_id!r} here")
+        if self._is_closed:
+            raise trio.ClosedResourceError("this follower was closed")
+        self._is_reading = True
+        try:
+            while not self._ready:
+                if self._is_over:
+                    await checkpoint()
+                    raise trio.EndOfChannel
+                self._show(await self._read())
+        finally:
+            self._is_reading = False
+
+    def _show(self, events: Sequence[AgentEvent]) -> None:
+        view = self._view
+        if not self._is_encoder:
+            # The store, and other readers, have the same ones.
+            events = [_copy(event) for event in events]
+        if view is None:
+            self._ready.extend(events)
+        else:
+            seen = view.see_all(events)
+            self._ready.extend(event for event in seen if event.seq > self._shown_after)
+        if events[-1].type is EventType.DONE:
+            self._is_over = True
+            self._detach()
+
+    async def _read(self) -> Sequence[AgentEvent]:
+        """Give the log's next events, waiting for them; the cursor moves when they are given."""
+        if not self._is_attached:
+            await self._attach()
+            if self._is_over:
+                raise trio.EndOfChannel
+        await checkpoint_if_cancelled()
+        hosted, seat = self._hosted, self._seat
+        if hosted is None:
+            events = await self._cursor.read_elsewhere(seat.seq)
+            self._cursor.last = events[-1]
+            seat.seq = events[-1].seq
+            return events
+        # Whoever was too slow lost his seat, and takes it again by reading on.
+        hosted.attach(seat)
+        hosted.note(seat)
+        while hosted.last == seat.seq:
+            if hosted.is_over:
+                raise self._cursor.cut_short(self._seat.seq)
+            await hosted.news.park()
+        events = hosted.take(seat) or await self._cursor.read(seat.seq)
+        if not events:
+            # The store has lost what is next, and it is not kept here any more.
+            raise self._cursor.cut_short(self._seat.seq)
+        self._cursor.last = events[-1]
+        hosted.fetched(seat, events[-1].seq)
+        return events
+
+
+def _copy(event: AgentEvent) -> AgentEvent:
+    return AgentEvent(
+        event.type,
+        copy_json(event.data),
+        event.seq,
+        event.run_id,
+        event.agent,
+        event.timestamp,
+    )

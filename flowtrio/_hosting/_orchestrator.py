@@ -1,0 +1,347 @@
+"""`Orchestrator`: conversations, tenants, and who answers which message."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import attrs
+import trio
+from trio.lowlevel import enable_ki_protection
+
+from flowtrio._agents._routing import Route, make_agent
+from flowtrio._agents._tools import Tool
+from flowtrio._core._events import StreamMode
+from flowtrio._core._limits import Limits, is_wait, is_whole
+from flowtrio._core._prices import PriceTable, read_prices
+from flowtrio._core._values import clean_text, told
+from flowtrio._run._stream import EventStream
+
+from ._admission import Admission
+from ._engine import StreamEngine
+from ._follower import Follower
+from ._health import Health
+from ._hosted import Seat
+from ._meter import Meter
+from ._recorder import Recorder
+from ._sessions import OnBusy, Sessions
+
+if TYPE_CHECKING:
+    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
+
+
+def _conversations(given: ConversationStore | None) -> ConversationStore:
+    if given is not None:
+        return given
+    from flowtrio.stores.memory import MemoryConversations
+
+    return MemoryConversations()
+
+
+def _store(given: EventStore | None) -> EventStore:
+    if given is not None:
+        return given
+    from flowtrio.stores.memory import MemoryStore
+
+    return MemoryStore()
+
+
+@attrs.define(eq=False, kw_only=True)
+class Orchestrator:
+    """Answers messages of many users: keeps their conversations and chooses who answers.
+
+    A conversation is a ``(tenant_id, session_id)``; it has one run at a time. Can be built outside
+    Trio. Opened with ``async with``, it holds the runs that are read without a block of their own.
+    """
+
+    llm_client: LLMClient | None = None
+    """The model: of the one agent where *agents* is None, else of the choice between agents."""
+    agents: Sequence[AgentLike] | None = None
+    """Who answers; by default one `Agent` with *llm_client* and *tools*."""
+    tools: Sequence[Tool[..., Any] | Callable[..., Any]] = ()
+    """Tools of the default agent."""
+    route: Route | None = None
+    """Chooses between several agents; by default the model does."""
+    limits: Limits = attrs.Factory(Limits)
+    """Limits of each run."""
+    mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
+    """Which events its streams give, unless a stream says otherwise."""
+    store: EventStore = attrs.field(default=None, converter=_store)
+    """Where the logs of hosted runs are kept; in memory by default."""
+    conversations: ConversationStore = attrs.field(default=None, converter=_conversations)
+    """Where conversations are kept; in memory by default."""
+    runs_per_tenant: int | None = None
+    """Runs of one tenant at once, those in line included; None for no limit."""
+    prices: PriceTable | None = attrs.field(default=None, converter=read_prices)
+    """Prices for ``usage.cost``; see `StreamEngine`."""
+    on_busy: OnBusy = "queue"
+    """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
+    app: Any = None
+    """Anything; agents and tools find it as ``ctx.app``, unless a run brings its own. Servers start
+    runs without one."""
+    queue_length: int = 16
+    """Messages that may wait in one conversation."""
+    queue_wait: float = 60
+    """Seconds that a message waits at most."""
+    _engine: StreamEngine = attrs.field(init=False)
+    _sessions: Sessions = attrs.field(init=False)
+    _agent: AgentLike = attrs.field(init=False)
+    _meter: Meter = attrs.field(init=False)
+    _health: Health = attrs.field(init=False)
+    _recorder: Recorder = attrs.field(init=False)
+    _admissions: dict[bool, Admission] = attrs.field(init=False)
+    """How its runs are let in, by whether their conversation is kept."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.on_busy not in ("queue", "reject", "cancel"):
+            raise ValueError(f"on_busy={self.on_busy!r}: expected 'queue', 'reject' or 'cancel'")
+        if not is_wait(self.queue_wait):
+            raise ValueError(f"queue_wait={told(self.queue_wait)}: expected seconds, 0 or more")
+        if not (self.queue_length == math.inf or is_whole(self.queue_length, 0)):
+            raise ValueError(
+                f"queue_length={told(self.queue_length)}: expected a whole number, at least 0"
+            )
+        if not (self.runs_per_tenant is None or is_whole(self.runs_per_tenant, 1)):
+            raise ValueError(
+                f"runs_per_tenant={told(self.runs_per_tenant)}: expected a whole number, at least 1"
+                ", or None"
+            )
+        self._engine = StreamEngine(mode=self.mode, limits=self.limits, prices=self.prices)
+        self._sessions = Sessions(
+            on_busy=self.on_busy,
+            queue_length=self.queue_length,
+            queue_wait=self.queue_wait,
+            runs_per_tenant=self.runs_per_tenant,
+        )
+        self._agent = make_agent(self.agents, self.route, self.llm_client, self.tools)
+        self._meter = Meter()
+        self._health = Health(self.store, self.conversations)
+        self._recorder = Recorder(self.store, self._meter, self._health.note)
+        self._admissions = {
+            is_remembered: Admission(
+                sessions=self._sessions,
+                meter=self._meter,
+                health=self._health,
+                conversations=self.conversations,
+                grace=self.limits.grace,
+                is_remembered=is_remembered,
+            )
+            for is_remembered in (False, True)
+        }
+
+    def process_stream(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        mode: StreamMode | str | None = None,
+        run_id: str | None = None,
+        app: Any = None,
+    ) -> EventStream:
+        """Make the stream of the run that answers *message*; see `StreamEngine.stream`.
+
+        Never raises for a busy conversation or tenant: the run then fails at once, with an ERROR of
+        source ``limit`` and code ``session_busy`` or ``tenant_busy``.
+
+        Args:
+          message: What the user says.
+          tenant_id: Whose it is; tenants never see each other.
+          session_id: The conversation; None for a message that is answered and not remembered.
+          mode: Which events to give; the orchestrator's by default.
+          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
+          app: Anything; agents and tools find it as ``ctx.app``. The orchestrator's by default.
+
+        """
+        _check_name("tenant_id", tenant_id)
+        if session_id is not None:
+            _check_name("session_id", session_id)
+        return self._engine._stream(
+            self._agent,
+            message,
+            mode=mode,
+            run_id=run_id,
+            app=self.app if app is None else app,
+            tenant_id=tenant_id,
+            session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
+            admission=self._admissions[session_id is not None],
+        )
+
+    async def process(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        app: Any = None,
+    ) -> Any:
+        """Answer *message* and give the result.
+
+        There is nobody to ask: approvals are denied, and questions time out at once.
+
+        Raises:
+          RunFailed: the run failed, also because the conversation or the tenant is busy.
+          RunCancelled: the run was cancelled.
+
+        """
+        async with self.process_stream(message, tenant_id, session_id, app=app) as stream:
+            return await stream.result()
+
+    # Hosted runs
+
+    async def start(
+        self,
+        message: str,
+        tenant_id: str = "default",
+        session_id: str | None = None,
+        run_id: str | None = None,
+        app: Any = None,
+        *,
+        resume_window: float = math.inf,
+    ) -> str:
+        """Start a run that needs no reader: its log goes into the store, where many may follow it.
+
+        Starting the same message under an id that exists, of the same tenant, starts nothing:
+        whoever lost the answer may start again, and the agent and its tools run once. Being
+        cancelled while this waits does not take the start back. The run ends with this
+        orchestrator's block at the latest.
+
+        Args:
+          message: What the user says.
+          tenant_id: Whose it is.
+          session_id: The conversation; None for a message that is answered and not remembered.
+          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
+          app: Anything; agents and tools find it as ``ctx.app``.
+          resume_window: Seconds after which the run is cancelled when no follower is attached, and
+            none was since the start; a run that waits for a person is not. 0 cancels it as soon as
+            its last follower has left, and leaves it alone until the first one comes. By default
+            none.
+
+        Returns:
+          The run's id, for `attach`. A store that fails is an ERROR there, not an exception here.
+
+        Raises:
+          LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
+            started, and no log is left.
+          RunExists: there is a run of this id, and it answers another message.
+          RuntimeError: the orchestrator is not open.
+          ValueError: *resume_window* is below 0, or another argument cannot be one.
+
+        """
+        if not is_wait(resume_window):
+            raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
+        nursery, seat = self._engine._home.nursery, Seat.of_starter()
+        run_id = await self._start_in(
+            nursery, message, tenant_id, session_id, run_id, app, resume_window, seat
+        )
+        hosted = self._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            if resume_window:
+                hosted.detach(seat)
+            else:
+                hosted.keep(seat)
+        return run_id
+
+    async def _start_in(
+        self,
+        nursery: trio.Nursery | None,
+        message: str,
+        tenant_id: str,
+        session_id: str | None,
+        run_id: str | None,
+        app: Any,
+        resume_window: float,
+        seat: Seat,
+    ) -> str:
+        if nursery is None or not self.is_open:
+            raise RuntimeError(
+                "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
+            )
+        stream = self.process_stream(message, tenant_id, session_id, "events", run_id, app)
+        is_remembered = session_id is not None
+        await self._recorder.start(
+            nursery, stream, resume_window, seat, is_remembered=is_remembered
+        )
+        return stream.run_id
+
+    def attach(
+        self,
+        run_id: str,
+        after: int = -1,
+        tenant_id: str = "default",
+        mode: StreamMode | str | None = None,
+        *,
+        patience: float = 10,
+    ) -> Follower:
+        """Make a reader of a hosted run, live or ended, from any place in its log.
+
+        Nothing happens until it is entered or read; then `LookupError` says that there is no such
+        run, also where it is another tenant's, and `ReplayGap` that the place is gone.
+
+        Args:
+          run_id: The run.
+          after: The last sequence number that was seen; -1 for none.
+          tenant_id: Whose it is.
+          mode: Which events to give; the orchestrator's by default. Where the beginning of a log
+            is gone, its ``values`` are a `ReplayGap` too.
+          patience: Seconds that the run waits for this reader at most, when it reads too slowly.
+
+        Raises:
+          ValueError: *after* is no sequence number, or *mode* is not one of the modes.
+
+        """
+        if isinstance(after, bool) or not isinstance(after, int) or after < -1:
+            raise ValueError(f"after={after!r}: expected the last seq that was seen, or -1")
+        return Follower(
+            self._recorder,
+            tenant_id,
+            run_id,
+            after,
+            self.mode if mode is None else StreamMode(mode),
+            patience,
+        )
+
+    async def _forget(self, tenant_id: str, session_id: str) -> None:
+        """Delete a conversation and its logs; what is under way in it would bring it back."""
+        await self._sessions.clear(tenant_id, session_id, "its conversation was deleted")
+        await self._recorder.forget_session(tenant_id, session_id)
+        await self.conversations.delete(tenant_id, session_id)
+        await self.store.delete(tenant_id, session_id=session_id)
+
+    if not TYPE_CHECKING:
+
+        def __enter__(self) -> None:
+            raise TypeError("an orchestrator is opened with 'async with', not with 'with'")
+
+        def __exit__(self, *_: object) -> None:
+            raise AssertionError("never entered")
+
+    @enable_ki_protection
+    async def __aenter__(self) -> Self:
+        """Open the orchestrator: its runs are held, and joined at the block's end."""
+        await self._engine.__aenter__()
+        self._recorder.unsettled.is_open = True
+        return self
+
+    @enable_ki_protection
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cancel the runs that are still open, and wait until all of them have ended."""
+        self._recorder.cancel_all("the orchestrator was closed")
+        await self._engine.__aexit__(exc_type, exc, traceback)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is inside its ``async with`` block."""
+        return self._engine.is_open
+
+
+def _check_name(what: str, name: object) -> None:
+    # Half a character is none that an event, or a store, could carry.
+    if not isinstance(name, str) or not name or clean_text(name) != name:
+        raise ValueError(f"{what} {told(name)}: expected a text that is not empty")

@@ -1,0 +1,341 @@
+"""Hosted runs: their events go into a store, and everybody reads them there.
+
+The *recorder* is a run's one reader. It appends what it takes to the store and then tells the
+followers; so a follower sees only what is stored, and replaying, attaching late and following live
+are the same act: reading on from a place. The newest stored events are kept beside the store too,
+so that those who follow live need not ask it::
+
+    run ─ channel ─ recorder ─┬─ store ─────────────── followers that come late, or lag
+                              └─ the newest, in memory ─ followers that are up to date
+
+Four things that may happen to a run are kept apart. *Attaching* takes a seat at it. *Detaching*
+leaves the seat and does nothing to the run; only where a transport set a *resume window*, a run
+without any seat taken is cancelled when the window has passed, and not while it waits for a person.
+*Cancelling* ends it on purpose. A *deadline* ends it with an ERROR that names itself.
+
+The recorder waits for the slowest of those that are up to date, so that a slow follower slows the
+model; but only for its patience. Then that follower loses its seat, and takes one again when it
+reads on.
+
+A store that fails ends the run with ERROR ``store_failed``. What it did not take is kept in memory
+for the followers, and is stored when the store is there again; `_mending` tells how.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import attrs
+import trio
+from trio.lowlevel import ParkingLot, enable_ki_protection
+
+from flowtrio._core._events import AgentEvent
+from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
+from flowtrio._core._telling import tell
+from flowtrio.abc import RunHeader
+
+from ._hosted import HostedRun, Key, Seat
+from ._mending import STORE_DEADLINE, Mender
+from ._meter import Meter
+from ._unsettled import Unsettled, is_of_store
+
+if TYPE_CHECKING:
+    from flowtrio._run._stream import EventStream
+    from flowtrio.abc import EventStore
+
+AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
+_MOST_RECENT: Final = 1024
+"""Events that are kept beside the store, once it has taken them."""
+_LAGS: Final = 4
+"""How many times its lag a run is kept beside a store in this process.
+
+What is read from the store has to be made again, event by event. A follower that is up to date
+misses two lags at most; one who starts a run and follows it comes when more than that was said.
+"""
+
+
+@attrs.define(eq=False)
+class Recorder:
+    """Hosts the runs of one orchestrator."""
+
+    store: EventStore
+    meter: Meter = attrs.Factory(Meter)
+    note_fault: Callable[[BaseException], object] = lambda exc: None
+    """Called with what the store raises."""
+    owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
+    """Who we are in the headers of our runs."""
+    runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
+    """The runs that are hosted here now."""
+    _append_nowait: AppendNowait | None = attrs.field(
+        default=attrs.Factory(lambda self: _find_append_nowait(self.store), takes_self=True),
+        init=False,
+    )
+    """How to append where that never waits, and so can neither be cancelled nor take too long."""
+    unsettled: Unsettled = attrs.field(
+        default=attrs.Factory(lambda self: Unsettled(self.store), takes_self=True), init=False
+    )
+    """Those that have ended and whose log the store does not hold."""
+    _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
+
+    def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
+        """The run of this key, if it has to be read here."""
+        key = (tenant_id, run_id)
+        return self.runs.get(key) or self.unsettled.find(key)
+
+    async def start(
+        self,
+        nursery: trio.Nursery,
+        stream: EventStream,
+        resume_window: float,
+        seat: Seat,
+        *,
+        is_remembered: bool = False,
+    ) -> HostedRun:
+        """Host a run, unless there is one of its key that answers the same message.
+
+        Whoever starts it has *seat* from the beginning, and has to leave it (`HostedRun.detach`)
+        when this has returned. Being cancelled here does not take the start back.
+
+        Raises:
+          RunExists: there is one of its key that answers another message.
+
+        """
+        info = stream._run.info
+        hosted = self.find(info.tenant_id, info.run_id)
+        if hosted is None:
+            hosted = self._make(stream, resume_window, is_remembered)
+            self.runs[hosted.key] = hosted
+            nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
+        hosted.attach(seat)
+        try:
+            await hosted.has_begun.wait()
+            if hosted.has_never_begun and not hosted.is_void:
+                raise trio.ClosedResourceError(
+                    f"can't start run {info.run_id!r}: its host was cancelled"
+                )
+            if hosted.stream.refusal is not None and hosted.is_void:
+                refusal = hosted.stream.refusal
+                raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
+            answers = await self._find_message(hosted)
+            if answers not in (None, info.message):
+                raise of_another_message(info.run_id)
+        except BaseException:
+            hosted.detach(seat)
+            raise
+        return hosted
+
+    async def _find_message(self, hosted: HostedRun) -> str | None:
+        """What the run of this key answers; None where nobody can say."""
+        if not hosted.is_void:
+            return hosted.header.message
+        try:
+            with trio.fail_after(STORE_DEADLINE):
+                header = await self.store.header(*hosted.key)
+        except Exception as exc:
+            # Whoever goes on to read this run hears of it.
+            tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
+            return None
+        return None if header is None else header.message
+
+    def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
+        info = stream._run.info
+        header = RunHeader(
+            tenant_id=info.tenant_id,
+            run_id=info.run_id,
+            session_id=info.session_id,
+            agent=info.agent_name,
+            message=info.message,
+            created_at=info.wall_clock(),
+            owner=self.owner,
+            is_remembered=is_remembered,
+        )
+        lag = int(min(info.limits.buffer, _MOST_RECENT))
+        # What is asked without waiting is in this process, and loses nothing.
+        kept = min(_LAGS * lag, _MOST_RECENT) if self._append_nowait is not None else _MOST_RECENT
+        return HostedRun(stream, header, resume_window, lag, kept)
+
+    def cancel_all(self, reason: str) -> None:
+        """Cancel the runs, those that have not begun too; what is left to store has one try."""
+        for hosted in list(self.runs.values()):
+            hosted.stream.cancel(reason)
+        self.unsettled.close(reason)
+
+    def fail_all(self, code: str, source: str, error: str) -> None:
+        """End the runs with an ERROR: for servers that are told to stop."""
+        for hosted in list(self.runs.values()):
+            hosted.stream._fail(code, source, error)
+
+    async def forget_session(self, tenant_id: str, session_id: str) -> None:
+        """Wait until no run of a conversation has anything to store, and keep nothing of it."""
+
+        def of_session(hosted: HostedRun) -> bool:
+            header = hosted.header
+            return (header.tenant_id, header.session_id) == (tenant_id, session_id)
+
+        for hosted in filter(of_session, list(self.runs.values())):
+            while not hosted.is_over:
+                await hosted.news.park()
+        await self.unsettled.forget(of_session)
+
+    async def wait_idle(self) -> None:
+        """Wait until no run is hosted here."""
+        while self.runs:
+            await self._idle.park()
+
+    # One hosted run, in the order of its life
+
+    @enable_ki_protection
+    async def _host(self, hosted: HostedRun) -> None:
+        try:
+            await self._create(hosted)
+            if not hosted.is_void:
+                async with hosted.stream as stream:
+                    if stream.refusal is not None:
+                        await self._withdraw(hosted)
+                    else:
+                        await self._record_to_the_end(hosted)
+        except Exception as exc:
+            # A fault of ours costs this run, and no other.
+            hosted.is_settled = not hosted.recent
+            tell(logging.ERROR, "run %s: not recorded", hosted.run_id, exc=exc)
+        finally:
+            del self.runs[hosted.key]
+            if not hosted.is_whole and not hosted.is_unwanted:
+                self.unsettled.add(hosted)
+            hosted.end()
+            if not self.runs:
+                self._idle.unpark_all()
+        await self.unsettled.go_on(hosted)
+
+    async def _create(self, hosted: HostedRun) -> None:
+        try:
+            with trio.fail_after(STORE_DEADLINE):
+                hosted.is_void = not await self.store.create(hosted.header)
+            hosted.is_created = True
+        except BaseException as exc:
+            if not is_of_store(exc):
+                # Nobody will ever hear of this run, and it may have a log.
+                hosted.is_unwanted, hosted.is_settled = True, False
+                await self.unsettled.mend(hosted)
+            self._fail(hosted, exc)
+
+    async def _withdraw(self, hosted: HostedRun) -> None:
+        """The run was not let in: leave no log, so that the same start may be tried again."""
+        hosted.is_void = hosted.is_unwanted = True
+        tenant_id, run_id = hosted.key
+        try:
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await self.store.delete(tenant_id, run_id=run_id)
+        except BaseException as exc:
+            self._fail(hosted, exc)
+
+    async def _record_to_the_end(self, hosted: HostedRun) -> None:
+        run = hosted.stream._run
+        run.when_done(hosted.wake_recorder)
+        hosted.has_begun.set()
+        hosted.watch()
+        try:
+            await self._record(hosted)
+        except trio.Cancelled:
+            # Who hosts us is cancelled, and so is the run. Its end is stored all the same.
+            hosted.stream.cancel("cancelled from outside")
+            within = trio.current_time() + run.limits.grace + STORE_DEADLINE
+            with trio.CancelScope(shield=True, deadline=within):
+                await self._record(hosted)
+            raise
+
+    async def _record(self, hosted: HostedRun) -> None:
+        while True:
+            try:
+                batch = await hosted.stream.receive_batch()
+            except trio.EndOfChannel:
+                break
+            except (KeyboardInterrupt, SystemExit):
+                # One that struck within the run: it is told when all was read.
+                await self.unsettled.mend(hosted)
+                raise
+            if hosted.opening is None:
+                hosted.opening = batch[0]
+            if hosted.failure is None:
+                await self._append(hosted, batch)
+            hosted.publish(batch)
+            self._measure(hosted, batch)
+            await hosted.wait_for_followers()
+        await self.unsettled.mend(hosted)
+
+    def _measure(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        began, last = hosted.header.created_at, hosted.chunk_at
+        at = self.meter.note(began if last is None else last, last is not None, batch)
+        hosted.chunk_at = at if at != began or last is not None else None
+
+    # The store
+
+    async def _append(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        tenant_id, run_id = hosted.key
+        deadline = trio.current_time() + STORE_DEADLINE
+        try:
+            if self._append_nowait is not None:
+                self._append_nowait(tenant_id, run_id, hosted.stored, batch)
+                hosted.stored = batch[-1].seq
+                return
+            # Shielded: an append of which nobody knows whether it happened would have to be asked
+            # for. By hand: for every token, `trio.fail_after` costs twice as much.
+            with trio.CancelScope(shield=True, deadline=deadline) as scope:
+                await self.store.append(tenant_id, run_id, hosted.stored, batch)
+                hosted.stored = batch[-1].seq
+            if scope.cancelled_caught:
+                raise trio.TooSlowError
+        except LocalProtocolError:
+            await self._heal(hosted, batch)
+        except BaseException as exc:
+            self._fail(hosted, exc)
+
+    async def _heal(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
+        """The log does not end where it did: put that right and go on, or fail."""
+        mender = Mender(self.store, hosted.header, [*hosted.recent, *batch])
+        try:
+            with trio.fail_after(STORE_DEADLINE, shield=True):
+                await mender.complete(hosted.stored)
+            hosted.stored = batch[-1].seq
+        except BaseException as exc:
+            self._fail(hosted, exc)
+        else:
+            tell(logging.WARNING, "run %s: the store's log was put right", hosted.run_id)
+
+    def _fail(self, hosted: HostedRun, exc: BaseException) -> None:
+        """The store failed: end the run.
+
+        Raises:
+          BaseException: *exc*, if it is not of the store's doing.
+
+        """
+        if not is_of_store(exc):
+            raise exc
+        hosted.failure = exc
+        hosted.is_settled = False
+        self.meter.store_failures += 1
+        self.note_fault(exc)
+        # Its text may name places and people of the operators'.
+        hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
+        tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
+
+
+def of_another_message(run_id: str) -> RunExists:
+    """Why a message is not answered under the id of a run that answers another one."""
+    return RunExists(
+        f"can't start run {run_id!r}: it exists, and answers another message; expected the same "
+        "message, or another run_id",
+        run_id=run_id,
+    )
+
+
+def _find_append_nowait(store: EventStore) -> AppendNowait | None:
+    for kind in type(store).__mro__:
+        # A class that has only `append` of its own means that one.
+        if "append_nowait" in vars(kind) or "append" in vars(kind):
+            found = vars(kind).get("append_nowait")
+            return None if found is None else found.__get__(store)
+    return None

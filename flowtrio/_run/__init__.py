@@ -1,0 +1,1 @@
+"""One run: its channel, log, clock, nursery and end."""

@@ -1,1 +1,0 @@
-"""The runtime, on Trio: channel, run, stream, engine, agents and tools."""

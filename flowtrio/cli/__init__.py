@@ -1,0 +1,1 @@
+"""The command line: what ``flowtrio`` does in a terminal."""

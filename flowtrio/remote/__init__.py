@@ -1,0 +1,1 @@
+"""A server over the network, read like a stream."""

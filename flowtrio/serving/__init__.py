@@ -1,0 +1,1 @@
+"""Runs for clients over a network: what may be asked, and what carries it."""

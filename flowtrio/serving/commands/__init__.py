@@ -1,0 +1,1 @@
+"""What a client may ask and is told, whatever carries it."""

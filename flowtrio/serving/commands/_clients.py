@@ -1,0 +1,274 @@
+"""What the clients of one server share: its runs, and how they end when it stops."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+
+import attrs
+import trio
+
+from flowtrio._core._events import StreamMode
+from flowtrio._core._exceptions import ReplayGap
+from flowtrio._core._failures import describe
+from flowtrio._core._limits import ServerLimits, is_wait
+from flowtrio._core._telling import tell
+from flowtrio._core._values import told
+from flowtrio._hosting._follower import Follower
+from flowtrio._hosting._hosted import Seat
+from flowtrio.serving._access import Refused
+
+from ._showing import Showing
+
+if TYPE_CHECKING:
+    from flowtrio._hosting._orchestrator import Orchestrator
+    from flowtrio._run._stream import EventStream
+
+    from ._session import Session
+
+Key: TypeAlias = tuple[str, str]
+"""A run's key: tenant and run id."""
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not is_wait(value):
+        raise ValueError(f"{attribute.name}={told(value)}: expected seconds, 0 or more")
+
+
+class Refusal(NamedTuple):
+    """Why a client does not get what it asks for."""
+
+    code: str
+    """For programs."""
+    error: str
+    """For people."""
+
+
+class StoreFailed(Exception):
+    """A store raised *error*."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+@contextmanager
+def asking_the_store() -> Iterator[None]:
+    """Tell what a store raises from what else goes wrong.
+
+    Raises:
+      StoreFailed: something was raised in the block.
+
+    """
+    try:
+        yield
+    except Exception as exc:
+        raise StoreFailed(exc) from exc
+
+
+@attrs.define(eq=False)
+class Hosting:
+    """What the sessions of one server share."""
+
+    orchestrator: Orchestrator
+    limits: ServerLimits
+    debug: bool = False
+    resume_window: float = attrs.field(default=60, validator=_seconds)
+    """Seconds that a hosted run goes on without a reader; 0 for none."""
+    is_draining: bool = False
+    """Whether the server is stopping, and starts no more runs."""
+    nursery: trio.Nursery | None = None
+    """Where hosted runs live, so that they outlast a server's cancellation by its drain; None for
+    the orchestrator's own."""
+    connections: int = attrs.field(default=0, init=False)
+    """Streaming connections of clients."""
+    sessions: set[Session] = attrs.field(factory=set, init=False)
+    """The WebSockets that are open."""
+    runs: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
+    """The runs that live with their connection, by tenant and run id."""
+    _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
+    """The hosted runs that were started here and have not ended."""
+    _readers: int = attrs.field(default=0, init=False)
+    _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """One of the connections that are limited.
+
+        Raises:
+          Refused: there are as many as there may be.
+
+        """
+        if self.connections >= self.limits.connections:
+            raise Refused(503, "no more connections at the moment")
+        self.connections += 1
+        try:
+            yield
+        finally:
+            self.connections -= 1
+
+    # Runs that live with their connection
+
+    @contextmanager
+    def holding(self, tenant_id: str, stream: EventStream) -> Iterator[None]:
+        """A run that ends with its connection."""
+        key = (tenant_id, stream.run_id)
+        self.runs[key] = stream
+        try:
+            yield
+        finally:
+            del self.runs[key]
+            self._idle.set()
+
+    # Hosted runs
+
+    async def start(
+        self,
+        tenant_id: str,
+        message: str,
+        session_id: str | None,
+        run_id: str | None,
+        seat: Seat | None = None,
+    ) -> str:
+        """Start a hosted run, unless there is one of this id; gives its id.
+
+        Args:
+          tenant_id: Whose it is.
+          message: What the user says.
+          session_id: The conversation.
+          run_id: Its id; None for a new one.
+          seat: Where the starter sits, until `leave`: the run does not count as left before.
+
+        Raises:
+          LimitExceeded: the conversation or the tenant is busy.
+          RunExists: the run of this id answers another message.
+
+        """
+        orchestrator = self.orchestrator
+        starter = Seat.of_starter() if seat is None else seat
+        known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
+        nursery = self.nursery or orchestrator._engine._home.nursery
+        run_id = await orchestrator._start_in(
+            nursery, message, tenant_id, session_id, run_id, None, self.resume_window, starter
+        )
+        hosted = orchestrator._recorder.runs.get((tenant_id, run_id))
+        # One that has not begun is another request's attempt, which hears soon that it came late.
+        if hosted is not None and hosted.has_begun.is_set() and not known:
+            self._hosted[hosted.key] = hosted.stream
+            hosted.stream._run.when_done(lambda: self._forget(hosted.key))
+        if seat is None:
+            self.leave(tenant_id, run_id, starter)
+        return run_id
+
+    def sit(self, tenant_id: str, run_id: str, seat: Seat) -> None:
+        """Have the run not count as left until `leave`, if it is one of those hosted here."""
+        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            hosted.attach(seat)
+
+    def leave(self, tenant_id: str, run_id: str, seat: Seat) -> None:
+        """Leave a seat, which may be left already."""
+        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        if hosted is not None:
+            hosted.detach(seat)
+
+    def _forget(self, key: Key) -> None:
+        self._hosted.pop(key, None)
+        self._idle.set()
+
+    async def is_known(self, tenant_id: str, run_id: str) -> bool:
+        """Whether there is a hosted run of this key, live or ended."""
+        orchestrator = self.orchestrator
+        if orchestrator.attach(run_id, tenant_id=tenant_id).is_live:
+            return True
+        return await orchestrator.store.header(tenant_id, run_id) is not None
+
+    def find(self, tenant_id: str, run_id: str) -> EventStream | Follower | None:
+        """The controls of a run that goes on, whoever started it; None if there is none."""
+        if stream := self.runs.get((tenant_id, run_id)):
+            return stream
+        follower = self.orchestrator.attach(run_id, tenant_id=tenant_id)
+        return follower if follower.is_live else None
+
+    def showing(self, mode: StreamMode | None, after: int, *, is_linked: bool) -> Showing:
+        """What a remote reader will be shown of a run.
+
+        Args:
+          mode: Which events; the orchestrator's own by default.
+          after: The last sequence number that was seen; -1 for none.
+          is_linked: Whether each event names the one before it.
+
+        """
+        mode = self.orchestrator.mode if mode is None else mode
+        return Showing(mode, after, is_linked, is_whole=self.debug)
+
+    def follow(self, tenant_id: str, run_id: str, showing: Showing) -> Follower:
+        """Make a reader of a hosted run, which feeds *showing*.
+
+        It gives the whole log: states are folded from what remote readers may see.
+        """
+        return Follower(
+            self.orchestrator._recorder,
+            tenant_id,
+            run_id,
+            showing.after,
+            StreamMode.EVENTS,
+            self.limits.send,
+            showing.start,
+        )
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Somebody reads a hosted run: a server that stops lets him read to the end."""
+        self._readers += 1
+        try:
+            yield
+        finally:
+            self._readers -= 1
+            self._idle.set()
+
+    # What goes wrong
+
+    def refusal_of(self, run_id: str, exc: Exception) -> Refusal:
+        """Why a hosted run cannot be read (on), from what that raised.
+
+        A store that fails is told to the operators; its text may name places and people of theirs.
+        """
+        match exc:
+            case ReplayGap():
+                return Refusal(code="replay_gap", error=str(exc))
+            case LookupError():
+                return Refusal(code="unknown_run", error="no run of this id is known")
+            case _:
+                tell(logging.ERROR, "run %s: the store failed a reader", run_id, exc=exc)
+                return Refusal(code="store_failed", error=self.words_of(exc))
+
+    def words_of(self, exc: Exception) -> str:
+        """What a remote client is told of an exception of the store's."""
+        return f"the store failed: {describe(exc) if self.debug else type(exc).__name__}"
+
+    # The end
+
+    async def drain(self, seconds: float) -> None:
+        """Give the runs *seconds* to end, then end them with ERROR ``shutdown``."""
+        self.is_draining = True
+        with trio.move_on_after(seconds):
+            await self._wait_idle()
+        for stream in [*self.runs.values(), *self._hosted.values()]:
+            stream._fail("shutdown", "internal", "the server is shutting down")
+        # Each has its grace to clean up, and its reader the time to take the end.
+        with trio.move_on_after(self.orchestrator.limits.grace + self.limits.send):
+            await self._wait_idle()
+
+    async def dismiss(self) -> None:
+        """Say goodbye to all sessions, and wait until they have ended, or for a while."""
+        async with trio.open_nursery() as nursery:
+            for session in self.sessions:
+                nursery.start_soon(session.dismiss)
+
+    async def _wait_idle(self) -> None:
+        while self.runs or self._hosted or self._readers:
+            self._idle = trio.Event()
+            await self._idle.wait()

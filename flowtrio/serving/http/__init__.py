@@ -1,0 +1,1 @@
+"""The same server as an ASGI application, and the address that serves it."""

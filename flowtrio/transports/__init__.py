@@ -1,1 +1,0 @@
-"""Towards the reader: what carries events over a network."""

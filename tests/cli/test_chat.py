@@ -1,0 +1,475 @@
+"""A conversation at a terminal, with a screen and a keyboard of the test's own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from flowtrio import Agent, DemoClient, Orchestrator, RunContext
+from flowtrio._core._events import AgentEvent
+from flowtrio.cli._chat import (
+    CANCELLED,
+    COMPLETED,
+    FAILED,
+    Chat,
+    EventScreen,
+    Keyboard,
+    LocalSource,
+    RemoteError,
+    RemoteSource,
+)
+from flowtrio.cli._screen import PlainScreen
+from flowtrio.testing import check_events
+from flowtrio.wire._json import decode_json
+from tests.support.fake_server import Connection, open_fake_server
+from tests.support.ws_peer import open_server
+from tests.testing.test_checks import answers
+
+
+@attrs.define(eq=False)
+class Shown(PlainScreen):
+    """A screen that keeps what it is to show."""
+
+    events: list[AgentEvent] = attrs.Factory(list)
+    on: dict[str, Callable[[], object]] = attrs.Factory(dict)
+    """What else is done when an event of a type, or a status with a reason, is shown."""
+    pauses: int = 0
+    is_left: bool = False
+
+    def __exit__(self, *exc: object) -> None:
+        self.is_left = True
+
+    def show(self, event: AgentEvent) -> None:
+        self.events.append(event)
+        self.on.get(event.data.get("reason") or str(event.type), lambda: None)()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        self.pauses += 1
+        yield
+
+
+@asynccontextmanager
+async def typing(lines: str = "") -> AsyncIterator[tuple[Keyboard, int]]:
+    """A keyboard on a pipe: what was typed before, and where to type more."""
+    reader, writer = os.pipe()
+    os.write(writer, lines.encode())
+    try:
+        yield Keyboard(reader), writer
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def talk(
+    agent: Any, text: str | None, lines: str = "", *, screen: Shown | None = None
+) -> tuple[int, Shown]:
+    """One conversation; the input ends behind *lines*."""
+    screen = Shown() if screen is None else screen
+    reader, writer = os.pipe()
+    os.write(writer, lines.encode())
+    os.close(writer)
+    try:
+        with trio.fail_after(30):
+            async with Orchestrator(agents=[agent]) as orchestrator:
+                chat = Chat(LocalSource(orchestrator), screen, Keyboard(reader))
+                status = await chat.talk(text)
+    finally:
+        os.close(reader)
+    return status, screen
+
+
+def outcome(screen: Shown) -> tuple[str, Any]:
+    data = screen.events[-1].data
+    return data["status"], data["result"]
+
+
+demo = Agent(llm_client=DemoClient(delay=0))
+
+
+async def asks(ctx: RunContext, message: str) -> str:
+    return await ctx.ask("Colour?")
+
+
+async def needs(ctx: RunContext, message: str) -> bool:
+    return await ctx.approve("paint", {"colour": "blue"})
+
+
+async def fails(ctx: RunContext, message: str) -> None:
+    raise ValueError("no")
+
+
+async def waits(ctx: RunContext, message: str) -> None:
+    await ctx.status("ready")
+    await trio.sleep_forever()
+
+
+# Outcomes
+
+
+async def test_a_text_is_answered_and_that_is_all() -> None:
+    status, screen = await talk(demo, "hello", "never read\n")
+
+    assert status == COMPLETED
+    assert outcome(screen)[0] == "completed"
+    assert screen.is_left
+    check_events(screen.events)
+
+
+async def test_a_run_that_fails_gives_its_status() -> None:
+    status, screen = await talk(fails, "hello")
+
+    assert (status, outcome(screen)[0]) == (FAILED, "error")
+
+
+async def test_lines_are_answered_one_after_another_in_one_conversation() -> None:
+    status, screen = await talk(demo, None, "one\n\n  \ntwo")
+    starts = [event.data for event in screen.events if event.type == "run_start"]
+
+    assert status == COMPLETED
+    assert [start["message"] for start in starts] == ["one", "two"]
+    assert len({start["session_id"] for start in starts}) == 1
+
+
+async def test_the_status_is_the_last_runs() -> None:
+    assert (await talk(fails, None, "one\n\n"))[0] == FAILED
+    assert (await talk(fails, None, ""))[0] == COMPLETED
+
+
+# Somebody is asked
+
+
+async def test_a_question_is_answered_in_place(capsys: pytest.CaptureFixture[str]) -> None:
+    _, screen = await talk(asks, "hello", "blue\n")
+
+    assert outcome(screen) == ("completed", "blue")
+    assert screen.pauses == 1
+    assert capsys.readouterr().err == "Colour? "
+
+
+@pytest.mark.parametrize(
+    ("line", "approved"),
+    [
+        ("y\n", True),
+        ("YES \n", True),
+        ("n\n", False),
+        ("\n", False),
+        ("yess\n", False),
+        ("", False),
+    ],
+)
+async def test_a_call_is_approved_by_yes_alone(
+    line: str, approved: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, screen = await talk(needs, "hello", line)
+
+    assert outcome(screen) == ("completed", approved)
+    assert capsys.readouterr().err == 'Let paint run with {"colour":"blue"}? [y/N] '
+
+
+async def test_a_question_without_an_answer_is_answered_with_nothing() -> None:
+    _, screen = await talk(asks, "hello", "")
+
+    assert outcome(screen) == ("completed", "")
+
+
+async def test_questions_are_asked_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:
+    async def both(ctx: RunContext, message: str) -> list[str]:
+        answers = {}
+
+        async def ask(name: str) -> None:
+            answers[name] = await ctx.ask(f"{name}?")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "a")
+            await wait_all_tasks_blocked()
+            nursery.start_soon(ask, "b")
+        return [answers["a"], answers["b"]]
+
+    _, screen = await talk(both, "hello", "1\n2\n")
+
+    assert outcome(screen) == ("completed", ["1", "2"])
+    assert capsys.readouterr().err == "a? b? "
+
+
+async def test_hostile_prompts_reach_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    async def hostile(ctx: RunContext, message: str) -> None:
+        await ctx.ask("\x1b[2JColour?")
+        await ctx.approve("\x1b[2Jpaint", {"\x9b": "\u202e"})
+
+    await talk(hostile, "hello", "blue\ny\n")
+    err = capsys.readouterr().err
+
+    assert "Colour?" in err
+    assert "paint" in err
+    assert not {"\x1b", "\x9b", "\u202e"} & set(err)
+
+
+async def test_a_question_that_is_settled_elsewhere_is_withdrawn(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def impatient(ctx: RunContext, message: str) -> str:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ctx.ask, "Colour?")
+                await wait_all_tasks_blocked()
+                scope.cancel()
+        return await ctx.ask("Size?")
+
+    async with typing() as (keyboard, writer):
+        screen = Shown()
+        withdrawn = []
+
+        def resolved() -> None:
+            if not withdrawn:
+                withdrawn.append(True)
+                os.write(writer, b"5\n")
+
+        screen.on["input_resolved"] = resolved
+        with trio.fail_after(30):
+            async with Orchestrator(agents=[impatient]) as orchestrator:
+                await Chat(LocalSource(orchestrator), screen, keyboard).talk("hello")
+
+    assert outcome(screen) == ("completed", "5")
+    assert capsys.readouterr().err == "Colour? \nSize? "
+
+
+# Ctrl-C
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+async def test_ctrl_c_cancels_the_run_and_shows_its_end() -> None:
+    status, screen = await talk(waits, "hello", screen=Shown(on={"ready": interrupt}))
+
+    assert status == CANCELLED
+    assert outcome(screen)[0] == "cancelled"
+    assert screen.events[-1].data["reason"] == "interrupted at the terminal"
+    check_events(screen.events)
+
+
+async def test_a_conversation_goes_on_after_a_run_was_cancelled() -> None:
+    status, screen = await talk(waits, None, "one\ntwo\n", screen=Shown(on={"ready": interrupt}))
+
+    assert status == CANCELLED
+    assert [e.data["status"] for e in screen.events if e.type == "done"] == ["cancelled"] * 2
+
+
+async def test_ctrl_c_at_the_prompt_leaves() -> None:
+    async with typing() as (keyboard, _):
+        with trio.fail_after(30):
+            async with Orchestrator(agents=[demo]) as orchestrator, trio.open_nursery() as nursery:
+                chat = Chat(LocalSource(orchestrator), Shown(), keyboard)
+                statuses = []
+
+                async def run() -> None:
+                    statuses.append(await chat.talk(None))
+
+                nursery.start_soon(run)
+                await wait_all_tasks_blocked()
+                interrupt()
+
+    assert statuses == [CANCELLED]
+
+
+async def test_a_second_ctrl_c_leaves_at_once_and_the_terminal_as_it_was() -> None:
+    left = []
+    released = trio.Event()
+
+    async def stubborn(ctx: RunContext, message: str) -> None:
+        try:
+            await waits(ctx, message)
+        finally:
+            with trio.CancelScope(shield=True):
+                interrupt()
+                await released.wait()
+
+    screen = Shown(on={"ready": interrupt})
+
+    def leave(status: int) -> None:
+        left.append((status, screen.is_left))
+        released.set()
+
+    async with typing() as (keyboard, _):
+        with trio.fail_after(30):
+            async with Orchestrator(agents=[stubborn]) as orchestrator:
+                await Chat(LocalSource(orchestrator), screen, keyboard, leave).talk("hello")
+
+    assert left == [(CANCELLED, True)]
+
+
+# The keyboard
+
+
+async def test_lines_come_in_pieces_and_several_at_once() -> None:
+    async with typing("on") as (keyboard, writer), trio.open_nursery() as nursery:
+        answers = []
+
+        async def ask() -> None:
+            answers.extend([await keyboard.ask(""), await keyboard.ask("")])
+
+        nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        os.write(writer, b"e\ntw\xffo\nthree")
+    assert answers == ["one", "tw\ufffdo"]
+
+
+async def test_a_file_can_be_typed_from(tmp_path: Any) -> None:
+    path = tmp_path / "lines"
+    path.write_text("one\ntwo")
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        keyboard = Keyboard(fd)
+        lines = [await keyboard.ask("") for _ in range(3)]
+    finally:
+        os.close(fd)
+    assert lines == ["one", "two", None]
+
+
+async def test_what_was_typed_before_a_question_is_no_answer_to_it() -> None:
+    """A `y` meant for something that was settled meanwhile approves nothing else."""
+    master, slave = pty.openpty()
+    try:
+        keyboard = Keyboard(slave)
+        os.write(master, b"first\nstale\n")
+        assert await keyboard.ask("") == "first"
+        os.write(master, b"y\n")
+        answers = []
+
+        async def ask() -> None:
+            answers.append(await keyboard.ask("", is_fresh=True))
+
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await wait_all_tasks_blocked()
+                os.write(master, b"fresh\n")
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert answers == ["fresh"]
+
+
+# Events as lines
+
+
+async def test_events_are_written_as_lines_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    with trio.fail_after(30):
+        async with Orchestrator(agents=[demo]) as orchestrator:
+            await Chat(LocalSource(orchestrator), EventScreen()).talk("hello \x1b")
+    out = capsys.readouterr().out
+
+    check_events([decode_json(line) for line in out.splitlines()])
+    assert "\x1b" not in out
+
+
+# On a server
+
+
+async def test_a_run_on_a_server_is_decided_and_cancelled_here() -> None:
+    async def agent(ctx: RunContext, message: str) -> str:
+        colour = await ctx.ask("Colour?")
+        if not await ctx.approve("paint", {"colour": colour}):
+            return "not painted"
+        assert not await ctx.approve("dry", {})
+        await ctx.status("waiting for ever")
+        await trio.sleep_forever()
+        return "dry"
+
+    screen = Shown()
+    screen.on["waiting for ever"] = interrupt
+    async with open_server(agent) as served, typing("blue\ny\nn\n") as (keyboard, _):
+        status = await Chat(RemoteSource(served.url), screen, keyboard).talk("hello")
+
+    check_events(screen.events)
+    outcomes = [e.data["outcome"] for e in screen.events if e.type == "tool_call_end"]
+    assert outcomes == ["ok", "denied"]
+    assert status == CANCELLED
+
+
+async def test_runs_on_a_server_are_one_conversation() -> None:
+    screen = Shown()
+    async with open_server(demo) as served, typing("one\ntwo\n") as (keyboard, _):
+        # Behind the second run the person leaves, as at the prompt of any chat.
+        source = RemoteSource(served.url)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Chat(source, screen, keyboard).talk, None)
+            while sum(event.type == "done" for event in screen.events) < 2:
+                await trio.sleep(0.01)
+            nursery.cancel_scope.cancel()
+
+    first, second = [e for e in screen.events if e.type == "run_start"]
+    assert first.data["session_id"] == second.data["session_id"]
+    assert first.run_id != second.run_id
+
+
+async def remote_error(source: RemoteSource) -> RemoteError:
+    """What reading a run is refused with."""
+    with pytest.raises(RemoteError) as caught:
+        async with source.start("hello") as run:
+            async for _ in run:
+                pass
+    return caught.value
+
+
+async def test_a_wrong_token_is_told_and_never_shown() -> None:
+    async with open_server(waits, token="good") as served:
+        source = RemoteSource(served.url, token="bad-secret")
+        error = await remote_error(source)
+
+    assert "answers 401" in str(error)
+    assert not error.has_begun
+    assert "bad-secret" not in f"{error} {source!r}"
+
+
+async def test_a_server_that_stays_away_is_lost() -> None:
+    async def begin(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*({**e, "run_id": command["run_id"]} for e in answers()[:3]))
+
+    async with open_fake_server(begin, 403) as url:
+        error = await remote_error(RemoteSource(url))
+
+    assert (str(error), error.has_begun) == (f"lost {url}: the server answers 403", True)
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "words"),
+    [
+        (0, "tenant_busy", "no run: come back later"),
+        (3, "not_resumable", "lost the run: come back later"),
+        (3, "replay_gap", "lost the run: come back later"),
+    ],
+)
+async def test_a_run_that_a_server_refuses_is_told(given: int, code: str, words: str) -> None:
+    async def begin(peer: Connection) -> None:
+        await peer.accept(command := await peer.take())
+        await peer.give(*({**e, "run_id": command["run_id"]} for e in answers()[:given]))
+
+    async def reject(peer: Connection) -> None:
+        reply = {"ref": (await peer.take())["ref"], "code": code, "error": "come back later"}
+        await peer.give({"type": "rejected", **reply})
+        await trio.sleep_forever()
+
+    async with open_fake_server(begin, reject) as url:
+        error = await remote_error(RemoteSource(url))
+
+    assert (str(error), error.has_begun) == (words, given > 0)
+
+
+async def test_a_mistake_of_our_own_is_no_servers_refusal() -> None:
+    async with open_server(waits) as served:
+        with pytest.raises(KeyError):
+            async with RemoteSource(served.url).start("hello"):
+                raise KeyError("mine")

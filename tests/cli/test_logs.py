@@ -1,0 +1,138 @@
+"""What a server logs, as JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+import pytest
+
+from flowtrio import ProviderError, RunContext, StreamEngine
+from flowtrio._core._telling import tell
+from flowtrio.cli._logs import JSONFormatter, configure_logging
+
+
+def test_a_record_is_one_object_with_what_was_given_beside_its_message() -> None:
+    logger = logging.getLogger("flowtrio.test")
+    try:
+        1 / 0  # noqa: B018
+    except ZeroDivisionError:
+        record = logger.makeRecord(
+            *("flowtrio.test", logging.ERROR, "x.py", 1, "run %s\nfailed", ("r",), sys.exc_info()),
+            extra={"run_id": "r", "odd": {1}},
+        )
+    text = JSONFormatter().format(record)
+    line = json.loads(text)
+
+    assert "\n" not in text
+    assert set(line) == {"time", "level", "logger", "message", "run_id", "odd", "exception"}
+    assert (line["level"], line["message"], line["odd"]) == ("ERROR", "run r\nfailed", "{1}")
+    assert line["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_format_is_that_of_standard_error(
+    log_format: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.RootLogger(logging.WARNING)
+    monkeypatch.setattr(logging, "root", root)
+    configure_logging(log_format)
+    root.info("hello %s", "you")
+    line = capsys.readouterr().err
+
+    if log_format == "json":
+        assert json.loads(line)["message"] == "hello you"
+    else:
+        assert line.endswith(" INFO root: hello you\n")
+
+
+RUN_KEYS = {
+    *("run_id", "tenant", "session", "agent", "status", "code", "duration", "events"),
+    *("prompt_tokens", "completion_tokens"),
+}
+
+
+async def lines_of(
+    exc: BaseException | None, caplog: pytest.LogCaptureFixture, level: int = logging.INFO
+) -> list[dict[str, Any]]:
+    """The lines of a run that ends in *exc*."""
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        if exc is not None:
+            raise exc
+
+    with caplog.at_level(level, "flowtrio"):
+        async with StreamEngine().stream(agent, "hello", run_id="r") as stream:
+            async for _ in stream:
+                pass
+    return [json.loads(JSONFormatter().format(record)) for record in caplog.records]
+
+
+REFUSED = ProviderError(
+    "the host answers 429",
+    status=429,
+    code="rate_limited",
+    detail={"status": 429, "request_id": "req_7", "words": "quota\nof gpt-x is used up"},
+)
+
+
+async def test_a_run_is_one_line_whose_facts_are_keys(caplog: pytest.LogCaptureFixture) -> None:
+    [line] = await lines_of(None, caplog)
+
+    assert set(line) >= RUN_KEYS
+    assert (line["level"], line["run_id"], line["status"], line["code"]) == (
+        *("INFO", "r", "completed"),
+        None,
+    )
+    assert isinstance(line["duration"], float)
+    assert isinstance(line["prompt_tokens"], int)
+
+
+async def test_a_failed_run_is_one_warning_with_the_providers_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    [line] = await lines_of(REFUSED, caplog)
+
+    assert set(line) >= RUN_KEYS
+    assert (line["level"], line["status"], line["code"]) == ("WARNING", "error", "rate_limited")
+    assert (line["request_id"], line["words"]) == ("req_7", "quota\nof gpt-x is used up")
+    assert line["error"] == "the host answers 429"
+    assert "request_id=req_7" in line["message"]
+    assert r"quota\nof gpt-x is used up" in line["message"], "on one line"
+    assert "exception" not in line
+
+
+async def test_words_that_the_reason_has_are_not_said_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exc = ProviderError("429: no more", code="rate_limited", detail={"words": "no more"})
+    [line] = await lines_of(exc, caplog)
+
+    assert line["message"].count("no more") == 1
+
+
+async def test_who_debugs_gets_the_traceback_of_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = await lines_of(REFUSED, caplog, logging.DEBUG)
+
+    assert (first["level"], second["level"], second["run_id"]) == ("WARNING", "DEBUG", "r")
+    assert "Traceback" in second["exception"]
+
+
+async def test_a_bug_stands_in_the_line_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    [line] = await lines_of(ZeroDivisionError("no"), caplog)
+
+    assert (line["level"], line["code"], line["source"]) == ("WARNING", "agent_failed", "agent")
+    assert line["exception"].endswith("ZeroDivisionError: no")
+
+
+def test_a_line_of_a_run_has_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    tell(logging.WARNING, "run %s: something is odd", "r")
+    tell(logging.WARNING, "the clock is odd")
+    [of_a_run, other] = [json.loads(JSONFormatter().format(r)) for r in caplog.records]
+
+    assert of_a_run["run_id"] == "r"
+    assert "run_id" not in other
