@@ -31,10 +31,10 @@ BEGINNING = "bytes"
 STAGES = (
     Stage("client", "clients", "bytes"),
     Stage("codec", "wire", "chunks"),
-    Stage("gate", "_runtime", "events"),
-    Stage("channel", "_runtime", "events"),
+    Stage("gate", "_run", "events"),
+    Stage("channel", "_run", "events"),
     Stage("view", "_core", "events"),
-    Stage("transport", "transports", "frames"),
+    Stage("transport", "serving", "frames"),
 )
 
 BOX_WIDTH, BOX_HEIGHT, GAP, MARGIN = 104, 58, 66, 20

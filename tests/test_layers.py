@@ -38,42 +38,36 @@ def _layer(*layers: str, libraries: tuple[str, ...] = ()) -> Layer:
     return Layer(frozenset(layers), VALUES | frozenset(libraries))
 
 
-BELOW_TESTING = ("_core", "wire", "abc", "_runtime", "clients", "stores", "transports")
+RUNS = ("_run", "_agents", "_hosting")
+"""From the inside to the outside: one run, what happens inside it, what happens around it."""
+BELOW_TESTING = ("_core", "wire", "abc", *RUNS, "clients", "stores", "serving", "remote")
 
 LAYERS = {
     "_core": _layer(),
     "wire": _layer("_core"),
     "abc": _layer("_core", libraries=("trio",)),
-    "_runtime": _layer("_core", "abc", libraries=("trio", "outcome")),
+    "_run": _layer("_core", "abc", libraries=("trio", "outcome")),
+    "_agents": _layer("_core", "abc", "_run", libraries=("trio",)),
+    "_hosting": _layer("_core", "abc", "_run", "_agents", libraries=("trio", "outcome")),
     "clients": _layer("_core", "wire", "abc", libraries=("trio", "httpx", "httpx2")),
     "stores": _layer("_core", "wire", "abc", libraries=("trio",)),
-    "transports": _layer(
-        *("_core", "wire", "abc", "_runtime"),
+    "page": _layer(),
+    "serving": _layer(
+        *("_core", "wire", "abc", *RUNS, "page"),
         libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn"),
     ),
-    "asgi": _layer("_core", "transports"),
+    "remote": _layer("_core", "wire", libraries=("trio", "trio_websocket", "wsproto", "h11")),
+    "asgi": _layer("_core", "serving"),
+    "pictures": _layer("_core"),
     "testing": _layer(
-        *(*BELOW_TESTING, "_timeline", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
+        *(*BELOW_TESTING, "pictures", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
     ),
-    "_demo": _layer("_core", "abc", "_runtime", libraries=("trio",)),
     ROOT: _layer(*BELOW_TESTING),
-    "_check": _layer("_core", "wire", "testing", "_screen"),
-    "_lanes": _layer("_core"),
-    "_timeline": _layer("_core", "_lanes"),
-    "_screen": _layer("_core", libraries=("rich",)),
-    "_chat": _layer("_core", "_runtime", "_screen", "transports", libraries=("trio",)),
-    "_editor": _layer(libraries=("trio", "prompt_toolkit")),
-    "_logs": _layer(),
-    "_serve": _layer(
-        *("_core", "_runtime", "transports", "stores"), libraries=("trio", "hypercorn")
+    "cli": _layer(
+        *(*BELOW_TESTING, ROOT, "asgi", "pictures", "testing"),
+        libraries=("trio", "rich", "prompt_toolkit", "hypercorn"),
     ),
-    "_cli": _layer(
-        *BELOW_TESTING,
-        *(ROOT, "_demo", "_check", "_timeline", "_chat", "_screen", "asgi", "testing"),
-        *("_editor", "_logs", "_serve"),
-        libraries=("trio", "rich"),
-    ),
-    "__main__": _layer("_cli"),
+    "__main__": _layer("cli"),
 }
 """The whole order, from the inside to the outside. A module outside it is refused."""
 
@@ -105,34 +99,8 @@ EXCEPTIONS = {
 """
 
 
-ROOMS = {
-    "_run": frozenset(
-        {
-            *("_body", "_channel", "_clock", "_controls", "_conversations", "_ending", "_frame"),
-            *("_home", "_host", "_info", "_log", "_open", "_pending", "_places", "_run"),
-            *("_simulation", "_stream"),
-        }
-    ),
-    "_agents": frozenset(
-        {
-            *("_agent", "_calls", "_context", "_docstrings", "_model", "_opened", "_output"),
-            *("_plan", "_replies", "_routing", "_threads", "_tools", "_watch", "_written"),
-        }
-    ),
-    "_hosting": frozenset(
-        {
-            *("_admission", "_cursor", "_engine", "_follower", "_health", "_hosted", "_mending"),
-            *("_meter", "_orchestrator", "_recorder", "_sessions", "_unsettled"),
-        }
-    ),
-}
-"""The modules of `_runtime`, from the inside to the outside: one run, what happens inside it, what
-happens around it. None imports what is further out."""
-
 CIRCLES = {
     ("flowtrio.abc", "flowtrio._agents._context"): "the interface of agents names their context",
-    ("flowtrio.remote._commands", "flowtrio.remote._remote_stream"): "to be removed",
-    ("flowtrio.serving.commands._clients", "flowtrio.serving.commands._session"): "to be removed",
 }
 """Imports without which no module would come back to itself by what it imports, with the reason."""
 
@@ -247,7 +215,6 @@ def _name(path: Path) -> str:
 
 
 MODULES = _modules()
-RUNTIME = [module for module in MODULES if module.startswith("flowtrio._runtime.")]
 
 
 def modules_asked(module: str, source: str, *, is_package: bool = False) -> set[str]:
@@ -269,20 +236,6 @@ def find_circle(asked: Mapping[str, Iterable[str]]) -> list[str]:
     while path and (following := min(left[path[-1]])) not in path:
         path.append(following)
     return path[path.index(following) :] if path else []
-
-
-def room_of(module: str) -> str:
-    """The room of a module of `_runtime`."""
-    [room] = [room for room, names in ROOMS.items() if module.rpartition(".")[2] in names]
-    return room
-
-
-def find_room_breaks(module: str, asked: Iterable[str]) -> list[str]:
-    """Which of the modules that a module of `_runtime` asks for are in a room further out."""
-    order = list(ROOMS)
-    place = order.index(room_of(module))
-    inside = [target for target in asked if target.startswith("flowtrio._runtime.")]
-    return sorted(target for target in inside if order.index(room_of(target)) > place)
 
 
 def _asked_by_all() -> dict[str, set[str]]:
@@ -336,20 +289,6 @@ def test_a_circle_that_is_gone_is_no_exception_any_more(exception: tuple[str, st
     assert set(exception) <= set(find_circle(asked))
 
 
-def test_every_module_of_the_runtime_has_one_room() -> None:
-    names = [name for room in ROOMS.values() for name in room]
-    found = {module.rpartition(".")[2] for module in RUNTIME}
-
-    assert sorted(names) == sorted(found)
-
-
-@pytest.mark.parametrize("module", RUNTIME)
-def test_a_room_knows_nothing_of_those_around_it(module: str) -> None:
-    asked = modules_asked(module, MODULES[module].read_text(encoding="utf-8"))
-
-    assert find_room_breaks(module, asked) == []
-
-
 # The order is noticed when it is broken
 
 PLANTED = {
@@ -358,20 +297,30 @@ PLANTED = {
     "a clock in the core": ("flowtrio._core._planted", "import time"),
     "httpx in a codec": ("flowtrio.wire._planted", "import httpx"),
     "a clock in a codec": ("flowtrio.wire._planted", "from datetime import datetime"),
-    "the runtime in the core": ("flowtrio._core._planted", "from flowtrio._runtime import _run"),
-    "a codec in the core, relatively": ("flowtrio._core._planted", "from ..wire import _sse"),
-    "a codec in the runtime": ("flowtrio._runtime._planted", "import flowtrio.wire._json"),
-    "a client in the runtime": ("flowtrio._runtime._planted", "from flowtrio import clients"),
-    "a transport in the runtime, for type checkers": (
-        "flowtrio._runtime._planted",
-        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flowtrio.transports",
+    "a run in the core": ("flowtrio._core._planted", "from flowtrio._run import _run"),
+    "a tool in a run": ("flowtrio._run._planted", "from flowtrio._agents._tools import Tool"),
+    "an agent's context in a run, for type checkers": (
+        "flowtrio._run._planted",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flowtrio._agents._context",
     ),
-    "the testing kit in the runtime, inside a function": (
-        "flowtrio._runtime._planted",
+    "a recorder in a call": ("flowtrio._agents._planted", "import flowtrio._hosting._recorder"),
+    "a run in the remote client": (
+        "flowtrio.remote._planted",
+        "from flowtrio._run._log import EventLog",
+    ),
+    "a codec in the core, relatively": ("flowtrio._core._planted", "from ..wire import _sse"),
+    "a codec in a run": ("flowtrio._run._planted", "import flowtrio.wire._json"),
+    "a client in a run": ("flowtrio._run._planted", "from flowtrio import clients"),
+    "a server in a run, for type checkers": (
+        "flowtrio._run._planted",
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flowtrio.serving",
+    ),
+    "the testing kit in a run, inside a function": (
+        "flowtrio._run._planted",
         "def f():\n    from flowtrio.testing import check_events",
     ),
-    "the door in the runtime": ("flowtrio._runtime._planted", "from flowtrio import Agent"),
-    "the runtime in a client": (
+    "the door in a run": ("flowtrio._run._planted", "from flowtrio import Agent"),
+    "a run in a client": (
         "flowtrio.clients._planted",
         "from flowtrio._run._log import EventLog",
     ),
@@ -380,9 +329,9 @@ PLANTED = {
         "flowtrio.stores.planted",
         "from ..clients._stream import stream_reply",
     ),
-    "a client in a transport": ("flowtrio.transports.planted", "import flowtrio.clients._openai"),
-    "httpx in a transport": ("flowtrio.transports.planted", "import httpx"),
-    "the testing kit in a transport": ("flowtrio.transports.planted", "import flowtrio.testing"),
+    "a client in a server": ("flowtrio.serving.planted", "import flowtrio.clients._openai"),
+    "httpx in a server": ("flowtrio.serving.planted", "import httpx"),
+    "the testing kit in a server": ("flowtrio.serving.planted", "import flowtrio.testing"),
     "the testing kit behind the door": ("flowtrio", "from flowtrio.testing import ScriptedModel"),
     "hypothesis in a store": ("flowtrio.stores.planted", "async def f():\n    import hypothesis"),
     "asyncio anywhere": ("flowtrio.cli._main", "import asyncio"),
@@ -416,7 +365,7 @@ def test_a_planted_break_of_the_order_is_found(name: str) -> None:
     [
         ("flowtrio._core._planted", "import json, attrs\nfrom . import _law\nimport msgspec.json"),
         ("flowtrio.wire._planted", "from flowtrio._core._events import EventType"),
-        ("flowtrio._runtime._planted", "from ._run import Run\nfrom ..abc import LLMClient"),
+        ("flowtrio._run._planted", "from ._run import Run\nfrom ..abc import LLMClient"),
         (
             "flowtrio._hosting._orchestrator",
             "def f():\n    from flowtrio.stores.memory import MemoryConversations",
@@ -434,7 +383,7 @@ def test_what_the_order_allows_is_left_alone(module: str, source: str) -> None:
     [
         "from ._run import Run",
         "from . import _run",
-        "from flowtrio._runtime import _run",
+        "from flowtrio._run import _run",
         "import flowtrio._run._run",
         "def f():\n    from ._run import Run",
         "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ._run import Run",
@@ -453,12 +402,69 @@ def test_a_planted_circle_is_found_in_whatever_form(source: str) -> None:
     assert all(then in asked[one] for one, then in pairwise([*circle, circle[0]]))
 
 
-@pytest.mark.parametrize(
-    ("module", "target"),
-    [("_host", "_tools"), ("_frame", "_context"), ("_calls", "_recorder"), ("_run", "_engine")],
-)
-def test_a_planted_look_out_of_a_room_is_found(module: str, target: str) -> None:
-    asked = modules_asked(f"flowtrio._runtime.{module}", f"from .{target} import x")
+# Nobody asks another package's objects for what is private
 
-    assert find_room_breaks(module, asked) == [f"flowtrio._runtime.{target}"]
-    assert find_room_breaks(target, [f"flowtrio._runtime.{module}"]) == []
+PUBLIC_ALL_THE_SAME = frozenset({"_replace", "_value_", "_exit"})
+"""Names of the standard library's that begin with an underscore and are not private."""
+
+
+def own_private_names(trees: Iterable[ast.AST]) -> set[str]:
+    """What begins with an underscore and is defined in some modules, in whatever form."""
+    found: set[str] = set()
+    for node in (node for tree in trees for node in ast.walk(tree)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                found.add(name)
+            case ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+                found.add(name)
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                found.add(name)
+            case ast.Attribute(attr=name, value=ast.Name(id="self"), ctx=ast.Store()):
+                found.add(name)
+    return {name for name in found if name.startswith("_")}
+
+
+def private_names_asked(tree: ast.AST) -> Iterator[str]:
+    """What begins with an underscore and is asked of something else than oneself, or imported."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                pass
+            case ast.Attribute(attr=name) if name.startswith("_") and not name.endswith("__"):
+                yield name
+            case ast.ImportFrom(module=str(module), names=names) if "." in module:
+                yield from (alias.name for alias in names if alias.name.startswith("_"))
+
+
+def find_crossings(layer: str, source: str) -> set[str]:
+    """Private names of other packages of ours that a module of *layer* asks for."""
+    trees = {module: ast.parse(path.read_text("utf-8")) for module, path in MODULES.items()}
+    own = own_private_names(tree for module, tree in trees.items() if layer_of(module) == layer)
+    others = own_private_names(trees.values()) - own - PUBLIC_ALL_THE_SAME
+    return set(private_names_asked(ast.parse(source))) & others
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_no_package_asks_another_for_what_is_private(layer: str) -> None:
+    sources = [path for module, path in MODULES.items() if layer_of(module) == layer]
+    found = [crossing for path in sources for crossing in find_crossings(layer, path.read_text())]
+
+    assert [name for name in found if name not in ALLOWED_CROSSINGS.get(layer, ())] == []
+
+
+ALLOWED_CROSSINGS: dict[str, set[str]] = {
+    # Trio's own, which is also a name of ours; see tests/test_private_parts.py.
+    "testing": {"_run"},
+}
+
+
+@pytest.mark.parametrize(
+    ("layer", "source"),
+    [
+        ("serving", "def f(orchestrator):\n    return orchestrator._recorder"),
+        ("_hosting", "def f(stream):\n    return stream._in_loop"),
+        ("clients", "from flowtrio.wire._calls import _Nesting"),
+    ],
+)
+def test_a_planted_look_at_what_is_private_is_found(layer: str, source: str) -> None:
+    assert len(find_crossings(layer, source)) == 1

@@ -404,3 +404,8 @@ async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     return await frame.run_body(
         lambda: as_awaitable(agent(frame.make_context(frame), message)),
     )
+
+
+def context_of(frame: Frame) -> RunContext:
+    """What the body of *frame* is given: the factory that runs are made with."""
+    return RunContext._of(frame)

@@ -13,7 +13,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from flowtrio._agents._context import RunContext
+from flowtrio._agents._context import context_of
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._history import read_history
 from flowtrio._core._limits import Limits
@@ -140,7 +140,7 @@ class StreamEngine:
             simulation=simulation,
             prices=self.prices,
         )
-        host = Host(Run(info), agent, RunContext._of, admission)
+        host = Host(Run(info), agent, context_of, admission)
         return EventStream(host, self.mode if mode is None else StreamMode(mode), self._home)
 
     @property

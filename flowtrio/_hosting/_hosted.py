@@ -13,6 +13,7 @@ from trio.lowlevel import ParkingLot
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
 from flowtrio._core._telling import tell
+from flowtrio._run._controls import run_of
 
 if TYPE_CHECKING:
     from flowtrio._run._clock import Alarm
@@ -129,7 +130,7 @@ class HostedRun:
     def attach(self, seat: Seat) -> None:
         """Take a seat, or keep it."""
         if self._alarm is not None:
-            self.stream._run.clock.forget(self._alarm)
+            run_of(self.stream).clock.forget(self._alarm)
             self._alarm = None
         self._seats[seat] = None
         while self._kept:
@@ -165,7 +166,7 @@ class HostedRun:
 
     def watch(self) -> None:
         """Have the run cancelled after its resume window, if it has no follower."""
-        run = self.stream._run
+        run = run_of(self.stream)
         is_watched = self.resume_window < math.inf and not run.is_closing
         is_watched = is_watched and self.has_begun.is_set() and not self.is_void
         if is_watched and not self._seats and self._alarm is None:
@@ -176,7 +177,7 @@ class HostedRun:
         if self.stream.status in _WAITING:
             # Whoever is asked may take his time. Look again later; at once would be for ever.
             when = trio.current_time() + max(self.resume_window, 1)
-            self._alarm = self.stream._run.clock.call_at(when, self._ring)
+            self._alarm = run_of(self.stream).clock.call_at(when, self._ring)
         else:
             seconds = self.resume_window
             came = f"no reader came back within {seconds:g} s" if seconds else "its reader left"
@@ -205,7 +206,9 @@ class HostedRun:
         now = trio.current_time() if slow else 0.0
         for seat in slow:
             with trio.CancelScope(deadline=now + seat.patience) as waiting:
-                while seat in self._seats and seat.given < floor and not self.stream._run.is_done:
+                while (
+                    seat in self._seats and seat.given < floor and not run_of(self.stream).is_done
+                ):
                     await self._progress.park()
             if waiting.cancelled_caught:
                 words = "run %s: a follower took nothing for %g s: the run does not wait for it"

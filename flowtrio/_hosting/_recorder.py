@@ -35,6 +35,7 @@ from trio.lowlevel import ParkingLot, enable_ki_protection
 from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._telling import tell
+from flowtrio._run._controls import fail_run, run_of
 from flowtrio.abc import RunHeader
 
 from ._hosted import HostedRun, Key, Seat
@@ -103,7 +104,7 @@ class Recorder:
           RunExists: there is one of its key that answers another message.
 
         """
-        info = stream._run.info
+        info = run_of(stream).info
         hosted = self.find(info.tenant_id, info.run_id)
         if hosted is None:
             hosted = self._make(stream, resume_window, is_remembered)
@@ -141,7 +142,7 @@ class Recorder:
         return None if header is None else header.message
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
-        info = stream._run.info
+        info = run_of(stream).info
         header = RunHeader(
             tenant_id=info.tenant_id,
             run_id=info.run_id,
@@ -166,7 +167,7 @@ class Recorder:
     def fail_all(self, code: str, source: str, error: str) -> None:
         """End the runs with an ERROR: for servers that are told to stop."""
         for hosted in list(self.runs.values()):
-            hosted.stream._fail(code, source, error)
+            fail_run(hosted.stream, code, source, error)
 
     async def forget_session(self, tenant_id: str, session_id: str) -> None:
         """Wait until no run of a conversation has anything to store, and keep nothing of it."""
@@ -233,7 +234,7 @@ class Recorder:
             self._fail(hosted, exc)
 
     async def _record_to_the_end(self, hosted: HostedRun) -> None:
-        run = hosted.stream._run
+        run = run_of(hosted.stream)
         run.when_done(hosted.wake_recorder)
         hosted.has_begun.set()
         hosted.watch()
@@ -319,7 +320,7 @@ class Recorder:
         self.meter.store_failures += 1
         self.note_fault(exc)
         # Its text may name places and people of the operators'.
-        hosted.stream._fail("store_failed", "store", f"the store failed: {type(exc).__name__}")
+        fail_run(hosted.stream, "store_failed", "store", f"the store failed: {type(exc).__name__}")
         tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
 
 

@@ -62,10 +62,6 @@ class Controls:
     def _decide(self, key: str, decision: Decision) -> bool:
         return self._in_loop(lambda: self._run.decide(key, decision))
 
-    def _fail(self, code: str, source: str, error: str) -> bool:
-        """End the run with an ERROR: for servers that are told to stop."""
-        return self._in_loop(lambda: self._run.end_with_error(code, source, error))
-
     def _in_loop(self, fn: Callable[[], bool]) -> bool:
         """Call *fn* in the run's Trio loop, from wherever we are."""
         token = self._run.token
@@ -85,6 +81,16 @@ class Controls:
         except Exception as exc:
             self._run.fail(exc, "internal")
             return False
+
+
+def run_of(stream: Controls) -> Run:
+    """The run behind a stream: for who hosts it, or looks at it from outside."""
+    return stream._run
+
+
+def fail_run(stream: Controls, code: str, source: str, error: str) -> bool:
+    """End a stream's run with an ERROR: for servers that are told to stop, from any thread."""
+    return stream._in_loop(lambda: stream._run.end_with_error(code, source, error))
 
 
 def _words(text: str, what: str) -> str:

@@ -40,7 +40,7 @@ def read_page() -> Mapping[str, PageFile]:
     What is not named here does not exist: no path is ever looked up in a file system.
     """
     found = {}
-    for entry in files("flowtrio.transports").joinpath("static").iterdir():
+    for entry in files("flowtrio.page").joinpath("static").iterdir():
         body = entry.read_bytes()
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         media_type = MEDIA_TYPES[entry.name.rpartition(".")[2]]

@@ -9,7 +9,7 @@ repeated; events that come twice are told by their numbers.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import attrs
 import msgspec
@@ -23,10 +23,39 @@ from flowtrio._core._exceptions import (
     RunExists,
 )
 
-if TYPE_CHECKING:
-    from ._remote_stream import RemoteStream
-
 Command: TypeAlias = dict[str, Any]
+
+
+class Listener(Protocol):
+    """A stream of a run there, as its connection uses it."""
+
+    run_id: str
+    _last: int
+    """The newest event that it has, or asked to begin behind; -1 for none."""
+
+    def _opening(self) -> Command:
+        """What makes a connection send its events, from where it is."""
+        ...
+
+    def _resuming(self) -> Command:
+        """The same, for a run that there is already."""
+        ...
+
+    def _misses(self, event: AgentEvent, after: int | None) -> bool:
+        """Whether something that it should have is missing before an event."""
+        ...
+
+    async def _take(self, event: AgentEvent) -> None:
+        """Take an event, unless it was there before; waits while too many were not read."""
+        ...
+
+    def _end(self) -> None:
+        """No event will come any more."""
+        ...
+
+    def _fail(self, failure: Exception) -> None:
+        """Have reading raise this behind what came before."""
+        ...
 
 
 @attrs.define(eq=False)
@@ -34,7 +63,7 @@ class _Pending:
     """A command without a reply."""
 
     command: Command
-    stream: RemoteStream | None
+    stream: Listener | None
     """Whose beginning it is; None for a control."""
 
 
@@ -42,7 +71,7 @@ class Commands:
     """The streams of one connection, and the commands that were not replied to."""
 
     def __init__(self) -> None:
-        self._streams: dict[str, RemoteStream] = {}
+        self._streams: dict[str, Listener] = {}
         self._pending: dict[int, _Pending] = {}
         self._unsent: deque[int] = deque()
         self._last_ref = 0
@@ -55,7 +84,7 @@ class Commands:
 
     # The streams' side
 
-    def add(self, stream: RemoteStream) -> None:
+    def add(self, stream: Listener) -> None:
         """Have a run started or resumed, and its events given to *stream*.
 
         Raises:
@@ -72,14 +101,14 @@ class Commands:
         goes_on = stream.run_id in self._asked_for
         self.ask(stream._resuming() if goes_on else stream._opening(), stream)
 
-    def ask(self, command: Command, stream: RemoteStream | None = None) -> None:
+    def ask(self, command: Command, stream: Listener | None = None) -> None:
         """Have a command sent, now or when there is a line again."""
         self._last_ref += 1
         self._pending[self._last_ref] = _Pending(command, stream)
         self._unsent.append(self._last_ref)
         self._work.set()
 
-    def forget(self, stream: RemoteStream) -> None:
+    def forget(self, stream: Listener) -> None:
         """Give a stream no more events."""
         if self._streams.get(stream.run_id) is stream:
             del self._streams[stream.run_id]
@@ -146,7 +175,7 @@ class Commands:
             self._asked_for.discard(stream.run_id)
             stream._fail(_refusal(stream, code, error))
 
-    def _begin(self, stream: RemoteStream, *, is_over: bool) -> None:
+    def _begin(self, stream: Listener, *, is_over: bool) -> None:
         """A stream's events come from here on; none, where the run is over."""
         if is_over:
             self._asked_for.discard(stream.run_id)
@@ -170,7 +199,7 @@ def _convert(frame: dict[str, Any]) -> AgentEvent:
         raise trio.BrokenResourceError(f"the server sent an event that is none: {exc}") from None
 
 
-def _refusal(stream: RemoteStream, code: str, error: str) -> Exception:
+def _refusal(stream: Listener, code: str, error: str) -> Exception:
     match code:
         case "session_busy" | "tenant_busy":
             return LimitExceeded(error, limit=code.removesuffix("_busy"), code=code)

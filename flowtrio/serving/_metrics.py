@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from flowtrio._hosting._meter import Histogram
-    from flowtrio._hosting._orchestrator import Orchestrator
+    from flowtrio._hosting._service import Service
 
 MEDIA_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _OUTCOMES: Final = ("completed", "error", "cancelled")
 
 
-def encode_metrics(orchestrator: Orchestrator, connections: int) -> bytes:
+def encode_metrics(service: Service, connections: int) -> bytes:
     """All of them; names and labels hold nothing of what was said, nor whose it was."""
-    return ("\n".join(_lines(orchestrator, connections)) + "\n").encode()
+    return ("\n".join(_lines(service, connections)) + "\n").encode()
 
 
-def _lines(orchestrator: Orchestrator, connections: int) -> Iterator[str]:
-    meter, recorder = orchestrator._meter, orchestrator._recorder
+def _lines(service: Service, connections: int) -> Iterator[str]:
+    meter, recorder = service.meter, service.recorder
     yield from _head("flowtrio_runs_total", "counter", "Runs that ended, by outcome.")
     for outcome in _OUTCOMES:
         yield f'flowtrio_runs_total{{outcome="{outcome}"}} {meter.outcomes.get(outcome, 0)}'

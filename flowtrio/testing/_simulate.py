@@ -24,6 +24,7 @@ from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import RunCancelled, RunFailed
 from flowtrio._core._limits import Limits
 from flowtrio._hosting._engine import StreamEngine
+from flowtrio._run._controls import run_of
 from flowtrio._run._simulation import Function
 from flowtrio._run._stream import EventStream
 
@@ -165,7 +166,7 @@ class _World:
     def watch(self) -> None:
         """Look at the run between two steps of the scheduler."""
         assert self.stream is not None
-        log = self.stream._run.log
+        log = run_of(self.stream).log
         self.most_undelivered = max(self.most_undelivered, log.channel.undelivered)
         if log.is_closing and self.closed_at is None:
             self.closed_at = trio.current_time()

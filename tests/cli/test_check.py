@@ -17,7 +17,7 @@ from flowtrio.cli import _check
 from flowtrio.cli._check import BROKEN, LAWFUL, NO_LOG, check_file, read_runs
 from tests.testing.test_checks import STILL_LAWFUL, Log, answers, delegates, fails, lawful
 
-GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "command-line.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "command-line.md"
 
 
 def lines(log: Iterable[dict[str, Any]]) -> str:

@@ -86,8 +86,8 @@ def test_the_configurations_are_each_in_the_guides() -> None:
 
 def closing_codes() -> set[int]:
     """The codes that the code closes with, and those of the protocol that it answers with."""
-    transports = Path(__file__).parents[2] / "flowtrio" / "transports"
-    text = "".join(path.read_text("utf-8") for path in transports.glob("*.py"))
+    serving = Path(__file__).parents[2] / "flowtrio" / "serving"
+    text = "".join(path.read_text("utf-8") for path in serving.rglob("*.py"))
     found = re.findall(
         r"(?:_refuse\(session|say_goodbye|CloseReason|code=)[(, =]*(1\d\d\d)\b", text
     )

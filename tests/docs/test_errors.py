@@ -18,7 +18,14 @@ import flowtrio
 PACKAGE = Path(flowtrio.__file__).parent
 GUIDE = (PACKAGE.parent / "docs" / "guides" / "errors.md").read_text("utf-8")
 
-BY_PLACE = {"_fail": 0, "end_with_error": 0, "BadFrame": 0, "_reject": 1, "_Refused": 0}
+BY_PLACE = {
+    "fail_run": 1,
+    "_fail": 0,
+    "end_with_error": 0,
+    "BadFrame": 0,
+    "_reject": 1,
+    "_Refused": 0,
+}
 """Functions that take a code, and as which argument."""
 
 SOURCES = ("model", "tool", "agent", "store", "internal")

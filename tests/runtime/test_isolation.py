@@ -460,11 +460,11 @@ async def test_a_bug_in_the_end_costs_this_run_and_says_so(
                 await trio.sleep(1)
                 with monkeypatch.context() as patch:
                     target = {
-                        "closers": "_log.EventLog.close_all",
-                        "the end": "_log.Law.open_brackets",
-                        "a thing's own words": "_opened.MessageWriter.closing",
+                        "closers": "_run._log.EventLog.close_all",
+                        "the end": "_run._log.Law.open_brackets",
+                        "a thing's own words": "_agents._opened.MessageWriter.closing",
                     }[place]
-                    patch.setattr(f"flowtrio._runtime.{target}", fails)
+                    patch.setattr(f"flowtrio.{target}", fails)
                     stream.cancel()
                     log = [event async for event in stream]
         told = [event async for event in other]

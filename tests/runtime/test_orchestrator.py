@@ -11,6 +11,7 @@ import trio
 
 from flowtrio import EventStream, EventType, Limits, Orchestrator, RunContext, RunFailed, ToolCall
 from flowtrio._core._values import told
+from flowtrio._run._controls import fail_run
 from flowtrio.testing import ScriptedModel, check_events
 from tests.runtime._programs import done_of, error_of
 
@@ -253,7 +254,7 @@ async def test_a_run_that_ended_before_it_began_has_no_place_in_its_conversation
     orchestrator = Orchestrator(agents=[other])
     stream = orchestrator.process_stream("hi", session_id="s")
 
-    stream._fail("shutdown", "internal", "planted")
+    fail_run(stream, "shutdown", "internal", "planted")
     async with stream:
         log = [event async for event in stream]
 

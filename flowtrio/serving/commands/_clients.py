@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
 import trio
@@ -18,6 +18,8 @@ from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._hosting._follower import Follower
 from flowtrio._hosting._hosted import Seat
+from flowtrio._hosting._service import Service
+from flowtrio._run._controls import fail_run, run_of
 from flowtrio.serving._access import Refused
 
 from ._showing import Showing
@@ -25,8 +27,6 @@ from ._showing import Showing
 if TYPE_CHECKING:
     from flowtrio._hosting._orchestrator import Orchestrator
     from flowtrio._run._stream import EventStream
-
-    from ._session import Session
 
 Key: TypeAlias = tuple[str, str]
 """A run's key: tenant and run id."""
@@ -44,6 +44,14 @@ class Refusal(NamedTuple):
     """For programs."""
     error: str
     """For people."""
+
+
+class Dismissible(Protocol):
+    """A session, as far as it is told goodbye."""
+
+    async def dismiss(self) -> None:
+        """Say so to its client, and end."""
+        ...
 
 
 class StoreFailed(Exception):
@@ -84,7 +92,7 @@ class Hosting:
     the orchestrator's own."""
     connections: int = attrs.field(default=0, init=False)
     """Streaming connections of clients."""
-    sessions: set[Session] = attrs.field(factory=set, init=False)
+    sessions: set[Dismissible] = attrs.field(factory=set, init=False)
     """The WebSockets that are open."""
     runs: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
     """The runs that live with their connection, by tenant and run id."""
@@ -92,6 +100,11 @@ class Hosting:
     """The hosted runs that were started here and have not ended."""
     _readers: int = attrs.field(default=0, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
+
+    @property
+    def service(self) -> Service:
+        """What servers may do with the orchestrator."""
+        return Service(self.orchestrator)
 
     @contextmanager
     def connecting(self) -> Iterator[None]:
@@ -149,28 +162,27 @@ class Hosting:
         orchestrator = self.orchestrator
         starter = Seat.of_starter() if seat is None else seat
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
-        nursery = self.nursery or orchestrator._engine._home.nursery
-        run_id = await orchestrator._start_in(
-            nursery, message, tenant_id, session_id, run_id, None, self.resume_window, starter
+        run_id = await self.service.start(
+            self.nursery, message, tenant_id, session_id, run_id, self.resume_window, starter
         )
-        hosted = orchestrator._recorder.runs.get((tenant_id, run_id))
+        hosted = self.service.recorder.runs.get((tenant_id, run_id))
         # One that has not begun is another request's attempt, which hears soon that it came late.
         if hosted is not None and hosted.has_begun.is_set() and not known:
             self._hosted[hosted.key] = hosted.stream
-            hosted.stream._run.when_done(lambda: self._forget(hosted.key))
+            run_of(hosted.stream).when_done(lambda: self._forget(hosted.key))
         if seat is None:
             self.leave(tenant_id, run_id, starter)
         return run_id
 
     def sit(self, tenant_id: str, run_id: str, seat: Seat) -> None:
         """Have the run not count as left until `leave`, if it is one of those hosted here."""
-        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        hosted = self.service.recorder.find(tenant_id, run_id)
         if hosted is not None:
             hosted.attach(seat)
 
     def leave(self, tenant_id: str, run_id: str, seat: Seat) -> None:
         """Leave a seat, which may be left already."""
-        hosted = self.orchestrator._recorder.find(tenant_id, run_id)
+        hosted = self.service.recorder.find(tenant_id, run_id)
         if hosted is not None:
             hosted.detach(seat)
 
@@ -210,7 +222,7 @@ class Hosting:
         It gives the whole log: states are folded from what remote readers may see.
         """
         return Follower(
-            self.orchestrator._recorder,
+            self.service.recorder,
             tenant_id,
             run_id,
             showing.after,
@@ -257,7 +269,7 @@ class Hosting:
         with trio.move_on_after(seconds):
             await self._wait_idle()
         for stream in [*self.runs.values(), *self._hosted.values()]:
-            stream._fail("shutdown", "internal", "the server is shutting down")
+            fail_run(stream, "shutdown", "internal", "the server is shutting down")
         # Each has its grace to clean up, and its reader the time to take the end.
         with trio.move_on_after(self.orchestrator.limits.grace + self.limits.send):
             await self._wait_idle()

@@ -126,7 +126,7 @@ class Endpoints:
         """Tell the operators."""
         if not self.door.has_keys and not is_loopback_host(exchange.request.client):
             raise Refused(403, "metrics are for loopback, or with a token")
-        body = encode_metrics(self.hosting.orchestrator, self.hosting.connections)
+        body = encode_metrics(self.hosting.service, self.hosting.connections)
         await exchange.answer(200, body, {"content-type": MEDIA_TYPE})
 
 

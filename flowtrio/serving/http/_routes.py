@@ -84,7 +84,7 @@ class Routes:
         """Say whether a run that is started now has a chance."""
         if self._hosting.is_draining:
             return await exchange.answer_json(503, {"status": "draining"})
-        fault = await self._hosting.orchestrator._health.check()
+        fault = await self._hosting.service.health.check()
         if fault is not None:
             reason = self._hosting.words_of(fault)
             return await exchange.answer_json(503, {"status": "store_failed", "reason": reason})

@@ -1,0 +1,57 @@
+"""What servers may do with an orchestrator beyond its public methods: their one way in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+
+if TYPE_CHECKING:
+    import trio
+
+    from ._health import Health
+    from ._hosted import Seat
+    from ._meter import Meter
+    from ._orchestrator import Orchestrator
+    from ._recorder import Recorder
+
+
+@attrs.frozen
+class Service:
+    """An orchestrator, as the servers of one process use it."""
+
+    orchestrator: Orchestrator
+
+    @property
+    def meter(self) -> Meter:
+        """What all runs together do."""
+        return self.orchestrator._meter
+
+    @property
+    def health(self) -> Health:
+        """Whether the stores take what runs have to keep."""
+        return self.orchestrator._health
+
+    @property
+    def recorder(self) -> Recorder:
+        """The hosted runs that go on."""
+        return self.orchestrator._recorder
+
+    async def start(
+        self,
+        nursery: trio.Nursery | None,
+        message: str,
+        tenant_id: str,
+        session_id: str | None,
+        run_id: str | None,
+        resume_window: float,
+        seat: Seat,
+    ) -> str:
+        """Start a hosted run in *nursery*, by default the orchestrator's own; gives its id.
+
+        See `Orchestrator.start` for what is raised.
+        """
+        nursery = nursery or self.orchestrator._engine._home.nursery
+        return await self.orchestrator._start_in(
+            nursery, message, tenant_id, session_id, run_id, None, resume_window, seat
+        )
