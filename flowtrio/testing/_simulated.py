@@ -86,7 +86,7 @@ class SimulatedRun:
     """What its agents and tools found as ``ctx.app``."""
     struck: list[Fault]
     """The faults whose moment came."""
-    _places: Places
+    _places: Places = attrs.field(alias="places")
 
     def __repr__(self) -> str:
         return f"<SimulatedRun {self.status} events={len(self.events)}>"
