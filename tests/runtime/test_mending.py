@@ -21,7 +21,7 @@ from flowtrio import (
     RunContext,
 )
 from flowtrio._hosting import _mending, _recorder, _unsettled
-from flowtrio._hosting._follower import Follower
+from flowtrio._hosting._cursor import Cursor
 from flowtrio._hosting._hosted import HostedRun
 from flowtrio._hosting._mending import LOST, Mender
 from flowtrio._hosting._recorder import Recorder
@@ -481,10 +481,10 @@ async def test_who_is_a_little_ahead_of_such_an_end_is_told(
 async def test_a_follower_that_does_not_look_back_would_be_noticed(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read_on(self: Follower, last: AgentEvent) -> Any:
-        return await self._recorder.store.read(*self._key, last.seq, 500)
+    async def read_on(self: Cursor, last: AgentEvent) -> Any:
+        return await self._store.read(*self._key, last.seq, 500)
 
-    monkeypatch.setattr(Follower, "_read_behind", read_on)
+    monkeypatch.setattr(Cursor, "_read_behind", read_on)
     seen = await _read_a_little_ahead(monkeypatch)
 
     with pytest.raises(LawBroken):
