@@ -38,13 +38,10 @@ class Admission:
     """Seconds that saving may take."""
     is_remembered: bool
     """Whether their conversation is kept."""
-    _recoverable: RecoverableConversations | None = attrs.field(init=False)
+    _recoverable: RecoverableConversations | None = attrs.field(
+        init=False, default=attrs.Factory(lambda self: _recoverable(self.conversations), True)
+    )
     """The conversations, if they are; asked once, as that costs as much as several tokens."""
-
-    @_recoverable.default
-    def _find_recoverable(self) -> RecoverableConversations | None:
-        conversations = self.conversations
-        return conversations if isinstance(conversations, RecoverableConversations) else None
 
     def reserve(self, run: Run) -> None:
         """Count the run, and put it in its conversation's line."""
@@ -99,3 +96,7 @@ class Admission:
                     )
                 return await conversations.save(tenant_id, session_id, run.messages())
             raise TimeoutError(f"saving the conversation took longer than {grace} s")
+
+
+def _recoverable(conversations: ConversationStore) -> RecoverableConversations | None:
+    return conversations if isinstance(conversations, RecoverableConversations) else None

@@ -43,7 +43,7 @@ class HttpClient(abc.ABC):
         check_options(type(self).__name__, options, known)
         self.options: dict[str, Any] = dict(options)
         """Further keys of each request."""
-        self.extra_body = check_extra_body(type(self).__name__, extra_body)
+        self.extra_body: dict[str, Any] = check_extra_body(type(self).__name__, extra_body)
         """Keys of each request's body that the protocol does not have."""
         self._known = known
         self._host = host

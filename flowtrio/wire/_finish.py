@@ -72,7 +72,7 @@ class FinishMark:
     __slots__ = ("_unknown", "raw", "reason")
 
     def __init__(self, unknown: Reason = "stop") -> None:
-        self._unknown = unknown
+        self._unknown: Reason = unknown
         self.raw: str | None = None
         """In the provider's spelling; None until one was told."""
         self.reason: Reason | None = None
