@@ -84,7 +84,9 @@ class FinishMark:
             return
         # Some add what their own host said, behind a colon.
         words = (raw, *raw.split(":"))
-        known = [_REASONS[key] for word in words if (key := _letters(word)) in _REASONS]
+        known: list[Reason] = [
+            _REASONS[key] for word in words if (key := _letters(word)) in _REASONS
+        ]
         told = reason or (known[0] if known else self._unknown)
         if self.reason is None or _GRAVITY[told] >= _GRAVITY[self.reason]:
             self.raw, self.reason = raw, told
