@@ -82,14 +82,14 @@ CLOSEST = ("tests/core", "tests/runtime", "tests/wire")
 def tests(session: nox.Session) -> None:
     """The tests, with warnings as errors, development mode and branch coverage.
 
-    On newer Pythons, those of what is closest to the language; `soak` runs the rest. nginx, which
-    some need, is installed if we may. The documents' have a session of their own.
+    On newer Pythons, those of what is closest to the language; `soak` runs the rest. nginx and
+    tmux, which some need, are installed if we may. The documents' have a session of their own.
     """
     session.install("-e", ".[all,dev]")
     if session.python != WHOLE:
         session.run(*PYTEST, *SHARED, *(session.posargs or CLOSEST))
         return
-    _install_nginx(session)
+    _install_programs(session)
     session.run(
         *(*PYTEST, *SHARED),
         *("--cov", "--cov-branch", "--cov-report=term-missing:skip-covered"),
@@ -108,7 +108,7 @@ def soak(session: nox.Session) -> None:
     """
     session.install("-e", ".[all,dev]")
     if session.python != WHOLE:
-        _install_nginx(session)
+        _install_programs(session)
         session.run(*PYTEST, *SHARED, "--ignore=tests/browser")
         return
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
@@ -139,9 +139,11 @@ def browser(session: nox.Session) -> None:
     session.run(*command, *session.posargs, env={"FLOWTRIO_AXE": str(axe)})
 
 
-def _install_nginx(session: nox.Session) -> None:
-    if not shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin"):
-        _install(session, "nginx-light")
+def _install_programs(session: nox.Session) -> None:
+    """A proxy and a terminal that tests look at flowtrio through."""
+    for program, package in (("nginx", "nginx-light"), ("tmux", "tmux")):
+        if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
+            _install(session, package)
 
 
 def _install(session: nox.Session, package: str) -> None:
