@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import inspect
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import attrs
 import trio
 
-import flowtrio
-from flowtrio._agents._agent import Agent
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
-from flowtrio._core._values import told
-from flowtrio._hosting._orchestrator import Orchestrator
 
-from ._demo import demo_agent
+from ._load import MODELS, Usage, make_orchestrator
 from ._logs import FORMATS, configure_logging
 from ._serve import CannotServe, Serving, open_stores, serve
 
@@ -32,24 +25,8 @@ if TYPE_CHECKING:
     from ._chat import Lines
     from ._screen import Screen
 
-CLIENTS = {
-    "openai": "OpenAIClient",
-    "anthropic": "AnthropicClient",
-    "azure": "AzureOpenAIClient",
-    "gemini": "GeminiClient",
-    "ollama": "OllamaClient",
-    "dashscope": "DashScopeClient",
-}
-"""What ``--model`` may name, and the client of each."""
-
 LIMITS = attrs.fields(ServerLimits)
 """Each is an option of ``serve``."""
-
-MODELS = ", ".join(["demo", *(f"{kind}:NAME" for kind in CLIENTS)])
-
-
-class _Usage(Exception):
-    """What was asked for cannot be done; told without a traceback."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -64,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 2
     try:
         status = options.run(options)
-    except* (_Usage, CannotServe) as group:
+    except* (Usage, CannotServe) as group:
         # In groups, since nurseries wrap what leaves them.
         print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
     except* BrokenPipeError:
@@ -262,15 +239,15 @@ def _timeline(options: argparse.Namespace) -> int:
     try:
         runs = read_log(options.file)
     except (OSError, ValueError) as exc:
-        raise _Usage(f"{options.file}: no log of events: {exc}") from None
+        raise Usage(f"{options.file}: no log of events: {exc}") from None
     run_id = options.run_id or next(iter(runs))
     if run_id not in runs or (options.run_id is None and len(runs) > 1):
-        raise _Usage(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
+        raise Usage(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
     picture = draw_timeline(runs[run_id])
     try:
         _write(options.output, picture)
     except OSError as exc:
-        raise _Usage(f"can't write {options.output}: {exc.strerror}") from None
+        raise Usage(f"can't write {options.output}: {exc.strerror}") from None
     return 0
 
 
@@ -287,7 +264,7 @@ async def _chat(options: argparse.Namespace) -> int:
     if options.url is not None:
         return await _chat_with_server(options)
     if options.token is not None:
-        raise _Usage("--token is for a server: it needs --url")
+        raise Usage("--token is for a server: it needs --url")
 
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
@@ -300,7 +277,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     from ._screen import printable
 
     if options.model is not None or options.agent is not None:
-        raise _Usage("--url: the server has chosen the agent, --model and --agent do not apply")
+        raise Usage("--url: the server has chosen the agent, --model and --agent do not apply")
     token = options.token or os.environ.get("FLOWTRIO_TOKEN")
     status = FAILED
     try:
@@ -311,7 +288,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
         error = next(leaves(group))
         words = printable(str(error))
         if not getattr(error, "has_begun", False):
-            raise _Usage(words) from None
+            raise Usage(words) from None
         print(f"flowtrio: {words}", file=sys.stderr)
     return status
 
@@ -327,7 +304,7 @@ def _make_screen(options: argparse.Namespace) -> Screen:
     try:
         return RichScreen()
     except ModuleNotFoundError as exc:
-        raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+        raise Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
 
 
 def _make_keyboard() -> Lines:
@@ -340,7 +317,7 @@ def _make_keyboard() -> Lines:
     try:
         from ._editor import LineEditor
     except ModuleNotFoundError as exc:
-        raise _Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+        raise Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
     return LineEditor()
 
 
@@ -357,9 +334,9 @@ def _read_serving(options: argparse.Namespace) -> Serving:
     try:
         limits = ServerLimits(**given)
     except ValueError as exc:
-        raise _Usage(str(exc)) from None
+        raise Usage(str(exc)) from None
     if options.keyfile is not None and options.certfile is None:
-        raise _Usage("--keyfile needs --certfile")
+        raise Usage("--keyfile needs --certfile")
     tokens = options.token or [t for t in [os.environ.get("FLOWTRIO_TOKEN")] if t]
     return Serving(
         host=options.host,
@@ -374,101 +351,3 @@ def _read_serving(options: argparse.Namespace) -> Serving:
         certfile=options.certfile,
         keyfile=options.keyfile,
     )
-
-
-def make_orchestrator(
-    model: str | None, agent: str | None, stores: Mapping[str, Any] = MappingProxyType({})
-) -> Orchestrator:
-    """Make what is served from ``--model``, ``--agent`` and the stores."""
-    if agent is None:
-        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
-    served = make_served(agent)
-    if isinstance(served, Orchestrator):
-        for option, given in (("--model", model is not None), ("--store", bool(stores))):
-            if given:
-                raise _Usage(f"--agent {agent} is an orchestrator: {option} does not apply to it")
-        return served
-    if isinstance(served, Agent) and model is not None:
-        served = served.replace(llm_client=make_model(model))
-    return Orchestrator(agents=[served], **stores)
-
-
-def make_served(name: str) -> Any:
-    """Load what ``--agent`` names; what takes no arguments makes it."""
-    value, given = load(name), f"--agent {name}"
-    if _takes(value) and (isinstance(value, type) or not _takes(value, "ctx", "message")):
-        try:
-            value = value()
-        except Exception as exc:
-            exc.add_note(f"{given} takes no arguments, and was called to make an agent")
-            raise
-        given = f"{given}()"
-        if inspect.iscoroutine(value):
-            value.close()
-            raise _Usage(f"{given}: can't wait for a coroutine: expected {_SERVED}")
-    if isinstance(value, Orchestrator):
-        return value
-    if isinstance(value, type) or not callable(value):
-        raise _Usage(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
-    if not _takes(value, "ctx", "message"):
-        takes = f"what takes {inspect.signature(value)}"
-        raise _Usage(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
-    return value
-
-
-_SERVED = (
-    "an Agent, an async def agent(ctx, message), an Orchestrator, or a plain function without "
-    "arguments that makes one of these"
-)
-
-
-def _takes(value: Any, *arguments: str) -> bool:
-    """Whether it can be called with so many arguments, as far as can be known."""
-    if not callable(value):
-        return False
-    try:
-        inspect.signature(value).bind(*arguments)
-    except TypeError:
-        return False
-    except ValueError:  # Such as some that are written in C.
-        return bool(arguments)
-    return True
-
-
-def make_model(name: str) -> Any:
-    """Make the client that ``--model`` names."""
-    if name == "demo":
-        return flowtrio.DemoClient()
-    kind, _, model = name.partition(":")
-    if kind not in CLIENTS or not model:
-        raise _Usage(f"--model {name}: expected one of {MODELS}")
-    try:
-        return getattr(flowtrio, CLIENTS[kind])(model=model)
-    except ValueError as exc:
-        raise _Usage(str(exc)) from None
-
-
-def load(name: str) -> Any:
-    """Import what ``--agent`` names, from the current directory too."""
-    module, colon, attribute = name.partition(":")
-    if not (module and colon and attribute):
-        raise _Usage(f"--agent {name}: expected package.module:name")
-    sys.path.insert(0, os.getcwd())
-    try:
-        value: Any = importlib.import_module(module)
-    except ModuleNotFoundError as exc:
-        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
-            raise
-        raise _Usage(f"--agent {name}: there is no module {exc.name!r}") from None
-    except Exception as exc:
-        # Its own traceback says where; the note says why it was run at all.
-        exc.add_note(
-            f"--agent {name}: {module!r} failed while it was imported; what it runs as a program "
-            'belongs below `if __name__ == "__main__":`'
-        )
-        raise
-    for part in attribute.split("."):
-        if not hasattr(value, part):
-            raise _Usage(f"--agent {name}: {module!r} has no {attribute!r}")
-        value = getattr(value, part)
-    return value

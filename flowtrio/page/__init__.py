@@ -1,1 +1,1 @@
-"""The web page: its files, and how they are served."""
+"""What a browser gets: markup, style and modules, without a build step."""

@@ -1,6 +1,6 @@
-"""``flowtrio timeline FILE``: a run's log as a picture.
+"""A run's log as a picture in SVG, as ``flowtrio timeline FILE`` draws it.
 
-SVG, complete in itself: it brings its colours for light and for dark pages, asks for no font and
+It is complete in itself: it brings its colours for light and for dark pages, asks for no font and
 runs no script. Everything in it that comes from the log is text, cut to length and escaped.
 """
 

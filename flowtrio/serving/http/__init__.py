@@ -1,1 +1,1 @@
-"""The same server as an ASGI application, and the address that serves it."""
+"""HTTP by ASGI: addresses, who may come in, Server-Sent Events, and what serves all that."""

@@ -1,1 +1,1 @@
-"""The WebSocket server."""
+"""WebSockets by trio-websocket: handshake, framing, one session each."""

@@ -1,0 +1,132 @@
+"""What the command line is to serve, from what people name: an agent of theirs, a model, both."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import flowtrio
+from flowtrio._agents._agent import Agent
+from flowtrio._core._values import told
+from flowtrio._hosting._orchestrator import Orchestrator
+
+from ._demo import demo_agent
+
+CLIENTS = {
+    "openai": "OpenAIClient",
+    "anthropic": "AnthropicClient",
+    "azure": "AzureOpenAIClient",
+    "gemini": "GeminiClient",
+    "ollama": "OllamaClient",
+    "dashscope": "DashScopeClient",
+}
+"""What ``--model`` may name, and the client of each."""
+
+MODELS = ", ".join(["demo", *(f"{kind}:NAME" for kind in CLIENTS)])
+
+
+class Usage(Exception):
+    """What was asked for cannot be done; told without a traceback."""
+
+
+def make_orchestrator(
+    model: str | None, agent: str | None, stores: Mapping[str, Any] = MappingProxyType({})
+) -> Orchestrator:
+    """Make what is served from ``--model``, ``--agent`` and the stores."""
+    if agent is None:
+        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
+    served = make_served(agent)
+    if isinstance(served, Orchestrator):
+        for option, given in (("--model", model is not None), ("--store", bool(stores))):
+            if given:
+                raise Usage(f"--agent {agent} is an orchestrator: {option} does not apply to it")
+        return served
+    if isinstance(served, Agent) and model is not None:
+        served = served.replace(llm_client=make_model(model))
+    return Orchestrator(agents=[served], **stores)
+
+
+def make_served(name: str) -> Any:
+    """Load what ``--agent`` names; what takes no arguments makes it."""
+    value, given = load(name), f"--agent {name}"
+    if _takes(value) and (isinstance(value, type) or not _takes(value, "ctx", "message")):
+        try:
+            value = value()
+        except Exception as exc:
+            exc.add_note(f"{given} takes no arguments, and was called to make an agent")
+            raise
+        given = f"{given}()"
+        if inspect.iscoroutine(value):
+            value.close()
+            raise Usage(f"{given}: can't wait for a coroutine: expected {_SERVED}")
+    if isinstance(value, Orchestrator):
+        return value
+    if isinstance(value, type) or not callable(value):
+        raise Usage(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
+    if not _takes(value, "ctx", "message"):
+        takes = f"what takes {inspect.signature(value)}"
+        raise Usage(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
+    return value
+
+
+_SERVED = (
+    "an Agent, an async def agent(ctx, message), an Orchestrator, or a plain function without "
+    "arguments that makes one of these"
+)
+
+
+def _takes(value: Any, *arguments: str) -> bool:
+    """Whether it can be called with so many arguments, as far as can be known."""
+    if not callable(value):
+        return False
+    try:
+        inspect.signature(value).bind(*arguments)
+    except TypeError:
+        return False
+    except ValueError:  # Such as some that are written in C.
+        return bool(arguments)
+    return True
+
+
+def make_model(name: str) -> Any:
+    """Make the client that ``--model`` names."""
+    if name == "demo":
+        return flowtrio.DemoClient()
+    kind, _, model = name.partition(":")
+    if kind not in CLIENTS or not model:
+        raise Usage(f"--model {name}: expected one of {MODELS}")
+    try:
+        return getattr(flowtrio, CLIENTS[kind])(model=model)
+    except ValueError as exc:
+        raise Usage(str(exc)) from None
+
+
+def load(name: str) -> Any:
+    """Import what ``--agent`` names, from the current directory too."""
+    module, colon, attribute = name.partition(":")
+    if not (module and colon and attribute):
+        raise Usage(f"--agent {name}: expected package.module:name")
+    sys.path.insert(0, os.getcwd())
+    try:
+        value: Any = importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
+            raise
+        raise Usage(f"--agent {name}: there is no module {exc.name!r}") from None
+    except Exception as exc:
+        # Its own traceback says where; the note says why it was run at all.
+        exc.add_note(
+            f"--agent {name}: {module!r} failed while it was imported; what it runs as a program "
+            'belongs below `if __name__ == "__main__":`'
+        )
+        raise
+    for part in attribute.split("."):
+        if not hasattr(value, part):
+            raise Usage(f"--agent {name}: {module!r} has no {attribute!r}")
+        value = getattr(value, part)
+    return value
