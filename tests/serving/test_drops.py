@@ -41,7 +41,7 @@ from flowtrio import (
     SQLiteStore,
     tool,
 )
-from flowtrio._hosting import _follower
+from flowtrio._hosting import _cursor, _follower
 from flowtrio.abc import EventStore
 from flowtrio.remote import _commands, _remote_stream
 from flowtrio.serving.commands import _clients as _hosting
@@ -455,13 +455,13 @@ def follows_late(patch: pytest.MonkeyPatch) -> None:
 
 def loses_from_the_store(patch: pytest.MonkeyPatch) -> None:
     """What is read from the store, by those who lag, lacks its first event."""
-    honest = _follower.Follower._read_store
+    honest = _cursor.Cursor.read
 
-    async def read(self: Any) -> Any:
-        events = await honest(self)
+    async def read(self: Any, seq: int) -> Any:
+        events = await honest(self, seq)
         return events[1:] if len(events) > 1 else events
 
-    patch.setattr(_follower.Follower, "_read_store", read)
+    patch.setattr(_cursor.Cursor, "read", read)
 
 
 def forgets_that_it_started(patch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ import trio
 
 from flowtrio import Orchestrator, RunContext, RunExists, SQLiteConversations, SQLiteStore
 from flowtrio._core._events import ROOT, AgentEvent, EventType
-from flowtrio._hosting import _recorder
+from flowtrio._hosting import _unsettled
 from flowtrio.abc import RunHeader
 from flowtrio.stores import _database, sqlite
 from flowtrio.testing import check_events
@@ -428,7 +428,7 @@ async def test_once_there_is_room_again_such_a_log_gets_its_end(
     def make_room(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA max_page_count = 10000")
 
-    monkeypatch.setattr(_recorder, "_MEND_AFTER", 0.01)
+    monkeypatch.setattr(_unsettled, "_MEND_AFTER", 0.01)
     async with (
         SQLiteStore(tmp_path / "runs.db") as store,
         Orchestrator(agents=[gushes], store=store) as orchestrator,

@@ -7,18 +7,13 @@ from typing import Any, Final
 
 import msgspec
 import pytest
-from anthropic.types.beta import BetaMessageParam
 from anthropic.types.message_create_params import (
     MessageCreateParamsNonStreaming,
     MessageCreateParamsStreaming,
 )
 
 from flowtrio._agents._output import Output
-from flowtrio._core._chunks import CompletionBuilder
-from flowtrio._core._exceptions import ProviderError
-from flowtrio.wire._anthropic import anthropic_decoder
 from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under
-from tests.support.recordings import recordings_of
 from tests.support.sdk_types import check_typed
 
 HELLO: Final = [{"role": "user", "content": "hello"}]
@@ -407,22 +402,3 @@ def test_encoding_changes_nothing_that_was_given() -> None:
     encode_request("m", *given, stream=True)
 
     assert given == before
-
-
-@pytest.mark.parametrize(
-    "data", [pytest.param(r.data, id=r.id) for r in recordings_of({"anthropic"})]
-)
-def test_what_recorded_replies_carry_is_what_the_sdk_would_send(data: bytes) -> None:
-    decoder, builder, completion = anthropic_decoder(), CompletionBuilder(), None
-    try:
-        for chunk in [*decoder.receive_data(data), *decoder.end_of_data()]:
-            completion = builder.add(chunk)
-    except ProviderError:
-        pass
-    carry = None if completion is None else completion.carry
-    calls = [call(c.id, c.name, c.raw) for c in completion.tool_calls] if completion else []
-    message = carrying((carry or {}).get("anthropic"), tool_calls=calls)
-    body = encode_request("m", [*HELLO, message], None, {}, stream=True)
-
-    for sent in body["messages"]:
-        check_typed(BetaMessageParam, sent)
