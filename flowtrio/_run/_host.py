@@ -20,7 +20,6 @@ on, the host or a task that ends by its `Cancelled`, does it.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -238,8 +237,9 @@ class Host:
             # Named by whoever started them, and DONE is JSON.
             names = [cut_text(name) for name in (*_names_of_leaves(run.nursery), *visitors)]
             run.finish(leftover=sorted(names))
-            # The nursery would wait for its own, and for none of the visitors.
-            await self._wait_shielded(math.inf)
+            # The nursery waits for its own, and for none of the visitors. They get as long again,
+            # not for ever: one that is not ours may wait for what comes only behind this run.
+            await self._wait_shielded(trio.current_time() + run.limits.grace)
 
     async def _wait_shielded(self, until: float) -> None:
         with trio.CancelScope(shield=True, deadline=until):

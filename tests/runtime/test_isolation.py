@@ -1175,9 +1175,9 @@ async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named_and_awa
 
     @tool
     async def stubborn() -> None:
-        """Take long, whatever comes."""
+        """Take longer than the grace, whatever comes."""
         with trio.CancelScope(shield=True):
-            await trio.sleep(100)
+            await trio.sleep(4 + 1.5 * Limits().grace)
 
     async def outside() -> None:
         with pytest.raises(ToolFailed):
