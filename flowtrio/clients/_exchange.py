@@ -270,7 +270,7 @@ class Exchange:
         seconds = min(_AFTERWORD, limits.first_token / 2, limits.gap / 2, limits.content / 2)
         due = now + seconds
         if self.has_spoken:
-            due = min(due, max(now, self._finished_at + max(seconds, _PINGED_AFTERWORD)))
+            due = min(due, max(now, self._finished_at + _PINGED_AFTERWORD))
         with trio.move_on_at(due):
             return await anext(body)
         tell(
@@ -294,11 +294,10 @@ class Exchange:
         try:
             async for piece in body:
                 self.heard_at = trio.current_time()
-                begin += piece
-                seen = begin.lstrip(_BLANK)
-                if seen and (is_expected or b"\n" in seen or len(seen) >= _ENOUGH):
+                begin = (begin + piece).lstrip(_BLANK)
+                if begin and (is_expected or b"\n" in begin or len(begin) >= _ENOUGH):
                     break
-            if self._asks_whole or self._is_whole(begin.lstrip(_BLANK), label):
+            if self._asks_whole or self._is_whole(begin, label):
                 return await self._read_whole(body, begin)
         except library_of_response(self._response).RequestError as exc:
             return await self._broken(exc)
@@ -338,7 +337,7 @@ class Exchange:
                 code="too_large",
                 retryable=False,
             )
-        self._take(self._decode_whole, begin.lstrip(_BLANK))
+        self._take(self._decode_whole, begin)
 
     def _decode_whole(self, body: bytes) -> list[Chunk]:
         """Decode it as a whole answer, or as a stream of lines that is called JSON."""

@@ -84,11 +84,13 @@ class _Written:
 class CallWriter:
     """Puts the fragments of a reply's calls together, in the order in which they began."""
 
-    __slots__ = ("_calls", "_places")
+    __slots__ = ("_calls", "_ids", "_places")
 
     def __init__(self) -> None:
         self._calls: list[_Written] = []
         self._places: dict[int, int] = {}
+        self._ids: dict[str, int] = {}
+        """Where each id was told last."""
 
     def __len__(self) -> int:
         """Calls begun."""
@@ -136,15 +138,16 @@ class CallWriter:
             self._calls.append(_Written())
         if index is not None:
             self._places[index] = place
+        if id:
+            self._ids[id] = place
         return place
 
     def _known_place(self, index: int | None, id: str, name: str) -> int | None:
         """Where a fragment goes on, unless it turns out to begin another call."""
         if index is not None:
             return self._places.get(index)
-        for place in reversed(range(len(self._calls))):
-            if id and self._calls[place].id == id:
-                return place
+        if id in self._ids:
+            return self._ids[id]
         if not self._calls or (id and name and self._calls[-1].id):
             # Uncounted, and with an id of its own.
             return None
@@ -156,9 +159,9 @@ class CallWriter:
 
     @staticmethod
     def _finish(call: _Written) -> ToolCall:
-        if call.whole is not None and not call.pieces:
+        raw = "".join(call.pieces)
+        if call.whole is not None and not raw:
             raw = json.dumps(call.whole, ensure_ascii=False)
-            return ToolCall(call.id, call.name, call.whole, raw, call.carry)
-        # Joined, halves of a character are one.
-        raw = clean_text("".join(call.pieces))
+        # Joined, halves of a character are one; read again, what is no JSON is no argument.
+        raw = clean_text(raw)
         return ToolCall(call.id, call.name, decode_arguments(raw), raw, call.carry)

@@ -47,12 +47,7 @@ def read_json(data: bytes) -> Any:
       ValueError: it is not JSON, has a number out of range, or is nested deeper than 128.
 
     """
-    try:
-        value = json.loads(_read_text(data), strict=False, parse_float=_float)
-    except RecursionError:
-        raise NestedTooDeeply("nested too deeply") from None
-    check_depth(value)
-    return value
+    return _load(_read_text(data), strict=False)
 
 
 def _read_text(data: bytes) -> str:
@@ -124,16 +119,16 @@ def _decode_slowly(data: bytes | str) -> Any:
     text = data if isinstance(data, str) else data.decode("utf-8")
     if "\\u" not in text:
         raise ValueError("not JSON")
-    value = _load(text)
-    check_depth(value)
-    return clean_json(value)
+    return clean_json(_load(text, parse_constant=_refuse))
 
 
-def _load(text: str) -> Any:
+def _load(text: str, **how: Any) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_float)
+        value = json.loads(text, parse_float=_float, **how)
     except RecursionError:
         raise NestedTooDeeply("nested too deeply") from None
+    check_depth(value)
+    return value
 
 
 def _refuse(word: str) -> Any:

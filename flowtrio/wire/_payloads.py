@@ -6,6 +6,7 @@ What a codec does not need may be anything; a frame that is no JSON object at al
 
 from __future__ import annotations
 
+import abc
 import re
 import types
 from collections.abc import Mapping
@@ -32,8 +33,6 @@ _PINGS: Final = frozenset(
     }
 )
 _NOTHING: Final = frozenset({"", "null", "{}", "[]", '""', *_PINGS})
-
-
 _PING_EVENTS: Final = frozenset(
     way(word) for word in _PINGS for way in (str.lower, str.upper, str.capitalize)
 )
@@ -69,7 +68,7 @@ def _lines_of(data: bytes) -> list[bytes]:
     return lines if is_each else []
 
 
-class EventReply:
+class EventReply(abc.ABC):
     """What the protocols of server-sent events have in common: the first look at an event."""
 
     is_ended = False
@@ -78,9 +77,10 @@ class EventReply:
     """Whether ``[DONE]`` ends only a reply that has its finish mark."""
 
     @property
+    @abc.abstractmethod
     def is_finished(self) -> bool:
         """See `flowtrio.wire._reply.Reply`."""
-        raise NotImplementedError
+        ...
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
         """Give what an event says.
@@ -101,15 +101,19 @@ class EventReply:
             if data.strip() == _DONE:
                 self.is_ended = self.is_finished or not self.needs_mark
                 return []
-            if frame.event == "error":
-                raise named_error(data)
             if is_keepalive(data):
                 return []
-        return self.read_payload(data, frame.event)
+        try:
+            return self.read_payload(data, frame.event)
+        except RemoteProtocolError:
+            if frame.event != "error":
+                raise
+            raise named_error(data) from None
 
+    @abc.abstractmethod
     def read_payload(self, data: bytes, event: str) -> list[Chunk]:
         """Give what the JSON in an event of this name says; see `read`."""
-        raise NotImplementedError
+        ...
 
 
 class Payloads(Generic[T]):

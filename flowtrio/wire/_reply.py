@@ -207,11 +207,7 @@ class ReplyDecoder(Generic[F]):
             raise self._cut()
         final = final_of(self._reply, is_marked=is_marked)
         if final.finish_reason == "tool_calls" and not (final.tool_calls or self._has_answer):
-            raise RemoteProtocolError(
-                "the model's reply ended for its calls, and there is none",
-                code="empty_reply",
-                retryable=True,
-            )
+            raise empty_reply("for its calls, and there is none")
         self.is_complete = True
         chunks.append(self._whole(final) if self._reply.payloads.is_odd else final)
 
@@ -229,13 +225,9 @@ class ReplyDecoder(Generic[F]):
         )
 
 
-def empty_reply() -> RemoteProtocolError:
-    """The error of a reply that ended before anything was said, not even why."""
-    return RemoteProtocolError(
-        "the model's reply ended with nothing said and no finish reason",
-        code="empty_reply",
-        retryable=True,
-    )
+def empty_reply(how: str = "with nothing said and no finish reason") -> RemoteProtocolError:
+    """The error of a reply that ended before anything was said; *how* it ended, for people."""
+    return RemoteProtocolError(f"the model's reply ended {how}", code="empty_reply", retryable=True)
 
 
 def final_of(reply: Reply[Any], *, is_marked: bool = True) -> Chunk:

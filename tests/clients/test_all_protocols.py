@@ -28,6 +28,8 @@ from tests.support.protocols import KEY, PROTOCOLS, Protocol, Said
 
 HELLO = [{"role": "user", "content": "hello"}]
 GOOD_DAY = Said("Good day")
+NAMED = [each for each in PROTOCOLS.values() if each.content_type == "text/event-stream"]
+"""Those whose frames have names; lines of JSON have none."""
 
 
 @pytest.fixture(params=PROTOCOLS.values(), ids=PROTOCOLS)
@@ -515,10 +517,12 @@ async def test_an_error_in_another_shape_is_an_error_and_is_tried_again(
     assert error["detail"]["words"]
 
 
-@pytest.mark.parametrize("data", ["Too many requests", '{"what": "rate limit exceeded"}', "{}"])
+@pytest.mark.parametrize("protocol", NAMED, ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize(
+    "data",
+    ["Too many requests", '{"what": "Too many', "[1]", '{"what": "rate limit exceeded"}', "{}"],
+)
 async def test_an_event_that_is_named_error_is_one(protocol: Protocol, data: str) -> None:
-    if protocol.content_type != "text/event-stream":
-        pytest.skip("lines have no names")
     answer = sends_bytes(framed(protocol, data, name="error"), content_type=protocol.content_type)
     error = await fail_of(protocol, answer, 3 if data.startswith("T") else 1)
 

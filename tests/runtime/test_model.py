@@ -54,6 +54,15 @@ async def test_reasoning_and_text_of_all_alphabets() -> None:
     assert await played.stream.result() == "Grüße\ufffd"
 
 
+async def test_a_character_that_a_client_cut_in_two_is_one() -> None:
+    first, second = Chunk(content="a \ud83d"), Chunk(content="\ude00b")
+    model = ScriptedModel([first, second, Chunk(content="c \ud83d"), Chunk(content="plain")])
+
+    played = await play(runner(model))
+
+    assert await played.stream.result() == "a 😀bc \ufffdplain"
+
+
 async def test_parts_are_told_as_they_are() -> None:
     cited = {"type": "citation", "url": "https://example.org"}
     strange = {"type": "server_tool_result", "id": "never called", "result": 1}

@@ -135,6 +135,21 @@ TABLE: Final[dict[str, tuple[list[Fragment], list[ToolCall]]]] = {
         ],
         [ToolCall("i", "f", {}, "{}"), ToolCall("j", "f", {}, "{}")],
     ),
+    "uncounted, calls take turns by an id that came later": (
+        [
+            *((None, "i", "f", '{"a"'), (None, "i2", "", ": ")),
+            *((None, "j", "g", ""), (None, "i2", "", "1}"), (None, "j", "", "{}")),
+        ],
+        [ToolCall("i", "f", {"a": 1}, '{"a": 1}'), ToolCall("j", "g", {}, "{}")],
+    ),
+    "an object with what JSON does not have": (
+        [(0, "i", "f", {"a": float("nan")})],
+        [ToolCall("i", "f", None, '{"a": NaN}')],
+    ),
+    "an object with halves of a character": (
+        [(0, "i", "f", {"a": "\ud83d\ude00\ud83d"})],
+        [ToolCall("i", "f", {"a": "😀�"}, '{"a": "😀�"}')],
+    ),
     "halves of a character in two pieces": (
         [(0, "i", "f", '{"a": "\ud83d'), (0, "", "", '\ude00"}')],
         [ToolCall("i", "f", {"a": "😀"}, '{"a": "😀"}')],
