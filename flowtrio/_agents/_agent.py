@@ -12,7 +12,7 @@ import attrs
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._fit import is_blank
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import clean_text
+from flowtrio._core._values import clean_text, squashed
 from flowtrio._run._frame import Frame
 
 from ._model import Turn
@@ -40,12 +40,12 @@ _CUTS = 2
 """How many replies in a row may be cut at the model's length before their calls are whole."""
 _CONTEXT_IS_FULL = frozenset(
     {
-        *("model_context_window_exceeded", "context_window_exceeded", "context_length_exceeded"),
+        *("modelcontextwindowexceeded", "contextwindowexceeded", "contextlengthexceeded"),
         # Mistral's.
-        "model_length",
+        "modellength",
     }
 )
-"""The providers' words for a reply that no shorter answer would save."""
+"""The providers' words, squashed, for a reply that no shorter answer would save."""
 _OUTPUT_ATTEMPTS = 2
 """How often a model is asked for an answer of the right type."""
 
@@ -193,7 +193,7 @@ def _check_refused(completion: Completion, output: Output) -> None:
 
 def _check_context(completion: Completion) -> None:
     """No shorter answer would save a reply whose context is full."""
-    if completion.raw_finish_reason in _CONTEXT_IS_FULL:
+    if squashed(completion.raw_finish_reason or "") in _CONTEXT_IS_FULL:
         raise RemoteProtocolError(
             "the conversation fills the model's context window", code="context_window"
         )

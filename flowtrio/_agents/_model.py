@@ -260,17 +260,20 @@ class Turn:
         reason = _reason(given)
         log = self.run.log
         message = log.law.open_message(self.message_id)
-        self._lost += self._lower_bound(0 if message is None else message.text.tell())
-        self._hidden = 0
+        lost = self._lower_bound(0 if message is None else message.text.tell())
         log.close({call.key for call in log.law.calls_of(self.message_id)})
+        event = await self.owner.emit(
+            EventType.MESSAGE_RESET, {"message_id": self.message_id, "reason": reason}
+        )
+        # Not before it is recorded: who ends the run meanwhile counts what was said until then.
+        self._lost += lost
+        self._hidden = 0
         self._has_spoken = False
         self._calls.clear()
         self._reasoning = StringIO()
         self._parts.clear()
         self.reply.refusal = ""
-        return await self.owner.emit(
-            EventType.MESSAGE_RESET, {"message_id": self.message_id, "reason": reason}
-        )
+        return event
 
     # The end of the turn
 

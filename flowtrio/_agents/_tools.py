@@ -294,7 +294,7 @@ def _fields(
 
 
 class Context:
-    """What a tool is given and no model is told of: the base of `RunContext`, and of nothing else.
+    """What a tool is given and no model is told of: the base of `RunContext` and its stand-in.
 
     By this, tools know a context's annotation without knowing what a context can do.
     """

@@ -6,6 +6,7 @@ import dataclasses
 import enum
 import functools
 import math
+import re
 import types
 from collections.abc import Callable, Iterable
 from typing import Any, Final
@@ -42,6 +43,11 @@ def clean_text(text: str) -> str:
         # A pair that was cut into two escapes is joined; what has no partner is replaced.
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
+
+
+def squashed(word: str) -> str:
+    """A word without what different hosts write differently in it: capitals, and signs between."""
+    return re.sub(r"[\W_]", "", word.lower())
 
 
 def told(value: object) -> str:

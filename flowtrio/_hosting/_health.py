@@ -44,6 +44,10 @@ class Health:
     _lock: trio.Lock = attrs.field(factory=trio.Lock, init=False)
     _tried_at: float = attrs.field(default=-math.inf, init=False)
 
+    def begin(self) -> None:
+        """The orchestrator is opened: another loop's clock says nothing of a trial's age."""
+        self._tried_at = -math.inf
+
     def note(self, exc: BaseException) -> None:
         """A store failed a run."""
         if isinstance(exc, Exception):
@@ -87,5 +91,12 @@ class Health:
             await self.conversations.save(_TENANT, name, [{"role": "user", "content": text}])
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _SECONDS):
+                await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        """Take the trial back; conversations that fail or hang leave no log of it behind."""
+        try:
+            with trio.fail_after(_SECONDS / 2):
                 await self.conversations.delete(_TENANT, name)
-                await self.store.delete(_TENANT, run_id=name)
+        finally:
+            await self.store.delete(_TENANT, run_id=name)

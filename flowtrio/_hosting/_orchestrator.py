@@ -231,9 +231,9 @@ class Orchestrator:
         """
         if not is_wait(resume_window):
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        nursery, seat = self._engine._home.nursery, Seat.of_starter()
+        seat = Seat.of_starter()
         run_id = await self._start_in(
-            nursery, message, tenant_id, session_id, run_id, app, resume_window, seat
+            None, message, tenant_id, session_id, run_id, app, resume_window, seat
         )
         hosted = self._recorder.find(tenant_id, run_id)
         if hosted is not None:
@@ -254,6 +254,7 @@ class Orchestrator:
         resume_window: float,
         seat: Seat,
     ) -> str:
+        nursery = nursery or self._engine._home.nursery
         if nursery is None or not self.is_open:
             raise RuntimeError(
                 "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
@@ -321,6 +322,7 @@ class Orchestrator:
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
         await self._engine.__aenter__()
+        self._health.begin()
         self._recorder.unsettled.is_open = True
         return self
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 import trio
-from trio.lowlevel import ParkingLot, enable_ki_protection
+from trio.lowlevel import enable_ki_protection
 
 from flowtrio._core._events import AgentEvent
 from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
@@ -63,8 +63,8 @@ class Recorder:
     """Hosts the runs of one orchestrator."""
 
     store: EventStore
-    meter: Meter = attrs.Factory(Meter)
-    note_fault: Callable[[BaseException], object] = lambda exc: None
+    meter: Meter
+    note_fault: Callable[[BaseException], object]
     """Called with what the store raises."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     """Who we are in the headers of our runs."""
@@ -79,7 +79,6 @@ class Recorder:
         default=attrs.Factory(lambda self: Unsettled(self.store), takes_self=True), init=False
     )
     """Those that have ended and whose log the store does not hold."""
-    _idle: ParkingLot = attrs.field(factory=ParkingLot, init=False)
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
@@ -164,11 +163,6 @@ class Recorder:
             hosted.stream.cancel(reason)
         self.unsettled.close(reason)
 
-    def fail_all(self, code: str, source: str, error: str) -> None:
-        """End the runs with an ERROR: for servers that are told to stop."""
-        for hosted in list(self.runs.values()):
-            fail_run(hosted.stream, code, source, error)
-
     async def forget_session(self, tenant_id: str, session_id: str) -> None:
         """Wait until no run of a conversation has anything to store, and keep nothing of it."""
 
@@ -180,11 +174,6 @@ class Recorder:
             while not hosted.is_over:
                 await hosted.news.park()
         await self.unsettled.forget(of_session)
-
-    async def wait_idle(self) -> None:
-        """Wait until no run is hosted here."""
-        while self.runs:
-            await self._idle.park()
 
     # One hosted run, in the order of its life
 
@@ -207,8 +196,6 @@ class Recorder:
             if not hosted.is_whole and not hosted.is_unwanted:
                 self.unsettled.add(hosted)
             hosted.end()
-            if not self.runs:
-                self._idle.unpark_all()
         await self.unsettled.go_on(hosted)
 
     async def _create(self, hosted: HostedRun) -> None:

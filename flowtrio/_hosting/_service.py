@@ -1,4 +1,4 @@
-"""What servers may do with an orchestrator beyond its public methods: their one way in."""
+"""What servers may do with an orchestrator beyond its public methods."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ class Service:
 
         See `Orchestrator.start` for what is raised.
         """
-        nursery = nursery or self.orchestrator._engine._home.nursery
         return await self.orchestrator._start_in(
             nursery, message, tenant_id, session_id, run_id, None, resume_window, seat
         )
+
+    async def forget(self, tenant_id: str, session_id: str) -> None:
+        """Delete a conversation and its logs; what is under way in it is cancelled first."""
+        await self.orchestrator._forget(tenant_id, session_id)

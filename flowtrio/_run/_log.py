@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from ._channel import Speaker
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
+_UNNOTED: Final = frozenset(
+    {EventType.REASONING_CHUNK, EventType.TOOL_CALL_ARGS, EventType.TOOL_PROGRESS}
+)
+"""Others of which there may be many, and that nothing later needs: see `_note`."""
 
 SCHEDULE_EVERY = 64
 """Events of a run between two schedule points of its emitters."""
@@ -127,7 +131,7 @@ class EventLog:
         except BaseException:
             channel.give_back()
             raise
-        if type is not _CHUNK:
+        if type is not _CHUNK and type not in _UNNOTED:
             self._note(event)
         return event
 

@@ -12,6 +12,7 @@ from typing import Final, Literal, TypeAlias
 
 from flowtrio._core._chunks import FinishReason
 from flowtrio._core._exceptions import ProviderError
+from flowtrio._core._values import squashed
 
 Reason: TypeAlias = FinishReason | Literal["failed"]
 """``failed``: there is no answer, and no fault of the model's words."""
@@ -52,12 +53,8 @@ _PASSING: Final = ("error", "resource", "malformed", "unexpected", "toomany", "i
 """What stands in the reasons of failures that another attempt may not meet."""
 
 
-def _letters(word: str) -> str:
-    return re.sub(r"[\W_]", "", word.lower())
-
-
 _REASONS: Final[dict[str, Reason]] = {
-    _letters(word): reason for reason, words in _WORDS.items() for word in words.split()
+    squashed(word): reason for reason, words in _WORDS.items() for word in words.split()
 }
 
 
@@ -80,12 +77,12 @@ class FinishMark:
 
     def tell(self, raw: object, reason: Reason | None = None) -> None:
         """Take a reason that was told; *reason* where it is known what it means."""
-        if not isinstance(raw, str) or _letters(raw) in _NO_REASON:
+        if not isinstance(raw, str) or squashed(raw) in _NO_REASON:
             return
         # Some add what their own host said, behind a colon.
         words = (raw, *raw.split(":"))
         known: list[Reason] = [
-            _REASONS[key] for word in words if (key := _letters(word)) in _REASONS
+            _REASONS[key] for word in words if (key := squashed(word)) in _REASONS
         ]
         told = reason or (known[0] if known else self._unknown)
         if self.reason is None or _GRAVITY[told] >= _GRAVITY[self.reason]:
@@ -110,6 +107,6 @@ class FinishMark:
         return ProviderError(
             f"the model stopped without an answer: finish reason {word}",
             code="stream_error",
-            retryable=any(hint in _letters(raw) for hint in _PASSING),
+            retryable=any(hint in squashed(raw) for hint in _PASSING),
             detail={"words": f"finish reason {word}", "code": word, "type": None},
         )

@@ -300,3 +300,10 @@ def nothing_left_behind() -> Iterator[None]:
 def contents(messages: Sequence[Mapping[str, Any]]) -> list[tuple[str, Any]]:
     """A conversation as pairs of role and content."""
     return [(message["role"], message.get("content")) for message in messages]
+
+
+async def until_idle(recorder: Any) -> None:
+    """Wait until no run is hosted by *recorder*."""
+    with trio.fail_after(1000):
+        while recorder.runs:
+            await trio.sleep(0.01)

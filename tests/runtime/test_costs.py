@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import trio
 
 from flowtrio import (
     Agent,
@@ -14,6 +15,7 @@ from flowtrio import (
     DeadlineExceeded,
     EventType,
     FallbackClient,
+    Limits,
     Orchestrator,
     ProviderError,
     RemoteProtocolError,
@@ -136,6 +138,32 @@ class Says:
             raise self.fails
         name = f"{self.model}-2026-08-01"
         yield Chunk(is_final=True, finish_reason="stop", usage=self.told, model=name)
+
+
+@pytest.mark.parametrize("buffer", range(1, 6))
+async def test_what_was_said_before_a_reset_counts_once_whenever_the_run_ends(
+    buffer: int, autojump_clock: Any
+) -> None:
+    """With some of these buffers the reset waits for the reader."""
+
+    class Again:
+        async def stream_completion(self, messages: Any, **options: Any) -> Any:
+            yield Chunk(reasoning="y" * 40)
+            yield Chunk(content="x" * 80)
+            yield Chunk(reset="again")
+            await trio.sleep_forever()
+
+    stream = StreamEngine(limits=Limits(buffer=buffer)).stream(Agent(llm_client=Again()), "hello")
+    async with stream:
+        await trio.sleep(1)
+        assert stream.cancel()
+        events = [event async for event in stream]
+
+    told = events[-1].data["usage"]
+    said = "".join(e.data.get("chunk", "") for e in events)
+    reasoning = "".join(e.data["chunk"] for e in events if e.type is EventType.REASONING_CHUNK)
+    assert told["completion_tokens"] == len(said) // 8
+    assert told["reasoning_tokens"] == len(reasoning) // 8
 
 
 @pytest.mark.parametrize("name", ["small", "small-2026-08-01"])

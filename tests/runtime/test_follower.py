@@ -12,6 +12,7 @@ import trio.testing
 
 from flowtrio import AgentEvent, EventType, MemoryStore, Orchestrator, ReplayGap, RunContext
 from flowtrio.testing import ScriptedModel, check_events
+from tests.runtime._programs import until_idle
 from tests.runtime.test_recorder import log_of, read, talks
 
 
@@ -169,7 +170,7 @@ async def test_a_run_elsewhere_that_ends_while_its_reader_asks_is_read_to_its_en
             if not is_stored:
                 return attrs.evolve(header, ended_at=1.0)
             may_end.set()
-            await here._recorder.wait_idle()
+            await until_idle(here._recorder)
             return await super().header(tenant_id, run_id)
 
     async def waits(ctx: RunContext, message: str) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 
-from flowtrio import MemoryConversations, Orchestrator, RunContext
+from flowtrio import MemoryConversations, MemoryStore, Orchestrator, RunContext
 from tests.runtime._programs import error_of
 from tests.support.command import serving, talk
 from tests.support.fragile_store import FragileStore
@@ -108,6 +109,63 @@ async def test_a_store_that_hangs_is_waited_for_no_longer_than_a_trial_takes(
         assert trio.current_time() - began <= 10
         orchestrator._health.note(KeyboardInterrupt())
         assert isinstance(orchestrator._health.fault, trio.TooSlowError)
+
+
+@pytest.mark.parametrize("how", ["raise", "hang"])
+async def test_conversations_that_fail_leave_no_log_of_a_trial_behind(
+    how: str, autojump_clock: Any
+) -> None:
+    class Bad(MemoryConversations):
+        async def save(self, *args: Any) -> None:
+            raise OSError
+
+        async def delete(self, *args: Any) -> None:
+            if how == "hang":
+                await trio.sleep_forever()
+            raise OSError
+
+    store = MemoryStore()
+    async with Orchestrator(agents=[echo], store=store, conversations=Bad()) as orchestrator:
+        orchestrator._health.note(OSError())
+        began = trio.current_time()
+
+        assert await orchestrator._health.check() is not None
+        assert trio.current_time() - began <= 10
+    assert not store._logs
+
+
+async def test_a_trial_is_made_for_all_who_ask_within_a_second(autojump_clock: Any) -> None:
+    store = FragileStore(lambda number, name, run_id: "raises" if name == "create" else None)
+    async with Orchestrator(agents=[echo], store=store) as orchestrator:
+        check = orchestrator._health.check
+        orchestrator._health.note(OSError())
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(check)
+        await trio.sleep(0.9)
+        await check()
+        assert store.asked.count("create") == 1
+        await trio.sleep(0.2)
+        await check()
+        assert store.asked.count("create") == 2
+
+
+def test_a_trial_of_another_loop_is_none() -> None:
+    store = FragileStore(lambda number, name, run_id: "raises" if name == "create" else None)
+    orchestrator = Orchestrator(agents=[echo], store=store)
+    orchestrator._health.note(OSError())
+
+    async def check() -> Exception | None:
+        async with orchestrator:
+            return await orchestrator._health.check()
+
+    # The clocks of loops begin anywhere.
+    assert trio.run(check, clock=trio.testing.MockClock(rate=1)) is not None
+    store.fault_of = lambda *call: None
+    late = trio.testing.MockClock(rate=1)
+    orchestrator._health._tried_at += 1000
+
+    assert trio.run(check, clock=late) is None
 
 
 @contextmanager

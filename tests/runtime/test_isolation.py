@@ -1203,6 +1203,49 @@ async def test_a_call_of_a_task_outside_that_outlasts_the_grace_is_named_and_awa
     assert log[-1].data["leftover"] == ["somebody outside"]
 
 
+async def test_a_task_outside_that_waits_for_what_comes_behind_the_run_is_left(
+    autojump_clock: Any,
+) -> None:
+    contexts: list[RunContext] = []
+    behind, grace = trio.Event(), Limits().grace
+
+    @tool
+    async def waits() -> None:
+        """Wait for what comes behind the run, whatever comes."""
+        with trio.CancelScope(shield=True):
+            await behind.wait()
+
+    async def outside() -> None:
+        with pytest.raises(ToolFailed):
+            await contexts[0].call(waits)
+
+    async def body(ctx: RunContext) -> None:
+        contexts.append(ctx)
+        await trio.sleep(5)
+
+    async def in_the_end() -> None:
+        await trio.sleep(1000)
+        behind.set()
+
+    log: list[Any] = []
+    stream = StreamEngine().stream(agent_of(body), "go")
+    async with trio.open_nursery() as around:
+        around.start_soon(in_the_end)
+        async with trio.open_nursery() as nursery:
+            async with stream:
+                log.append(await anext(stream))
+                began = trio.current_time()
+                await trio.sleep(1)
+                nursery.start_soon(outside, name="somebody outside")
+                await read_all(stream, log)
+            assert trio.current_time() - began == pytest.approx(5 + 2 * grace)
+            behind.set()
+        around.cancel_scope.cancel()
+    await check_ended(stream, log)
+
+    assert log[-1].data["leftover"] == ["somebody outside"]
+
+
 async def test_a_question_of_a_task_outside_does_not_outlive_the_body(autojump_clock: Any) -> None:
     contexts: list[RunContext] = []
 

@@ -196,6 +196,39 @@ async def test_a_conversation_that_is_deleted_takes_the_logs_with_it_that_wait(
             await read(orchestrator, "rs")
 
 
+async def test_a_conversation_is_deleted_behind_what_is_being_stored_of_it(
+    autojump_clock: Any,
+) -> None:
+    may_go_on = trio.Event()
+
+    class Slow(FragileStore):
+        async def create(self, header: Any) -> bool:
+            if not self.fault_of(0, "create", None):
+                await may_go_on.wait()
+            return await super().create(header)
+
+    store, deleted = Slow(failing("create", "append")), list[float]()
+    async with Orchestrator(agents=[talks], store=store) as orchestrator:
+        await orchestrator.start("100", session_id="s", run_id="r")
+        await read(orchestrator, "r")
+        store.fault_of = lambda *call: None
+        # By now its log is offered again, and the store takes its time.
+        await trio.sleep(5)
+
+        async def delete() -> None:
+            await orchestrator._forget("default", "s")
+            deleted.append(trio.current_time())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(delete)
+            await trio.sleep(1)
+            assert deleted == []
+            may_go_on.set()
+        await settled(orchestrator)
+
+        assert await store.list("default") == []
+
+
 @pytest.mark.parametrize("how", ["raises", "raises late"])
 async def test_a_refused_start_leaves_nothing_once_the_store_is_back(
     how: str, autojump_clock: Any

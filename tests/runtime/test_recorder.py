@@ -22,9 +22,10 @@ from flowtrio import (
 from flowtrio._core._values import told
 from flowtrio._hosting import _hosted, _unsettled
 from flowtrio._hosting._hosted import HostedRun
+from flowtrio._run._controls import fail_run
 from flowtrio.asgi import create_app
 from flowtrio.testing import LawBroken, check_events
-from tests.runtime._programs import done_of, error_of
+from tests.runtime._programs import done_of, error_of, until_idle
 from tests.support.fragile_store import FragileStore
 
 
@@ -635,9 +636,8 @@ async def test_the_runs_of_a_server_that_stops_end_with_its_error(autojump_clock
             [hosted] = recorder.runs.values()
             assert hosted.seats == 1
         assert hosted.seats == 0
-        recorder.fail_all("shutdown", "internal", "the server stops")
-        await recorder.wait_idle()
-        assert not recorder.runs
+        assert fail_run(hosted.stream, "shutdown", "internal", "the server stops")
+        await until_idle(recorder)
         events = await log_of(orchestrator, run_id)
 
     check_events(events)
@@ -668,7 +668,7 @@ async def test_of_logs_that_no_store_took_the_newest_are_kept(
         for run_id in ("first", "second"):
             await orchestrator.start("9", run_id=run_id)
             live = await read(orchestrator, run_id)
-            await orchestrator._recorder.wait_idle()
+            await until_idle(orchestrator._recorder)
             assert await read(orchestrator, run_id) == live
         with pytest.raises(ReplayGap, match="cut short after seq 2"):
             await read(orchestrator, "first")

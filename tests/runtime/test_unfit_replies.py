@@ -123,9 +123,16 @@ async def test_a_cut_that_is_followed_by_something_else_is_not_the_first_of_two(
     assert disk.deleted == ["."]
 
 
-async def test_a_full_context_ends_the_run_at_once() -> None:
+@pytest.mark.parametrize(
+    "raw",
+    [
+        *("model_context_window_exceeded", "context_window_exceeded", "contextLengthExceeded"),
+        *("model_length", "MODEL_LENGTH"),
+    ],
+)
+async def test_a_full_context_ends_the_run_at_once(raw: str) -> None:
     disk = Disk()
-    model = Model([written(), final("length", DELETE, raw="model_context_window_exceeded")])
+    model = Model([written(), final("length", DELETE, raw=raw)])
 
     played = await play(runner(model, disk.tool))
 

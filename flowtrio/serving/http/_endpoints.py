@@ -107,7 +107,7 @@ class Endpoints:
         if exchange.method == "DELETE":
             self.door.check_site(exchange.request)
             with asking_the_store():
-                await orchestrator._forget(tenant_id, session_id)
+                await self.hosting.service.forget(tenant_id, session_id)
             return await exchange.answer(204)
         with asking_the_store():
             messages = await orchestrator.conversations.load(tenant_id, session_id)
