@@ -468,3 +468,39 @@ ALLOWED_CROSSINGS: dict[str, set[str]] = {
 )
 def test_a_planted_look_at_what_is_private_is_found(layer: str, source: str) -> None:
     assert len(find_crossings(layer, source)) == 1
+
+
+# No room is so full that nobody wants to live in it
+
+MOST_LINES_OF_A_MODULE = 450
+MOST_LINES_OF_A_CLASS = 300
+LONGER = {
+    "flowtrio._core._law": "the order of events: tables, and the one object that walks them",
+    "flowtrio._core._law.Law": "each of its steps looks at what the others note",
+    "flowtrio.clients._exchange.Exchange": "the states of one reply's requests, which its steps share",
+}
+"""What is longer all the same, and why."""
+
+
+def lengths(module: str, source: str) -> dict[str, int]:
+    """Lines of a module and of its classes, of those that are too long."""
+    found = {module: source.count("\n")} if source.count("\n") > MOST_LINES_OF_A_MODULE else {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ClassDef) and node.end_lineno is not None:
+            length = node.end_lineno - node.lineno + 1
+            if length > MOST_LINES_OF_A_CLASS:
+                found[f"{module}.{node.name}"] = length
+    return found
+
+
+def test_what_is_longer_than_others_says_why() -> None:
+    sources = {module: path.read_text("utf-8") for module, path in MODULES.items()}
+    found = [name for module, source in sources.items() for name in lengths(module, source)]
+
+    assert sorted(found) == sorted(LONGER)
+
+
+def test_a_planted_length_is_found() -> None:
+    source = "class Long:\n" + "    x = 1\n" * MOST_LINES_OF_A_MODULE
+
+    assert lengths("m", source) == {"m": 451, "m.Long": 451}

@@ -33,6 +33,7 @@ from flowtrio._core._telling import tell
 from flowtrio.wire._payloads import is_keepalive
 from flowtrio.wire._reply import empty_reply
 
+from ._answers import BLANK, JSON, is_enough, kind_of, label_of
 from ._body import body_of, read_at_most, unwind
 from ._carry import tagged
 from ._errors import add_words, error_of_response, refuses_streaming, request_id, unreachable
@@ -54,16 +55,6 @@ _DRAIN = 0.05
 MAX_CONTINUATIONS = 8
 """How often a reply goes on in another request, after its host has paused it."""
 
-_BEGINS_SSE = (b"data:", b"event:", b"id:", b"retry:", b":")
-"""How an event stream begins, whatever its content type says."""
-
-_BLANK = b"\xef\xbb\xbf \t\r\n"
-"""What may stand before all else."""
-
-_ENOUGH = 16
-"""Bytes that show what an answer is."""
-
-_JSON = "application/json"
 _MAX_ERROR = 64 * 1024
 _MAX_WHOLE = 64 * 1024 * 1024
 """Bytes of an error's body that are read, and of an answer that is not streamed."""
@@ -169,14 +160,12 @@ class Exchange:
             self._body = body_of(self._response)
             if self._response.status_code != 200:
                 await self._refused()
-            elif self._asks_whole and self._label != _JSON:
-                raise self._mislabelled(_JSON)
+            elif self._asks_whole and self._label != JSON:
+                raise self._mislabelled(JSON)
 
     @property
     def _label(self) -> str:
-        """What the answer is called."""
-        content_type = str(self._response.headers.get("content-type", ""))
-        return content_type.partition(";")[0].strip().lower()
+        return label_of(str(self._response.headers.get("content-type", "")))
 
     def _mislabelled(self, expected: str) -> RemoteProtocolError:
         told = self.host.hide(self._response.headers.get("content-type", ""))[:100]
@@ -287,17 +276,19 @@ class Exchange:
 
         What was paid for is read, whatever its label says.
         """
-        body, label = self._body, self._label
+        body, label, expected = self._body, self._label, self.request.content_type
         assert body is not None
-        is_expected = label in ("", self.request.content_type)
         begin = b""
         try:
             async for piece in body:
                 self.heard_at = trio.current_time()
-                begin = (begin + piece).lstrip(_BLANK)
-                if begin and (is_expected or b"\n" in begin or len(begin) >= _ENOUGH):
+                begin = (begin + piece).lstrip(BLANK)
+                if is_enough(begin, label, expected):
                     break
-            if self._asks_whole or self._is_whole(begin, label):
+            kind = "whole" if self._asks_whole else kind_of(begin, label, expected)
+            if kind is None:
+                raise self._mislabelled(expected)
+            if kind == "whole":
                 return await self._read_whole(body, begin)
         except library_of_response(self._response).RequestError as exc:
             return await self._broken(exc)
@@ -305,28 +296,6 @@ class Exchange:
         decoder = self._decoder = self.request.decoder()
         self._may_hide_error = True
         return self._take(decoder.receive_data, begin)
-
-    def _is_whole(self, begin: bytes, label: str) -> bool:
-        """Whether an answer that begins so is one JSON value, though a stream was asked for.
-
-        Raises:
-          RemoteProtocolError: it is neither that nor a stream.
-
-        """
-        expected = self.request.content_type
-        is_json = begin.startswith((b"{", b"["))
-        if expected != "text/event-stream":
-            # Lines of JSON begin as JSON does.
-            if label not in ("", expected, _JSON) and not is_json:
-                raise self._mislabelled(expected)
-            return label == _JSON
-        if label in ("", expected):
-            return is_json
-        if begin.startswith(_BEGINS_SSE):
-            return False
-        if label != _JSON and not is_json:
-            raise self._mislabelled(expected)
-        return True
 
     async def _read_whole(self, body: AsyncIterator[bytes], begin: bytes) -> None:
         """Read an answer that is JSON."""
