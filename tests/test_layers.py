@@ -8,6 +8,7 @@ own kind of break.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -436,11 +437,16 @@ def private_names_asked(tree: ast.AST) -> Iterator[str]:
                 yield from (alias.name for alias in names if alias.name.startswith("_"))
 
 
+@functools.cache
+def private_names_of(layer: str | None) -> set[str]:
+    """What is private to a package of ours; to any of them for None."""
+    paths = [path for module, path in MODULES.items() if layer in (None, layer_of(module))]
+    return own_private_names(ast.parse(path.read_text("utf-8")) for path in paths)
+
+
 def find_crossings(layer: str, source: str) -> set[str]:
     """Private names of other packages of ours that a module of *layer* asks for."""
-    trees = {module: ast.parse(path.read_text("utf-8")) for module, path in MODULES.items()}
-    own = own_private_names(tree for module, tree in trees.items() if layer_of(module) == layer)
-    others = own_private_names(trees.values()) - own - PUBLIC_ALL_THE_SAME
+    others = private_names_of(None) - private_names_of(layer) - PUBLIC_ALL_THE_SAME
     return set(private_names_asked(ast.parse(source))) & others
 
 
@@ -477,7 +483,7 @@ MOST_LINES_OF_A_CLASS = 300
 LONGER = {
     "flowtrio._core._law": "the order of events: tables, and the one object that walks them",
     "flowtrio._core._law.Law": "each of its steps looks at what the others note",
-    "flowtrio.clients._exchange.Exchange": "the states of one reply's requests, which its steps share",
+    "flowtrio.clients._exchange.Exchange": "one reply's requests: its steps share their state",
 }
 """What is longer all the same, and why."""
 

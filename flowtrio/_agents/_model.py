@@ -257,14 +257,11 @@ class Turn:
         )
 
     async def _reset(self, given: str) -> AgentEvent | None:
-        reason = _reason(given)
-        log = self.run.log
+        told, log = {"message_id": self.message_id, "reason": _reason(given)}, self.run.log
         message = log.law.open_message(self.message_id)
         lost = self._lower_bound(0 if message is None else message.text.tell())
         log.close({call.key for call in log.law.calls_of(self.message_id)})
-        event = await self.owner.emit(
-            EventType.MESSAGE_RESET, {"message_id": self.message_id, "reason": reason}
-        )
+        event = await self.owner.emit(EventType.MESSAGE_RESET, told)
         # Not before it is recorded: who ends the run meanwhile counts what was said until then.
         self._lost += lost
         self._hidden = 0
