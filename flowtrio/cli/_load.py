@@ -30,7 +30,7 @@ CLIENTS = {
 MODELS = ", ".join(["demo", *(f"{kind}:NAME" for kind in CLIENTS)])
 
 
-class Usage(Exception):
+class UsageError(Exception):
     """What was asked for cannot be done; told without a traceback."""
 
 
@@ -44,7 +44,7 @@ def make_orchestrator(
     if isinstance(served, Orchestrator):
         for option, given in (("--model", model is not None), ("--store", bool(stores))):
             if given:
-                raise Usage(f"--agent {agent} is an orchestrator: {option} does not apply to it")
+                raise UsageError(f"--agent {agent} is an orchestrator: {option} does not apply to it")
         return served
     if isinstance(served, Agent) and model is not None:
         served = served.replace(llm_client=make_model(model))
@@ -63,14 +63,14 @@ def make_served(name: str) -> Any:
         given = f"{given}()"
         if inspect.iscoroutine(value):
             value.close()
-            raise Usage(f"{given}: can't wait for a coroutine: expected {_SERVED}")
+            raise UsageError(f"{given}: can't wait for a coroutine: expected {_SERVED}")
     if isinstance(value, Orchestrator):
         return value
     if isinstance(value, type) or not callable(value):
-        raise Usage(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
+        raise UsageError(f"{given}: can't run {told(value)} as an agent: expected {_SERVED}")
     if not _takes(value, "ctx", "message"):
         takes = f"what takes {inspect.signature(value)}"
-        raise Usage(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
+        raise UsageError(f"{given}: can't run {takes} as an agent: expected {_SERVED}")
     return value
 
 
@@ -99,25 +99,25 @@ def make_model(name: str) -> Any:
         return flowtrio.DemoClient()
     kind, _, model = name.partition(":")
     if kind not in CLIENTS or not model:
-        raise Usage(f"--model {name}: expected one of {MODELS}")
+        raise UsageError(f"--model {name}: expected one of {MODELS}")
     try:
         return getattr(flowtrio, CLIENTS[kind])(model=model)
     except ValueError as exc:
-        raise Usage(str(exc)) from None
+        raise UsageError(str(exc)) from None
 
 
 def load(name: str) -> Any:
     """Import what ``--agent`` names, from the current directory too."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise Usage(f"--agent {name}: expected package.module:name")
+        raise UsageError(f"--agent {name}: expected package.module:name")
     sys.path.insert(0, os.getcwd())
     try:
         value: Any = importlib.import_module(module)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             raise
-        raise Usage(f"--agent {name}: there is no module {exc.name!r}") from None
+        raise UsageError(f"--agent {name}: there is no module {exc.name!r}") from None
     except Exception as exc:
         # Its own traceback says where; the note says why it was run at all.
         exc.add_note(
@@ -127,6 +127,6 @@ def load(name: str) -> Any:
         raise
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise Usage(f"--agent {name}: {module!r} has no {attribute!r}")
+            raise UsageError(f"--agent {name}: {module!r} has no {attribute!r}")
         value = getattr(value, part)
     return value

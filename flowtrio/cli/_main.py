@@ -17,7 +17,7 @@ import trio
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
 
-from ._load import MODELS, Usage, make_orchestrator
+from ._load import MODELS, UsageError, make_orchestrator
 from ._logs import FORMATS, configure_logging
 from ._serve import CannotServe, Serving, open_stores, serve
 
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     status = 2
     try:
         status = options.run(options)
-    except* (Usage, CannotServe) as group:
+    except* (UsageError, CannotServe) as group:
         # In groups, since nurseries wrap what leaves them.
         print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
     except* BrokenPipeError:
@@ -239,15 +239,15 @@ def _timeline(options: argparse.Namespace) -> int:
     try:
         runs = read_log(options.file)
     except (OSError, ValueError) as exc:
-        raise Usage(f"{options.file}: no log of events: {exc}") from None
+        raise UsageError(f"{options.file}: no log of events: {exc}") from None
     run_id = options.run_id or next(iter(runs))
     if run_id not in runs or (options.run_id is None and len(runs) > 1):
-        raise Usage(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
+        raise UsageError(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
     picture = draw_timeline(runs[run_id])
     try:
         _write(options.output, picture)
     except OSError as exc:
-        raise Usage(f"can't write {options.output}: {exc.strerror}") from None
+        raise UsageError(f"can't write {options.output}: {exc.strerror}") from None
     return 0
 
 
@@ -264,7 +264,7 @@ async def _chat(options: argparse.Namespace) -> int:
     if options.url is not None:
         return await _chat_with_server(options)
     if options.token is not None:
-        raise Usage("--token is for a server: it needs --url")
+        raise UsageError("--token is for a server: it needs --url")
 
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
@@ -277,7 +277,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     from ._screen import printable
 
     if options.model is not None or options.agent is not None:
-        raise Usage("--url: the server has chosen the agent, --model and --agent do not apply")
+        raise UsageError("--url: the server has chosen the agent, --model and --agent do not apply")
     token = options.token or os.environ.get("FLOWTRIO_TOKEN")
     status = FAILED
     try:
@@ -288,7 +288,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
         error = next(leaves(group))
         words = printable(str(error))
         if not getattr(error, "has_begun", False):
-            raise Usage(words) from None
+            raise UsageError(words) from None
         print(f"flowtrio: {words}", file=sys.stderr)
     return status
 
@@ -304,7 +304,7 @@ def _make_screen(options: argparse.Namespace) -> Screen:
     try:
         return RichScreen()
     except ModuleNotFoundError as exc:
-        raise Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+        raise UsageError(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
 
 
 def _make_keyboard() -> Lines:
@@ -317,7 +317,7 @@ def _make_keyboard() -> Lines:
     try:
         from ._editor import LineEditor
     except ModuleNotFoundError as exc:
-        raise Usage(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
+        raise UsageError(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
     return LineEditor()
 
 
@@ -334,9 +334,9 @@ def _read_serving(options: argparse.Namespace) -> Serving:
     try:
         limits = ServerLimits(**given)
     except ValueError as exc:
-        raise Usage(str(exc)) from None
+        raise UsageError(str(exc)) from None
     if options.keyfile is not None and options.certfile is None:
-        raise Usage("--keyfile needs --certfile")
+        raise UsageError("--keyfile needs --certfile")
     tokens = options.token or [t for t in [os.environ.get("FLOWTRIO_TOKEN")] if t]
     return Serving(
         host=options.host,

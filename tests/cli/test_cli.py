@@ -23,7 +23,7 @@ import pytest
 
 from flowtrio import DemoClient, OpenAIClient
 from flowtrio._run._body import agent_name
-from flowtrio.cli._load import Usage, load, make_orchestrator, make_served
+from flowtrio.cli._load import UsageError, load, make_orchestrator, make_served
 from flowtrio.testing import check_events
 from tests.support.command import FLOWTRIO, run, serving
 
@@ -170,7 +170,7 @@ def test_an_agent_is_what_is_named_or_what_that_makes(name: str, runs: str) -> N
 def test_what_is_no_agent_and_makes_none_is_told_before_anything_runs(
     name: str, words: str
 ) -> None:
-    with pytest.raises(Usage) as caught:
+    with pytest.raises(UsageError) as caught:
         make_orchestrator(None, f"served:{name}")
 
     assert str(caught.value).startswith(words)

@@ -69,3 +69,28 @@ async def test_texts_wait_for_who_sends_already_and_are_refused_when_all_is_clos
         await framing.wait_closed()
         with pytest.raises(ConnectionClosed):
             await framing.send_texts(["too late"])
+
+
+async def test_a_goodbye_waits_for_the_close_frame_of_a_violation_that_came_first() -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(REQUEST)
+    framing = Framing(ours, await read_head(ours, 4096, None), ServerLimits(message_frames=2))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(framing.read)
+        await framing.accept(None)
+        await theirs.receive_some()
+        async with framing._stream_lock:
+            # Two empty fragments are more than this message may have: 1009 stands in line.
+            await theirs.send_all((b"\x01\x80" + bytes(4)) + (b"\x00\x80" + bytes(4)))
+            await wait_all_tasks_blocked()
+            nursery.start_soon(say_goodbye, framing, nursery.cancel_scope)
+            await wait_all_tasks_blocked()
+
+    with trio.fail_after(5):
+        assert await theirs.receive_some() == b"\x88\x11\x03\xf1too many frames"
+
+
+async def say_goodbye(framing: Framing, scope: trio.CancelScope) -> None:
+    """Close, and end all that the connection has, as the server's writer does."""
+    await framing.close(1008, "too many bad messages")
+    scope.cancel()

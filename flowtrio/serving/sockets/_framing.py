@@ -100,6 +100,10 @@ class Framing(WebSocketConnection):
 
     async def close(self, code: int, reason: str) -> None:
         """Close with a code, and wait for the other side's answer for a short while."""
+        if self._close_reason:
+            # The network's side was first. Its close frame may still stand in line to be sent, and
+            # whoever calls this cancels it next.
+            return await self.wait_closed()
         with trio.move_on_after(self._limits.close):
             await self.aclose(code, reason)
 
