@@ -72,7 +72,10 @@ const SILENCE = 15_000;
 const ANSWER = 10_000;
 /** Milliseconds by which a timer is too late for a page that was awake. */
 const ASLEEP = 5_000;
-/** So many WebSockets in a row have to fail while plain HTTP works before SSE takes their place. */
+/**
+ * So many WebSockets in a row have to fail while plain HTTP works, or to fall silent, before SSE
+ * takes their place.
+ */
 const FAILURES_BEFORE_SSE = 2;
 
 /** The close code of a message that is too big (RFC 6455, section 7.4.1). */
@@ -477,7 +480,6 @@ export class Client extends EventTarget {
     url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, offered);
     let openedAt = 0;
-    let isHeard = false;
     const over = (/** @type {number} */ code) => {
       socket.onopen = socket.onmessage = socket.onclose = () => {};
       clearTimeout(opening);
@@ -499,8 +501,9 @@ export class Client extends EventTarget {
       if (this.#state === "closed") return socket.close(1000);
       this.#watch = new Watch(
         () => {
-          // One that never said a word, while it looked open, goes through something that eats it.
-          if (!isHeard) this.#failures += 1;
+          // It goes through something that eats what is said, or it is too slow: a message is heard
+          // of when all of it is there, and of an answer in SSE each piece is.
+          this.#failures += 1;
           drop();
         },
         () => this.#sendFrame({ type: "ping", ref: ++this.#lastRef }),
@@ -508,9 +511,8 @@ export class Client extends EventTarget {
       this.#onOpen(socket);
     };
     socket.onmessage = (message) => {
-      isHeard = true;
       this.#watch?.heard();
-      this.#attempts = this.#failures = 0;
+      this.#attempts = 0;
       const value = JSON.parse(message.data);
       for (const frame of Array.isArray(value) ? value : [value]) this.#receive(frame);
     };
@@ -615,7 +617,11 @@ export class Client extends EventTarget {
 
   /** @param {any} frame */
   #receive(frame) {
-    if (frame.type === "accepted" || frame.type === "rejected") return this.#onReply(frame);
+    const isReply = frame.type === "accepted" || frame.type === "rejected";
+    // That a run is accepted is heard also where none of its events comes through; what is heard
+    // after a silence, as a ping's answer is, came through.
+    if (!isReply || frame.run_id === null) this.#failures = 0;
+    if (isReply) return this.#onReply(frame);
     const run = this.#runs.get(frame.run_id);
     if (run === undefined) return;
     const isAsked = [...this.#asked.values()].includes(run.id);

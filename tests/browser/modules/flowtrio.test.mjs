@@ -276,6 +276,46 @@ test("a WebSocket that eats all that is said is replaced by SSE", async () => {
   client.close();
 });
 
+test("where messages are too large for the network, events are read as SSE", async () => {
+  globalThis.fetch = async () => {
+    const text = `data: ${JSON.stringify(event("r", 0, "done"))}\n\n`;
+    return new Response(text, { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const client = new Client({ url: URL_BASE });
+  const seqs = seqsOf(client.resume("r"));
+  for (let number = 0; number < 2; number += 1) {
+    sockets[number].open();
+    // The event behind this is on its way, and a browser does not tell.
+    sockets[number].give({ type: "accepted", ref: sockets[number].sent[0].ref, run_id: "r" });
+    await pass(27);
+  }
+
+  assert.equal(client.transport, "sse");
+  assert.deepEqual(await seqs, [0]);
+  client.close();
+});
+
+for (const what of ["an event", "a ping's answer"]) {
+  test(`a WebSocket that falls silent after ${what} came is no reason for SSE`, async () => {
+    const client = new Client({ url: URL_BASE });
+    const run = client.resume("r");
+    for (let number = 0; number < 3; number += 1) {
+      const socket = sockets[number];
+      socket.open();
+      socket.give({ type: "accepted", ref: socket.sent[0].ref, run_id: "r" });
+      await pass(16);
+      const isEvent = what === "an event";
+      socket.give(isEvent ? event("r", number) : { type: "accepted", ref: socket.sent[1].ref, run_id: null });
+      await pass(27);
+    }
+
+    assert.equal(run.lastSeq, what === "an event" ? 2 : -1);
+    assert.equal(client.transport, "websocket");
+    assert.equal(sockets.length, 4);
+    client.close();
+  });
+}
+
 for (const what of ["visibilitychange", "pageshow"]) {
   test(`on ${what} the connection is looked at at once`, async () => {
     const page = new EventTarget();
