@@ -110,8 +110,12 @@ async def test_following_counts_as_a_run_of_the_connection() -> None:
             await two.until("message_chunk")
             await two.send(type="resume", run_id="first", after=-1, ref="more")
             refused = (await two.until("rejected"))[-1]
+            # What is followed already is not counted twice.
+            await one.send(type="message", message="a", run_id="first", ref="again")
+            again = await one.receive()
 
     assert (refused["ref"], refused["code"]) == ("more", "too_many_runs")
+    assert (again["type"], again["ref"]) == ("accepted", "again")
 
 
 async def test_one_that_ends_while_the_server_stops_is_not_waited_for(autojump_clock: Any) -> None:
@@ -130,13 +134,52 @@ def stored_log() -> list[AgentEvent]:
     return as_events([{**event, "run_id": "r"} for event in answers()])
 
 
-async def store_with_a_beginning(owner: str) -> MemoryStore:
-    """A store that has three events of a run, which some process goes on with."""
-    store = MemoryStore()
+class SlowToCreate(MemoryStore):
+    """A store whose answer to a run that there is already waits for a gate."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.gate = trio.Event(), trio.Event()
+
+    async def create(self, header: RunHeader) -> bool:
+        if not await super().create(header):
+            self.asked.set()
+            await self.gate.wait()
+            return False
+        return True
+
+
+async def begin_log(store: MemoryStore, owner: str) -> None:
+    """Have the store know three events of a run, which some process goes on with."""
     names: Any = {"tenant_id": "default", "run_id": "r", "session_id": None, "agent": "a"}
     await store.create(RunHeader(**names, message="hi", created_at=0.0, owner=owner))
     await store.append("default", "r", -1, stored_log()[:3])
+
+
+async def store_with_a_beginning(owner: str) -> MemoryStore:
+    store = MemoryStore()
+    await begin_log(store, owner)
     return store
+
+
+async def test_a_run_that_ends_while_it_is_started_again_is_given_again() -> None:
+    store = SlowToCreate()
+    await begin_log(store, "another process")
+    orchestrator = Orchestrator(agents=[waits], store=store)
+    async with open_server(orchestrator) as served, connect(served) as peer:
+        await peer.send(type="resume", run_id="r", after=-1, ref=1)
+        frames = [await peer.receive() for _ in range(4)]
+        await peer.send(type="message", message="hi", run_id="r", ref=2)
+        await store.asked.wait()
+        await store.append("default", "r", 2, stored_log()[3:])
+        frames += await peer.until("done")
+        await wait_all_tasks_blocked()
+        store.gate.set()
+        reply, *again = await peer.until("done")
+
+    assert (reply["type"], reply["ref"]) == ("accepted", 2)
+    assert again == frames[1:]
+    check_events(again)
 
 
 async def test_a_run_that_is_deleted_while_it_is_followed_is_told() -> None:

@@ -174,7 +174,6 @@ class Session:
 
     async def _start(self, command: MessageCommand) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
-        is_followed = run_id in self._following
         if run_id is not None:
             own = hosting.runs.get((self.tenant_id, run_id))
             if own is not None and own._run.info.message != command.message:
@@ -184,7 +183,7 @@ class Session:
                 return await self._accept(ref, run_id)
             if own is not None or run_id in self._ended:
                 return await self._reject(ref, "not_resumable", _NOT_KEPT)
-        if not is_followed and self._live >= hosting.limits.runs_per_connection:
+        if run_id not in self._following and self._live >= hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
         if hosting.is_draining:
             try:
@@ -201,7 +200,8 @@ class Session:
         except (LimitExceeded, RunExists) as exc:
             return await self._reject(ref, exc.code, str(exc))
         try:
-            if is_followed:
+            # Not asked before: it may have given DONE while the store was waited for.
+            if run_id in self._following:
                 # Starting twice is starting once: its events come on this connection.
                 return await self._accept(ref, run_id)
             return await self._begin_to_follow(ref, run_id, -1, command.mode)
