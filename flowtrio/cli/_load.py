@@ -44,7 +44,8 @@ def make_orchestrator(
     if isinstance(served, Orchestrator):
         for option, given in (("--model", model is not None), ("--store", bool(stores))):
             if given:
-                raise UsageError(f"--agent {agent} is an orchestrator: {option} does not apply to it")
+                words = f"--agent {agent} is an orchestrator: {option} does not apply to it"
+                raise UsageError(words)
         return served
     if isinstance(served, Agent) and model is not None:
         served = served.replace(llm_client=make_model(model))
