@@ -37,6 +37,9 @@ from flowtrio._core._limits import Limits as Limits
 from flowtrio._core._limits import ModelLimits as ModelLimits
 from flowtrio._core._limits import ServerLimits as ServerLimits
 from flowtrio._core._modes import project as project
+from flowtrio._core._parts import File as File
+from flowtrio._core._parts import Image as Image
+from flowtrio._core._parts import Text as Text
 from flowtrio._core._util import publish as _publish
 from flowtrio._hosting._engine import StreamEngine as StreamEngine
 from flowtrio._hosting._follower import Follower as Follower
@@ -74,9 +77,11 @@ __all__ = [
     "EventStream",
     "EventType",
     "FallbackClient",
+    "File",
     "FlowtrioError",
     "Follower",
     "GeminiClient",
+    "Image",
     "LimitExceeded",
     "Limits",
     "LocalProtocolError",
@@ -99,6 +104,7 @@ __all__ = [
     "ServerLimits",
     "StreamEngine",
     "StreamMode",
+    "Text",
     "Tool",
     "ToolArgs",
     "ToolCall",

@@ -276,7 +276,8 @@ class _Copier:
         except Exception as exc:
             # Not only for what msgspec does not know: fields may be properties, and a time zone is
             # code too.
-            raise _Unfit(TypeError, f"{type_name(value)} has no JSON form") from exc
+            words = getattr(kind, "_no_json", "has no JSON form")
+            raise _Unfit(TypeError, f"{type_name(value)} {words}") from exc
 
 
 def _check_bits(number: int) -> None:
@@ -301,6 +302,9 @@ def _opener(kind: Any) -> Callable[[Any], Any]:
     for known, opener in _OPENERS:
         if issubclass(kind, known):
             return opener
+    if hasattr(kind, "_no_json"):
+        # One of our own, which says why.
+        return _refuse
     if issubclass(kind, msgspec.Struct):
         config = kind.__struct_config__
         if config.array_like or config.omit_defaults or config.tag is not None:
@@ -313,6 +317,10 @@ def _opener(kind: Any) -> Callable[[Any], Any]:
     else:
         return msgspec.to_builtins
     return functools.partial(_open_fields, names.items())
+
+
+def _refuse(value: Any) -> Any:
+    raise TypeError(type_name(value))
 
 
 def _open_fields(names: Iterable[tuple[str, str]], value: Any) -> dict[str, Any]:

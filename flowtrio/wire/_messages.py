@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowtrio._core._fit import NO_TEXT, fit_arguments, is_blank, without_blank, without_withheld
+from flowtrio._core._media import data_url as data_url
 
 Message = Mapping[str, Any]
 
@@ -91,19 +92,3 @@ def text_of(content: Any) -> str:
     if isinstance(content, str):
         return content
     return "".join(str(part.get("text", "")) for part in parts_of(content))
-
-
-def data_url(url: str) -> tuple[str, str] | None:
-    """Media type and base64 of a ``data:`` URL (RFC 2397); None for any other address.
-
-    Raises:
-      ValueError: it is one, and not in base64.
-
-    """
-    if not url.startswith("data:"):
-        return None
-    head, comma, data = url.removeprefix("data:").partition(",")
-    media_type, _, encoding = head.rpartition(";")
-    if not comma or encoding != "base64":
-        raise ValueError("data: URL: expected data:MEDIA/TYPE;base64,DATA")
-    return media_type.partition(";")[0] or "application/octet-stream", data
