@@ -481,8 +481,6 @@ def test_a_planted_look_at_what_is_private_is_found(layer: str, source: str) -> 
 MOST_LINES_OF_A_MODULE = 450
 MOST_LINES_OF_A_CLASS = 300
 LONGER = {
-    "flowtrio._core._law": "the order of events: tables, and the one object that walks them",
-    "flowtrio._core._law.Law": "each of its steps looks at what the others note",
     "flowtrio.clients._exchange.Exchange": "one reply's requests: its steps share their state",
 }
 """What is longer all the same, and why."""

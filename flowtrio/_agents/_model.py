@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import trio
 
+from flowtrio._core._call_rules import UNFIT_TO_RUN
 from flowtrio._core._chunks import (
     Chunk,
     Completion,
@@ -31,7 +32,6 @@ from flowtrio._core._exceptions import (
 )
 from flowtrio._core._fit import without_withheld
 from flowtrio._core._halves import Halves
-from flowtrio._core._law import UNFIT_TO_RUN
 from flowtrio._core._telling import tell
 from flowtrio._core._values import check_json, clean_text, copy_json
 from flowtrio._run._ending import blame

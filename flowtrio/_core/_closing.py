@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, assert_never
 
+from ._brackets import Bracket, CallPhase, OpenAgent, OpenCall, OpenMessage, OpenQuestion
 from ._chunks import Usage
 from ._events import EventType
-from ._law import Bracket, CallPhase, OpenAgent, OpenCall, OpenMessage, OpenQuestion
 
 _CANCELLED: Final = {"outcome": "cancelled", "result": None, "error": None}
 _UNANSWERED: Final = {"outcome": "cancelled", "text": None}

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from ._brackets import OpenMessage
 from ._chunks import least_usage
 from ._closing import closing_event
 from ._events import ADDED_KEYS, ROOT, AgentEvent, AgentStatus, EventType
 from ._failures import Failure
-from ._law import TERMINAL, Law, OpenMessage
+from ._law import TERMINAL, Law
 from ._snapshot import Snapshot
 
 _T = EventType

@@ -24,15 +24,13 @@ business of `flowtrio.testing.find_violations`.
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from io import StringIO
-from typing import Any, ClassVar, Final, NoReturn, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
-import attrs
-
+from ._brackets import CallPhase, OpenAgent, OpenQuestion
+from ._call_rules import OUTCOMES, CallRules
 from ._events import ROOT, SCHEMA, AgentStatus, EventType
-from ._exceptions import LocalProtocolError
 
 _S = AgentStatus
 _T = EventType
@@ -65,154 +63,18 @@ TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
 TERMINAL: Final = frozenset({_S.COMPLETED, _S.ERROR, _S.CANCELLED})
 """The statuses that end a run."""
 
-UNFIT_TO_RUN: Final = {
-    "length": "the reply was cut before this call was whole",
-    "content_filter": "the reply was withheld",
-}
-"""Why the calls of a reply do not run, by its finish reason."""
 
-OUTCOMES: Final = frozenset({"ok", "error", "timeout", "cancelled", "denied"})
-"""How a call may end."""
-
-
-class CallPhase(enum.Enum):
-    """How far an open call has come."""
-
-    WRITTEN = enum.auto()
-    """The model is writing, or has written, its arguments."""
-    ASKED = enum.auto()
-    """It waits for a person."""
-    STARTED = enum.auto()
-    """It runs."""
-
-
-@attrs.define(eq=False)
-class OpenCall:
-    """A call without its TOOL_CALL_END."""
-
-    key: str
-    agent: str
-    tool_name: str
-    message_id: str | None
-    phase: CallPhase
-
-
-@attrs.define(eq=False)
-class OpenAgent:
-    """A nested agent without its AGENT_END."""
-
-    key: str
-    call_id: str | None
-
-    @property
-    def agent(self) -> str:
-        """Its path: the envelope of both its events."""
-        return self.key
-
-
-@attrs.define(eq=False)
-class OpenQuestion:
-    """A question without its INPUT_RESOLVED."""
-
-    key: str
-    agent: str
-
-
-@attrs.define(eq=False)
-class OpenMessage:
-    """A message without its MESSAGE_COMPLETE."""
-
-    key: str
-    agent: str
-    text: StringIO
-    """Its chunks since the last MESSAGE_RESET."""
-
-
-Bracket: TypeAlias = OpenCall | OpenAgent | OpenQuestion | OpenMessage
-
-
-class Law:
+class Law(CallRules):
     """Walks one run's events and refuses the first illegal one, every time."""
 
-    __slots__ = (
-        "_agents",
-        "_asked",
-        "_calls",
-        "_failed",
-        "_live",
-        "_messages",
-        "_questions",
-        "_schema",
-        "_used",
-        "count",
-        "is_done",
-        "reason",
-        "status",
-    )
+    __slots__ = ("_failed", "_live", "reason")
 
     def __init__(self) -> None:
-        self.count: int = 0
-        """How many events were accepted; the next one's sequence number."""
-        self.status: AgentStatus | None = None
-        """The run's status; None before RUN_START."""
+        super().__init__()
         self.reason: str | None = None
         """The reason of the last STATE_CHANGE."""
-        self.is_done: bool = False
-        """Whether DONE was accepted."""
         self._live = False
-        self._schema: Any = SCHEMA
-        """The log's: runs of the first one did execute the calls of a cut reply."""
         self._failed = False
-        self._asked = 0
-        self._calls: dict[str, OpenCall] = {}
-        self._agents: dict[str, OpenAgent] = {}
-        self._questions: dict[str, OpenQuestion] = {}
-        self._messages: dict[str, OpenMessage] = {}
-        self._used: dict[str, tuple[str, str] | None] = {}
-        """Every key there was; of a complete message its agent and its finish reason."""
-
-    # What is open
-
-    def derived_status(self) -> AgentStatus:
-        """The status that a live run has to have: waiting exactly while somebody is asked."""
-        if self._questions:
-            return _S.WAITING_FOR_INPUT
-        if self._asked:
-            return _S.WAITING_FOR_APPROVAL
-        return _S.RUNNING
-
-    def open_brackets(self, only: Container[str] | None = None) -> list[Bracket]:
-        """What is open, in closing order.
-
-        Calls in the order they were opened, nested agents last opened first, questions, messages.
-
-        Args:
-          only: Keys to consider; None for all.
-
-        """
-        if not (self._calls or self._agents or self._questions or self._messages):
-            return []
-        brackets: list[Bracket] = [
-            *self._calls.values(),
-            *reversed(self._agents.values()),
-            *self._questions.values(),
-            *self._messages.values(),
-        ]
-        if only is None:
-            return brackets
-        return [bracket for bracket in brackets if bracket.key in only]
-
-    def open_call(self, call_id: str) -> OpenCall | None:
-        """The open call of this id, or None."""
-        return self._calls.get(call_id)
-
-    def open_message(self, message_id: str) -> OpenMessage | None:
-        """The open message of this id, or None."""
-        return self._messages.get(message_id)
-
-    def calls_of(self, message_id: str) -> list[OpenCall]:
-        """The open calls that belong to a message, in the order they were opened."""
-        return [call for call in self._calls.values() if call.message_id == message_id]
 
     def begin_message(self, message_id: str, agent: str) -> None:
         """Expect a MESSAGE_COMPLETE for *message_id*, whether or not it gets other events.
@@ -222,16 +84,6 @@ class Law:
         if not self._live:
             self._refuse("a message", "the run is not live", "L2")
         self._open_message("a message", message_id, agent)
-
-    def is_new(self, key: str) -> bool:
-        """Whether no event told of what *key* names."""
-        return key not in self._used
-
-    def abandon(self) -> None:
-        """Forget all that is open, unclosed: the last resort of one who cannot close it."""
-        for brackets in (self._calls, self._agents, self._questions, self._messages):
-            brackets.clear()
-        self._asked = 0
 
     # The one way in
 
@@ -352,116 +204,6 @@ class Law:
         self._messages.pop(message_id, None)
         self._used[message_id] = (agent, data["finish_reason"])
 
-    # Calls
-
-    def _args(self, data: dict[str, Any], agent: str) -> None:
-        call_id, message_id = data["call_id"], data["message_id"]
-        call = self._calls.get(call_id)
-        if call is None:
-            self._must_be_new(_T.TOOL_CALL_ARGS, call_id)
-            if call_id == message_id:
-                self._refuse(_T.TOOL_CALL_ARGS, f"{call_id} names a message too", "L3")
-        else:
-            self._must_own(_T.TOOL_CALL_ARGS, call, data, agent)
-            if call.phase is not CallPhase.WRITTEN:
-                self._refuse(_T.TOOL_CALL_ARGS, f"{call_id} is {call.phase.name}", "L3")
-            if call.message_id != message_id:
-                self._refuse(
-                    _T.TOOL_CALL_ARGS, f"{call_id} belongs to message {call.message_id}", "L3"
-                )
-        self._message(_T.TOOL_CALL_ARGS, message_id, agent)
-        if call is None:
-            self._open_call(data, agent, message_id, CallPhase.WRITTEN)
-
-    def _approval(self, data: dict[str, Any], agent: str) -> None:
-        call = self._calls.get(data["call_id"])
-        if call is None:
-            self._must_be_new(_T.APPROVAL_REQUIRED, data["call_id"])
-            self._must_speak(_T.APPROVAL_REQUIRED, agent)
-            self._open_call(data, agent, None, CallPhase.ASKED)
-        else:
-            self._must_own(_T.APPROVAL_REQUIRED, call, data, agent)
-            if call.phase is not CallPhase.WRITTEN:
-                self._refuse(_T.APPROVAL_REQUIRED, f"{call.key} is {call.phase.name}", "L3")
-            if call.message_id in self._messages:
-                self._refuse(
-                    _T.APPROVAL_REQUIRED, f"message {call.message_id} is not complete", "L10"
-                )
-            call.phase = CallPhase.ASKED
-        self._asked += 1
-
-    def _start(self, data: dict[str, Any], agent: str) -> None:
-        call_id, message_id = data["call_id"], data["message_id"]
-        call = self._calls.get(call_id)
-        if call is None:
-            self._must_be_new(_T.TOOL_CALL_START, call_id)
-            self._must_speak(_T.TOOL_CALL_START, agent)
-        else:
-            self._must_own(_T.TOOL_CALL_START, call, data, agent)
-            if call.phase is CallPhase.STARTED:
-                self._refuse(_T.TOOL_CALL_START, f"{call_id} has started", "L3")
-            if call.message_id not in (None, message_id):
-                self._refuse(
-                    _T.TOOL_CALL_START, f"{call_id} belongs to message {call.message_id}", "L3"
-                )
-        if data["provider_executed"]:
-            self._must_be_inside(call_id, message_id, agent)
-        elif message_id is not None:
-            self._must_be_ready(message_id, agent)
-        if call is None:
-            self._open_call(data, agent, message_id, CallPhase.STARTED)
-        else:
-            self._asked -= call.phase is CallPhase.ASKED
-            call.phase = CallPhase.STARTED
-            call.message_id = message_id
-
-    def _must_be_inside(self, call_id: str, message_id: str | None, agent: str) -> None:
-        """The provider's own tools run while their message is written; it may begin with one."""
-        if message_id is None or call_id == message_id:
-            self._refuse(_T.TOOL_CALL_START, f"{call_id} is inside no message", "L3")
-        self._message(_T.TOOL_CALL_START, message_id, agent)
-
-    def _must_be_ready(self, message_id: str, agent: str) -> None:
-        """Our tools start after the finish mark of the message that asked for them."""
-        owner, finish_reason = self._used.get(message_id) or (agent, None)
-        if owner != agent:
-            self._refuse(_T.TOOL_CALL_START, f"{message_id} belongs to {owner}", "L3")
-        if finish_reason is None:
-            self._refuse(_T.TOOL_CALL_START, f"message {message_id} is not complete", "L10")
-        if finish_reason in ("error", "cancelled"):
-            self._refuse(_T.TOOL_CALL_START, f"message {message_id} has no finish mark", "L10")
-        if self._schema != 1 and (why := UNFIT_TO_RUN.get(finish_reason)) is not None:
-            self._refuse(_T.TOOL_CALL_START, f"message {message_id}: {why}", "L10")
-
-    def _progress(self, data: dict[str, Any], agent: str) -> None:
-        call = self._calls.get(data["call_id"])
-        if call is None or call.phase is not CallPhase.STARTED:
-            self._refuse(_T.TOOL_PROGRESS, f"{data['call_id']} is not running", "L3")
-        self._must_own(_T.TOOL_PROGRESS, call, data, agent)
-        self._must_speak(_T.TOOL_PROGRESS, agent)
-
-    def _end(self, data: dict[str, Any], agent: str) -> None:
-        call_id, outcome = data["call_id"], data["outcome"]
-        if outcome not in OUTCOMES:
-            self._refuse(_T.TOOL_CALL_END, f"outcome {outcome!r} is not one of them", "L3")
-        call = self._calls.get(call_id)
-        if call is None:
-            self._must_be_new(_T.TOOL_CALL_END, call_id)
-            self._must_speak(_T.TOOL_CALL_END, agent)
-        else:
-            self._must_own(_T.TOOL_CALL_END, call, data, agent)
-        started = call is not None and call.phase is CallPhase.STARTED
-        if outcome == "timeout" and (call is None or call.phase is CallPhase.WRITTEN):
-            self._refuse(_T.TOOL_CALL_END, f"{call_id} neither started nor waited", "L3")
-        if outcome == "ok" and not started:
-            self._refuse(_T.TOOL_CALL_END, f"{call_id} ended ok but never started", "L3")
-        if outcome == "denied" and started:
-            self._refuse(_T.TOOL_CALL_END, f"{call_id} was denied but had started", "L3")
-        if call is not None:
-            self._asked -= call.phase is CallPhase.ASKED
-            del self._calls[call_id]
-        self._used[call_id] = None
-
     # Nested agents, questions, the application's own
 
     def _agent_start(self, data: dict[str, Any], agent: str) -> None:
@@ -511,54 +253,6 @@ class Law:
     def _custom(self, data: dict[str, Any], agent: str) -> None:
         self._must_speak(_T.CUSTOM, agent)
 
-    # Shared steps
-
-    def _message(self, type: EventType, message_id: str, agent: str) -> OpenMessage:
-        message = self._messages.get(message_id)
-        if message is None:
-            return self._open_message(type, message_id, agent)
-        if message.agent != agent:
-            self._refuse(type, f"{message_id} belongs to {message.agent}", "L3")
-        self._must_speak(type, agent)
-        return message
-
-    def _open_message(self, type: str, message_id: str, agent: str) -> OpenMessage:
-        self._must_be_new(type, message_id)
-        self._must_speak(type, agent)
-        self._used[message_id] = None
-        message = self._messages[message_id] = OpenMessage(message_id, agent, StringIO())
-        return message
-
-    def _open_call(
-        self, data: dict[str, Any], agent: str, message_id: str | None, phase: CallPhase
-    ) -> None:
-        call_id = data["call_id"]
-        self._used[call_id] = None
-        self._calls[call_id] = OpenCall(call_id, agent, data["tool_name"], message_id, phase)
-
-    def _must_be_root(self, type: EventType, agent: str) -> None:
-        if agent != ROOT:
-            self._refuse(type, f"it belongs to {ROOT}, not to {agent!r}", "L2")
-
-    def _must_speak(self, type: str, agent: str) -> None:
-        if agent != ROOT and agent not in self._agents:
-            self._refuse(type, f"agent {agent!r} is not running", "L3")
-
-    def _must_be_new(self, type: str, key: str) -> None:
-        if key in self._used:
-            self._refuse(type, f"{key} was used before", "L3")
-
-    def _must_own(self, type: EventType, call: OpenCall, data: dict[str, Any], agent: str) -> None:
-        if call.agent != agent or call.tool_name != data["tool_name"]:
-            self._refuse(type, f"{call.key} is {call.tool_name!r} of {call.agent}", "L3")
-
-    def _refuse(self, type: str, why: str, law: str) -> NoReturn:
-        what = type.upper() if isinstance(type, EventType) else type
-        state = "done" if self.is_done else self.status or "not started"
-        raise LocalProtocolError(
-            f"can't emit {what} when run={state} (seq {self.count}): {why}", law=law
-        )
-
     _Rule: TypeAlias = Callable[["Law", dict[str, Any], str], None]
     _RULES: ClassVar[dict[EventType, _Rule]] = {
         _T.RUN_START: _run_start,
@@ -570,11 +264,11 @@ class Law:
         _T.MESSAGE_PART: lambda self, data, agent: self._piece(_T.MESSAGE_PART, data, agent),
         _T.MESSAGE_RESET: _reset,
         _T.MESSAGE_COMPLETE: _complete,
-        _T.TOOL_CALL_ARGS: _args,
-        _T.APPROVAL_REQUIRED: _approval,
-        _T.TOOL_CALL_START: _start,
-        _T.TOOL_PROGRESS: _progress,
-        _T.TOOL_CALL_END: _end,
+        _T.TOOL_CALL_ARGS: CallRules._args,
+        _T.APPROVAL_REQUIRED: CallRules._approval,
+        _T.TOOL_CALL_START: CallRules._start,
+        _T.TOOL_PROGRESS: CallRules._progress,
+        _T.TOOL_CALL_END: CallRules._end,
         _T.AGENT_START: _agent_start,
         _T.AGENT_END: _agent_end,
         _T.INPUT_REQUIRED: _question,

@@ -17,8 +17,8 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from flowtrio._core._brackets import Bracket, CallPhase, OpenAgent, OpenCall
 from flowtrio._core._events import ROOT, AgentEvent, EventType
-from flowtrio._core._law import Bracket, CallPhase, OpenAgent, OpenCall
 from flowtrio.pictures._text import text_timeline
 
 from ._mend import MendingLaw, names_in

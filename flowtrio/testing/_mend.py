@@ -12,19 +12,17 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import Any, Final, assert_never
 
-from flowtrio._core._events import ROOT, AgentStatus, EventType
-from flowtrio._core._exceptions import LocalProtocolError
-from flowtrio._core._law import (
-    TERMINAL,
-    TRANSITIONS,
+from flowtrio._core._brackets import (
     Bracket,
     CallPhase,
-    Law,
     OpenAgent,
     OpenCall,
     OpenMessage,
     OpenQuestion,
 )
+from flowtrio._core._events import ROOT, AgentStatus, EventType
+from flowtrio._core._exceptions import LocalProtocolError
+from flowtrio._core._law import TERMINAL, TRANSITIONS, Law
 
 _S = AgentStatus
 _T = EventType

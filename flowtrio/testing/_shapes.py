@@ -16,8 +16,9 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from flowtrio._core._call_rules import OUTCOMES
 from flowtrio._core._events import ADDED_KEYS, SCHEMA, EventType
-from flowtrio._core._law import OUTCOMES, TRANSITIONS
+from flowtrio._core._law import TRANSITIONS
 
 _T = EventType
 _MAX = sys.float_info.max

@@ -14,19 +14,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from flowtrio._core._brackets import CallPhase, OpenAgent, OpenCall, OpenMessage, OpenQuestion
+from flowtrio._core._call_rules import OUTCOMES
 from flowtrio._core._events import AgentStatus, EventType
 from flowtrio._core._exceptions import LocalProtocolError
-from flowtrio._core._law import (
-    OUTCOMES,
-    TERMINAL,
-    TRANSITIONS,
-    CallPhase,
-    Law,
-    OpenAgent,
-    OpenCall,
-    OpenMessage,
-    OpenQuestion,
-)
+from flowtrio._core._law import TERMINAL, TRANSITIONS, Law
 
 T = EventType
 Event: TypeAlias = tuple[EventType, dict[str, Any], str]

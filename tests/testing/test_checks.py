@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowtrio._core._brackets import Bracket
 from flowtrio._core._events import DATA_KEYS, AgentEvent, AgentStatus, EventType
-from flowtrio._core._law import Bracket, Law
+from flowtrio._core._law import Law
 from flowtrio.testing import LawBroken, Violation, check_events, find_violations
 from flowtrio.testing._checks import _Walk
 from flowtrio.testing._shapes import SHAPES
