@@ -34,7 +34,8 @@ from ._replies import (
     run_calls,
     unique_tools,
 )
-from ._tools import Context, Tool, as_tool
+from ._signature import Context
+from ._tools import Tool, as_tool
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient

@@ -9,19 +9,16 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import types
-import typing
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Annotated, Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import attrs
-import msgspec
 
 from flowtrio._core._limits import is_time, is_whole
 from flowtrio._core._values import copy_json, told
 
 from ._docstrings import parse_docstring
+from ._signature import SignatureForm
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,6 +53,29 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
 """What `tool` takes besides a name, and what each may be."""
 
 
+class Form(Protocol):
+    """What a tool's arguments look like: told to a model, and made into those of its function."""
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON Schema of them: one object, without a ``$ref`` at the top."""
+        ...
+
+    @property
+    def context_parameter(self) -> str | None:
+        """The function's parameter that gets the `RunContext`, or None."""
+        ...
+
+    def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Make JSON arguments, which are the function's to keep, into its keyword arguments.
+
+        Raises:
+          ValueError: they do not fit; says where, and what was expected.
+
+        """
+        ...
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Tool(Generic[P, R]):
     """A function that a model may call. Made by `tool`; calling it calls the function."""
@@ -66,12 +86,8 @@ class Tool(Generic[P, R]):
     """What the model calls it."""
     description: str = attrs.field(repr=False)
     """What the model is told of it: the docstring's leading text."""
-    parameters: dict[str, Any] = attrs.field(repr=False)
-    """JSON Schema of its arguments: one object, without a ``$ref`` at the top."""
     is_async: bool
     """Whether it runs in the run's own task; a plain function runs in a worker thread."""
-    context_parameter: str | None = attrs.field(repr=False)
-    """The parameter that gets the `RunContext`, or None."""
     timeout: float | None = None
     """Seconds from its START; None for ``Limits.tool``."""
     retries: int = 0
@@ -84,7 +100,7 @@ class Tool(Generic[P, R]):
     """Whether the worker thread of a plain function may outlive its run."""
     fatal: bool = False
     """Whether the run fails when it raises."""
-    _arguments: type[msgspec.Struct] = attrs.field(repr=False, alias="arguments")
+    _form: Form = attrs.field(repr=False, alias="form")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function itself, outside any run."""
@@ -94,6 +110,16 @@ class Tool(Generic[P, R]):
     def __wrapped__(self) -> Callable[P, R]:
         """The function, as `inspect` looks for it: a tool has its signature."""
         return self.fn
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """JSON Schema of its arguments: one object, without a ``$ref`` at the top."""
+        return self._form.parameters
+
+    @property
+    def context_parameter(self) -> str | None:
+        """The parameter that gets the `RunContext`, or None."""
+        return self._form.context_parameter
 
     def spec(self) -> dict[str, Any]:
         """The tool as clients are told of it; see `flowtrio.abc.ToolSpec`."""
@@ -115,10 +141,9 @@ class Tool(Generic[P, R]):
 
         """
         try:
-            struct = msgspec.convert(arguments, self._arguments, strict=True)
-        except msgspec.ValidationError as exc:
+            return self._form.decode(arguments)
+        except ValueError as exc:
             raise ValueError(f"arguments of {self.name!r}: {exc}") from None
-        return {name: getattr(struct, name) for name in self._arguments.__struct_fields__}
 
 
 @overload
@@ -193,22 +218,12 @@ def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any
     # that of their classes.
     documented = fn if all(map(inspect.isroutine, layers)) else innermost
     description, texts = parse_docstring(inspect.getdoc(documented) or "")
-    context, fields = _fields(name, fn, innermost, texts)
-    try:
-        struct = msgspec.defstruct(
-            f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True
-        )
-        parameters = _schema(struct)
-    except (TypeError, NameError) as exc:
-        raise TypeError(f"tool {name!r}: {exc}") from None
     return Tool(
         fn=fn,
         name=name,
         description=description,
-        parameters=parameters,
         is_async=inspect.iscoroutinefunction(target),
-        context_parameter=context,
-        arguments=struct,
+        form=SignatureForm.of(name, fn, innermost, texts),
         **options,
     )
 
@@ -254,144 +269,3 @@ def _check_options(name: str, options: dict[str, Any]) -> None:
         fits, expected = _OPTIONS[option]
         if not fits(value):
             raise ValueError(f"tool {name!r}: {option}={told(value)}: expected {expected}")
-
-
-def _fields(
-    name: str, fn: Any, target: Any, texts: dict[str, str]
-) -> tuple[str | None, list[tuple[str, Any] | tuple[str, Any, Any]]]:
-    """The context's parameter, and the others as fields of a Struct."""
-    try:
-        signature = inspect.signature(fn)
-    except (TypeError, ValueError) as exc:
-        raise TypeError(f"tool {name!r}: {exc}") from None
-    hints = _hints(name, target)
-    context: str | None = None
-    fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
-    for parameter in signature.parameters.values():
-        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
-            raise TypeError(
-                f"tool {name!r}: parameter {parameter} cannot be told to a model: expected named "
-                "parameters only"
-            )
-        if parameter.annotation is parameter.empty:
-            raise TypeError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
-        hint = hints.get(parameter.name, parameter.annotation)
-        if hint is _Context:
-            context = parameter.name
-            continue
-        text = texts.get(parameter.name)
-        if text:
-            hint = Annotated[hint, msgspec.Meta(description=text)]
-        if parameter.default is parameter.empty:
-            fields.append((parameter.name, hint))
-        else:
-            default = parameter.default
-            if isinstance(default, list | dict | set):
-                # A fresh one for each call; msgspec refuses to share a mutable default.
-                default = msgspec.field(default_factory=functools.partial(type(default), default))
-            fields.append((parameter.name, hint, default))
-    return context, fields
-
-
-class Context:
-    """What a tool is given and no model is told of: the base of `RunContext` and its stand-in.
-
-    By this, tools know a context's annotation without knowing what a context can do.
-    """
-
-    __slots__ = ()
-
-
-class _Context(Context):
-    """Stands for `RunContext` while annotations are read."""
-
-
-class _Names(dict[str, Any]):
-    """A module's names, in which any spelling of RunContext means the context."""
-
-    def __missing__(self, key: str) -> Any:
-        if key == "RunContext":
-            return _Context
-        raise KeyError(key)
-
-
-def _closure(target: Any) -> dict[str, Any]:
-    """Local names around a function; not those that get their value later, as its own does."""
-    found = {}
-    if inspect.isfunction(target):
-        for name, cell in zip(target.__code__.co_freevars, target.__closure__ or (), strict=True):
-            with suppress(ValueError):
-                found[name] = cell.cell_contents
-    return found
-
-
-def _hints(name: str, target: Any) -> dict[str, Any]:
-    """The annotations of a function, those under TYPE_CHECKING that mean the context included."""
-    target = inspect.unwrap(target)
-    names = _Names(getattr(target, "__globals__", {}))
-    names.update(_closure(target))
-    try:
-        hints = typing.get_type_hints(target, names, names, include_extras=True)
-    except Exception as exc:
-        # Any code may stand in an annotation that is a text.
-        raise TypeError(f"tool {name!r}: {exc}") from None
-    return {key: _Context if _is_context(hint) else hint for key, hint in hints.items()}
-
-
-def _is_context(hint: Any) -> bool:
-    """Whether an annotation means the context: itself, or that or None."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
-        return len(kinds) == 1 and _is_context(kinds[0])
-    return isinstance(hint, type) and Context in hint.__bases__
-
-
-def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
-    """The arguments' JSON Schema with everything inlined but what refers to itself."""
-    [top], components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
-    name = top["$ref"].rpartition("/")[2]
-    recursive = {key for key in components if _reaches(components, key, key)}
-    schema = cast("dict[str, Any]", _inline(components[name], components, recursive))
-    schema.pop("title", None)
-    if recursive:
-        schema["$defs"] = {
-            key: _inline(components[key], components, recursive) for key in sorted(recursive)
-        }
-    return schema
-
-
-def _reaches(components: dict[str, Any], start: str, goal: str) -> bool:
-    seen: set[str] = set()
-    pending = [start]
-    while pending:
-        for name in _refs(components[pending.pop()]):
-            if name == goal:
-                return True
-            if name not in seen:
-                seen.add(name)
-                pending.append(name)
-    return False
-
-
-def _refs(schema: Any) -> list[str]:
-    if isinstance(schema, dict):
-        found = [schema["$ref"].rpartition("/")[2]] if isinstance(schema.get("$ref"), str) else []
-        return found + [name for item in schema.values() for name in _refs(item)]
-    if isinstance(schema, list):
-        return [name for item in schema for name in _refs(item)]
-    return []
-
-
-def _inline(schema: Any, components: dict[str, Any], recursive: set[str]) -> Any:
-    if isinstance(schema, list):
-        return [_inline(item, components, recursive) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    ref = schema.get("$ref")
-    if isinstance(ref, str):
-        name = ref.rpartition("/")[2]
-        if name in recursive:
-            return dict(schema)
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**_inline(components[name], components, recursive), **rest}
-    return {key: _inline(value, components, recursive) for key, value in schema.items()}
