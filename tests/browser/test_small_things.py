@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from flowtrio.abc import Request
+from flowtrio.serving._access import token_of
 from tests.browser.conftest import OpenStage
 from tests.browser.test_page import STATUS
 from tests.support.chromium import Screen
@@ -67,6 +69,65 @@ async def test_a_wrong_token_is_told(open_stage: OpenStage, screen: Screen) -> N
         await page.type("#token", "wrong")
         await page.press("Enter")
         await page.until_seen("#token-wrong")
+
+
+async def test_whoever_closed_the_dialog_can_still_enter_the_token(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    """By the button beside what is needed, or by whatever the server would be asked for."""
+    async with open_stage(token="s3cret-token", screen=screen) as stage:
+        page = stage.page
+        is_asked = "document.querySelector('#ask-token').open"
+        for act in (lambda: page.click("#enter-token"), lambda: stage.ask("hello")):
+            await page.until(is_asked)
+            await page.press("Escape")
+            await page.until(f"!{is_asked}")
+            await page.until_seen("#enter-token")
+
+            assert await page.run("document.documentElement.scrollWidth <= innerWidth")
+
+            await act()
+        await page.until(is_asked)
+
+        assert await page.run("document.querySelector('#message').value") == "hello"
+        assert await page.run("document.querySelectorAll('.turn').length") == 0
+
+        await page.type("#token", "s3cret-token")
+        await page.press("Enter")
+        await page.until("document.querySelector('#connection').dataset.state === 'open'")
+        await page.click("#send")
+        stage.model.answer("here")
+        await page.until(f"{STATUS} === 'completed'")
+
+        assert not await page.is_seen("#enter-token")
+
+
+async def test_a_run_can_be_stopped_after_its_server_wanted_another_token(
+    open_stage: OpenStage,
+) -> None:
+    tokens: set[str | None] = {None}
+
+    def authenticate(request: Request) -> str | None:
+        return "me" if token_of(request) in tokens else None
+
+    async with open_stage(authenticate=authenticate) as stage:
+        page = stage.page
+        await stage.ask("go on")
+        stage.model.say("Well")
+        await page.until("document.querySelector('.markdown')?.innerText === 'Well'")
+        tokens.clear()
+        stage.front.cut()
+        for _ in range(2):
+            await page.until("document.querySelector('#ask-token').open")
+            await page.press("Escape")
+            await page.until("!document.querySelector('#ask-token').open")
+            await page.click("#stop")
+        tokens.add("new")
+        await page.type("#token", "new")
+        await page.press("Enter")
+        await page.until("document.querySelector('#connection').dataset.state === 'open'")
+        await page.click("#stop")
+        await page.until(f"{STATUS} === 'cancelled'")
 
 
 async def test_enter_while_the_agent_answers_says_so_and_escape_stops(

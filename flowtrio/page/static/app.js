@@ -74,6 +74,7 @@ const page = {
   dialog: byId("ask-token", HTMLDialogElement),
   token: byId("token", HTMLInputElement),
   tokenWrong: byId("token-wrong", HTMLElement),
+  enterToken: byId("enter-token", HTMLButtonElement),
 };
 
 const scroller = new Scroller(page.turns, byId("jump", HTMLButtonElement));
@@ -91,7 +92,7 @@ class Shown {
     /** @type {Run | null} */
     this.run = null;
     const control = (/** @type {(run: Run) => Promise<void>} */ act) => {
-      if (this.run === null) return Promise.resolve(false);
+      if (this.run === null || !isLetIn()) return Promise.resolve(false);
       return act(this.run).then(() => true, notify);
     };
     this.turn = new Turn(remembered.message, {
@@ -194,7 +195,7 @@ const LOST = {
 
 function submit() {
   const message = page.message.value.trim();
-  if (message === "") return;
+  if (message === "" || !isLetIn()) return;
   if (current() !== null) return tell("The agent is still answering: wait for it, or stop it by Escape.");
   page.message.value = "";
   fitMessage();
@@ -210,7 +211,7 @@ function submit() {
 
 function stop() {
   const one = current();
-  if (one === null) return;
+  if (one === null || !isLetIn()) return;
   // Not disabled, which would take the keyboard's place away.
   page.stop.textContent = "Stopping";
   one.run?.cancel("stopped on the page").catch(notify);
@@ -298,9 +299,19 @@ function updateConnection() {
   const { state, transport } = client;
   page.connection.dataset.state = state;
   page.connection.textContent = CONNECTIONS[state] + (state === "open" && transport === "sse" ? " · SSE" : "");
-  if (state !== "unauthorized") return;
+  page.enterToken.hidden = state !== "unauthorized";
+  isLetIn();
+}
+
+/**
+ * Whether the server may be asked for something. Where it wants a token first, that is asked for:
+ * whoever closed the dialog meets it again with whatever they do next.
+ */
+function isLetIn() {
+  if (client.state !== "unauthorized") return true;
   page.tokenWrong.hidden = client.token === null;
   if (!page.dialog.open) page.dialog.showModal();
+  return false;
 }
 
 /** @param {string} text */
@@ -389,6 +400,7 @@ byId("token-form", HTMLFormElement).addEventListener("submit", (event) => {
   page.dialog.close();
   client.token = memory.value.token;
 });
+page.enterToken.addEventListener("click", isLetIn);
 client.addEventListener("state", updateConnection);
 
 selectTab("chat");
