@@ -15,10 +15,15 @@ _USUAL: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctim
 """What each record has; anything else was given as ``extra``."""
 
 
+_FIXED: Final = frozenset({"time", "level", "logger", "message", "exception", "extra"})
+"""Keys whose meaning no record can change."""
+
+
 class JSONFormatter(logging.Formatter):
     """One JSON object a record: ``time``, ``level``, ``logger``, ``message``, ``exception``.
 
-    What a record was given as ``extra`` stands beside them.
+    What a record was given as ``extra`` stands beside them, or in an object ``extra`` of its own
+    where its name is no text, or one of those. What cannot be JSON is told as Python would.
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -28,11 +33,31 @@ class JSONFormatter(logging.Formatter):
             "level": record.levelname,
             "logger": record.name,
             "message": record.getMessage(),
-            **{name: value for name, value in vars(record).items() if name not in _USUAL},
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        for name, value in vars(record).items():
+            if name not in _USUAL:
+                is_free = isinstance(name, str) and name not in _FIXED
+                place = line if is_free else line.setdefault("extra", {})
+                place[name if isinstance(name, str) else _words(name)] = _fit(value)
         return json.dumps(line, default=repr)
+
+
+def _fit(value: object) -> object:
+    """What can stand in a line: *value*, or words for it. A record may be given anything."""
+    try:
+        json.dumps(value, default=repr, allow_nan=False)
+    except Exception:
+        return _words(value)
+    return value
+
+
+def _words(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
 
 
 def configure_logging(log_format: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -30,6 +32,79 @@ def test_a_record_is_one_object_with_what_was_given_beside_its_message() -> None
     assert set(line) == {"time", "level", "logger", "message", "run_id", "odd", "exception"}
     assert (line["level"], line["message"], line["odd"]) == ("ERROR", "run r\nfailed", "{1}")
     assert line["exception"].endswith("ZeroDivisionError: division by zero")
+
+
+def line_with(extra: dict[Any, Any]) -> dict[str, Any]:
+    """The line of a record with these extras, however they came into it."""
+    record = logging.makeLogRecord({"msg": "hello", "levelname": "INFO", "name": "x"})
+    vars(record).update(extra)
+    text = JSONFormatter().format(record)
+    line = json.loads(text, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+    assert (line["message"], line["level"], line["logger"]) == ("hello", "INFO", "x")
+    assert datetime.fromisoformat(line["time"])
+    assert "\n" not in text
+    return dict(line)
+
+
+@pytest.mark.parametrize("name", ["time", "level", "logger", "exception", "extra"])
+def test_extras_that_are_named_like_a_lines_own_keys_change_none_of_them(name: str) -> None:
+    assert line_with({name: 1})["extra"] == {name: 1}
+
+
+def test_names_that_are_no_text_stand_in_the_line() -> None:
+    assert line_with({7: 1, ("a", 2): 3, "b": 4})["extra"] == {"7": 1, "('a', 2)": 3}
+
+
+class Mute:
+    """What cannot even be shown."""
+
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+ITSELF: list[Any] = []
+ITSELF.append(ITSELF)
+DEEP: list[Any] = []
+for _ in range(100_000):
+    DEEP = [DEEP]
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({("a", 1): 2}, "{('a', 1): 2}"),
+        (ITSELF, "[[...]]"),
+        (DEEP, "<list>"),
+        (math.nan, "nan"),
+        ([math.inf], "[inf]"),
+        (10**5000, "<int>"),
+        (Mute(), "<Mute>"),
+        ([Mute()], "<list>"),
+        (b"x", "b'x'"),
+        ("\ud800", "\ud800"),
+        ({"a": [1, None]}, {"a": [1, None]}),
+    ],
+    ids=[
+        "keys",
+        "itself",
+        "deep",
+        "nan",
+        "inf",
+        "huge",
+        "mute",
+        "mutes",
+        "bytes",
+        "surrogate",
+        "plain",
+    ],
+)
+def test_values_that_are_no_json_lose_neither_their_line_nor_others(
+    value: object, told: object
+) -> None:
+    line = line_with({"odd": value, "run_id": "r"})
+
+    assert (line["odd"], line["run_id"]) == (told, "r")
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
