@@ -49,7 +49,8 @@ def read_runs(text: str) -> dict[str, list[dict[str, Any]]]:
     """Read JSON lines as they come from ``--events`` or a server; give each run's events in order.
 
     Lines may hold one event, or an array of several as in the batch subprotocol. A server's replies
-    are no events and are left out.
+    are no events and are left out, and so is what ``linked=1`` adds to an event: it tells of what
+    one reader was sent, not of the run.
 
     Raises:
       ValueError: a line is something else, or there is no event at all.
@@ -65,6 +66,7 @@ def read_runs(text: str) -> dict[str, list[dict[str, Any]]]:
                 continue
             if not isinstance(frame.get("type"), str) or "data" not in frame:
                 raise ValueError(f"line {number} is no event: expected type, data, seq, …")
+            frame.pop("after", None)
             runs.setdefault(str(frame.get("run_id")), []).append(frame)
     if not runs:
         raise ValueError("it has no events")

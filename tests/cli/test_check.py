@@ -109,6 +109,15 @@ def test_a_log_is_read_as_a_server_sends_it() -> None:
     assert read_runs(text) == {"r1": log}
 
 
+def test_linked_logs_are_lawful(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As ``?linked=1`` gives them: each event names the one before it."""
+    linked = [{**event, "after": event["seq"] - 1} for event in answers()]
+
+    assert read_runs(lines(linked)) == {"r1": answers()}
+    assert read_runs(json.dumps(linked)) == {"r1": answers()}
+    assert check(tmp_path, lines(linked)) == LAWFUL
+
+
 def test_runs_are_told_apart_and_the_worst_gives_the_status(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
