@@ -319,6 +319,29 @@ def test_a_missing_extra_is_named(library: str) -> None:
     assert "pip install 'flowtrio[cli]'" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "redirected",
+    ["sys.stdout.isatty = lambda: False", "sys.argv.append('--events')"],
+    ids=["a file", "events"],
+)
+def test_one_message_whose_answer_is_not_drawn_needs_no_extra(redirected: str) -> None:
+    program = "import sys; sys.modules['rich'] = sys.modules['prompt_toolkit'] = None\n"
+    program += "for stream in (sys.stdin, sys.stdout, sys.stderr): stream.isatty = lambda: True\n"
+    program += f"sys.argv[1:] = ['chat', 'hi']; {redirected}\n"
+    program += "from flowtrio.cli._main import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "TERM": "xterm"},
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "hi" in done.stdout
+
+
 def test_older_pythons_are_refused_by_pip() -> None:
     assert metadata("flowtrio")["Requires-Python"] == ">=3.11"
 

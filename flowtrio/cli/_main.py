@@ -269,7 +269,8 @@ async def _chat(options: argparse.Namespace) -> int:
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
     async with orchestrator:
-        return await Chat(LocalSource(orchestrator), screen, _make_keyboard()).talk(options.text)
+        chat = Chat(LocalSource(orchestrator), screen, _make_keyboard(options))
+        return await chat.talk(options.text)
 
 
 async def _chat_with_server(options: argparse.Namespace) -> int:
@@ -282,7 +283,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     status = FAILED
     try:
         source = RemoteSource(options.url, token)
-        chat = Chat(source, _make_screen(options), _make_keyboard())
+        chat = Chat(source, _make_screen(options), _make_keyboard(options))
         status = await chat.talk(options.text)
     except* RemoteError as group:
         error = next(leaves(group))
@@ -299,7 +300,7 @@ def _make_screen(options: argparse.Namespace) -> Screen:
 
     if options.events:
         return EventScreen()
-    if not sys.stdout.isatty():
+    if not _is_drawn(options):
         return PlainScreen()
     try:
         return RichScreen()
@@ -307,7 +308,12 @@ def _make_screen(options: argparse.Namespace) -> Screen:
         raise UsageError(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
 
 
-def _make_keyboard() -> Lines:
+def _is_drawn(options: argparse.Namespace) -> bool:
+    """Whether a person looks at the run: then a terminal shows it."""
+    return not options.events and sys.stdout.isatty()
+
+
+def _make_keyboard(options: argparse.Namespace) -> Lines:
     """Lines are edited where a person types them, at a terminal that can move its cursor."""
     from ._chat import Keyboard
 
@@ -317,6 +323,8 @@ def _make_keyboard() -> Lines:
     try:
         from ._editor import LineEditor
     except ModuleNotFoundError as exc:
+        if options.text is not None and not _is_drawn(options):
+            return Keyboard()  # Nothing is typed but the answer to what a run may ask.
         raise UsageError(f"chat needs {exc.name!r}: pip install 'flowtrio[cli]'") from None
     return LineEditor()
 
