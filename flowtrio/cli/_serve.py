@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import signal
 import sqlite3
 import ssl
@@ -43,6 +44,8 @@ _LAST: Final = 4.0
 
 _OURS: Final = ("trio.", "flowtrio.", "<")
 """How tasks are named that only wait for others."""
+_IDLE: Final = re.compile(r"Trio thread \d+")
+"""How Trio names a thread that waits for work; one that works has the work's name."""
 _MOST_NAMES: Final = 20
 """Of what has not ended that are told."""
 
@@ -160,7 +163,8 @@ async def _leave_after(seconds: float) -> None:
 
 def _what_is_left() -> list[str]:
     """Names of what keeps a process from its end: worker threads, and the innermost tasks."""
-    names = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    threads = [t.name for t in threading.enumerate() if t is not threading.current_thread()]
+    names = [name for name in threads if not _IDLE.fullmatch(name)]
     own, root = trio.lowlevel.current_task(), trio.lowlevel.current_root_task()
     tasks = [] if root is None else [root]
     while tasks:

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from functools import partial
@@ -32,6 +33,7 @@ from flowtrio.cli._serve import (
     _drop_who_takes_nothing,
     _make_tls,
     _watch_signals,
+    _what_is_left,
     make_config,
     open_stores,
     serve,
@@ -320,6 +322,25 @@ def test_what_does_not_end_is_left_behind_in_time(folder: Path) -> None:
     [line] = [e for e in errors.splitlines() if "something has not ended 4.1 s after" in e]
     assert line.partition("what is left: ")[2] == "agent stubborn"
     assert time.monotonic() - began < 10
+
+
+async def test_of_the_threads_only_those_that_work_are_left_over() -> None:
+    """Trio keeps a thread that has done its work for the next, and it keeps no process alive."""
+    begun, release = trio.Event(), threading.Event()
+
+    def stuck() -> None:
+        trio.from_thread.run_sync(begun.set)
+        release.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, stuck)
+        await begun.wait()
+        await trio.to_thread.run_sync(threading.get_ident)
+        left = _what_is_left()
+        release.set()
+
+    assert [name for name in left if name.startswith("stuck from ")]
+    assert not [name for name in left if name.startswith("Trio thread ")]
 
 
 def test_without_window_and_drain_runs_are_whole_and_end_with_the_server(folder: Path) -> None:
