@@ -195,8 +195,13 @@ def _read_file(file: Mapping[str, Any], part: Mapping[str, Any]) -> Media | None
     if not isinstance(address, str):
         # By an id of its provider's.
         return None
-    name = file.get("filename")
-    return _at(address, name if isinstance(name, str) else None, part, is_image=False)
+    given = file.get("filename")
+    name = given if isinstance(given, str) else None
+    if not address.startswith(("data:", "https://", "http://", "gs://")):
+        # Base64 without a word about its type.
+        media_type = type_of_name(name or "") or OCTETS
+        address = f"data:{media_type};base64,{address}"
+    return _at(address, name, part, is_image=False)
 
 
 def _read_audio(audio: Mapping[str, Any], part: Mapping[str, Any]) -> Media | None:
@@ -215,12 +220,15 @@ _READERS: Final[dict[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Media
 
 
 def _at(url: str, name: str | None, part: Mapping[str, Any], *, is_image: bool) -> Media:
+    data: str | None = None
+    address: str | None = url
+    media_type = _private(part, "media_type")
     if (held := data_url(url)) is not None:
-        media_type, data = held
-        return Media(
-            media_type=_ALIASES.get(media_type, media_type), data=data, name=name, is_image=is_image
-        )
-    return Media(media_type=_private(part, "media_type"), url=url, name=name, is_image=is_image)
+        (media_type, data), address = held, None
+        media_type = _ALIASES.get(media_type, media_type)
+    # A file may be an image as well.
+    is_image = is_image or (media_type or "").startswith("image/")
+    return Media(media_type=media_type, data=data, url=address, name=name, is_image=is_image)
 
 
 def _private(part: Mapping[str, Any], key: str) -> str | None:

@@ -10,6 +10,7 @@ from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire import _openai_chat_requests
+from flowtrio.wire._openai_chat_media import DASHSCOPE
 
 from ._client import HttpClient
 from ._host import ModelHost
@@ -82,4 +83,4 @@ class DashScopeClient(HttpClient):
         options: dict[str, Any],
     ) -> ModelRequest:
         path = f"{_PREFIX}/{PATHS['chat']}"
-        return make_request("chat", self._host, path, model, messages, tools, options)
+        return make_request("chat", self._host, path, model, messages, tools, options, DASHSCOPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 from flowtrio._core._asked import Asked
@@ -16,6 +17,7 @@ from flowtrio.wire import (
     _openai_responses,
 )
 from flowtrio.wire._mistral import fit_call_ids
+from flowtrio.wire._openai_chat_media import OPENAI, ChatMedia
 
 from ._carry import for_origin, origin_of
 from ._client import HttpClient
@@ -133,18 +135,21 @@ def make_request(
     messages: list[Mapping[str, Any]],
     tools: list[ToolSpec],
     options: dict[str, Any],
+    media: ChatMedia = OPENAI,
 ) -> ModelRequest:
     """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
     url, origin = host.url(path), origin_of(host.base_url)
     messages = for_origin(messages, origin)
     if api == "chat" and f".{host.name}".endswith(".mistral.ai"):
         messages = fit_call_ids(messages)
-    requests = _openai_chat_requests if api == "chat" else _openai_input
+    encode_request = (
+        partial(_openai_chat_requests.encode_request, media=media)
+        if api == "chat"
+        else _openai_input.encode_request
+    )
 
     def ask(stream: bool) -> HttpRequest:
-        return HttpRequest(
-            url, requests.encode_request(model, messages, tools, options, stream=stream)
-        )
+        return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
 
     if api == "chat":
         return ModelRequest(

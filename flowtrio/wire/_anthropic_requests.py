@@ -20,9 +20,11 @@ from typing import Any
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._fit import NO_TEXT
+from flowtrio._core._media import Media, decode_data
 
 from ._anthropic_parts import SIGNED, is_signed
-from ._messages import carried_for, data_url, parts_of, to_send
+from ._media import is_text, media_of, refused
+from ._messages import carried_for, parts_of, to_send
 from ._schemas import ANTHROPIC, asked_in_words, closed_schema
 
 MAX_TOKENS = 16_384
@@ -37,6 +39,8 @@ KNOWN = frozenset(
     }
 )
 """Fields of a request, and the options that become some of them; the conversation is none."""
+
+_IMAGES = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
 
 _NATIVE = ("document", "image", "search_result")
 """Parts that are handed on as they are."""
@@ -62,7 +66,7 @@ def encode_request(
       stream: Whether the answer is to be streamed.
 
     Raises:
-      ValueError: a message has a part that Anthropic does not take.
+      ProviderError: a message has a part that Anthropic does not take.
 
     """
     messages = to_send(messages, "anthropic")
@@ -264,20 +268,32 @@ def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
     match part:
         case {"type": "text", "text": str(text)}:
             block: dict[str, Any] = {"type": "text", "text": text}
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            block = {"type": "image", "source": _source(url)}
         case {"type": type} if type in _NATIVE:
             return dict(part)
         case _:
-            raise ValueError(f"Anthropic takes no content part of type {part.get('type')!r}")
+            block = _encode_media(media_of(part, "Anthropic"))
     return block | _cache_control(part)
 
 
-def _source(url: str) -> dict[str, Any]:
-    data = data_url(url)
-    if data is None:
-        return {"type": "url", "url": url}
-    return {"type": "base64", "media_type": data[0], "data": data[1]}
+def _encode_media(media: Media) -> dict[str, Any]:
+    if media.is_image:
+        if media.data is not None and media.media_type not in _IMAGES:
+            raise refused(media, "Anthropic", "PNG, JPEG, GIF and WebP")
+        return {"type": "image", "source": _source(media)}
+    if media.media_type == "application/pdf":
+        source = _source(media)
+    elif media.data is not None and is_text(media.media_type):
+        text = decode_data(media.data).decode("utf-8", "replace")
+        source = {"type": "text", "media_type": "text/plain", "data": text}
+    else:
+        raise refused(media, "Anthropic", "PDF, and the content of texts")
+    return {"type": "document", "source": source} | ({"title": media.name} if media.name else {})
+
+
+def _source(media: Media) -> dict[str, Any]:
+    if media.data is None:
+        return {"type": "url", "url": media.url}
+    return {"type": "base64", "media_type": media.media_type, "data": media.data}
 
 
 def _tool_id(id: str) -> str:

@@ -24,8 +24,10 @@ from flowtrio._core._fit import NO_TEXT
 from ._calls import CallWriter
 from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
+from ._gemini_parts import encode_part, may_join
 from ._json import decode_json
-from ._messages import carried_for, data_url, parts_of, text_of, to_send
+from ._media import with_media_behind
+from ._messages import carried_for, parts_of, text_of, to_send
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
 from ._schemas import asked_in_words
@@ -294,11 +296,14 @@ def encode_request(
       options: ``output_schema``, which is asked in words where there are tools; the options in
         `_CONFIG`, and further keys of the body; None takes a key out.
 
+    Raises:
+      ProviderError: a message has a part that Gemini does not take.
+
     """
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
     called: dict[str, dict[str, Any]] = {}
-    messages = to_send(messages, "gemini")
+    messages = with_media_behind(to_send(messages, "gemini"))
     output = options.get("output_schema")
     if output is not None and _may_call(tools, options):
         # "Function calling with a response mime type: 'application/json' is unsupported"
@@ -310,7 +315,7 @@ def encode_request(
                 system.append({"text": text})
             continue
         role, parts = _encode_message(message, called)
-        if contents and contents[-1]["role"] == role:
+        if contents and contents[-1]["role"] == role and may_join(contents[-1]["parts"], parts):
             contents[-1]["parts"] += parts
         elif parts:
             contents.append({"role": role, "parts": parts})
@@ -366,7 +371,7 @@ def _encode_message(
         case "tool":
             return "user", [_encode_result(message, called)]
         case _:
-            return "user", [_encode_part(part) for part in parts_of(message.get("content"))]
+            return "user", [encode_part(part) for part in parts_of(message.get("content"))]
 
 
 def _encode_reply(
@@ -383,7 +388,7 @@ def _encode_reply(
             # are told apart by these ids, where the provider gives them.
             called[call["id"]] |= {key: own[key] for key in ("name", "id") if own.get(key)}
         return carried
-    parts = [_encode_part(part) for part in parts_of(message.get("content"))]
+    parts = [encode_part(part) for part in parts_of(message.get("content"))]
     for call in calls:
         part = {"functionCall": {"name": _function_name(call), "args": _arguments(call)}}
         if (kept := carried_for(call, "gemini")) is not None:
@@ -436,15 +441,3 @@ def _encode_result(message: Mapping[str, Any], called: dict[str, dict[str, Any]]
     response = value if isinstance(value, dict) else {"result": value}
     call = called.get(message["tool_call_id"], {"name": message["tool_call_id"]})
     return {"functionResponse": {**call, "response": response}}
-
-
-def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    match part:
-        case {"type": "text", "text": text}:
-            return {"text": text}
-        case {"type": "image_url", "image_url": {"url": str(url)}}:
-            if (data := data_url(url)) is not None:
-                return {"inlineData": {"mimeType": data[0], "data": data[1]}}
-            return {"fileData": {"fileUri": url}}
-        case _:
-            raise ValueError(f"Gemini takes no content part of type {part.get('type')!r}")

@@ -14,7 +14,8 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
-from ._messages import carried_for, data_url, parts_of, text_of, to_send
+from ._media import media_of, refused, with_media_behind
+from ._messages import carried_for, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._payloads import Payloads, is_keepalive
 from ._reply import ReplyDecoder, final_of
@@ -193,10 +194,10 @@ def encode_request(
       stream: Whether the answer is to be streamed.
 
     Raises:
-      ValueError: a message has a part that Ollama does not take.
+      ProviderError: a message has a part that Ollama does not take.
 
     """
-    messages = to_send(messages, "ollama")
+    messages = with_media_behind(to_send(messages, "ollama"))
     output = options.get("output_schema")
     if output is not None and tools:
         # A model that may only write what fits the schema cannot write a call.
@@ -250,9 +251,7 @@ def _encode_message(message: Mapping[str, Any], names: dict[str, str]) -> dict[s
 
 
 def _encode_image(part: Mapping[str, Any]) -> str:
-    if part.get("type") != "image_url":
-        raise ValueError(f"Ollama takes no content part of type {part.get('type')!r}")
-    data = data_url(part["image_url"]["url"])
-    if data is None:
-        raise ValueError("Ollama takes images as data: URLs only")
-    return data[1]
+    media = media_of(part, "Ollama")
+    if not media.is_image or media.data is None:
+        raise refused(media, "Ollama", "the content of images")
+    return media.data

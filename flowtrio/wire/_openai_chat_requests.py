@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ._media import with_media_behind
 from ._messages import carried_for, to_send
+from ._openai_chat_media import OPENAI, ChatMedia
 from ._schemas import held_to
 
 KNOWN = frozenset(
@@ -47,6 +49,7 @@ def encode_request(
     options: Mapping[str, Any],
     *,
     stream: bool,
+    media: ChatMedia = OPENAI,
 ) -> dict[str, Any]:
     """The body of a request.
 
@@ -57,11 +60,18 @@ def encode_request(
       options: Further keys of the body; None takes a key out. ``output_schema=(name, schema)``
         becomes the ``response_format``, strict where it can be, and ``tools`` join the others.
       stream: Whether the answer is to be streamed.
+      media: How the host takes images and files.
+
+    Raises:
+      ProviderError: a message has a part that the host does not take.
 
     """
     body: dict[str, Any] = {
         "model": model,
-        "messages": [encode_message(message) for message in to_send(messages, "openai_chat")],
+        "messages": [
+            encode_message(message, media)
+            for message in with_media_behind(to_send(messages, "openai_chat"))
+        ],
     }
     if tools:
         body["tools"] = [dict(tool) for tool in tools]
@@ -86,9 +96,11 @@ def encode_request(
     return {key: value for key, value in body.items() if value is not None}
 
 
-def encode_message(message: Mapping[str, Any]) -> dict[str, Any]:
+def encode_message(message: Mapping[str, Any], media: ChatMedia = OPENAI) -> dict[str, Any]:
     """A message as the provider wants it: without our private key, with what was carried for it."""
     encoded = {key: value for key, value in message.items() if key != "flowtrio"}
+    if isinstance(encoded.get("content"), list):
+        encoded["content"] = [media.encode(part) for part in encoded["content"]]
     encoded.update(carried_for(message, "openai_chat") or {})
     if isinstance(encoded.get("tool_calls"), list):
         encoded["tool_calls"] = [

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._json import decode_arguments
+from ._media import media_of, name_of, refused
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._schemas import held_to
+
+_HOST = "Responses"
 
 _ENCRYPTED = "reasoning.encrypted_content"
 
@@ -52,6 +55,9 @@ def encode_request(
         can be; ``tools``, which join the others; ``max_tokens``, ``reasoning_effort``; and further
         keys of the body. None takes a key out.
       stream: Whether the answer is to be streamed.
+
+    Raises:
+      ProviderError: a message has a part that Responses does not take.
 
     """
     body: dict[str, Any] = {
@@ -182,9 +188,21 @@ def _encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
         case {"type": "image_url", "image_url": {"url": url} as image}:
             detail = image.get("detail", "auto")
             return {"type": "input_image", "image_url": url, "detail": detail}
-        case {"type": "file", "file": {} as file}:
+        case {"type": "file", "file": {"file_id": _} as file}:
             return {"type": "input_file", **file}
         case {"type": "input_text" | "input_image" | "input_file"}:
             return dict(part)
         case _:
-            raise ValueError(f"Responses take no content part of type {part.get('type')!r}")
+            return _encode_file(part)
+
+
+def _encode_file(part: Mapping[str, Any]) -> dict[str, Any]:
+    media = media_of(part, _HOST)
+    if media.is_image:
+        return {"type": "input_image", "image_url": media.to_url(), "detail": "auto"}
+    if (media.media_type or "").startswith(("audio/", "video/")):
+        raise refused(media, _HOST, "images and documents")
+    if media.url is not None:
+        # Its name is that of its address.
+        return {"type": "input_file", "file_url": media.url}
+    return {"type": "input_file", "filename": name_of(media), "file_data": media.to_url()}

@@ -102,18 +102,20 @@ def test_a_data_url_is_taken_apart_and_any_other_is_none() -> None:
         data_url("data:text/plain,hello")
 
 
+def _media(media_type: str | None, **given: Any) -> Media:
+    return Media(media_type=media_type, is_image="image" in (media_type or "image"), **given)
+
+
 MEDIA = st.builds(
-    Media,
+    _media,
     media_type=st.sampled_from(["image/png", "application/pdf", "text/plain"]),
     data=st.binary(max_size=20).map(encode_data),
     name=st.none() | st.sampled_from(["a.png", "b"]),
-    is_image=st.booleans(),
 ) | st.builds(
-    Media,
+    _media,
     media_type=st.sampled_from([None, "image/png", "application/pdf"]),
     url=st.just("https://example.org/a"),
     name=st.none() | st.just("a.pdf"),
-    is_image=st.booleans(),
 )
 
 

@@ -12,6 +12,7 @@ from anthropic.types.message_create_params import (
     MessageCreateParamsStreaming,
 )
 
+from flowtrio import ProviderError
 from flowtrio._agents._output import Output
 from flowtrio.wire._anthropic_requests import MAX_TOKENS, encode_request, made_under
 from tests.support.sdk_types import check_typed
@@ -148,7 +149,7 @@ def test_the_providers_own_parts_pass_and_others_are_refused() -> None:
     document = {"type": "document", "source": {"type": "url", "url": "https://a.example/b.pdf"}}
 
     assert encode([{"role": "user", "content": [document]}])["messages"] == [user(document)]
-    with pytest.raises(ValueError, match="takes no content part of type 'input_audio'"):
+    with pytest.raises(ProviderError, match="takes no content part of type 'input_audio'"):
         encode([{"role": "user", "content": [{"type": "input_audio"}]}])
 
 

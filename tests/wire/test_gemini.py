@@ -570,9 +570,9 @@ def test_images_by_address_and_as_data() -> None:
             {"fileData": {"fileUri": "https://files.example/a"}},
         )
     ]
-    with pytest.raises(ValueError, match="no content part of type 'input_audio'"):
+    with pytest.raises(ProviderError, match="no content part of type 'input_audio'"):
         encode([{"role": "user", "content": [{"type": "input_audio"}]}])
-    with pytest.raises(ValueError, match="data: URL"):
+    with pytest.raises(ProviderError, match="data: URL"):
         encode([{"role": "user", "content": [copy.deepcopy(images[0]) | BROKEN]}])
 
 

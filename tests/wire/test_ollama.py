@@ -273,11 +273,14 @@ def test_images_are_data() -> None:
     ("part", "words"),
     [
         ({"type": "input_audio"}, "no content part of type 'input_audio'"),
-        ({"type": "image_url", "image_url": {"url": "https://a.example"}}, "data: URLs only"),
+        (
+            {"type": "image_url", "image_url": {"url": "https://a.example"}},
+            "but the content of images",
+        ),
     ],
 )
 def test_other_parts_are_refused(part: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ProviderError, match=words):
         encode([{"role": "user", "content": [part]}])
 
 

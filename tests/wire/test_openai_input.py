@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flowtrio import ProviderError
 from flowtrio.wire._openai_input import encode_request
 from flowtrio.wire._openai_items import carry_of
 from tests.support.responses import call, message, reasoning, response
@@ -181,7 +182,7 @@ def test_parts_of_a_message_become_input() -> None:
     ],
 )
 def test_what_cannot_be_sent_is_refused(wrong: dict[str, Any], words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, ProviderError), match=words):
         sent(wrong)
 
 
