@@ -222,7 +222,7 @@ class Turn:
         frame = self.owner
         event: AgentEvent | None = None
         if chunk.reset is not None:
-            event = await self._reset(chunk.reset)
+            event = await self._reset(chunk)
         if chunk.reasoning:
             text = clean_text(chunk.reasoning)
             self._hidden += len(text)
@@ -256,10 +256,14 @@ class Turn:
             EventType.MESSAGE_PART, {"message_id": self.message_id, "part": part}
         )
 
-    async def _reset(self, given: str) -> AgentEvent | None:
-        told, log = {"message_id": self.message_id, "reason": _reason(given)}, self.run.log
+    async def _reset(self, chunk: Chunk) -> AgentEvent | None:
+        told, log = {"message_id": self.message_id, "reason": _reason(chunk.reset)}, self.run.log
         message = log.law.open_message(self.message_id)
-        lost = self._lower_bound(0 if message is None else message.text.tell())
+        seen = 0 if message is None else message.text.tell()
+        lost = self._lower_bound(seen)
+        if chunk.usage is not None and not chunk.is_final:
+            check_told(chunk)
+            lost = self._told(chunk.usage, chunk.model, seen)
         log.close({call.key for call in log.law.calls_of(self.message_id)})
         event = await self.owner.emit(EventType.MESSAGE_RESET, told)
         # Not before it is recorded: who ends the run meanwhile counts what was said until then.
@@ -283,8 +287,7 @@ class Turn:
         content = "" if message is None else message.text.getvalue()
         told = None
         if final.usage is not None:
-            counted = _at_least(final.usage, self._least(len(content)))
-            told = _priced(run.info, counted, final.model, self._requested_model) + self._lost
+            told = self._told(final.usage, final.model, len(content)) + self._lost
         usage = self._lower_bound(len(content)) + self._lost if told is None else told
         finish_reason = _known_reason(final.finish_reason, calls)
         self.reply.carry, self.reply.calls = final.carry, calls
@@ -346,6 +349,11 @@ class Turn:
         """What was spent at least, by what was seen of it."""
         hidden = self._hidden + self._calls.characters
         return least_usage(characters + hidden, self._reasoning.tell())
+
+    def _told(self, usage: Usage, model: str | None, characters: int) -> Usage:
+        """What was spent, as its host told."""
+        counted = _at_least(usage, self._least(characters))
+        return _priced(self.run.info, counted, model, self._requested_model)
 
     def _lower_bound(self, characters: int) -> Usage:
         return _priced(self.run.info, self._least(characters), None, self._requested_model)

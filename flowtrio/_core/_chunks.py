@@ -165,9 +165,10 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):
     raw_finish_reason: str | None = None
     """The same in the provider's spelling."""
     usage: Usage | None = None
-    """On the last chunk: what the reply cost, where the provider told it."""
+    """On the last chunk: what the reply cost, where the provider told it; with a ``reset`` before
+    it: what that discards."""
     model: str | None = None
-    """On the last chunk: the model that answered, by the provider's name."""
+    """Beside these: the model that answered, by the provider's name."""
     carry: dict[str, Any] | None = None
     """Opaque; the provider wants it back in the next request (signatures, encrypted reasoning)."""
 
@@ -264,7 +265,8 @@ class CompletionBuilder:
         if chunk.reset is not None:
             reasoning = self._reasoning.tell()
             seen = self._content.tell() + reasoning + self._written
-            self._lost = least_usage(seen, reasoning) + (self._lost or Usage())
+            told = None if chunk.is_final else chunk.usage
+            self._lost = (told or least_usage(seen, reasoning)) + (self._lost or Usage())
             self._written = 0
             self._content = StringIO()
             self._reasoning = StringIO()

@@ -139,6 +139,8 @@ class FallbackReply(AsyncIterator[Chunk]):
         self._has_spoken = False
         self._is_over = False
         self._errors: list[Exception] = []
+        self._has_lost = False
+        """Whether a model worked and failed, and did not tell what that cost."""
 
     async def __anext__(self) -> Chunk:
         """Give the next chunk; one with ``reset`` where another client begins anew.
@@ -156,7 +158,7 @@ class FallbackReply(AsyncIterator[Chunk]):
                     return reset
                 continue
             if chunk.is_final and chunk.finish_reason == "content_filter" and not self._is_last:
-                reset = await self._give_up(withheld_reply(chunk.raw_finish_reason))
+                reset = await self._give_up(withheld_reply(chunk.raw_finish_reason), chunk)
                 if reset is not None:
                     return reset
                 continue
@@ -216,9 +218,9 @@ class FallbackReply(AsyncIterator[Chunk]):
     def _with_failures(self, final: Chunk) -> Chunk:
         """*final*, whose usage is no measure of all where a model worked that then failed.
 
-        What it said, whoever reads this reply counts.
+        What it said, or told of its cost, whoever reads this reply counts.
         """
-        if final.usage is None or all(map(_cost_nothing, self._errors)):
+        if final.usage is None or not self._has_lost:
             return final
         usage = msgspec.structs.replace(final.usage, quality="lower_bound")
         return msgspec.structs.replace(final, usage=usage)
@@ -241,8 +243,11 @@ class FallbackReply(AsyncIterator[Chunk]):
         reply: Any = self._client.stream_completion(self._messages, **self._options)
         return await reply if inspect.isawaitable(reply) else reply
 
-    async def _give_up(self, exc: Exception) -> Chunk | None:
-        """Leave the client that failed; gives the reset, where there is something to discard."""
+    async def _give_up(self, exc: Exception, withheld: Chunk | None = None) -> Chunk | None:
+        """Leave the client that failed; gives the reset, where there is something to discard.
+
+        Also where there is only a cost: it is the failed model's, at another price than the next.
+        """
         await self._close()
         self._fallback._failures[self._place] += 1
         self._errors.append(exc)
@@ -257,11 +262,14 @@ class FallbackReply(AsyncIterator[Chunk]):
                 retryable=any(getattr(e, "retryable", True) for e in self._errors),
                 detail=getattr(exc, "detail", None),
             ) from ExceptionGroup("the models' failures", self._errors)
+        usage, model = (None, None) if withheld is None else (withheld.usage, withheld.model)
+        self._has_lost = self._has_lost or (usage is None and not _cost_nothing(exc))
         has_spoken, self._has_spoken = self._has_spoken, False
-        if not has_spoken:
+        if not has_spoken and usage is None:
             return None
         code = getattr(exc, "code", None) or getattr(exc, "deadline", None) or type(exc).__name__
-        return Chunk(reset=f"model {self._place + 1} of {len(clients)} failed: {code}")
+        reason = f"model {self._place + 1} of {len(clients)} failed: {code}"
+        return Chunk(reset=reason, usage=usage, model=model)
 
     async def _close(self) -> None:
         reply, self._reply = self._reply, None

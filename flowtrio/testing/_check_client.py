@@ -187,10 +187,16 @@ def _check_chunk(chunk: Chunk) -> None:
             isinstance(part, dict) and isinstance(part.get("type"), str),
             "parts are dicts with a type",
         )
+    if chunk.is_final or chunk.reset is not None:
+        _check_told(chunk)
     if not chunk.is_final:
         _ensure(
-            not chunk.tool_calls and chunk.finish_reason is None and chunk.usage is None,
-            "tool_calls, finish_reason and usage come with the final chunk only",
+            not chunk.tool_calls and chunk.finish_reason is None,
+            "tool_calls and finish_reason come with the final chunk only",
+        )
+        _ensure(
+            chunk.usage is None or chunk.reset is not None,
+            "usage comes with the final chunk only, or with the reset of what it was spent on",
         )
 
 
@@ -199,10 +205,6 @@ def _check_final(chunk: Chunk, ask: _Ask) -> None:
         chunk.finish_reason is None or chunk.finish_reason in _REASONS,
         f"finish_reason is None or one of {', '.join(_REASONS)}",
     )
-    try:
-        check_told(chunk)
-    except (TypeError, ValueError) as exc:
-        raise AssertionError(f"the final chunk tells a model and a usage: {exc}") from exc
     _ensure(isinstance(chunk.tool_calls, list), "tool_calls is a list")
     for call in chunk.tool_calls:
         _ensure(isinstance(call, ToolCall), "tool_calls are ToolCalls")
@@ -213,6 +215,13 @@ def _check_final(chunk: Chunk, ask: _Ask) -> None:
     if ask.names:
         called = {call.name for call in chunk.tool_calls}
         _ensure(bool(called) and called <= ask.names, "the model calls the tools it is offered")
+
+
+def _check_told(chunk: Chunk) -> None:
+    try:
+        check_told(chunk)
+    except (TypeError, ValueError) as exc:
+        raise AssertionError(f"a chunk tells a model and a usage: {exc}") from exc
 
 
 async def _is_over(reply: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from flowtrio import (
     Agent,
@@ -24,6 +25,7 @@ from flowtrio import (
     Usage,
 )
 from flowtrio.testing import ScriptedModel, check_events
+from flowtrio.wire._errors import stream_error
 
 PRICES = {"scripted": {"prompt": "1", "completion": "2"}}
 
@@ -206,6 +208,9 @@ async def test_where_all_attempts_failed_each_counts() -> None:
         (DeadlineExceeded("no connection", deadline="connect"), "measured"),
         (DeadlineExceeded("nothing was sent", deadline="first_token"), "lower_bound"),
         (CUT_OFF, "lower_bound"),
+        (ProviderError("no answer came", code="connection_failed"), "measured"),
+        (stream_error({"message": "out of memory"}), "lower_bound"),
+        (stream_error({"code": 429}), "lower_bound"),
     ],
 )
 async def test_a_model_that_worked_and_said_nothing_leaves_a_lower_bound(
@@ -216,6 +221,82 @@ async def test_a_model_that_worked_and_said_nothing_leaves_a_lower_bound(
 
     assert completion.usage is not None
     assert (completion.usage.completion_tokens, completion.usage.quality) == (100, quality)
+
+
+@pytest.mark.parametrize(("failure", "quality"), [(BUSY, "measured"), (CUT_OFF, "lower_bound")])
+async def test_several_that_failed_together_have_worked_if_one_of_them_has(
+    failure: Exception, quality: str
+) -> None:
+    inner = FallbackClient([Says("big", fails=failure), Says("big", fails=BUSY)])
+    completion = await FallbackClient([inner, Says("small", "Hello")]).complete([])
+
+    assert completion.usage is not None
+    assert completion.usage.quality == quality
+
+
+class Withholds(Says):
+    """A model whose host counts a reply that it then withholds."""
+
+    told = usage(90_000, 500)
+
+    async def stream_completion(
+        self, messages: Any, tools: Any = None, **options: Any
+    ) -> AsyncIterator[Chunk]:
+        async for chunk in super().stream_completion(messages, tools, **options):
+            is_final = chunk.is_final
+            yield replace(chunk, finish_reason="content_filter") if is_final else chunk
+
+
+@pytest.mark.parametrize("said", ["", "x" * 80])
+@pytest.mark.parametrize("is_nested", [False, True])
+async def test_a_withheld_reply_costs_what_its_host_told_at_its_own_price(
+    said: str, is_nested: bool
+) -> None:
+    first: Any = Withholds("big", said)
+    client = FallbackClient([FallbackClient([first]) if is_nested else first, Says("small", "Hi")])
+    stream = StreamEngine(prices=TWO_PRICES).stream(Agent(llm_client=client), "hello")
+    events = await log_of(stream)
+    completion = await client.complete([{"role": "user", "content": "hello"}])
+
+    [complete] = [e for e in events if e.type is EventType.MESSAGE_COMPLETE]
+    told = events[-1].data["usage"]
+    assert told == complete.data["usage"]
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (91_000, 600)
+    # 90,000 tokens at 100 and 500 at 1000; 1000 at 1 and 100 at 2.
+    assert (told["cost"], told["quality"]) == ("9.5012", "measured")
+    assert completion.usage == usage(91_000, 600)
+
+
+async def test_a_withheld_reply_counts_where_the_next_model_fails() -> None:
+    client = FallbackClient([Withholds("big"), Says("small", fails=BUSY)])
+    events = await log_of(StreamEngine().stream(Agent(llm_client=client), "hello"))
+
+    told = events[-1].data["usage"]
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (90_000, 500)
+
+
+async def test_what_a_host_told_of_a_reset_in_its_last_chunk_counts_once() -> None:
+    class Last:
+        async def stream_completion(self, messages: Any, **options: Any) -> Any:
+            yield Chunk(content="x" * 80)
+            yield Chunk(reset="again", content="y", is_final=True, usage=usage(1000, 100))
+
+    agent = Agent(llm_client=Last())
+    events = await log_of(StreamEngine().stream(agent, "hello"))
+
+    told = events[-1].data["usage"]
+    assert (told["prompt_tokens"], told["completion_tokens"]) == (1000, 110)
+
+
+async def test_a_usage_of_a_reset_that_is_none_ends_the_run() -> None:
+    class Odd:
+        async def stream_completion(self, messages: Any, **options: Any) -> Any:
+            yield Chunk(reset="again", usage="x")  # type: ignore[arg-type]
+
+    events = await log_of(StreamEngine().stream(Agent(llm_client=Odd()), "hello"))
+
+    [error] = [e for e in events if e.type is EventType.ERROR]
+    assert "expected a Usage or None, got str" in error.data["error"]
 
 
 async def test_a_reply_that_tells_no_usage_has_none_behind_a_fallback_either() -> None:

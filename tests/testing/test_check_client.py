@@ -74,6 +74,7 @@ async def test_our_client_over_http_passes() -> None:
 
 async def test_a_plain_generator_passes() -> None:
     await check_llm_client(making(Plain([Chunk(content="x"), FINAL])))
+    await check_llm_client(making(Plain([Chunk(reset="again", usage=Usage(), model="m"), FINAL])))
 
 
 BUGS: dict[str, tuple[list[Any], str]] = {
@@ -90,6 +91,10 @@ BUGS: dict[str, tuple[list[Any], str]] = {
     ),
     "a part without a type": ([Chunk(parts=[{}]), FINAL], "parts are dicts with a type"),
     "usage too early": ([Chunk(content="x", usage=Usage()), FINAL], "with the final chunk only"),
+    "usage of another type with a reset": (
+        [Chunk(reset="again", usage={}), FINAL],  # type: ignore[arg-type]
+        "expected a Usage or None, got dict",
+    ),
     "a word of its own": (
         [Chunk(is_final=True, finish_reason="end_turn")],  # type: ignore[arg-type]
         "finish_reason is None or one of stop",
