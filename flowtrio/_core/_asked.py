@@ -23,6 +23,11 @@ def check_asked(what: str, given: object) -> None:
         raise TypeError(f"{what}: expected a text or a function, got {type_name(given)}")
 
 
+def fits_header(text: str) -> bool:
+    """Whether a text can be sent as the value of a header."""
+    return text.isascii() and text.isprintable()
+
+
 async def ask(what: str, given: Asked) -> str:
     """The text itself, or what the function gives now.
 
@@ -38,6 +43,6 @@ async def ask(what: str, given: Asked) -> str:
         text = await text
     if not isinstance(text, str):
         raise TypeError(f"{what}(): expected a text, got {type_name(text)}")
-    if not (text.isascii() and text.isprintable() and text.strip()):
+    if not (fits_header(text) and text.strip()):
         raise ValueError(f"{what}(): expected printable ASCII characters")
     return text

@@ -78,7 +78,11 @@ class FallbackClient:
         tools: Sequence[ToolSpec] | None = None,
         **options: Any,
     ) -> FallbackReply:
-        """Ask for one reply; see `flowtrio.abc.LLMClient`. The options go to every client."""
+        """Ask for one reply; see `flowtrio.abc.LLMClient`.
+
+        The options go to every client that is asked: give only such as all of them take, and what
+        differs to the clients themselves, when they are made.
+        """
         if tools:
             options["tools"] = tools
         return FallbackReply(self, [dict(message) for message in messages], options)
@@ -117,8 +121,15 @@ class FallbackClient:
 
 
 def _cost_nothing(exc: Exception) -> bool:
-    """Whether the model was not asked: its host refused, or could not be reached."""
-    return isinstance(exc, ProviderError) or getattr(exc, "deadline", None) == "connect"
+    """Whether no model was at work: its host refused, or could not be reached.
+
+    An error that has no status came inside a stream, when the model had begun.
+    """
+    if isinstance(exc.__cause__, ExceptionGroup):
+        return all(map(_cost_nothing, exc.__cause__.exceptions))
+    if isinstance(exc, ProviderError):
+        return exc.status is not None or exc.code == "connection_failed"
+    return getattr(exc, "deadline", None) == "connect"
 
 
 class FallbackReply(AsyncIterator[Chunk]):
@@ -135,6 +146,8 @@ class FallbackReply(AsyncIterator[Chunk]):
         self._options = options
         self._place = -1
         self._reply: Any = None
+        self._speaker: Any = None
+        """The reply that was asked for last, also when it is over: it may tell whose it was."""
         self._limits = _NO_LIMITS
         self._has_spoken = False
         self._is_over = False
@@ -173,6 +186,7 @@ class FallbackReply(AsyncIterator[Chunk]):
     async def _read(self) -> Chunk:
         if self._reply is None:
             self._place += 1
+            self._speaker = None
             self._fallback._replies[self._place] += 1
             limits = getattr(self._client, "limits", None)
             self._limits = limits if isinstance(limits, ModelLimits) else ModelLimits()
@@ -183,7 +197,7 @@ class FallbackReply(AsyncIterator[Chunk]):
             limit, due = "first_token", now + self._limits.first_token
         with trio.move_on_at(due) as waiting:
             if self._reply is None:
-                self._reply = await self._ask()
+                self._reply = self._speaker = await self._ask()
                 if isinstance(getattr(self._reply, "limits", None), ModelLimits):
                     # Our own replies keep to their client's limits by themselves.
                     self._limits = _NO_LIMITS
@@ -212,7 +226,7 @@ class FallbackReply(AsyncIterator[Chunk]):
         if self._place < 0:
             return None
         # The reply first: the client may be one that chooses among several, too.
-        told = getattr(self._reply, name, None) or getattr(self._client, name, None)
+        told = getattr(self._speaker, name, None) or getattr(self._client, name, None)
         return told if isinstance(told, str) else None
 
     def _with_failures(self, final: Chunk) -> Chunk:

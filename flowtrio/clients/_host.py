@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import functools
 import random
-import re
 import sys
 import time
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import attrs
 import trio
 
-from flowtrio._core._asked import Asked, ask, check_asked
+from flowtrio._core._asked import Asked, ask, check_asked, fits_header
 from flowtrio._core._limits import ModelLimits
 from flowtrio.wire._json import encode_json
 
 from ._request import HttpRequest
 from ._retries import MAX_RETRIES, check_retries
+from ._secrets import hide, secrets_of_query, split_credentials, split_query
 from ._watch import Watch
 
 PLACES = 100
@@ -31,9 +30,6 @@ PLACES = 100
 
 SLOTS = 90
 """Requests at once in one Trio loop, at most: fewer than `PLACES`."""
-
-_LONG = 12
-"""Characters from which on a secret is like no other word."""
 
 _KEYS = 16
 """Keys that are remembered to be hidden, where they are asked for: replies that are under way may
@@ -131,11 +127,11 @@ class ModelHost:
 
         """
         check_asked("api_key", key)
-        base_url, query = _split_query(check_base_url(base_url))
-        base_url, credentials, password = _split_credentials(base_url)
+        base_url, query = split_query(check_base_url(base_url))
+        base_url, credentials, passwords = split_credentials(base_url)
         if isinstance(key, str) and key and key_header is not None:
             headers = {**headers, key_header[0]: key_header[1] + key}
-        secrets = (key, password, *(value for _, value in parse_qsl(query)))
+        secrets = (key, *passwords, *secrets_of_query(query))
         return cls(
             base_url=base_url,
             query=query,
@@ -180,17 +176,7 @@ class ModelHost:
 
     def hide(self, value: Any) -> Any:
         """The same JSON without our secrets: hosts like to quote the key they refuse."""
-        match value:
-            case str():
-                for secret in (*self.secrets, *self._keys):
-                    value = _mask(secret).sub("***", value)
-                return value
-            case dict():
-                return {key: self.hide(item) for key, item in value.items()}
-            case list():
-                return [self.hide(item) for item in value]
-            case _:
-                return value
+        return hide(value, (*self.secrets, *self._keys))
 
     def clean(self, exc: BaseException) -> None:
         """Take our secrets out of an exception and of those behind it: libraries quote the host."""
@@ -408,32 +394,6 @@ def check_base_url(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
-def _split_query(base_url: str) -> tuple[str, str]:
-    """An address without what stands behind its path, and its query: paths go between them."""
-    parts = urlsplit(base_url)
-    return parts._replace(query="", fragment="").geturl().rstrip("/"), parts.query
-
-
-def _mask(secret: str) -> re.Pattern[str]:
-    """Finds a secret; one as short as a word only where it is one, and not in other words."""
-    whole = re.escape(secret)
-    return re.compile(whole if len(secret) >= _LONG else rf"(?<![\w-]){whole}(?![\w-])")
-
-
-def _split_credentials(base_url: str) -> tuple[str, dict[str, str], str | None]:
-    """An address without its user and password, those as a header, and the password.
-
-    httpx would send the same header, but logs whole addresses.
-    """
-    parts = urlsplit(base_url)
-    userinfo, at, place = parts.netloc.rpartition("@")
-    if not at:
-        return base_url, {}, None
-    user, _, password = (unquote(part) for part in userinfo.partition(":"))
-    token = base64.b64encode(f"{user}:{password}".encode()).decode("ascii")
-    return parts._replace(netloc=place).geturl(), {"authorization": f"Basic {token}"}, password
-
-
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Refuse header values that cannot be sent; the message does not show them.
 
@@ -442,6 +402,6 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
     """
     for name, value in headers.items():
-        if not (value.isascii() and value.isprintable()):
+        if not fits_header(value):
             raise ValueError(f"header {name!r}: expected a value of printable ASCII characters")
     return dict(headers)

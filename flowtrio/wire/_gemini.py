@@ -30,7 +30,7 @@ from ._media import with_media_behind
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
-from ._schemas import asked_in_words
+from ._schemas import asked_in_words, may_call
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from ._usage import count
 
@@ -245,12 +245,7 @@ def _grounding(metadata: Any) -> Iterator[dict[str, Any]]:
         for kind in ("web", "retrievedContext", "maps"):
             source = chunk.get(kind) if isinstance(chunk, dict) else None
             if isinstance(source, dict):
-                yield {
-                    "type": "citation",
-                    "url": source.get("uri"),
-                    "title": source.get("title"),
-                    "text": source.get("text"),
-                }
+                yield {**_citation(source), "text": _text(source, "text")}
 
 
 def _citations(candidate: _Candidate) -> Iterator[dict[str, Any]]:
@@ -259,7 +254,16 @@ def _citations(candidate: _Candidate) -> Iterator[dict[str, Any]]:
         sources = metadata.get("citationSources") or metadata.get("citations")
         for source in sources if isinstance(sources, list) else ():
             if isinstance(source, dict):
-                yield {"type": "citation", "url": source.get("uri"), "title": source.get("title")}
+                yield _citation(source)
+
+
+def _citation(source: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "citation", "url": _text(source, "uri"), "title": _text(source, "title")}
+
+
+def _text(source: dict[str, Any], key: str) -> str | None:
+    value = source.get(key)
+    return value if isinstance(value, str) else None
 
 
 # Requests
@@ -305,7 +309,7 @@ def encode_request(
     called: dict[str, dict[str, Any]] = {}
     messages = with_media_behind(to_send(messages, "gemini"))
     output = options.get("output_schema")
-    if output is not None and _may_call(tools, options):
+    if output is not None and may_call(tools, options):
         # "Function calling with a response mime type: 'application/json' is unsupported"
         messages = asked_in_words(messages, output[1])
         options = {**options, "output_schema": None}
@@ -329,10 +333,6 @@ def encode_request(
         body["tools"] = [{"functionDeclarations": [_encode_tool(tool) for tool in tools]}]
     _add_options(body, options)
     return body
-
-
-def _may_call(tools: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]) -> bool:
-    return bool(tools or options.get("tools"))
 
 
 def _add_options(body: dict[str, Any], options: Mapping[str, Any]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowtrio._core._fit import NO_TEXT, fit_arguments, is_blank, without_blank, without_withheld
 from flowtrio._core._media import data_url as data_url
+from flowtrio._core._values import told
 
 Message = Mapping[str, Any]
 
@@ -22,6 +23,10 @@ def to_send(messages: Sequence[Message], protocol: str) -> list[Message]:
 
     Left out are turns that were withheld, and what says nothing; a user's message without any text
     says so. Arguments of calls that do not parse become empty.
+
+    Raises:
+      ValueError: a call is of no function, and *protocol* has no such calls.
+
     """
     fit = (_to_send(message, protocol) for message in without_withheld(messages))
     return [message for message in fit if message is not None]
@@ -47,15 +52,23 @@ def _reply_to_send(message: Message, said: Any, protocol: str) -> Message | None
     if said is not message.get("content"):
         changed["content"] = said
     calls = message.get("tool_calls")
-    if calls and (fit := [_fit_call(call) for call in calls]) != calls:
+    if calls and (fit := [_fit_call(call, protocol) for call in calls]) != calls:
         changed["tool_calls"] = fit
     fit_message = {**message, **changed} if changed else message
     says_anything = any(fit_message.get(key) for key in _SAYS)
     return fit_message if says_anything or carried_for(message, protocol) else None
 
 
-def _fit_call(call: Message) -> Message:
-    function = call["function"]
+def _fit_call(call: Message, protocol: str) -> Message:
+    function = call.get("function")
+    if not isinstance(function, Mapping):
+        # Of another kind, as calls of custom tools, which only their own protocol can say.
+        if protocol == "openai_chat" and isinstance(call.get(str(call.get("type"))), Mapping):
+            return call
+        raise ValueError(
+            f"a call of type {told(call.get('type'))} in the conversation: "
+            f"expected one with a function, which {protocol} can say"
+        )
     arguments = fit_arguments(function.get("arguments"))
     if arguments == function.get("arguments"):
         return call

@@ -19,8 +19,9 @@ from ._messages import carried_for, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._payloads import Payloads, is_keepalive
 from ._reply import ReplyDecoder, final_of
-from ._schemas import asked_in_words
+from ._schemas import asked_in_words, may_call
 from ._sse import MAX_EVENT_BYTES
+from ._usage import count
 
 
 class _Function(msgspec.Struct):
@@ -44,8 +45,8 @@ class _Line(msgspec.Struct):
     message: _Message | None = None
     done: bool = False
     done_reason: str | None = None
-    prompt_eval_count: int | None = None
-    eval_count: int | None = None
+    prompt_eval_count: Any = None
+    eval_count: Any = None
     error: Any = None
 
 
@@ -121,9 +122,10 @@ class OllamaReply:
         mark.tell(last.done_reason)
         usage = None
         if last.prompt_eval_count is not None or last.eval_count is not None:
+            told = msgspec.structs.asdict(last)
             usage = Usage(
-                prompt_tokens=max(0, last.prompt_eval_count or 0),
-                completion_tokens=max(0, last.eval_count or 0),
+                prompt_tokens=count(told, "prompt_eval_count"),
+                completion_tokens=count(told, "eval_count"),
             )
         thoughts = "".join(self._thoughts)
         return Chunk(
@@ -199,7 +201,7 @@ def encode_request(
     """
     messages = with_media_behind(to_send(messages, "ollama"))
     output = options.get("output_schema")
-    if output is not None and tools:
+    if output is not None and may_call(tools, options):
         # A model that may only write what fits the schema cannot write a call.
         messages = asked_in_words(messages, output[1])
         options = {**options, "output_schema": None}
@@ -219,6 +221,8 @@ def encode_request(
             body["format"] = value[1]
         elif key == "options":
             inner |= value
+        elif key == "tools":
+            body["tools"] = [*body.get("tools", ()), *map(dict, value)]
         elif key in _OPTIONS:
             inner[_OPTIONS[key]] = [value] if key == "stop" and isinstance(value, str) else value
         else:

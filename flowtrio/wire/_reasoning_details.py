@@ -50,7 +50,7 @@ class ReasoningDetails:
 
 
 def _is_of(fragment: dict[str, Any], block: dict[str, Any]) -> bool:
-    """Whether nothing tells *fragment* from *block*; each may leave out what the other says."""
+    """Whether nothing tells *fragment* from *block*; of the id alone, either may say nothing."""
     for key in _SAME:
         one, other = fragment.get(key), block.get(key)
         if one != other and (key != "id" or (one is not None and other is not None)):

@@ -81,6 +81,11 @@ def held_to(schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"schema": schema if closed is None else closed, "strict": closed is not None}
 
 
+def may_call(tools: Sequence[Mapping[str, Any]] | None, options: Mapping[str, Any]) -> bool:
+    """Whether a request offers tools: the agent's, or what its client was given as such."""
+    return bool(tools or options.get("tools"))
+
+
 def asked_in_words(
     messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]
 ) -> list[Mapping[str, Any]]:
@@ -102,34 +107,32 @@ _HANDLED = frozenset(
     {
         *("type", "enum", "const", "title", "description", "$defs", "default"),
         *("properties", "required", "additionalProperties", "items", "discriminator", "$schema"),
-        *("anyOf", "oneOf", "allOf"),
+        *("anyOf", "oneOf"),
     }
 )
 _TYPES = {str: "string", int: "integer", bool: "boolean", type(None): "null"}
-_SAYS_WHAT = ("type", "enum", "const", "anyOf", "oneOf", "allOf", "properties")
+_SAYS_WHAT = ("type", "enum", "const", "anyOf", "oneOf", "properties")
+_WORDS = frozenset({"title", "description", "default"})
+"""What a schema says of a value that does not limit it."""
 _UNKNOWN = ("prefixItems", "patternProperties", "unevaluatedProperties", "$dynamicRef")
 
 
 def _close(schema: Any, dialect: Dialect) -> dict[str, Any]:
     if not isinstance(schema, Mapping) or any(key in schema for key in _UNKNOWN):
         raise _CannotSay
+    if "allOf" in schema:
+        return _close(_without_all_of(schema), dialect)
     if "$ref" in schema:
-        # "$ref cannot have keywords" beside it.
-        return {"$ref": schema["$ref"]}
+        return _refer(schema, dialect)
     if not any(key in schema for key in _SAYS_WHAT):
         # Any value at all.
         raise _CannotSay
     closed = {key: schema[key] for key in ("title", "type", "enum", "const") if key in schema}
-    if "type" not in closed and (values := schema.get("enum", [*_const(schema)])):
-        closed["type"] = _types_of(values)
+    if values := schema.get("enum", [*_const(schema)]):
+        closed = {"type": _types_of(values), **closed}
     for key in ("anyOf", "oneOf"):
         if key in schema:
             closed["anyOf"] = [_close(inner, dialect) for inner in schema[key]]
-    if "allOf" in schema:
-        # Of one it is the way to say something beside a reference.
-        if len(schema["allOf"]) != 1:
-            raise _CannotSay
-        closed |= _close(schema["allOf"][0], dialect)
     types = schema.get("type", "object" if "properties" in schema else None)
     types = types if isinstance(types, list) else [types]
     if "object" in types:
@@ -138,6 +141,28 @@ def _close(schema: Any, dialect: Dialect) -> dict[str, Any]:
         closed["items"] = _close(schema.get("items"), dialect)
     _add_limits(closed, schema, dialect)
     return closed
+
+
+def _without_all_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """*schema* with what stands in its ``allOf``: of one, it serves to say more of a reference."""
+    if len(schema["allOf"]) != 1 or not isinstance(first := schema["allOf"][0], Mapping):
+        raise _CannotSay
+    rest = {key: value for key, value in schema.items() if key != "allOf"}
+    if any(first[key] != rest[key] for key in first.keys() & rest.keys() - _WORDS):
+        raise _CannotSay
+    return {**first, **rest}
+
+
+def _refer(schema: Mapping[str, Any], dialect: Dialect) -> dict[str, Any]:
+    """A reference. "$ref cannot have keywords" beside it: what is said of it stands around it."""
+    if any(key in schema for key in _SAYS_WHAT if key != "type"):
+        raise _CannotSay
+    reference = {"$ref": schema["$ref"]}
+    around = {key: schema[key] for key in ("title",) if key in schema}
+    in_words = attrs.evolve(dialect, limits=frozenset(), formats=frozenset(), min_items=None)
+    said = {key: value for key, value in schema.items() if key != "$ref"}
+    _add_limits(around, said, in_words)
+    return {"anyOf": [reference], **around} if around else reference
 
 
 def _const(schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -182,7 +207,9 @@ def _knows(dialect: Dialect, key: str, value: Any) -> bool:
 
 
 def _types_of(values: Sequence[Any]) -> str | list[str]:
-    """The types of an enumeration's values: a host wants them said."""
+    """The types of an enumeration's values: a host wants them said, and no objects or lists."""
+    if any(isinstance(value, dict | list | tuple) for value in values):
+        raise _CannotSay
     types = dict.fromkeys(_TYPES.get(type(value), "number") for value in values)
     return next(iter(types)) if len(types) == 1 else list(types)
 

@@ -288,3 +288,27 @@ async def test_a_reply_names_the_client_that_is_being_asked_and_nobody_before() 
 
         assert before == (None, None)
         assert (reply.provider, reply.model) == ("openai", "gpt-4o-mini")
+
+
+async def test_a_reply_tells_when_the_host_that_is_asked_was_last_heard() -> None:
+    class Reply:
+        heard_at: Any = 2.5
+
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Chunk:
+            return Chunk(content="x")
+
+    class Heard:
+        def stream_completion(self, messages: Any, **options: Any) -> Any:
+            return Reply()
+
+    reply = FallbackClient([FallbackClient([Heard()])]).stream_completion(ASKED)
+    before = reply.heard_at
+    await anext(reply)
+
+    assert (before, reply.heard_at) == (None, 2.5)
+
+    Reply.heard_at = "odd"
+    assert reply.heard_at is None

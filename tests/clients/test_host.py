@@ -5,7 +5,8 @@ import inspect
 import logging
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote, quote_plus
 
 import httpx
 import httpx2
@@ -244,6 +245,40 @@ async def test_a_password_in_the_address_is_not_logged(
 )
 def test_secrets_are_hidden_wherever_they_stand(value: Any, hidden: Any) -> None:
     assert host_of(key=KEY).hide(value) == hidden
+
+
+ADDRESSES: Final = {
+    "a query": ("http://h.example/v1?sig=a%2Fb%2bc%20d+e", "a/b+c d e"),
+    "a short one": ("http://h.example/v1?sig=a%2Fb", "a/b"),
+    "a query of other letters": ("http://h.example/v1?sig=%C3%BCnter-2222222", "ünter-2222222"),
+    "a query that is nothing's value": ("http://h.example/v1?canary%2F8531", "canary/8531"),
+    "a query of bytes": ("http://h.example/v1?sig=%FF%FEcanary8531", "%FF%FEcanary8531"),
+    "a password": ("http://user:a%2Fb%40c+d@h.example/v1", "a/b@c+d"),
+    "a user alone": ("http://can%2Fary%208531@h.example/v1", "can/ary 8531"),
+}
+
+
+@pytest.mark.parametrize("name", ADDRESSES)
+def test_a_secret_of_an_address_is_hidden_in_each_spelling(name: str) -> None:
+    address, meant = ADDRESSES[name]
+    host = host_of(address)
+    raw = address.rpartition("=")[2].removeprefix("http://").partition("@h.")[0]
+    raw = raw.removeprefix("user:").removeprefix("h.example/v1?")
+    spellings = [meant, raw, raw.lower(), quote(meant), quote(meant, safe=""), quote_plus(meant)]
+    if "%FF" in meant:
+        spellings = [raw, quote(raw)]
+    for told in spellings:
+        assert host.hide(f"at http://h.example/v1?x={told}&b") == "at http://h.example/v1?x=***&b"
+
+
+def test_the_header_of_a_password_is_hidden() -> None:
+    host = host_of("http://user:secret@h.example")
+
+    assert host.hide(f"sent {host.headers['authorization']}") == "sent Basic ***"
+
+
+def test_a_key_is_hidden_where_it_is_quoted_in_an_address() -> None:
+    assert host_of(key="sk/canary+8531==").hide("?k=sk%2fcanary%2B8531%3D%3D&") == "?k=***&"
 
 
 def test_without_a_secret_nothing_is_hidden() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -242,9 +243,10 @@ class Withholds(Says):
     async def stream_completion(
         self, messages: Any, tools: Any = None, **options: Any
     ) -> AsyncIterator[Chunk]:
-        async for chunk in super().stream_completion(messages, tools, **options):
-            is_final = chunk.is_final
-            yield replace(chunk, finish_reason="content_filter") if is_final else chunk
+        async with aclosing(super().stream_completion(messages, tools, **options)) as reply:
+            async for chunk in reply:
+                is_final = chunk.is_final
+                yield replace(chunk, finish_reason="content_filter") if is_final else chunk
 
 
 @pytest.mark.parametrize("said", ["", "x" * 80])

@@ -186,6 +186,18 @@ def test_what_an_answer_rests_on_is_told_once() -> None:
     ]
 
 
+@pytest.mark.parametrize("odd", [{}, [], [1], 3, True])
+def test_a_citation_of_odd_types_tells_nothing(odd: Any) -> None:
+    grounds = {"groundingChunks": [{"web": {"uri": odd, "title": "A", "text": odd}}]}
+    cites = {"citations": [{"uri": "http://c", "title": odd}]}
+    chunks = hear(END(citationMetadata=cites, groundingMetadata=grounds))
+
+    assert parts_of(chunks) == [
+        {"type": "citation", "url": None, "title": "A", "text": None},
+        {"type": "citation", "url": "http://c", "title": None},
+    ]
+
+
 REASONS: Final = {
     "STOP": "stop",
     "MAX_TOKENS": "length",

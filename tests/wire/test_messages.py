@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -118,6 +118,31 @@ def test_what_some_host_would_refuse_does_not_go_out(protocol: str, name: str) -
 
     assert encode(given) == encode(fit)
     assert given == before
+
+
+CUSTOM: Final = {"id": "c", "type": "custom", "custom": {"name": "run", "input": "ls"}}
+
+
+def calling(call: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": None, "tool_calls": [call]}
+
+
+@pytest.mark.parametrize("protocol", sorted({*ENCODERS} - {"chat"}))
+def test_a_call_of_no_function_is_refused_where_it_cannot_be_said(protocol: str) -> None:
+    with pytest.raises(ValueError, match=f"'custom' in the conversation.* which .*{protocol} can"):
+        ENCODERS[protocol]([HELLO, calling(CUSTOM)])
+
+
+def test_a_call_of_a_custom_tool_goes_to_openai_as_it_is() -> None:
+    [_, sent] = to_send([HELLO, calling(CUSTOM)], "openai_chat")
+
+    assert sent["tool_calls"] == [CUSTOM]
+
+
+@pytest.mark.parametrize("call", [{"id": "c"}, {"id": "c", "function": None}, {"type": "function"}])
+def test_a_call_of_nothing_is_refused_everywhere(call: Any) -> None:
+    with pytest.raises(ValueError, match="expected one with a function"):
+        to_send([HELLO, calling(call)], "openai_chat")
 
 
 def test_what_is_fit_goes_out_as_it_is() -> None:

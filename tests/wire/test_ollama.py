@@ -92,6 +92,9 @@ def test_usage_may_be_told_in_part_or_not_at_all() -> None:
     assert hear(done())[-1].usage is None
     assert hear(done(eval_count=3))[-1].usage == Usage(completion_tokens=3)
     assert hear(done(prompt_eval_count=-2))[-1].usage == Usage()
+    odd = hear(done(prompt_eval_count="7", eval_count=3.0))[-1]
+    assert odd.usage == Usage(prompt_tokens=7, completion_tokens=3)
+    assert hear(done(prompt_eval_count=10**30, eval_count=[]))[-1].usage == Usage()
 
 
 def test_text_in_the_line_that_is_done_is_heard_and_nothing_after_it() -> None:
@@ -297,6 +300,20 @@ def test_options_go_where_they_belong() -> None:
     }
     assert body["think"] is True
     assert encode(stop=["a", "b"])["options"] == {"stop": ["a", "b"]}
+
+
+def test_a_clients_own_tools_stand_behind_the_agents() -> None:
+    def named(name: str) -> dict[str, Any]:
+        return {"type": "function", "function": {"name": name}}
+
+    for mine in ([], [named("a")]):
+        body = encode_request(
+            "m", [], mine, {"tools": [named("b")], "output_schema": ("x", {})}, stream=True
+        )
+
+        assert body["tools"] == [*mine, named("b")]
+        # Held to a schema, the model could not call them.
+        assert "format" not in body
 
 
 def test_an_output_of_a_type_is_asked_for_by_its_schema() -> None:

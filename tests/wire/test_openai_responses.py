@@ -286,6 +286,17 @@ def test_another_answer_in_the_same_stream_takes_the_place_of_the_first() -> Non
     assert (told.content, told.tool_calls, told.finish_reason) == ("b", [], "stop")
 
 
+def test_calls_of_an_answer_that_begins_anew_are_not_among_its_own() -> None:
+    first, second = events(call("f", {}, "a")), events(call("g", {"x": 1}, "b"))
+    begun = [event for event in first if event["type"] != "response.completed"]
+    chunks = hear(sse(*begun, *second))
+
+    assert [chunk.reset for chunk in chunks if chunk.reset] == ["the host began its reply anew"]
+    assert [(c.id, c.name) for c in chunks[-1].tool_calls] == [("b", "g")]
+    written = [args.index for chunk in chunks for args in chunk.tool_args]
+    assert set(written) == {0}
+
+
 def test_the_last_event_may_be_the_only_one() -> None:
     whole = response(message("a", id=None), call("f", {"x": 1}))
     assert answer({"type": "response.completed", "response": whole}).content == "a"

@@ -120,7 +120,7 @@ def test_what_is_left_out_of_a_schema_is_said_in_words() -> None:
         "c": {"type": "string", "description": '(format: "decimal", pattern: "x")'},
         "d": {"type": "string", "format": "date"},
         "f": {"type": "array", "items": {"type": "string"}, "minItems": 1},
-        "g": {"$ref": "#/$defs/G"},
+        "g": {"anyOf": [{"$ref": "#/$defs/G"}], "description": "Beside it."},
     }
     one = {"type": "integer", "title": "A"}
     items = {"enum": [1.5, True, None], "type": ["number", "boolean", "null"]}
@@ -155,6 +155,13 @@ def test_what_is_left_out_of_a_schema_is_said_in_words() -> None:
         {"type": ["object", "null"]},
         {"allOf": [{"type": "string"}, {"minLength": 1}]},
         {"title": "Anything"},
+        {"allOf": [{"type": "string"}], "type": "integer"},
+        {"allOf": [True]},
+        {"allOf": []},
+        {"$ref": "#/$defs/G", "enum": ["a"]},
+        {"enum": [{"a": 1}, {"b": 2}]},
+        {"enum": [[1]], "type": "array", "items": {"type": "integer"}},
+        {"const": {}},
     ],
 )
 def test_what_would_say_less_closed_is_not_said(schema: dict[str, Any]) -> None:
@@ -174,6 +181,40 @@ TOOL: Final = {"type": "function", "function": {"name": "f", "parameters": {"typ
 def asked(type_: Any) -> dict[str, Any]:
     output = Output.of(type_)
     return {"output_schema": (output.name, output.schema)}
+
+
+REF: Final = {"$ref": "#/$defs/G"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        (REF, REF),
+        ({"allOf": [REF]}, REF),
+        ({"allOf": [REF], "default": 1}, REF),
+        ({**REF, "title": "T"}, {"anyOf": [REF], "title": "T"}),
+        ({"allOf": [REF], "description": "D."}, {"anyOf": [REF], "description": "D."}),
+        ({"allOf": [{**REF, "description": "D."}]}, {"anyOf": [REF], "description": "D."}),
+        # What limits it stands in words: beside a choice few hosts know it.
+        (
+            {**REF, "description": "D.", "minItems": 1, "format": "date"},
+            {"anyOf": [REF], "description": 'D. (format: "date", minItems: 1)'},
+        ),
+        (
+            {"allOf": [{"type": "string", "pattern": "x", "description": "A."}], "title": "T"},
+            {"type": "string", "title": "T", "description": 'A. (pattern: "x")'},
+        ),
+    ],
+)
+@pytest.mark.parametrize("dialect", [OPENAI, ANTHROPIC])
+def test_what_is_said_of_a_reference_stands_around_it(
+    schema: dict[str, Any], said: dict[str, Any], dialect: Any
+) -> None:
+    whole = {"type": "object", "properties": {"x": schema}, "additionalProperties": False}
+    closed = closed_schema({**whole, "$defs": {"G": {"type": "string"}}}, dialect)
+
+    assert closed is not None
+    assert closed["properties"]["x"] == said
 
 
 def test_words_stand_behind_the_other_instructions() -> None:
