@@ -260,10 +260,9 @@ class Turn:
         told, log = {"message_id": self.message_id, "reason": _reason(chunk.reset)}, self.run.log
         message = log.law.open_message(self.message_id)
         seen = 0 if message is None else message.text.tell()
-        lost = self._lower_bound(seen)
-        if chunk.usage is not None and not chunk.is_final:
+        if not chunk.is_final:
             check_told(chunk)
-            lost = self._told(chunk.usage, chunk.model, seen)
+        lost = self._spent(seen, None if chunk.is_final else chunk)
         log.close({call.key for call in log.law.calls_of(self.message_id)})
         event = await self.owner.emit(EventType.MESSAGE_RESET, told)
         # Not before it is recorded: who ends the run meanwhile counts what was said until then.
@@ -285,10 +284,8 @@ class Turn:
         calls = self._calls.match(tool_calls)
         message = run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
-        told = None
-        if final.usage is not None:
-            told = self._told(final.usage, final.model, len(content)) + self._lost
-        usage = self._lower_bound(len(content)) + self._lost if told is None else told
+        usage = self._spent(len(content), final) + self._lost
+        told = None if final.usage is None else usage
         finish_reason = _known_reason(final.finish_reason, calls)
         self.reply.carry, self.reply.calls = final.carry, calls
         event = await frame.emit(
@@ -337,7 +334,7 @@ class Turn:
         self._is_closed = True
         self._watch.scope.cancel(reason=f"message {self.message_id} was ended")
         message = self.run.log.law.open_message(self.message_id)
-        usage = self._lower_bound(0 if message is None else message.text.tell()) + self._lost
+        usage = self._spent(0 if message is None else message.text.tell()) + self._lost
         self.owner.add_usage(usage)
         return {
             "finish_reason": "error" if self.has_failed else "cancelled",
@@ -345,18 +342,13 @@ class Turn:
             **self._origin(),
         }
 
-    def _least(self, characters: int) -> Usage:
-        """What was spent at least, by what was seen of it."""
+    def _spent(self, characters: int, told: Chunk | None = None) -> Usage:
+        """What was spent: by what was seen of it at least, or more as its host told."""
         hidden = self._hidden + self._calls.characters
-        return least_usage(characters + hidden, self._reasoning.tell())
-
-    def _told(self, usage: Usage, model: str | None, characters: int) -> Usage:
-        """What was spent, as its host told."""
-        counted = _at_least(usage, self._least(characters))
-        return _priced(self.run.info, counted, model, self._requested_model)
-
-    def _lower_bound(self, characters: int) -> Usage:
-        return _priced(self.run.info, self._least(characters), None, self._requested_model)
+        usage, model = least_usage(characters + hidden, self._reasoning.tell()), None
+        if told is not None and told.usage is not None:
+            usage, model = _at_least(told.usage, usage), told.model
+        return _priced(self.run.info, usage, model, self._requested_model)
 
 
 def _known_reason(given: FinishReason | None, calls: Sequence[object]) -> FinishReason:
