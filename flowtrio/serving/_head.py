@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 import attrs
 import h11
@@ -16,6 +15,7 @@ import trio
 from flowtrio.abc import Request
 
 from ._access import Refused
+from ._folding import fold_request
 
 _PIECE = 4096
 
@@ -72,10 +72,12 @@ async def read_head(stream: trio.abc.ReceiveStream, max_bytes: int, client: str 
 
 
 def _read(event: h11.Request, raw: bytes, length: int, client: str | None) -> Head:
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in event.headers:
-        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    try:
+        target = urlsplit(event.target.decode("latin-1"))
+    except ValueError:
+        raise Refused(400, "the request's target is no address") from None
+    request = fold_request(event.headers, path=target.path, query=target.query, client=client)
+    headers = request.headers
     # What is behind us takes these for ASCII, and whole servers end where they are not.
     for name in headers:
         if name in _ASCII and not headers[name].isascii():
@@ -83,17 +85,6 @@ def _read(event: h11.Request, raw: bytes, length: int, client: str | None) -> He
     if event.http_version not in (b"1.0", b"1.1"):
         # Such as a client that speaks HTTP/2 without having asked.
         raise Refused(400, "expected a request of HTTP/1.1")
-    try:
-        target = urlsplit(event.target.decode("latin-1"))
-    except ValueError:
-        raise Refused(400, "the request's target is no address") from None
-    request = Request(
-        path=target.path,
-        headers=headers,
-        cookies=_cookies(headers.get("cookie", "")),
-        query=dict(parse_qsl(target.query, keep_blank_values=True)),
-        client=client,
-    )
     method = event.method.decode("ascii")
     return Head(
         method=method,
@@ -114,13 +105,6 @@ def _is_upgrade(method: str, headers: Mapping[str, str]) -> bool:
         and headers.get("sec-websocket-version") == "13"
         and len(headers.get("sec-websocket-key", "")) == 24
     )
-
-
-def _cookies(text: str) -> dict[str, str]:
-    try:
-        return {name: morsel.value for name, morsel in SimpleCookie(text).items()}
-    except CookieError:
-        return {}
 
 
 def encode_response(status: int, body: Any, **headers: str) -> bytes:

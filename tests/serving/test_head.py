@@ -1,18 +1,8 @@
-"""Cookies of a request, and the answer that ends a connection."""
+"""The answer that ends a connection."""
 
 from __future__ import annotations
 
-import pytest
-
-from flowtrio.serving._head import _cookies, encode_response
-
-
-@pytest.mark.parametrize(
-    ("text", "cookies"),
-    [("", {}), ("a=1; b=two", {"a": "1", "b": "two"}), ("a=1; b@c=2", {})],
-)
-def test_cookies_are_read_or_there_are_none(text: str, cookies: dict[str, str]) -> None:
-    assert _cookies(text) == cookies
+from flowtrio.serving._head import encode_response
 
 
 def test_an_answer_is_whole() -> None:

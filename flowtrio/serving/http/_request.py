@@ -6,15 +6,14 @@ import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
 
 import attrs
 import trio
 
 from flowtrio.abc import Request
 from flowtrio.serving._access import Refused
+from flowtrio.serving._folding import fold_request
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,21 +34,11 @@ class Left(Exception):
 
 def read_request(scope: Scope, path: str) -> Request:
     """What `authenticate` and the access rules see of a request."""
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    try:
-        cookies = {k: m.value for k, m in SimpleCookie(headers.get("cookie", "")).items()}
-    except CookieError:
-        cookies = {}
-    query = scope.get("query_string", b"").decode("latin-1")
     client = scope.get("client")
-    return Request(
+    return fold_request(
+        scope["headers"],
         path=path,
-        headers=headers,
-        cookies=cookies,
-        query=dict(parse_qsl(query, keep_blank_values=True)),
+        query=scope.get("query_string", b"").decode("latin-1"),
         client=str(client[0]) if client else None,
     )
 
