@@ -30,6 +30,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._hosting._hosted import Seat
 from flowtrio._hosting._recorder import of_another_message
+from flowtrio._run._controls import run_of
 from flowtrio.wire._frames import (
     BATCH_SUBPROTOCOL,
     SUBPROTOCOL,
@@ -176,7 +177,7 @@ class Session:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
         if run_id is not None:
             own = hosting.runs.get((self.tenant_id, run_id))
-            if own is not None and own._run.info.message != command.message:
+            if own is not None and run_of(own).info.message != command.message:
                 exists = of_another_message(run_id)
                 return await self._reject(ref, exists.code, str(exists))
             if run_id in self._own:

@@ -197,24 +197,23 @@ class Server:
         limits = self.limits
         if self._count > limits.connections + _MOST_REFUSALS:
             return
-        with trio.fail_after(limits.handshake):
-            stream = await self._secure(transport)
-            try:
-                head = await read_head(stream, limits.head, _address(transport))
-                is_plain = self.answer is not None and not _wants_websocket(head)
-                tenant_id = None if is_plain else await self._admit(head)
-            except Refused as exc:
-                return await _answer(stream, exc.status, {"error": exc.error})
-            if tenant_id is None and not is_plain:
-                return await _answer(stream, 200, {"status": "ok"})
-        if tenant_id is None:
-            assert self.answer is not None
-            return await self.answer(stream, head)
-        self.hosting.connections += 1
-        try:
+        with contextlib.ExitStack() as held:
+            with trio.fail_after(limits.handshake):
+                stream = await self._secure(transport)
+                try:
+                    head = await read_head(stream, limits.head, _address(transport))
+                    is_plain = self.answer is not None and not _wants_websocket(head)
+                    tenant_id = None if is_plain else await self._admit(head)
+                    if tenant_id is not None:
+                        held.enter_context(self.hosting.connecting())
+                except Refused as exc:
+                    return await _answer(stream, exc.status, {"error": exc.error})
+                if tenant_id is None and not is_plain:
+                    return await _answer(stream, 200, {"status": "ok"})
+            if tenant_id is None:
+                assert self.answer is not None
+                return await self.answer(stream, head)
             return await self._upgrade(stream, head, tenant_id)
-        finally:
-            self.hosting.connections -= 1
 
     async def _secure(self, transport: trio.SocketStream) -> trio.abc.Stream:
         if self.ssl_context is None:
