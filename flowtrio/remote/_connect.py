@@ -97,7 +97,8 @@ class Remote:
           session_id: The conversation; None for a message that stands alone.
           mode: Which events to give; all by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default. With
-            one that exists, nothing is started and its events are given.
+            one that exists, nothing is started and its events are given; where it answers another
+            message, reading raises `RunExists`.
 
         """
         run_id = secrets.token_hex(16) if run_id is None else run_id

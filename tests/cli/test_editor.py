@@ -8,11 +8,16 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from prompt_toolkit import PromptSession
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
 
+from flowtrio.cli._editor import _Prompt, _Withdrawn
 from tests.support.command import environment
 from tests.support.terminal import Terminal, open_terminal
 
@@ -225,3 +230,25 @@ def test_a_terminal_that_cannot_edit_is_asked_line_by_line(name: str) -> None:
         terminal.type("\x04")
 
         assert terminal.end() == 0
+
+
+def test_a_prompt_that_is_withdrawn_before_it_begins_ends_as_it_begins() -> None:
+    """As where the question was settled before the editor's thread had its turn."""
+    outcome: list[object] = []
+    with create_pipe_input() as keys:
+        session: PromptSession[str] = PromptSession(input=keys, output=DummyOutput())
+        prompt = _Prompt(session, "> ")
+        prompt.withdraw()
+
+        def run() -> None:
+            try:
+                outcome.append(prompt.run())
+            except _Withdrawn as exc:
+                outcome.append(type(exc))
+
+        # One that hangs is not waited for.
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(10)
+
+    assert outcome == [_Withdrawn]

@@ -8,7 +8,15 @@ import pytest
 import trio
 
 import flowtrio
-from flowtrio import LimitExceeded, RemoteProtocolError, RunExists, StreamMode, project
+from flowtrio import (
+    AgentEvent,
+    LimitExceeded,
+    RemoteProtocolError,
+    RunExists,
+    StreamMode,
+    project,
+)
+from flowtrio.remote._commands import Commands
 from flowtrio.testing import check_events
 from tests.serving.test_resume import Counting
 from tests.support.fake_server import Connection, open_fake_server
@@ -163,6 +171,77 @@ async def test_a_reply_for_a_stream_that_has_left_begins_nothing() -> None:
         async with remote.attach("r"):
             await trio.testing.wait_all_tasks_blocked()
         check_events([event async for event in remote.attach("r")])
+
+
+class Reader:
+    """A stream of run ``r`` that misses what does not follow on what it has."""
+
+    run_id = "r"
+    _last = -1
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def _opening(self) -> dict[str, Any]:
+        return {"type": "message"}
+
+    def _resuming(self) -> dict[str, Any]:
+        return {"type": "resume"}
+
+    def _misses(self, event: AgentEvent, after: int | None) -> bool:
+        return event.seq != len(self.seen)
+
+    async def _take(self, event: AgentEvent) -> None:
+        self.seen.append(event.seq)
+
+    def _end(self) -> None:
+        pytest.fail("it is not over")
+
+    def _fail(self, failure: Exception) -> None:
+        pytest.fail(f"it did not fail: {failure}")
+
+
+async def reading(commands: Commands) -> Reader:
+    """A stream that has begun, at the run's first event."""
+    reader = Reader()
+    commands.add(reader)
+    await commands.take({"type": "accepted", "ref": (await commands.next())["ref"]})
+    await commands.take(log_of({"run_id": "r"})[0])
+    assert reader.seen == [0]
+    return reader
+
+
+async def test_what_comes_for_a_stream_that_has_left_is_not_given_to_the_next() -> None:
+    commands = Commands()
+    first, second = await reading(commands), Reader()
+    commands.forget(first)
+    log = log_of({"run_id": "r"})
+    await commands.take(log[1])
+    commands.add(second)
+    # Such as this was on its way when the second was asked for.
+    await commands.take(log[0])
+
+    assert (first.seen, second.seen) == ([0], [])
+
+    await commands.take({"type": "accepted", "ref": (await commands.next())["ref"]})
+    await commands.take(log[0])
+
+    assert second.seen == [0]
+
+
+async def test_of_all_that_is_missing_only_the_first_is_asked_for() -> None:
+    """What comes before the reply begins nothing anew, and is not read."""
+    commands = Commands()
+    reader = await reading(commands)
+    log = log_of({"run_id": "r"})
+    for event in (log[2], log[3], log[1]):
+        await commands.take(event)
+    asked = await commands.next()
+
+    assert (asked["type"], reader.seen) == ("resume", [0])
+
+    with trio.move_on_after(0):
+        pytest.fail(f"it was asked for twice: {await commands.next()}")
 
 
 @pytest.mark.parametrize("mode", StreamMode)
