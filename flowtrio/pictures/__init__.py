@@ -1,1 +1,1 @@
-"""A run's log as a picture: one layout of lanes, drawn as SVG and as text."""
+"""A run's log as a picture: lanes laid out and drawn as SVG, and lines of text for a terminal."""
