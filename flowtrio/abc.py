@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
@@ -12,6 +12,7 @@ from flowtrio._core._events import AgentEvent, AgentStatus
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext
+    from flowtrio._agents._tools import Tool
 
 Message: TypeAlias = dict[str, Any]
 """One message of a conversation, in the shape of OpenAI's chat completions.
@@ -58,6 +59,17 @@ class AgentLike(Protocol[_ResultT]):
 
     def __call__(self, ctx: RunContext, message: str, /) -> Awaitable[_ResultT]:
         """Do the job; what it returns is the run's result."""
+        ...
+
+
+class Toolset(Protocol):
+    """Tools that come and go; stands among an agent's tools, and is asked at each turn."""
+
+    async def tools(self, ctx: RunContext) -> Sequence[Tool[..., Any] | Callable[..., Any]]:
+        """Give the tools that there are for this turn, each under a name of its own.
+
+        What it raises fails the agent's run. A model that calls a tool which has gone is told so.
+        """
         ...
 
 

@@ -48,7 +48,10 @@ LAYERS = {
     "wire": _layer("_core"),
     "abc": _layer("_core", libraries=("trio",)),
     "_run": _layer("_core", "abc", libraries=("trio", "outcome")),
-    "_agents": _layer("_core", "abc", "_run", libraries=("trio",)),
+    "_agents": _layer(
+        *("_core", "abc", "_run"),
+        libraries=("trio", "jsonschema", "jsonschema_specifications", "referencing"),
+    ),
     "_hosting": _layer("_core", "abc", "_run", "_agents", libraries=("trio", "outcome")),
     "clients": _layer("_core", "wire", "abc", libraries=("trio", "httpx", "httpx2")),
     "stores": _layer("_core", "wire", "abc", libraries=("trio",)),
@@ -92,6 +95,10 @@ EXCEPTIONS = {
     ("flowtrio.abc", "flowtrio._agents._context"): (
         "named",
         "an agent is called with a RunContext, and its interface has to say so",
+    ),
+    ("flowtrio.abc", "flowtrio._agents._tools"): (
+        "named",
+        "a toolset gives tools, and its interface has to say so",
     ),
 }
 """Imports against the order, each with its form and its reason.

@@ -17,14 +17,15 @@ from flowtrio._run._frame import Frame
 
 from ._model import Turn
 from ._output import Output
-from ._replies import AskedCall, run_calls, unique_tools
-from ._tools import Tool
+from ._replies import AskedCall, run_calls
+from ._toolsets import Offer, tools_and_toolsets
 
 if TYPE_CHECKING:
     from flowtrio._core._chunks import Completion
-    from flowtrio.abc import LLMClient, Message
+    from flowtrio.abc import LLMClient, Message, Toolset
 
     from ._context import RunContext
+    from ._tools import Tool
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -63,8 +64,11 @@ class Agent(Generic[T]):
 
     llm_client: LLMClient = attrs.field(validator=_check_client, repr=False)
     """The model; anything with ``stream_completion``."""
-    tools: tuple[Tool[..., Any], ...] = attrs.field(default=(), converter=unique_tools)
-    """What the model may call: tools, or plain typed functions."""
+    tools: tuple[Tool[..., Any] | Toolset, ...] = attrs.field(
+        default=(), converter=tools_and_toolsets
+    )
+    """What the model may call: tools, plain typed functions, and toolsets, which are asked for
+    theirs at each turn."""
     instructions: str = ""
     """The system message; empty for none."""
     name: str = "assistant"
@@ -119,28 +123,28 @@ class _Loop:
         self.agent = agent
         self.frame = frame
         self.run_ = frame.run
-        self.tools = {tool.name: tool for tool in agent.tools}
+        self.offer = Offer(agent.tools, frame)
         self.transcript = transcript
 
     async def run(self) -> Any:
         """Take turns until the model answers without calling a tool."""
-        specs = [tool.spec() for tool in self.agent.tools]
         options: dict[str, Any] = {}
         output = self.agent._output
         if output is not None:
             options["output_schema"] = (output.name, output.schema)
         attempts = cuts = 0
         for _ in self._turns():
+            await self.offer.ask()
             reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
-            completion, calls = await turn.run_turn(self._request(), specs, options)
+            completion, calls = await turn.run_turn(self._request(), self.offer.specs, options)
             cuts = cuts + 1 if turn.cut_calls else 0
             if cuts:
                 self._check_cut(completion, cuts)
             elif calls:
                 asked = [AskedCall(call_id, turn.message_id, call) for call_id, call in calls]
-                await run_calls(self.frame, asked, self.tools)
+                await run_calls(self.frame, asked, self.offer.by_name)
             elif output is None:
                 return completion.content
             else:

@@ -32,10 +32,10 @@ from ._replies import (
     asked_like,
     asked_of,
     run_calls,
-    unique_tools,
 )
 from ._signature import Context
 from ._tools import Tool, as_tool
+from ._toolsets import unique_tools
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient

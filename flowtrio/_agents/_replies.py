@@ -23,7 +23,7 @@ from flowtrio._core._transcript import result_text
 from flowtrio._core._values import check_json, clean_text
 
 from ._calls import ActiveCall, CallEnd
-from ._tools import Tool, as_tool
+from ._tools import Tool
 
 if TYPE_CHECKING:
     from flowtrio._run._frame import Frame
@@ -181,25 +181,6 @@ def _decoded(tool: Tool[..., Any], arguments: dict[str, Any] | None) -> bytes | 
         return msgspec.json.encode(tool.decode(arguments), order="deterministic")
     except ValueError:
         return None
-
-
-def unique_tools(
-    given: Sequence[Tool[..., Any] | Callable[..., Any]],
-) -> tuple[Tool[..., Any], ...]:
-    """Make tools of what was given, each with a name of its own.
-
-    Raises:
-      TypeError: it is no list of tools, or something in it cannot be one.
-      ValueError: two have the same name.
-
-    """
-    if isinstance(given, Tool) or callable(given):
-        raise TypeError("tools: expected a list of tools, got a tool alone")
-    tools = tuple(as_tool(tool) for tool in given)
-    names = [tool.name for tool in tools]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"tools of one agent need names of their own: {', '.join(sorted(twice))}")
-    return tools
 
 
 async def run_calls(

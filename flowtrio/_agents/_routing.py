@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
 
     from ._context import RunContext
-    from ._tools import Tool
+    from ._toolsets import Given
 
 Route: TypeAlias = "Callable[[str, RunContext], AgentLike | str | Awaitable[AgentLike | str]]"
 """``route(message, context)``: gives the agent that answers, or its name; may be async."""
@@ -29,7 +29,7 @@ def make_agent(
     agents: Sequence[AgentLike] | None,
     route: Route | None,
     llm_client: LLMClient | None,
-    tools: Sequence[Tool[..., Any] | Callable[..., Any]],
+    tools: Sequence[Given],
 ) -> AgentLike:
     """The one agent that answers for an `Orchestrator`, which may choose between others."""
     if agents is None:

@@ -9,19 +9,23 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 import attrs
 
+from flowtrio._core._fit import fit_name
 from flowtrio._core._limits import is_time, is_whole
-from flowtrio._core._values import copy_json, told
+from flowtrio._core._values import clean_text, copy_json, told
 
 from ._docstrings import parse_docstring
+from ._schema import SchemaForm, Validate
 from ._signature import SignatureForm
 
 P = ParamSpec("P")
 R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What the providers accept as a function's name."""
@@ -100,6 +104,8 @@ class Tool(Generic[P, R]):
     """Whether the worker thread of a plain function may outlive its run."""
     fatal: bool = False
     """Whether the run fails when it raises."""
+    given_name: str | None = attrs.field(default=None, repr=False)
+    """What it is called where it comes from, if that is no name that every provider takes."""
     _form: Form = attrs.field(repr=False, alias="form")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -110,6 +116,39 @@ class Tool(Generic[P, R]):
     def __wrapped__(self) -> Callable[P, R]:
         """The function, as `inspect` looks for it: a tool has its signature."""
         return self.fn
+
+    @staticmethod
+    def from_schema(
+        fn: Callable[_P, _R],
+        *,
+        name: str,
+        description: str,
+        parameters: Mapping[str, Any],
+        validate: Validate | None = None,
+        **options: Any,
+    ) -> Tool[_P, _R]:
+        """Make a tool whose arguments a JSON Schema describes, instead of a signature.
+
+        The arguments are checked before *fn* sees them, by `jsonschema` (``flowtrio[schema]``). A
+        name that no provider takes is made fit: ``files/read`` becomes ``files_read``, and where
+        two become one, the names of one agent's tools are kept apart.
+
+        Args:
+          fn: A function of the arguments, a dict; or of a `RunContext` and them.
+          name: What it is called.
+          description: What the model is told of it.
+          parameters: JSON Schema of an object. It may refer to its own ``$defs``.
+          validate: A function of the arguments that checks them instead: it raises, or gives
+            False, for those that do not fit.
+          options: See `Tool`: ``timeout retries concurrency needs_approval abandon fatal``.
+
+        Raises:
+          ImportError: `jsonschema` is missing, and there is no *validate*.
+          TypeError: *fn* or *validate* is no such function, or an option is unknown.
+          ValueError: *parameters* is no such schema, or an option is out of its range.
+
+        """
+        return _make_schema_tool(fn, name, description, parameters, validate, options)
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -208,11 +247,7 @@ def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any
     name = options.pop("name", None) or _name_of(fn)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise ValueError(f"tool name {told(name)}: expected 1 to 64 of A-Z a-z 0-9 _ -")
-    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
-        raise TypeError(
-            f"tool {name!r} yields: expected a function that returns; report progress with "
-            "await ctx.progress(value)"
-        )
+    _check_returns(name, target)
     _check_options(name, options)
     # A wrapper around a function may have a text of its own; one around a partial or a Tool has
     # that of their classes.
@@ -226,6 +261,42 @@ def _make_tool(options: dict[str, Any], fn: Callable[..., Any]) -> Tool[..., Any
         form=SignatureForm.of(name, fn, innermost, texts),
         **options,
     )
+
+
+def _make_schema_tool(
+    fn: Callable[_P, _R],
+    name: str,
+    description: str,
+    parameters: Mapping[str, Any],
+    validate: Validate | None,
+    options: dict[str, Any],
+) -> Tool[_P, _R]:
+    if not callable(fn) or isinstance(fn, type | Tool):
+        raise TypeError(f"Tool.from_schema: expected a function, got {fn!r}")
+    for what, text in (("name", name), ("description", description)):
+        if not isinstance(text, str) or (what == "name" and not text):
+            raise ValueError(f"Tool.from_schema: {what}={told(text)}: expected a text")
+    target = _called(fn)
+    _check_returns(name, target)
+    _check_options(name, options)
+    fit = fit_name(name)
+    return Tool(
+        fn=fn,
+        name=fit,
+        description=clean_text(description),
+        is_async=inspect.iscoroutinefunction(target),
+        form=SchemaForm.of(name, fn, parameters, validate),
+        given_name=None if fit == name else name,
+        **options,
+    )
+
+
+def _check_returns(name: str, target: Any) -> None:
+    if inspect.isasyncgenfunction(target) or inspect.isgeneratorfunction(target):
+        raise TypeError(
+            f"tool {name!r} yields: expected a function that returns; report progress with "
+            "await ctx.progress(value)"
+        )
 
 
 def _layers(fn: Any) -> list[Any]:

@@ -31,14 +31,16 @@ one that a provider wants before the assistant's first and that is not there."""
 NOT_RUN: Final = "error: this call was not run"
 """What the model is told of a call that it asked for and that nobody ran."""
 
+MAX_NAME: Final = 64
+"""Characters of a tool's name that every provider takes."""
+
 _ODD: Final = re.compile(r"[^A-Za-z0-9_-]")
 _ID: Final = re.compile(r"[!-~]{1,40}")
-_MAX_NAME: Final = 64
 
 
 def fit_name(name: str) -> str:
     """A tool's name in the characters and the length that every provider takes."""
-    return _ODD.sub("_", name)[:_MAX_NAME] or "unnamed"
+    return _ODD.sub("_", name)[:MAX_NAME] or "unnamed"
 
 
 def is_blank(text: str) -> bool:

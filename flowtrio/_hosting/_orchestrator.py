@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,7 +13,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from flowtrio._agents._routing import Route, make_agent
-from flowtrio._agents._tools import Tool
+from flowtrio._agents._toolsets import Given
 from flowtrio._core._events import StreamMode
 from flowtrio._core._limits import Limits, is_wait, is_whole
 from flowtrio._core._prices import PriceTable, read_prices
@@ -61,8 +61,8 @@ class Orchestrator:
     """The model: of the one agent where *agents* is None, else of the choice between agents."""
     agents: Sequence[AgentLike] | None = None
     """Who answers; by default one `Agent` with *llm_client* and *tools*."""
-    tools: Sequence[Tool[..., Any] | Callable[..., Any]] = ()
-    """Tools of the default agent."""
+    tools: Sequence[Given] = ()
+    """Tools of the default agent, and toolsets."""
     route: Route | None = None
     """Chooses between several agents; by default the model does."""
     limits: Limits = attrs.Factory(Limits)

@@ -7,12 +7,13 @@ so a counter-example shrinks to the turn, the fault and the choice of the schedu
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 
 from flowtrio._agents._tools import Tool, as_tool
+from flowtrio._agents._toolsets import Given, is_toolset
 from flowtrio._core._chunks import Chunk, ToolCall
 
 from ._arguments import arguments_of
@@ -44,13 +45,13 @@ def _spread(deviations: list[tuple[int, int]]) -> list[int]:
 
 
 def models(
-    tools: Iterable[Tool[..., Any] | Callable[..., Any]] = (),
+    tools: Iterable[Given] = (),
 ) -> st.SearchStrategy[SimulatedModel]:
     """Models that stream text, fall silent, call *tools*, and fail at any point.
 
     Arguments fit their tool; now and then a call's arguments do not parse, or the stream is cut.
     """
-    known = [as_tool(tool) for tool in tools]
+    known = [as_tool(tool) for tool in tools if not is_toolset(tool)]
     turn = st.builds(_turn, st.lists(_words(), max_size=4), _calls(known), st.none() | _failures())
     return st.lists(turn, max_size=4).map(SimulatedModel)
 

@@ -269,7 +269,7 @@ def test_the_deadlines_are_those_of_the_code() -> None:
 
 def test_the_options_of_a_tool_are_those_of_the_code() -> None:
     told = {names(row[0])[0].removesuffix("=") for row in rows(guide("tools"), "option")[1:]}
-    given = {"fn", "description", "is_async", "_form"}
+    given = {"fn", "description", "is_async", "given_name", "_form"}
 
     assert told == set(_fields(Tool)) - given
 
