@@ -117,7 +117,12 @@ class RunHeader:
     agent: str
     """Name of the agent that answers."""
     message: str = attrs.field(repr=False)
-    """What the user said."""
+    """What the user said, without its images and files."""
+    parts: Sequence[dict[str, Any]] = attrs.field(default=(), repr=False)
+    """All of it, in OpenAI's shape, where there is more than the text. For a store that adds what
+    cut runs said to their conversations: until the run has ended, and given back by none."""
+    digest: str | None = None
+    """Of all of it, where there is more than the text: that tells another message from the same."""
     created_at: float
     """When it was started; UTC, seconds."""
     ended_at: float | None = None

@@ -71,7 +71,7 @@ async def fine(city: str) -> str:
         (
             lambda: StreamEngine().stream(Agent(llm_client=DemoClient()), None),
             TypeError,
-            "message: expected a str, got NoneType",
+            "message: expected a str or a list of parts, got NoneType",
         ),
         (
             lambda: StreamEngine(mode="everything"),

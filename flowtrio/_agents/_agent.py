@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
 
 from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._fit import is_blank
+from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import clean_text, squashed
+from flowtrio._core._values import squashed
 from flowtrio._run._frame import Frame
 
 from ._model import Turn
@@ -22,6 +23,7 @@ from ._toolsets import Offer, tools_and_toolsets
 
 if TYPE_CHECKING:
     from flowtrio._core._chunks import Completion
+    from flowtrio._core._parts import Part
     from flowtrio.abc import LLMClient, Message, Toolset
 
     from ._context import RunContext
@@ -85,18 +87,18 @@ class Agent(Generic[T]):
         """The same agent with some attributes changed."""
         return attrs.evolve(self, **changes)
 
-    async def __call__(self, ctx: RunContext, message: str) -> T:
+    async def __call__(self, ctx: RunContext, message: str | Sequence[Part]) -> T:
         """Run the turn loop; see `flowtrio.abc.AgentLike`.
 
         A body may call it as well: ``await agent(ctx, "Summarise: …")``. The model is asked exactly
-        that, behind the history of the body's agent. What it says is said by that agent, and joins
+        that, behind the history of the body's agent; the body's own message means its images and
+        files, too. What it says is said by that agent, and joins
         its conversation when this ends, but for a tool's: there only what the tool returns counts.
         """
-        if not isinstance(message, str):
-            raise TypeError(f"message: expected a str, got {type(message).__name__}")
+        said = read_message(message)
         caller = ctx._frame
         await caller.check_open("run an agent")
-        transcript = caller.transcript.begin(clean_text(message), is_told=caller.call_id is None)
+        transcript = caller.transcript.begin(said, is_told=caller.call_id is None)
         frame = Frame(
             caller.run,
             caller,

@@ -28,6 +28,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
 from flowtrio._core._failures import describe, leaves
+from flowtrio._core._parts import content_of_result
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
 from flowtrio._run._body import encode_result
@@ -212,7 +213,7 @@ class ActiveCall:
         self.frame.timer = timer = FrameTimer(self.run, timeout, self._late)
         try:
             value = await plan.attempt(self.frame)
-            result = encode_result(value, self.run.limits.result_bytes)
+            result = _encode_result(self, value)
         except BaseException as exc:
             return await self._failed(tool, exc)
         finally:
@@ -353,6 +354,15 @@ class ActiveCall:
     def _late(self) -> None:
         assert self.frame.timer is not None
         self.end_now("timeout", f"took longer than {self.frame.timer.seconds} s")
+
+
+def _encode_result(call: ActiveCall, value: Any) -> Any:
+    """What the tool returned, as JSON; its images are shown to the model that asked for them."""
+    result = encode_result(value, call.run.limits.result_bytes)
+    shown = content_of_result(value, result)
+    if shown is not None and call.ended is None:
+        call.run.log.transcripts.show(call.call_id, shown)
+    return result
 
 
 def _start_data(call: ActiveCall, arguments: dict[str, Any]) -> dict[str, Any]:

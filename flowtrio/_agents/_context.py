@@ -13,13 +13,14 @@ from flowtrio._core._chunks import Completion, ToolCall
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import LocalProtocolError, ToolFailed
 from flowtrio._core._failures import describe
-from flowtrio._core._fit import without_withheld
 from flowtrio._core._history import read_history
+from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import check_json, copy_json
+from flowtrio._core._values import check_json
 from flowtrio._run._body import agent_name, as_awaitable, encode_result
 from flowtrio._run._frame import Envoy, Frame
 
+from ._about import AboutRun
 from ._calls import ActiveCall
 from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
@@ -38,69 +39,25 @@ from ._tools import Tool, as_tool
 from ._toolsets import unique_tools
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
     from flowtrio.abc import AgentLike, LLMClient
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
-class RunContext(Context):
+class RunContext(AboutRun, Context):
     """What a running agent or tool may do. Given to it; has no public constructor.
 
     All verbs may be used from several tasks at once; their events come in one order. When the call
     or agent that a context belongs to was ended early, what it still says is discarded.
     """
 
-    _frame: Frame
-
     @classmethod
     def _of(cls, frame: Frame) -> RunContext:
         context = cls.__new__(cls)
         object.__setattr__(context, "_frame", frame)
         return context
-
-    def __repr__(self) -> str:
-        return f"<RunContext run={self.run_id!r} agent={self.agent!r}>"
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self._frame.run.info.run_id
-
-    @property
-    def agent(self) -> str:
-        """Path of the agent: ``root``, ``root/researcher``."""
-        return self._frame.agent
-
-    @property
-    def tenant_id(self) -> str:
-        """Whose run it is; ``default`` without an orchestrator."""
-        return self._frame.run.info.tenant_id
-
-    @property
-    def session_id(self) -> str | None:
-        """The conversation, or None for a run that has none."""
-        return self._frame.run.info.session_id
-
-    @property
-    def history(self) -> Sequence[dict[str, Any]]:
-        """What was said before this agent's message; for a nested agent what it was given."""
-        history: list[dict[str, Any]] = copy_json(list(self._frame.transcript.history))
-        return history
-
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation as the next request would send it: history, message, what followed.
-
-        Each call has a result; one that nobody ran, or that has not ended, says so. In a tool it is
-        the conversation of the agent that called the tool.
-        """
-        return without_withheld(self._frame.transcript.messages())
-
-    @property
-    def app(self) -> Any:
-        """What the application gave with ``app=``."""
-        return self._frame.run.info.app
 
     # Saying something
 
@@ -311,7 +268,10 @@ class RunContext(Context):
             return await Question(frame, frame.run.log.opened.new_id("q")).ask(prompt)
 
     async def delegate(
-        self, agent: AgentLike, message: str, history: Sequence[Mapping[str, Any]] = ()
+        self,
+        agent: AgentLike,
+        message: str | Sequence[Part],
+        history: Sequence[Mapping[str, Any]] = (),
     ) -> Any:
         """Run another agent inside this one and give its result.
 
@@ -320,22 +280,23 @@ class RunContext(Context):
 
         Args:
           agent: An `Agent`, or any ``async def agent(ctx, message)``.
-          message: What it is asked.
+          message: What it is asked: a text, or a list of parts.
           history: What it is told was said before; see `StreamEngine.stream`.
 
         Raises:
-          TypeError: *message* is no text, or *history* no list of messages.
+          TypeError: *message* is neither, or *history* no list of messages.
           ValueError: a message of *history* is none that a model takes.
 
         """
         parent, run = self._frame, self._frame.run
-        message = plain_text(message, "message", parent)
-        transcript = Transcript(read_history(history), message, run.info.run_id)
+        said = read_message(message)
+        run.info.check_length(said.text, "message")
+        transcript = Transcript(read_history(history), said, run.info.run_id)
         await parent.check_open("delegate")
         path = run.log.opened.new_path(parent.agent, agent_name(agent))
         nested = NestedAgent(parent, path, transcript)
         with run.visited():
-            return await nested.run(agent, message)
+            return await nested.run(agent, said.text)
 
     def start_soon(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a background task of this agent or tool; it is awaited at the body's end.

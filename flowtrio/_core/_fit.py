@@ -176,6 +176,6 @@ def _begins_anew(message: Mapping[str, Any], kept: Sequence[Mapping[str, Any]]) 
             return True
 
 
-def result_message(id: str, text: str) -> Message:
-    """What the model is told of the call of this id."""
-    return {"role": "tool", "tool_call_id": id, "content": text}
+def result_message(id: str, content: str | list[Any]) -> Message:
+    """What the model is told of the call of this id: a text, or parts."""
+    return {"role": "tool", "tool_call_id": id, "content": content}

@@ -183,6 +183,13 @@ def read_media(part: Mapping[str, Any]) -> Media | None:
     return reader(inner, part) if reader is not None and isinstance(inner, Mapping) else None
 
 
+def told_of(content: object) -> list[dict[str, Any]]:
+    """What is told of the images and files in a message's content, in their order."""
+    parts = content if isinstance(content, list) else []
+    read = (read_media(part) for part in parts if isinstance(part, Mapping))
+    return [media.told() for media in read if media is not None]
+
+
 def _read_image(image: Mapping[str, Any], part: Mapping[str, Any]) -> Media | None:
     url = image.get("url")
     if not isinstance(url, str):

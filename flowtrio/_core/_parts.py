@@ -8,6 +8,7 @@ type, its size and its name only.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final, TypeAlias
 
@@ -21,6 +22,7 @@ from ._media import (
     decode_data,
     encode_data,
     plain_type,
+    read_media,
     type_of_bytes,
     type_of_name,
 )
@@ -242,6 +244,13 @@ class UserMessage:
         """Its content where that is more than a text; else none."""
         return [] if isinstance(self.content, str) else self.content
 
+    @property
+    def digest(self) -> str | None:
+        """What tells it from others, where it is more than a text."""
+        if isinstance(self.content, str):
+            return None
+        return hashlib.sha256(msgspec.json.encode(self.content)).hexdigest()
+
 
 def read_message(given: Any, what: str = "message") -> UserMessage:
     """Read what a user says: a text, or a list of parts; one that was read is taken as it is.
@@ -303,6 +312,21 @@ def to_content(parts: Sequence[Any]) -> list[dict[str, Any]]:
         for part in parts
         if isinstance(part, _Medium) or part.text.strip()
     ]
+
+
+def parts_of(message: UserMessage) -> tuple[Part, ...]:
+    """What a message consists of, as values."""
+    if isinstance(message.content, str):
+        return (Text(message.content),)
+    return tuple(_part_of(part) for part in message.content)
+
+
+def _part_of(part: dict[str, Any]) -> Part:
+    media = read_media(part)
+    if media is None:
+        return Text(part["text"])
+    kind = Image if media.is_image else File
+    return kind(url=media.to_url(), media_type=media.media_type, name=media.name)
 
 
 # A tool's result

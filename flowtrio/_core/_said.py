@@ -5,7 +5,8 @@ log has nearly all: the user's message, what the root agent said, its calls and 
 are put into a `Transcript` as the run itself would have done, so the same rules hold: partial text
 is kept and marked, and every call has a result.
 
-What no event carries is lost: the providers' own ids and their private parts, a call of which no
+What no event carries is lost: the providers' own ids and their private parts, the images and files
+that tools gave, a call of which no
 event told its message (it never started, and its arguments were not shown), and what was asked of
 an `Agent` that the body called. What such agents said at the same time stands in the order in which
 it was said, not one after the other. A call that waits for a person, or was denied, does not tell
@@ -17,6 +18,7 @@ while a call of a reply was running is taken for the tool's, anything else for t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import attrs
@@ -24,6 +26,7 @@ import msgspec
 
 from ._chunks import ToolCall
 from ._events import ROOT, AgentEvent, AgentStatus, EventType
+from ._parts import UserMessage
 from ._transcript import Reply, Transcript
 
 _T = EventType
@@ -61,7 +64,14 @@ class _Call:
 class Said:
     """Walks a whole log, and gives the run's part of its conversation."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Sequence[dict[str, Any]] = ()) -> None:
+        """Begin.
+
+        Args:
+          parts: The content of the user's message, where that is more than the text in the log.
+
+        """
+        self._parts = list(parts)
         self._start: AgentEvent | None = None
         self._events: list[AgentEvent] = []
         self._begun: set[str] = set()
@@ -83,7 +93,7 @@ class Said:
         """The user's message, and what followed; without what was said before."""
         assert self._start is not None
         start = self._start
-        transcript = Transcript((), start.data["message"], start.run_id)
+        transcript = Transcript((), self._message_of(start.data), start.run_id)
         calls = self._calls()
         replies: dict[str, Reply] = {}
         inside: set[str] = set()
@@ -112,6 +122,10 @@ class Said:
             elif event.type is _T.TOOL_CALL_START and data["call_id"] in calls:
                 running.add(data["call_id"])
         return transcript.messages()
+
+    def _message_of(self, data: dict[str, Any]) -> UserMessage:
+        text = data["message"]
+        return UserMessage(text, self._parts or text, tuple(data.get("parts") or ()))
 
     def _calls(self) -> dict[str, _Call]:
         """The calls that the agent's replies made: by our id, in order."""

@@ -30,8 +30,10 @@ from ._fit import (
     digest,
     fit_name,
     is_blank,
+    result_message,
     withheld,
 )
+from ._parts import UserMessage
 from ._values import check_json, copy_json
 
 _NOT_ENDED: Final = "error: this call has not ended yet"
@@ -72,9 +74,13 @@ class Transcript:
     The *history* is one that `read_history` gave, and is not changed.
     """
 
-    def __init__(self, history: Sequence[Message], message: str, run_id: str) -> None:
+    def __init__(self, history: Sequence[Message], message: UserMessage, run_id: str) -> None:
         self.history: Sequence[Message] = history
-        self._message = NO_TEXT if is_blank(message) else message
+        self.message = message
+        """What it is asked."""
+        content = message.content
+        is_empty = isinstance(content, str) and is_blank(content)
+        self._asked = {"role": "user", "content": NO_TEXT if is_empty else content}
         self._run_id = run_id
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
@@ -98,15 +104,18 @@ class Transcript:
 
     # Its parts
 
-    def begin(self, message: str, *, is_told: bool) -> Transcript:
+    def begin(self, message: UserMessage, *, is_told: bool) -> Transcript:
         """Begin a part: the conversation of an `Agent` that is asked *message* here.
 
         Args:
-          message: What it is asked.
+          message: What it is asked. The text of what is asked here means all of that: a body is
+            given no more of it.
           is_told: Whether the part joins the whole. What is said inside a tool does not: there only
             the call's result counts.
 
         """
+        if message.content == self.message.text:
+            message = self.message
         part = Transcript(self.history, message, self._run_id)
         part._shared = self._book
         if is_told:
@@ -121,13 +130,13 @@ class Transcript:
             caller._entries += self._as_part(caller)
 
     def _as_part(self, caller: Transcript) -> list[Entry]:
-        if self._message == caller._message:
+        if self._asked == caller._asked:
             # The user's own message, passed on, is there already.
             caller._is_withheld = caller._is_withheld or self._is_withheld
             return self._entries
         if not self._entries:
             return []
-        part = [Entry(_said("user", self._message)), *self._entries]
+        part = [Entry(self._asked), *self._entries]
         for entry in part:
             entry.is_withheld = entry.is_withheld or self._is_withheld
         return part
@@ -164,10 +173,20 @@ class Transcript:
         if (entry := self._book.open.get(data["call_id"])) is not None:
             entry.results[data["call_id"]] = _NOT_ENDED
 
-    def note_result(self, data: dict[str, Any]) -> None:
-        """A TOOL_CALL_END of this agent was recorded."""
+    def note_result(
+        self, data: dict[str, Any], shown: Sequence[dict[str, Any]] | None = None
+    ) -> None:
+        """A TOOL_CALL_END of this agent was recorded.
+
+        Args:
+          data: The event's.
+          shown: What the model is shown of the result, where that is more than its text.
+
+        """
         if (entry := self._book.open.pop(data["call_id"], None)) is not None:
-            entry.results[data["call_id"]] = result_text(data)
+            id = entry.calls[data["call_id"]]
+            result = result_text(data) if shown is None else result_message(id, list(shown))
+            entry.results[data["call_id"]] = result
 
     def _take(self, reply: Reply, data: dict[str, Any]) -> None:
         if data["finish_reason"] == "content_filter":
@@ -220,7 +239,7 @@ class Transcript:
         A turn whose answer was withheld is marked with ``flowtrio: {"withheld": True}``: it stands
         here for people, and goes into no later request; see `without_withheld`.
         """
-        told = [_said("user", self._message), *self._told()]
+        told = [copy_json(self._asked), *self._told()]
         if self._is_withheld:
             told = [withheld(message) for message in told]
         return [*copy_json(list(self.history)), *told]

@@ -17,8 +17,8 @@ from flowtrio._agents._context import context_of
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._history import read_history
 from flowtrio._core._limits import Limits
+from flowtrio._core._parts import read_message
 from flowtrio._core._prices import PriceTable, read_prices
-from flowtrio._core._values import clean_text
 from flowtrio._run._body import agent_name, check_agent
 from flowtrio._run._home import Home
 from flowtrio._run._host import Host
@@ -28,6 +28,7 @@ from flowtrio._run._run import Run, current_run
 from flowtrio._run._stream import EventStream
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part, UserMessage
     from flowtrio._run._host import Admission
     from flowtrio._run._simulation import Simulation
     from flowtrio.abc import AgentLike, Message
@@ -70,7 +71,7 @@ class StreamEngine:
     def stream(
         self,
         agent: AgentLike[R],
-        message: str,
+        message: str | Sequence[Part],
         *,
         mode: StreamMode | str | None = None,
         limits: Limits | None = None,
@@ -82,7 +83,8 @@ class StreamEngine:
 
         Args:
           agent: An `Agent`, or any ``async def agent(ctx, message)``.
-          message: What the user says.
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`. The agent's
+            function is given its text, and finds the rest as ``ctx.parts``.
           mode: Which events to give; the engine's by default.
           limits: Limits of this run; the engine's by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
@@ -91,9 +93,10 @@ class StreamEngine:
           app: Anything; the agent and its tools find it as ``ctx.app``.
 
         Raises:
-          TypeError: *agent* cannot be run, *message* is no text, or *history* no list of messages.
-          ValueError: *mode* or *run_id* is not valid, or a message of *history* none that a model
-            takes.
+          TypeError: *agent* cannot be run, *message* is neither a text nor a list of parts, or
+            *history* no list of messages.
+          ValueError: *mode* or *run_id* is not valid, a message of *history* none that a model
+            takes, or *message* has too much in it.
 
         """
         return self._stream(
@@ -103,7 +106,7 @@ class StreamEngine:
     def _stream(
         self,
         agent: AgentLike[R],
-        message: str,
+        message: str | Sequence[Part] | UserMessage,
         *,
         mode: StreamMode | str | None = None,
         limits: Limits | None = None,
@@ -115,8 +118,7 @@ class StreamEngine:
         admission: Admission | None = None,
     ) -> EventStream[R]:
         check_agent(agent)
-        if not isinstance(message, str):
-            raise TypeError(f"message: expected a str, got {type(message).__name__}")
+        said = read_message(message)
         if run_id is not None and not re.fullmatch(RUN_ID, run_id):
             raise ValueError(f"run_id {run_id!r}: expected 1 to 64 of A-Z a-z 0-9 _ . ~ -")
         outer = current_run.get()
@@ -127,7 +129,7 @@ class StreamEngine:
         world = self if simulation is None else simulation
         info = RunInfo(
             run_id=world.make_run_id() if run_id is None else run_id,
-            message=clean_text(message),
+            said=said,
             agent_name=agent_name(agent),
             limits=self.limits if limits is None else limits,
             history=read_history(history) or (),

@@ -30,6 +30,7 @@ from ._recorder import Recorder
 from ._sessions import OnBusy, Sessions
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
     from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
 
 
@@ -134,7 +135,7 @@ class Orchestrator:
 
     def process_stream(
         self,
-        message: str,
+        message: str | Sequence[Part],
         tenant_id: str = "default",
         session_id: str | None = None,
         mode: StreamMode | str | None = None,
@@ -147,7 +148,7 @@ class Orchestrator:
         source ``limit`` and code ``session_busy`` or ``tenant_busy``.
 
         Args:
-          message: What the user says.
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`.
           tenant_id: Whose it is; tenants never see each other.
           session_id: The conversation; None for a message that is answered and not remembered.
           mode: Which events to give; the orchestrator's by default.
@@ -171,7 +172,7 @@ class Orchestrator:
 
     async def process(
         self,
-        message: str,
+        message: str | Sequence[Part],
         tenant_id: str = "default",
         session_id: str | None = None,
         app: Any = None,
@@ -192,7 +193,7 @@ class Orchestrator:
 
     async def start(
         self,
-        message: str,
+        message: str | Sequence[Part],
         tenant_id: str = "default",
         session_id: str | None = None,
         run_id: str | None = None,
@@ -208,7 +209,7 @@ class Orchestrator:
         orchestrator's block at the latest.
 
         Args:
-          message: What the user says.
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`.
           tenant_id: Whose it is.
           session_id: The conversation; None for a message that is answered and not remembered.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
@@ -246,7 +247,7 @@ class Orchestrator:
     async def _start_in(
         self,
         nursery: trio.Nursery | None,
-        message: str,
+        message: str | Sequence[Part],
         tenant_id: str,
         session_id: str | None,
         run_id: str | None,

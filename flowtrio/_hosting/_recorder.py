@@ -120,17 +120,17 @@ class Recorder:
                 refusal = hosted.stream.refusal
                 raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
             answers = await self._find_message(hosted)
-            if answers not in (None, info.message):
+            if answers not in (None, (info.message, info.said.digest)):
                 raise of_another_message(info.run_id)
         except BaseException:
             hosted.detach(seat)
             raise
         return hosted
 
-    async def _find_message(self, hosted: HostedRun) -> str | None:
-        """What the run of this key answers; None where nobody can say."""
+    async def _find_message(self, hosted: HostedRun) -> tuple[str, str | None] | None:
+        """The text and the digest of what the run of this key answers; None if nobody can say."""
         if not hosted.is_void:
-            return hosted.header.message
+            return hosted.header.message, hosted.header.digest
         try:
             with trio.fail_after(STORE_DEADLINE):
                 header = await self.store.header(*hosted.key)
@@ -138,7 +138,7 @@ class Recorder:
             # Whoever goes on to read this run hears of it.
             tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
             return None
-        return None if header is None else header.message
+        return None if header is None else (header.message, header.digest)
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
         info = run_of(stream).info
@@ -148,6 +148,8 @@ class Recorder:
             session_id=info.session_id,
             agent=info.agent_name,
             message=info.message,
+            parts=info.said.parts,
+            digest=info.said.digest,
             created_at=info.wall_clock(),
             owner=self.owner,
             is_remembered=is_remembered,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 if TYPE_CHECKING:
     import trio
+
+    from flowtrio._core._parts import Part
 
     from ._health import Health
     from ._hosted import Seat
@@ -40,7 +43,7 @@ class Service:
     async def start(
         self,
         nursery: trio.Nursery | None,
-        message: str,
+        message: str | Sequence[Part],
         tenant_id: str,
         session_id: str | None,
         run_id: str | None,

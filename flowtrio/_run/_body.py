@@ -10,7 +10,8 @@ import inspect
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from flowtrio._core._values import check_json, clean_text, type_name
+from flowtrio._core._parts import told_result
+from flowtrio._core._values import clean_text, type_name
 
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike
@@ -52,5 +53,5 @@ def as_awaitable(value: Any) -> Awaitable[Any]:
 
 
 def encode_result(value: Any, limit_bytes: float) -> Any:
-    """Turn what a tool or an agent returned into plain JSON values; see `check_json`."""
-    return check_json(value, "result", limit_bytes=limit_bytes)
+    """Turn what a tool or an agent returned into plain JSON values; see `told_result`."""
+    return told_result(value, limit_bytes)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._transcript import Transcript
 
@@ -9,7 +12,17 @@ from flowtrio._core._transcript import Transcript
 class Conversations(dict[str, Transcript]):
     """The conversations of the agents that are at work in one run, by path."""
 
-    __slots__ = ()
+    __slots__ = ("_shown",)
+
+    _shown: dict[str, Sequence[dict[str, Any]]]
+
+    def show(self, call_id: str, content: Sequence[dict[str, Any]]) -> None:
+        """Have a model be shown *content* of a call's result, instead of what its END will tell."""
+        try:
+            self._shown[call_id] = content
+        except AttributeError:
+            # Made when it is needed: most runs that idle have nothing in it.
+            self._shown = {call_id: content}
 
     def note(self, event: AgentEvent) -> None:
         """An event may be a part of what was said."""
@@ -23,8 +36,9 @@ class Conversations(dict[str, Transcript]):
                     transcript.note_message(data)
             case EventType.TOOL_CALL_END:
                 # Whoever ran it: one agent's model may have asked for it, and another agent run it.
+                shown = getattr(self, "_shown", {}).pop(data["call_id"], None)
                 for transcript in self.values():
-                    transcript.note_result(data)
+                    transcript.note_result(data, shown)
             case EventType.AGENT_END:
                 self.pop(event.agent, None)
             case _:

@@ -31,6 +31,7 @@ from flowtrio._core._events import ROOT, SCHEMA, AgentStatus, EventType
 from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import cut_text
 from flowtrio._core._telling import tell
+from flowtrio._core._values import copy_json
 
 from ._body import as_awaitable, encode_result
 from ._ending import Ending
@@ -89,7 +90,7 @@ class Host:
             EventType.RUN_START,
             {
                 "message": info.message,
-                "parts": [],
+                "parts": copy_json(list(info.said.media)),
                 "session_id": info.session_id,
                 "agent": info.agent_name,
                 "parent_run_id": info.parent_run_id,

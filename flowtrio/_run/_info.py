@@ -9,6 +9,7 @@ import attrs
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
+    from flowtrio._core._parts import UserMessage
     from flowtrio._core._prices import PriceTable
 
     from ._simulation import Simulation
@@ -19,7 +20,8 @@ class RunInfo:
     """What identifies a run and what it was asked; fixed from its beginning."""
 
     run_id: str
-    message: str
+    said: UserMessage
+    """What the user says."""
     agent_name: str
     limits: Limits
     history: Sequence[dict[str, Any]]
@@ -31,6 +33,11 @@ class RunInfo:
     schedule_every: int
     simulation: Simulation | None
     prices: PriceTable | None
+
+    @property
+    def message(self) -> str:
+        """The text of what the user says."""
+        return self.said.text
 
     def check_length(self, text: str, what: str) -> None:
         """Refuse a text that no event may hold.

@@ -96,7 +96,7 @@ class Run:
         info = self.info
         self.limits = info.limits
         self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
-        self.log.transcripts[ROOT] = Transcript(info.history, info.message, info.run_id)
+        self.log.transcripts[ROOT] = Transcript(info.history, info.said, info.run_id)
         self.clock = RunClock(info.limits.run)
 
     @property
@@ -303,7 +303,7 @@ class Run:
 
     def begin_conversation(self, history: Sequence[dict[str, Any]]) -> None:
         """Set what was said before, where that was not known when the run was made."""
-        transcript = Transcript(history, self.info.message, self.info.run_id)
+        transcript = Transcript(history, self.info.said, self.info.run_id)
         self.log.transcripts[ROOT] = self.root.transcript = transcript
 
     def messages(self) -> list[dict[str, Any]]:

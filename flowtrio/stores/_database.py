@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # pragma: no cover - Windows: there a second proces
 
 T = TypeVar("T")
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the tables, as ``PRAGMA user_version``."""
 GROUP_SECONDS: Final = 0.005
 """Time between two commits, at least."""
@@ -51,6 +51,7 @@ CREATE TABLE runs (
     session_id TEXT,
     agent TEXT NOT NULL,
     message TEXT NOT NULL,
+    digest TEXT,
     created_at REAL NOT NULL,
     ended_at REAL,
     status TEXT,
@@ -68,6 +69,10 @@ CREATE TABLE events (
     event BLOB NOT NULL,
     PRIMARY KEY (run, seq)
 ) WITHOUT ROWID;
+CREATE TABLE parts (
+    run INTEGER PRIMARY KEY,
+    content BLOB NOT NULL
+);
 CREATE TABLE conversations (
     tenant_id TEXT NOT NULL,
     session_id TEXT NOT NULL,
@@ -81,7 +86,11 @@ _STEPS: Final = {
     1: """
 ALTER TABLE runs ADD COLUMN is_remembered INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;
-"""
+""",
+    2: """
+ALTER TABLE runs ADD COLUMN digest TEXT;
+CREATE TABLE parts (run INTEGER PRIMARY KEY, content BLOB NOT NULL);
+""",
 }
 """What makes the tables of one version those of the next."""
 

@@ -15,9 +15,10 @@ import msgspec
 import trio
 
 from flowtrio._core._events import AgentEvent, EventType
-from flowtrio.wire._json import encode_json
+from flowtrio.stores._turns import whole_turns as whole_turns
 
 from ._rules import check_append, check_place, header_after, refuse_unknown
+from ._turns import turns_within
 
 if TYPE_CHECKING:
     from flowtrio.abc import Message, RunHeader
@@ -75,13 +76,9 @@ class MemoryConversations:
         """See `flowtrio.abc.ConversationStore`."""
         key = (tenant_id, session_id)
         self._forget(key)
-        kept = whole_turns(messages, self.max_messages)
-        sizes = [_size_as_json(message) for message in kept]
-        while sum(sizes) > self.max_bytes:
-            kept = whole_turns(kept, len(kept) - 1)
-            sizes = sizes[len(sizes) - len(kept) :]
-        self._conversations[key] = _Conversation(tuple(kept), self.clock(), sum(sizes))
-        self._bytes += sum(sizes)
+        kept, size = turns_within(messages, self.max_messages, self.max_bytes)
+        self._conversations[key] = _Conversation(tuple(kept), self.clock(), size)
+        self._bytes += size
         self._expire()
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
@@ -102,26 +99,6 @@ class MemoryConversations:
             if not is_too_much and conversation.used_at >= oldest:
                 return
             self._forget(key)
-
-
-def _size_as_json(message: Message) -> int:
-    try:
-        return len(encode_json(message))
-    except TypeError:
-        # A client of one's own may carry what only it understands.
-        return len(repr(message))
-
-
-def whole_turns(messages: Sequence[Message], limit: int) -> list[Message]:
-    """The newest of *messages*, at most *limit* of them, beginning with a user's message.
-
-    A turn is cut whole, since a provider refuses a result without its call. Where the last turn
-    alone is longer than the limit, nothing is kept: half a turn would be no conversation.
-    """
-    for place in range(max(0, len(messages) - limit), len(messages)):
-        if messages[place].get("role") == "user":
-            return list(messages[place:])
-    return []
 
 
 class _Chunks(msgspec.Struct, gc=False):
@@ -303,7 +280,8 @@ class MemoryStore:
         key = (header.tenant_id, header.run_id)
         if key in self._logs:
             return False
-        self._logs[key] = _Log(header)
+        # Nothing is recovered from here, and nobody would count its bytes.
+        self._logs[key] = _Log(attrs.evolve(header, parts=()))
         return True
 
     async def append(

@@ -21,13 +21,14 @@ import trio
 
 from flowtrio._core._events import ROOT, SCHEMA, AgentEvent, AgentStatus, EventType
 from flowtrio._core._interrupted import missing_end
+from flowtrio._core._media import told_of
 from flowtrio._core._said import Said
 from flowtrio.abc import RunHeader
 from flowtrio.wire._json import encode_json
 
 from ._database import Database, open_database
 from ._rules import check_append, check_place, header_after, refuse_unknown
-from .memory import whole_turns
+from ._turns import turns_within, whole_turns
 
 if TYPE_CHECKING:
     from flowtrio.abc import Message
@@ -98,11 +99,16 @@ class SQLiteStore:
         forget_before = None if oldest is None else oldest()
 
         def query(db: sqlite3.Connection) -> bool:
-            row = {**attrs.asdict(header), "untold": forget_before is not None}
+            row = {name: getattr(header, name) for name in _FIELDS}
+            row["untold"] = forget_before is not None
             names = ", ".join(row)
             places = ", ".join("?" for _ in row)
             text = f"INSERT OR IGNORE INTO runs ({names}) VALUES ({places})"
-            is_new = db.execute(text, list(row.values())).rowcount == 1
+            added = db.execute(text, list(row.values()))
+            is_new = added.rowcount == 1
+            if is_new and row["untold"] and header.parts:
+                content = encode_json(header.parts)
+                db.execute("INSERT INTO parts VALUES (?, ?)", (added.lastrowid, content))
             if is_new and forget_before is not None:
                 # What is forgotten is not remembered by a run that is added to it later.
                 where = "tenant_id = ? AND session_id = ? AND used_at < ?"
@@ -211,6 +217,8 @@ class SQLiteConversations:
 
     max_messages: int
     """Messages kept of one conversation; the oldest turns are dropped whole."""
+    max_bytes: int
+    """Bytes kept of one conversation, as JSON; the oldest turns are dropped whole."""
     keep: float | None
     """Seconds that a conversation is kept after its last message; None for ever."""
     clock: Callable[[], float]
@@ -224,6 +232,7 @@ class SQLiteConversations:
         path: str | os.PathLike[str],
         *,
         max_messages: int = 200,
+        max_bytes: int = 16 * 1024 * 1024,
         keep: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -232,6 +241,7 @@ class SQLiteConversations:
                 f"SQLiteConversations(keep={keep!r}): expected a number above 0, or None"
             )
         self.max_messages = max_messages
+        self.max_bytes = max_bytes
         self.keep = keep
         self.clock = clock
         self._database = open_database(path, end_cut_runs)
@@ -271,7 +281,7 @@ class SQLiteConversations:
         self, tenant_id: str, session_id: str, run_id: str | None, messages: Sequence[Message]
     ) -> None:
         now = self.clock()
-        encoded = encode_json(whole_turns(messages, self.max_messages))
+        encoded = encode_json(turns_within(messages, self.max_messages, self.max_bytes)[0])
         oldest: float | None = None
         if self.keep is not None and abs(now - self._expired_at) >= _EXPIRE_EVERY:
             self._expired_at = now
@@ -296,7 +306,8 @@ class SQLiteConversations:
 # Queries: each is given a connection in the database's thread
 
 
-_FIELDS: Final = tuple(field.name for field in attrs.fields(RunHeader))
+_FIELDS: Final = tuple(f.name for f in attrs.fields(RunHeader) if f.name != "parts")
+"""What a run's row has of its header. Its parts may be large, and are read once at most."""
 _COLUMNS: Final = ", ".join(_FIELDS)
 
 
@@ -323,6 +334,8 @@ def _insert(
         "UPDATE runs SET last = ?, ended_at = ?, status = ? WHERE run = ?",
         (rows[-1][1], header.ended_at, header.status, run),
     )
+    if header.ended_at is not None:
+        db.execute("DELETE FROM parts WHERE run = ?", [run])
 
 
 def _where(tenant_id: str, **keys: str | None) -> tuple[str, list[Any]]:
@@ -331,7 +344,9 @@ def _where(tenant_id: str, **keys: str | None) -> tuple[str, list[Any]]:
 
 
 def _delete(db: sqlite3.Connection, where: str, values: list[Any]) -> int:
-    db.execute(f"DELETE FROM events WHERE run IN (SELECT run FROM runs WHERE {where})", values)
+    for table in ("events", "parts"):
+        which = f"run IN (SELECT run FROM runs WHERE {where})"
+        db.execute(f"DELETE FROM {table} WHERE {which}", values)
     return db.execute(f"DELETE FROM runs WHERE {where}", values).rowcount
 
 
@@ -370,9 +385,11 @@ def end_cut_runs(db: sqlite3.Connection) -> None:
     """
     text = f"SELECT run, last, untold, {_COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY run"
     for run, last, untold, *row in db.execute(text).fetchall():
-        header, said = _header(tuple(row)), Said()
+        content = db.execute("SELECT content FROM parts WHERE run = ?", [run]).fetchone()
+        parts = [] if content is None else msgspec.json.decode(content[0])
+        header, said = _header(tuple(row)), Said(parts)
         stored = db.execute("SELECT event FROM events WHERE run = ? ORDER BY seq", [run])
-        missing = missing_end(_told_to(said, stored), _start_of(header))
+        missing = missing_end(_told_to(said, stored), _start_of(header, parts))
         assert missing[0].seq == last + 1
         rows = [(run, event.seq, encode_json(event)) for event in missing]
         _insert(db, rows, header_after(header, missing[-1]), run)
@@ -400,10 +417,10 @@ def _add_to_conversation(
     _replace(db, *key, encode_json(messages), max(used_at, when))
 
 
-def _start_of(header: RunHeader) -> AgentEvent:
+def _start_of(header: RunHeader, parts: list[Message]) -> AgentEvent:
     data: dict[str, Any] = {
         "message": header.message,
-        "parts": [],
+        "parts": told_of(parts),
         "session_id": header.session_id,
         "agent": header.agent,
         "parent_run_id": None,

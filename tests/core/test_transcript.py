@@ -9,6 +9,7 @@ import pytest
 from flowtrio import ToolCall
 from flowtrio._core._fit import NO_TEXT, NOT_RUN
 from flowtrio._core._history import read_history
+from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript, result_text
 from flowtrio.testing import check_messages
 
@@ -17,7 +18,7 @@ NOT_ENDED = "error: this call has not ended yet"
 
 
 def transcript(message: str = "hi", *history: dict[str, Any], run_id: str = "r") -> Transcript:
-    return Transcript(read_history(history), message, run_id)
+    return Transcript(read_history(history), read_message(message), run_id)
 
 
 def say(
@@ -223,7 +224,10 @@ def test_a_conversation_is_its_readers_own() -> None:
 
 def test_parts_join_whole_in_the_order_in_which_they_end() -> None:
     it = transcript("hi", {"role": "user", "content": "before"})
-    first, second = it.begin("one", is_told=True), it.begin("two", is_told=True)
+    first, second = (
+        it.begin(read_message("one"), is_told=True),
+        it.begin(read_message("two"), is_told=True),
+    )
     say(first, "m1", "", call("c1"), note=it)
     say(second, "m2", "2", note=it)
     say(it, "m3", "still working")
@@ -245,7 +249,7 @@ def test_parts_join_whole_in_the_order_in_which_they_end() -> None:
 def test_a_message_that_is_passed_on_is_there_once() -> None:
     it = transcript(" ")
     for text in ("a", "b"):
-        part = it.begin("", is_told=True)
+        part = it.begin(read_message(""), is_told=True)
         say(part, text, text, note=it)
         part.end()
 
@@ -254,7 +258,7 @@ def test_a_message_that_is_passed_on_is_there_once() -> None:
 
 def test_a_part_in_which_nothing_was_said_leaves_nothing() -> None:
     it = transcript()
-    part = it.begin("other", is_told=True)
+    part = it.begin(read_message("other"), is_told=True)
     assert words(part) == ["other"]
     part.end()
 
@@ -264,7 +268,7 @@ def test_a_part_in_which_nothing_was_said_leaves_nothing() -> None:
 def test_what_is_said_inside_a_tool_stays_there() -> None:
     it = transcript()
     say(it, "m1", "", call("c1"))
-    part = it.begin("other", is_told=False)
+    part = it.begin(read_message("other"), is_told=False)
     say(part, "m2", "asked inside", call("c2"), note=it)
     it.note_result(end("c2", "inner"))
     it.note_result(end("c1", "outer"))
@@ -277,7 +281,7 @@ def test_what_is_said_inside_a_tool_stays_there() -> None:
 
 def test_ids_are_unique_over_all_parts() -> None:
     it = transcript()
-    part = it.begin("other", is_told=True)
+    part = it.begin(read_message("other"), is_told=True)
     say(it, "m1", "", call("c1", "same"))
     say(part, "m2", "", call("c2", "same"), note=it)
 
@@ -323,7 +327,7 @@ def test_what_was_cut_off_is_no_answer() -> None:
 
 def test_what_an_agent_of_a_body_said_is_said_by_the_body() -> None:
     it = transcript()
-    part = it.begin("other", is_told=True)
+    part = it.begin(read_message("other"), is_told=True)
     say(part, "m1", "answer", note=it)
     it.answer({"not": "told"})
     it.answer("answer")

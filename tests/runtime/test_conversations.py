@@ -274,7 +274,7 @@ async def test_an_agent_has_its_own_model_and_the_body_none() -> None:
         await runner(ScriptedModel("x"))(ctx, "one")
         with pytest.raises(Exception, match="has no model of its own"):
             await ctx.model(ctx.messages)
-        with pytest.raises(TypeError, match="message: expected a str, got int"):
+        with pytest.raises(TypeError, match="message: expected a str or a list of parts, got int"):
             await runner(ScriptedModel("x"))(ctx, 7)  # type: ignore[arg-type]
         return "x"
 

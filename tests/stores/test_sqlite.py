@@ -162,6 +162,53 @@ async def test_what_was_said_in_a_run_that_was_cut_off_is_remembered_once(
         assert await loaded(path) == [*BEFORE, *said]
 
 
+PARTS = [
+    {"type": "text", "text": "m"},
+    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+]
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+async def test_what_was_sent_to_a_run_that_was_cut_off_is_remembered_with_its_images(
+    kept: int, path: Path
+) -> None:
+    run = header(is_remembered=True, parts=PARTS, digest="d")
+    await cut(path, run, kept=kept)
+    (_, _, user, *_), stored = await loaded(path), _count(path, "parts")
+    async with SQLiteStore(path) as store:
+        [start, *_] = await store.read("t", "r", -1, 10)
+        found = await store.header("t", "r")
+
+    assert user == {"role": "user", "content": PARTS}
+    assert stored == 0
+    assert found is not None
+    assert (found.parts, found.digest) == ((), "d")
+    told = {"kind": "image", "media_type": "image/png", "bytes": 8, "name": None}
+    assert start.data.get("parts") == (None if kept else [told])
+
+
+async def test_a_runs_parts_are_kept_until_it_ends_or_is_forgotten(path: Path) -> None:
+    async with SQLiteStore(path) as store, SQLiteConversations(path):
+        for name in ("a", "b", "c"):
+            await store.create(header(name, is_remembered=True, parts=PARTS))
+        await store.create(header("one-off", parts=PARTS))
+        await store.create(header("text", is_remembered=True))
+        before = _count(path, "parts")
+        done = AgentEvent(T.DONE, {"status": "completed"}, 0, "a", ROOT, 6.0)
+        await store.append("t", "a", -1, [done])
+        after_end = _count(path, "parts")
+        await store.delete("t", run_id="b")
+
+        assert (before, after_end, _count(path, "parts")) == (3, 2, 1)
+
+
+def _count(path: Path, table: str) -> int:
+    with sqlite3.connect(path) as connection:
+        [count] = connection.execute(f"SELECT COUNT(*) FROM {table}").fetchone()
+    connection.close()
+    return int(count)
+
+
 async def test_a_conversation_may_begin_with_a_run_that_was_cut_off(path: Path) -> None:
     await cut(path, saved=())
 
@@ -367,6 +414,16 @@ async def test_a_conversation_is_kept_whole_bounded_and_for_its_time(tmp_path: P
     assert count == 1
 
 
+async def test_a_conversation_has_no_more_bytes_than_it_may(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "x" * 100} for _ in range(5)]
+    async with SQLiteConversations(tmp_path / "a.db", max_bytes=300) as store:
+        await store.save("t", "s", turns)
+
+        assert await store.load("t", "s") == turns[3:]
+        await store.save("t", "s", [{"role": "user", "content": "x" * 400}])
+        assert await store.load("t", "s") == []
+
+
 @pytest.mark.parametrize("kind", [SQLiteStore, SQLiteConversations])
 def test_keep_has_to_be_a_time(kind: Any, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="keep=0"):
@@ -476,7 +533,7 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     async with SQLiteStore(path) as store:
         for _ in range(2):
-            with pytest.raises(ValueError, match="version 99: expected 2"):
+            with pytest.raises(ValueError, match="version 99: expected 3"):
                 await store.create(header())
 
 

@@ -1,0 +1,76 @@
+"""What an agent's body or a tool knows of its run: what a `RunContext` tells, beside its verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from flowtrio._core._fit import without_withheld
+from flowtrio._core._parts import parts_of
+from flowtrio._core._values import copy_json
+
+from ._signature import Context
+
+if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
+    from flowtrio._run._frame import Frame
+
+
+@attrs.frozen(eq=False, init=False, repr=False)
+class AboutRun(Context):
+    """What a context tells of the run, the agent and the conversation that it belongs to."""
+
+    _frame: Frame
+
+    def __repr__(self) -> str:
+        return f"<RunContext run={self.run_id!r} agent={self.agent!r}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self._frame.run.info.run_id
+
+    @property
+    def agent(self) -> str:
+        """Path of the agent: ``root``, ``root/researcher``."""
+        return self._frame.agent
+
+    @property
+    def tenant_id(self) -> str:
+        """Whose run it is; ``default`` without an orchestrator."""
+        return self._frame.run.info.tenant_id
+
+    @property
+    def session_id(self) -> str | None:
+        """The conversation, or None for a run that has none."""
+        return self._frame.run.info.session_id
+
+    @property
+    def history(self) -> Sequence[dict[str, Any]]:
+        """What was said before this agent's message; for a nested agent what it was given."""
+        history: list[dict[str, Any]] = copy_json(list(self._frame.transcript.history))
+        return history
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What this agent was asked, with its images and files: its message is their text alone.
+
+        In a tool it is what the agent that called the tool was asked.
+        """
+        return parts_of(self._frame.transcript.message)
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation as the next request would send it: history, message, what followed.
+
+        Each call has a result; one that nobody ran, or that has not ended, says so. In a tool it is
+        the conversation of the agent that called the tool.
+        """
+        return without_withheld(self._frame.transcript.messages())
+
+    @property
+    def app(self) -> Any:
+        """What the application gave with ``app=``."""
+        return self._frame.run.info.app
