@@ -11,7 +11,7 @@ import trio
 
 from flowtrio import Agent, AnthropicClient, EventType, ModelLimits, StreamEngine, Usage, tool
 from flowtrio._core._exceptions import DeadlineExceeded
-from flowtrio.clients._exchange import MAX_CONTINUATIONS
+from flowtrio.clients._reading import MAX_CONTINUATIONS
 from flowtrio.testing import check_events
 from tests.support.model_server import Answer, Exchange, open_model_server, sends
 

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from flowtrio._core._chunks import Chunk, fold
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
-from flowtrio.clients import _exchange
+from flowtrio.clients import _reading
 from flowtrio.clients._host import SLOTS
 from flowtrio.clients._request import HttpRequest, ModelRequest
 from flowtrio.clients._stream import stream_reply
@@ -213,7 +213,7 @@ async def test_a_whole_answer_that_says_nothing_is_an_error(
 async def test_a_whole_answer_has_a_size(
     autojump_clock: MockClock, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_exchange, "_MAX_WHOLE", len(whole("abc")))
+    monkeypatch.setattr(_reading, "_MAX_WHOLE", len(whole("abc")))
     assert await make(answers(whole("abc"))).text(wants_stream=False) == "abc"
 
     setting = make(Answer(steps=[whole("abc"), b" ", math.inf], headers=JSON))
