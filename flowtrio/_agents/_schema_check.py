@@ -42,14 +42,15 @@ def make_check(schema: Mapping[str, Any]) -> Callable[[dict[str, Any]], None]:
             "validate=",
             name=exc.name,
         ) from None
-    kind = validator_for(schema, default=Draft202012Validator)
+    given: Any = schema
+    kind = validator_for(given, default=Draft202012Validator)
     try:
-        kind.check_schema(schema)
-        resource = DRAFT202012.detect(schema).create_resource(schema)
+        kind.check_schema(given)
+        resource = DRAFT202012.detect(given).create_resource(given)
         _check_references(resource, REGISTRY.resolver_with_root(resource))
     except SchemaError as exc:
         raise ValueError(f"expected a JSON Schema; at {exc.json_path}: {exc.message}") from None
-    validator = kind(schema, registry=REGISTRY)
+    validator = kind(given, registry=REGISTRY)
 
     def check(arguments: dict[str, Any]) -> None:
         error = best_match(validator.iter_errors(arguments))
@@ -78,17 +79,19 @@ def _check_references(resource: Resource[Any], resolver: Resolver[Any]) -> None:
 def _words(error: ValidationError) -> str:
     """What was expected, and where; without what was given, of which only the type is told."""
     where = f" - at `{error.json_path}`"
+    expected: Any = error.validator_value
+    given: Any = error.instance
     match error.validator:
         case "required":
-            missing = [name for name in error.validator_value if name not in error.instance]
+            missing = [name for name in expected if name not in given]
             return f"object misses {', '.join(map(told, missing))}{where}"
-        case "additionalProperties" | "unevaluatedProperties" if error.validator_value is False:
-            names = [told(name) for name in error.instance if name not in _properties(error)]
+        case "additionalProperties" | "unevaluatedProperties" if expected is False:
+            names = [told(name) for name in given if name not in _properties(error)]
             return f"object contains unknown fields {', '.join(names[:8])}{where}"
         case "type":
-            return f"expected {_json(error.validator_value)}, got {_type(error.instance)}{where}"
+            return f"expected {_json(expected)}, got {_type(given)}{where}"
         case keyword:
-            return f"expected {keyword} {_json(error.validator_value)}{where}"
+            return f"expected {keyword} {_json(expected)}{where}"
 
 
 def _properties(error: ValidationError) -> Mapping[str, Any]:

@@ -69,6 +69,9 @@ class Law(CallRules):
 
     __slots__ = ("_failed", "_live", "reason")
 
+    count: int
+    status: AgentStatus | None
+
     def __init__(self) -> None:
         super().__init__()
         self.reason: str | None = None

@@ -38,17 +38,17 @@ _MAX_NAME: Final = 255
 _SCHEMES: Final = ("https://", "http://", "gs://")
 
 
+def _check_text(instance: object, attribute: Any, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"Text: expected a str, got {type_name(value)}")
+
+
 @attrs.frozen
 class Text:
     """A text within a message."""
 
-    text: str = attrs.field()
+    text: str = attrs.field(validator=[_check_text])
     """What is said."""
-
-    @text.validator
-    def _check_text(self, attribute: object, value: object) -> None:
-        if not isinstance(value, str):
-            raise TypeError(f"Text: expected a str, got {type_name(value)}")
 
 
 @attrs.frozen(init=False)
@@ -95,7 +95,8 @@ class _Medium:
             known = _type_of_data(what, data, media_type, name)
         if isinstance(self, Image) and not (known or "image/").startswith("image/"):
             raise ValueError(f"Image: expected an image, got {known}; is it a File?")
-        self.__attrs_init__(known, data, url, name)
+        for key, value in (("media_type", known), ("data", data), ("url", url), ("name", name)):
+            object.__setattr__(self, key, value)
 
     def to_media(self) -> Media:
         """Itself as it stands in a conversation."""

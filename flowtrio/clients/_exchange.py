@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -90,7 +89,7 @@ class Exchange(Reading):
 
     async def _go_on(self, request: ModelRequest) -> None:
         await self._leave()
-        self.request, self._next = request, None
+        self._take_up(request)
         self._retries, self._begun = 0, None
         await self._open()
 
@@ -224,8 +223,8 @@ class Exchange(Reading):
         body, response, pool = self._body, self._response, self._pool
         if self._wait is not None and pool is not None:
             pool.watch.discard(self._wait)
-        self._body = self._response = self._pool = self._wait = self._decoder = None
-        self._may_hide_error, self._finished_at, self.heard_at = False, None, -math.inf
+        self._pool = self._wait = None
+        self._forget_body()
         try:
             if body is not None:
                 is_read = self.is_over or self._next is not None

@@ -197,9 +197,9 @@ def hands_on_whatever_was_written(right: Any) -> Any:
 
 
 def gives_no_result_to_what_was_cancelled(right: Any) -> Any:
-    def note_result(transcript: Transcript, data: dict[str, Any]) -> None:
+    def note_result(transcript: Transcript, data: dict[str, Any], *shown: Any) -> None:
         entry = transcript._book.open.get(data["call_id"])
-        right(transcript, data)
+        right(transcript, data, *shown)
         if entry is not None and data["outcome"] == "cancelled":
             del entry.calls[data["call_id"]]
 

@@ -249,8 +249,8 @@ def _settles(right: Any) -> Any:
 
 
 def _says_cancelled(right: Any) -> Any:
-    def note_result(it: Transcript, data: dict[str, Any]) -> None:
-        right(it, {**data, "outcome": "cancelled"})
+    def note_result(it: Transcript, data: dict[str, Any], *shown: Any) -> None:
+        right(it, {**data, "outcome": "cancelled"}, *shown)
 
     return note_result
 
