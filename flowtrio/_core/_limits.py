@@ -8,7 +8,16 @@ from typing import Any
 import attrs
 
 from ._exceptions import DeadlineExceeded
+from ._media import plain_type
 from ._values import told
+
+MOST_PART_BYTES = 10 * 1024 * 1024
+"""Bytes of all images and files in one message, and of each."""
+MEDIA_TYPES = (
+    *("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf", "text/plain"),
+    *("text/markdown", "text/csv", "application/json", "audio/wav", "audio/mpeg"),
+)
+"""Types of images and files that some model reads."""
 
 _MOST = 2**53
 """The largest finite limit: up to here a float, as clocks have it, holds every whole number."""
@@ -47,6 +56,20 @@ def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         raise ValueError(
             f"{type(instance).__name__}({attribute.name}={value!r}): expected a whole number"
         )
+
+
+def _media_types(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    for given in value:
+        if not isinstance(given, str) or plain_type(given) != given:
+            raise ValueError(
+                f"{type(instance).__name__}({attribute.name}=...): expected types such as "
+                f"'image/png', got {told(given)}"
+            )
+
+
+def _as_tuple(given: Any) -> Any:
+    # A text would be taken for its letters.
+    return (given,) if isinstance(given, str) else tuple(given)
 
 
 @attrs.frozen(kw_only=True)
@@ -114,6 +137,15 @@ class ServerLimits:
     """Size of the request's head."""
     message: int = attrs.field(default=256 * 1024, validator=_whole)
     """Size of one message from a client."""
+    parts: int = attrs.field(default=8, validator=_whole)
+    """Images, files and further texts in one message from a client."""
+    part_bytes: int = attrs.field(default=8 * 1024 * 1024, validator=_whole)
+    """Size of all images and files in one message from a client, beside ``message``; 10 MiB at
+    most."""
+    media_types: tuple[str, ...] = attrs.field(
+        default=MEDIA_TYPES, converter=_as_tuple, validator=_media_types
+    )
+    """The types of images and files that clients may send; empty for none."""
     message_frames: int = attrs.field(default=1024, validator=_whole)
     """Frames that one message may be cut into."""
     json_depth: int = attrs.field(default=32, validator=_whole)
@@ -132,3 +164,11 @@ class ServerLimits:
     """Until a ping is answered."""
     close: float = attrs.field(default=2, validator=_positive)
     """Until a client has answered a closing handshake."""
+
+    @property
+    def whole_message(self) -> int:
+        """Size of one message from a client with all the parts that it may have."""
+        if not self.media_types:
+            return self.message
+        # Base64 takes four bytes for three; addresses, names and keys are beside.
+        return self.message + min(self.part_bytes, MOST_PART_BYTES) * 4 // 3 + 64 * 1024

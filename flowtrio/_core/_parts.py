@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 import attrs
 import msgspec
 
+from ._limits import MOST_PART_BYTES
 from ._media import (
     SURE,
     Media,
@@ -28,8 +29,7 @@ from ._media import (
 )
 from ._values import check_json, clean_text, told, type_name
 
-MAX_BYTES: Final = 10 * 1024 * 1024
-"""Bytes of all images and files in one message, and of each."""
+MAX_BYTES: Final = MOST_PART_BYTES
 MAX_PARTS: Final = 100
 """Parts of one message."""
 _MAX_URL: Final = 8192
@@ -230,8 +230,8 @@ def _type_of_address(what: str, url: str, given: Any, name: str | None) -> str |
 
 
 @attrs.frozen
-class UserMessage:
-    """What a user says, as a conversation has it and as events tell it."""
+class UserMessage(Sequence[Part]):
+    """What a user says, as a conversation has it and as events tell it: a sequence of its parts."""
 
     text: str
     """Its text; empty where it has none."""
@@ -239,6 +239,12 @@ class UserMessage:
     """Its content in OpenAI's shape: the text, or a list of parts where there are others."""
     media: tuple[dict[str, Any], ...] = ()
     """What is told of its images and files."""
+
+    def __len__(self) -> int:
+        return len(parts_of(self))
+
+    def __getitem__(self, place: Any) -> Any:
+        return parts_of(self)[place]
 
     @property
     def parts(self) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from flowtrio._run._run import Run, current_run
 from flowtrio._run._stream import EventStream
 
 if TYPE_CHECKING:
-    from flowtrio._core._parts import Part, UserMessage
+    from flowtrio._core._parts import Part
     from flowtrio._run._host import Admission
     from flowtrio._run._simulation import Simulation
     from flowtrio.abc import AgentLike, Message
@@ -106,7 +106,7 @@ class StreamEngine:
     def _stream(
         self,
         agent: AgentLike[R],
-        message: str | Sequence[Part] | UserMessage,
+        message: str | Sequence[Part],
         *,
         mode: StreamMode | str | None = None,
         limits: Limits | None = None,

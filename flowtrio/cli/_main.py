@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import attrs
@@ -145,10 +145,18 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         limits.add_argument(
             f"--limit-{field.name.replace('_', '-')}",
             metavar="N",
-            type=_number,
+            type=_types if isinstance(field.default, tuple) else _number,
             default=field.default,
-            help="(default: %(default)s)",
+            help=f"(default: {_told_default(field.default)})",
         )
+
+
+def _told_default(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _types(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, map(str.strip, text.split(","))))
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:

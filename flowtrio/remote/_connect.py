@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ import trio
 
 from flowtrio._core._asked import Asked
 from flowtrio._core._events import StreamMode
+from flowtrio._core._parts import Part, read_message
+from flowtrio.wire._sent_parts import encode_sent
 
 from ._commands import Commands
 from ._line import LOST, Line, Target, words_of
@@ -83,7 +85,7 @@ class Remote:
 
     def process_stream(
         self,
-        message: str,
+        message: str | Sequence[Part],
         session_id: str | None = None,
         mode: StreamMode | str | None = None,
         run_id: str | None = None,
@@ -93,7 +95,8 @@ class Remote:
         Nothing happens until it is entered or iterated.
 
         Args:
-          message: What the user says.
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`. The server
+            has limits for these, and refuses what is beyond them with `RemoteProtocolError`.
           session_id: The conversation; None for a message that stands alone.
           mode: Which events to give; all by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default. With
@@ -103,7 +106,8 @@ class Remote:
         """
         run_id = secrets.token_hex(16) if run_id is None else run_id
         session_id = secrets.token_urlsafe(16) if session_id is None else session_id
-        start = {"type": "message", "message": message, "session_id": session_id}
+        said = encode_sent(read_message(message))
+        start = {"type": "message", **said, "session_id": session_id}
         return RemoteStream(self._commands, run_id, StreamMode(mode or "events"), -1, start)
 
     def attach(
@@ -121,7 +125,7 @@ class Remote:
         """
         return RemoteStream(self._commands, run_id, StreamMode(mode or "events"), after, None)
 
-    async def process(self, message: str, session_id: str | None = None) -> Any:
+    async def process(self, message: str | Sequence[Part], session_id: str | None = None) -> Any:
         """Have *message* answered and give the result; see `RemoteStream.result`."""
         async with self.process_stream(message, session_id) as stream:
             return await stream.result()

@@ -12,8 +12,11 @@ from typing import Annotated, Any, Final, TypeAlias
 import msgspec
 
 from flowtrio._core._events import RUN_ID, AgentEvent, StreamMode
+from flowtrio._core._limits import ServerLimits
+from flowtrio._core._parts import UserMessage
 
 from ._json import NestedTooDeeply, check_depth, decode_json, is_json_object
+from ._sent_parts import SentPart, read_sent
 
 SUBPROTOCOL: Final = "flowtrio.v1"
 """One event a frame."""
@@ -42,15 +45,21 @@ class BadFrame(Exception):
         self.ref = ref
 
 
+class TooLarge(Exception):
+    """A client's message is larger than it may be; none but one with parts may be so large."""
+
+
 class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    type: str
+    type: str = "message"
     ref: Ref = None
 
 
 class MessageCommand(_Command, frozen=True):
     """Start a run, or attach to the one of this ``run_id``."""
 
-    message: _Text
+    message: str
+    """May be empty where there are parts."""
+    parts: tuple[SentPart, ...] = ()
     run_id: _RunId | None = None
     session_id: _Name | None = None
     mode: StreamMode | None = None
@@ -191,7 +200,52 @@ def _convert(value: dict[str, Any]) -> Command:
         command: Command = msgspec.convert(value, kind)
     except msgspec.ValidationError as exc:
         raise BadFrame("bad_frame", f"{value['type']}: {_words(exc)}", ref) from None
+    if isinstance(command, MessageCommand):
+        _check_said(command)
     return command
+
+
+def _check_said(command: MessageCommand) -> None:
+    if not command.message and not command.parts:
+        error = "Expected `str` of length >= 1 - at `$.message`, as there are no parts"
+        raise BadFrame("bad_frame", f"message: {error}", command.ref)
+
+
+_large: Final = msgspec.json.Decoder(MessageCommand)
+
+
+def decode_large(text: str | bytes) -> MessageCommand:
+    """Read what is larger than a message without parts may be: so it has some, or is too large.
+
+    What else it may hold is not even made, and its depth is that of a message.
+
+    Raises:
+      BadFrame: it has wrong keys.
+      TooLarge: it is no message with parts.
+
+    """
+    try:
+        command = _large.decode(text)
+    except msgspec.ValidationError as exc:
+        raise BadFrame("bad_frame", f"message: {_words(exc)}") from None
+    except (ValueError, RecursionError):
+        raise TooLarge from None
+    if command.type != "message" or not command.parts:
+        raise TooLarge
+    return command
+
+
+def said_by(command: MessageCommand, limits: ServerLimits) -> UserMessage:
+    """What a client says.
+
+    Raises:
+      BadFrame: its parts are none, or more than the server takes.
+
+    """
+    try:
+        return read_sent(command.message, command.parts, limits)
+    except ValueError as exc:
+        raise BadFrame("bad_parts", str(exc), command.ref) from None
 
 
 def _words(exc: msgspec.ValidationError) -> str:

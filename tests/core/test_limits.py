@@ -29,6 +29,8 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
         "handshake": 5,
         "head": 16_384,
         "message": 262_144,
+        "parts": 8,
+        "part_bytes": 8_388_608,
         "message_frames": 1024,
         "json_depth": 32,
         "runs_per_connection": 8,
@@ -41,7 +43,12 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
     },
 }
 
-FIELDS: Final = [(kind, field.name) for kind in ALL for field in attrs.fields(kind)]
+FIELDS: Final = [
+    (kind, field.name)
+    for kind in ALL
+    for field in attrs.fields(kind)
+    if field.name != "media_types"
+]
 COUNTS: Final = [
     (kind, name)
     for kind, name in FIELDS
@@ -53,7 +60,10 @@ TIMES: Final = [field for field in FIELDS if field not in COUNTS]
 
 @pytest.mark.parametrize("kind", ALL)
 def test_every_limit_is_on_by_default(kind: type) -> None:
-    assert attrs.asdict(kind()) == DEFAULTS[kind]
+    known = attrs.asdict(kind())
+    known.pop("media_types", None)
+
+    assert known == DEFAULTS[kind]
 
 
 def test_times_and_counts_are_told_apart() -> None:
@@ -61,7 +71,7 @@ def test_times_and_counts_are_told_apart() -> None:
         *("run", "tool", "approval", "input", "grace")
     }
     assert {name for kind, name in COUNTS if kind is ServerLimits} == {
-        *("head", "message", "message_frames", "json_depth"),
+        *("head", "message", "parts", "part_bytes", "message_frames", "json_depth"),
         *("runs_per_connection", "connections", "bad_messages"),
     }
 
@@ -168,3 +178,21 @@ def test_a_model_that_stalled_is_told_with_its_limit_and_what_was_heard() -> Non
     assert (silent.deadline, pings.deadline) == ("gap", "content")
     assert str(silent) == "the model sent nothing for 3 s (gap)"
     assert str(pings) == "the model said nothing for 10 s, pings only (content)"
+
+
+# Types of media
+
+
+def test_media_types_are_a_tuple_of_plain_types() -> None:
+    assert "image/png" in ServerLimits().media_types
+    assert ServerLimits(media_types=["image/png"]).media_types == ("image/png",)  # type: ignore[arg-type]
+    assert ServerLimits(media_types="image/png").media_types == ("image/png",)  # type: ignore[arg-type]
+    for wrong in ("png", "IMAGE/PNG", "image/*", 3):
+        with pytest.raises(ValueError, match=r"media_types=\.\.\.\): expected types such as"):
+            ServerLimits(media_types=(wrong,))  # type: ignore[arg-type]
+
+
+def test_a_whole_message_has_room_for_its_parts_in_base64() -> None:
+    assert ServerLimits(media_types=()).whole_message == 262_144
+    assert ServerLimits(part_bytes=300).whole_message == 262_144 + 400 + 65_536
+    assert ServerLimits(part_bytes=2**53).whole_message == 262_144 + 10 * 2**20 * 4 // 3 + 65_536

@@ -25,6 +25,7 @@ BY_PLACE = {
     "BadFrame": 0,
     "_reject": 1,
     "_Refused": 0,
+    "refuse": 1,
 }
 """Functions that take a code, and as which argument."""
 

@@ -14,6 +14,7 @@ from tests.support.ws_peer import Peer, connect, open_server
 
 VALUES: dict[str, Any] = {
     "message": "hi",
+    "parts": [{"type": "text", "text": "and more"}],
     "run_id": "r",
     "session_id": "s",
     "mode": "events",
@@ -33,7 +34,11 @@ async def echo(ctx: RunContext, message: str) -> str:
 
 async def reply_to(peer: Peer, type_: str, keys: set[str]) -> dict[str, Any]:
     """The one reply to a command with these keys; events of a run that it starts are passed by."""
-    await peer.send({"type": type_, **{key: VALUES[key] for key in keys}})
+    values = {key: VALUES[key] for key in keys}
+    if {"run_id", "parts"} <= keys:
+        # Another message than the one without them, so another run.
+        values["run_id"] = "r-with-parts"
+    await peer.send({"type": type_, **values})
     while "seq" in (frame := await peer.receive()):
         pass
     return dict(frame)

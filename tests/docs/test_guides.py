@@ -240,7 +240,7 @@ def _fields(cls: Any) -> dict[str, Any]:
 def _number(text: str) -> float:
     """``16 KiB``, ``1,024 frames``, ``5 s`` as the number that the code has."""
     value, _, unit = text.partition(" ")
-    return float(value.replace(",", "")) * {"KiB": 1024}.get(unit, 1)
+    return float(value.replace(",", "")) * {"KiB": 1024, "MiB": 1024**2}.get(unit, 1)
 
 
 def test_the_limits_of_a_server_are_those_of_the_code() -> None:
@@ -249,7 +249,10 @@ def test_the_limits_of_a_server_are_those_of_the_code() -> None:
         values = re.split(r", (?=\d)", default)
         told |= {name: _number(value) for name, value in zip(names(limit), values, strict=True)}
 
-    assert told == _fields(ServerLimits)
+    known = _fields(ServerLimits)
+    del known["media_types"]
+
+    assert told == known
 
 
 def test_the_deadlines_are_those_of_the_code() -> None:

@@ -44,7 +44,7 @@ def table(text: str) -> set[tuple[str, str]]:
 async def ask(method: str, address: str) -> tuple[int, str]:
     """Status and body of the application's answer, without a server."""
     app = create_app(Orchestrator(llm_client=DemoClient()))
-    path, sent = address.replace("{id}", "x"), list[Any]()
+    path, sent = address.replace("{id}", "x").replace("{n}", "0"), list[Any]()
     scope = {"type": "http", "method": method, "path": path, "scheme": "http", "server": None}
     scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
 

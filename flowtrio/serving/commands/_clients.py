@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -25,6 +25,7 @@ from flowtrio.serving._access import Refused
 from ._showing import Showing
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
     from flowtrio._hosting._orchestrator import Orchestrator
     from flowtrio._run._stream import EventStream
 
@@ -140,7 +141,7 @@ class Hosting:
     async def start(
         self,
         tenant_id: str,
-        message: str,
+        message: str | Sequence[Part],
         session_id: str | None,
         run_id: str | None,
         seat: Seat | None = None,

@@ -39,6 +39,7 @@ from flowtrio.wire._frames import (
     BadFrame,
     CancelCommand,
     CancelToolCommand,
+    Command,
     Control,
     DenyCommand,
     MessageCommand,
@@ -46,15 +47,18 @@ from flowtrio.wire._frames import (
     Ref,
     ResumeCommand,
     decode_command,
+    decode_large,
     encode_accepted,
     encode_events,
     encode_rejected,
+    said_by,
 )
 
 from ._clients import Hosting as Hosting
 from ._showing import Showing
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import UserMessage
     from flowtrio._hosting._follower import Follower
     from flowtrio._run._stream import EventStream
 
@@ -121,11 +125,18 @@ class Session:
 
         Raises:
           TooManyBadMessages: it was one bad message too many.
+          TooLarge: it is larger than a message may be.
 
         """
         limits = self.hosting.limits
+        said: UserMessage | None = None
         try:
-            command = decode_command(text, limits.json_depth)
+            if len(text) > limits.message:
+                command: Command = decode_large(text)
+            else:
+                command = decode_command(text, limits.json_depth)
+            if isinstance(command, MessageCommand):
+                said = said_by(command, limits)
         except BadFrame as exc:
             await self._reject(exc.ref, exc.code, exc.error)
             self._bad += 1
@@ -134,7 +145,8 @@ class Session:
             return
         match command:
             case MessageCommand():
-                await self._start(command)
+                assert said is not None
+                await self._start(command, said)
             case ResumeCommand():
                 await self._resume(command)
             case PingCommand():
@@ -173,11 +185,11 @@ class Session:
 
     # Starting and following
 
-    async def _start(self, command: MessageCommand) -> None:
+    async def _start(self, command: MessageCommand, said: UserMessage) -> None:
         hosting, ref, run_id = self.hosting, command.ref, command.run_id
         if run_id is not None:
             own = hosting.runs.get((self.tenant_id, run_id))
-            if own is not None and run_of(own).info.message != command.message:
+            if own is not None and run_of(own).info.said != said:
                 exists = of_another_message(run_id)
                 return await self._reject(ref, exists.code, str(exists))
             if run_id in self._own:
@@ -194,10 +206,10 @@ class Session:
             if is_new:
                 return await self._reject(ref, "shutting_down", "the server is shutting down")
         if run_id is None and not self.may_come_back:
-            return await self._start_own(command)
+            return await self._start_own(command, said)
         session_id, seat = command.session_id or self._session_id, Seat.of_starter()
         try:
-            run_id = await hosting.start(self.tenant_id, command.message, session_id, run_id, seat)
+            run_id = await hosting.start(self.tenant_id, said, session_id, run_id, seat)
         except (LimitExceeded, RunExists) as exc:
             return await self._reject(ref, exc.code, str(exc))
         try:
@@ -262,10 +274,10 @@ class Session:
 
     # A run that ends with its connection
 
-    async def _start_own(self, command: MessageCommand) -> None:
+    async def _start_own(self, command: MessageCommand, said: UserMessage) -> None:
         orchestrator = self.hosting.orchestrator
         stream = orchestrator.process_stream(
-            command.message,
+            said,
             tenant_id=self.tenant_id,
             session_id=command.session_id or self._session_id,
             mode=StreamMode.EVENTS,

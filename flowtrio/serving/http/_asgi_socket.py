@@ -16,7 +16,7 @@ from flowtrio.serving.commands._session import (
     choose_subprotocol,
 )
 from flowtrio.serving.commands._showing import asks_for_links
-from flowtrio.wire._frames import BATCH_SUBPROTOCOL
+from flowtrio.wire._frames import BATCH_SUBPROTOCOL, TooLarge
 
 from ._request import Receive, Scope, Send
 
@@ -58,7 +58,7 @@ async def serve_socket(
         nursery.start_soon(_write, session, send, hosting.limits.send, nursery.cancel_scope)
         with session.living():
             try:
-                await _read(session, receive, hosting.limits.message)
+                await _read(session, receive, hosting.limits.whole_message)
             finally:
                 if trio.current_time() >= nursery.cancel_scope.deadline:
                     words = (
@@ -84,6 +84,8 @@ async def _read(session: Session, receive: Receive, most: int) -> None:
             await session.receive(text)
         except TooManyBadMessages:
             return await _refuse(session, 1008, "too many bad messages")
+        except TooLarge:
+            return await _refuse(session, 1009, "the message is too large")
 
 
 async def _refuse(session: Session, code: int, reason: str) -> None:

@@ -12,6 +12,7 @@ import attrs
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
+from flowtrio._core._parts import UserMessage
 from flowtrio._hosting._hosted import Seat
 from flowtrio.abc import Message, Request
 from flowtrio.serving._access import Refused, is_loopback_host
@@ -19,10 +20,19 @@ from flowtrio.serving._metrics import MEDIA_TYPE, encode_metrics
 from flowtrio.serving.commands._clients import Hosting, asking_the_store
 from flowtrio.serving.commands._conceal import conceal_message
 from flowtrio.serving.commands._session import apply
-from flowtrio.wire._frames import Control, MessageCommand, decode_request, encode_accepted
+from flowtrio.wire._frames import (
+    Control,
+    MessageCommand,
+    TooLarge,
+    decode_large,
+    decode_request,
+    encode_accepted,
+    said_by,
+)
 
 from ._door import Door
 from ._following import follow
+from ._parts import find_part, show_parts
 from ._request import Exchange
 
 
@@ -42,9 +52,10 @@ class Endpoints:
             mode = _mode(exchange.request.query.get("mode"))
             return await follow(self.hosting, exchange, tenant_id, *place, mode)
         command = await self._read_message(exchange)
+        said = said_by(command, self.hosting.limits)
         seat = Seat.of_starter()
         try:
-            run_id = await self._start(tenant_id, command, seat)
+            run_id = await self._start(tenant_id, command, said, seat)
         except LimitExceeded as exc:
             return await exchange.refuse(429, exc.code, str(exc))
         except RunExists as exc:
@@ -64,19 +75,23 @@ class Endpoints:
             kind = exchange.request.headers.get("content-type", "").partition(";")[0].strip()
             if kind != "application/json":
                 raise Refused(415, "expected a request in application/json")
-            body = await exchange.read_body(limits.message, limits.handshake)
+            body = await exchange.read_body(limits.whole_message, limits.handshake, limits.message)
+            if len(body) > limits.message:
+                return _decode_large(body, limits.message)
         command = decode_request("message", body, limits.json_depth)
         assert isinstance(command, MessageCommand)
         return command
 
-    async def _start(self, tenant_id: str, command: MessageCommand, seat: Seat) -> str:
+    async def _start(
+        self, tenant_id: str, command: MessageCommand, said: UserMessage, seat: Seat
+    ) -> str:
         hosting, run_id = self.hosting, command.run_id
         if hosting.is_draining:
             with asking_the_store():
                 is_known = run_id is not None and await hosting.is_known(tenant_id, run_id)
             if not is_known:
                 raise Refused(503, "the server is shutting down")
-        return await hosting.start(tenant_id, command.message, command.session_id, run_id, seat)
+        return await hosting.start(tenant_id, said, command.session_id, run_id, seat)
 
     async def events(self, exchange: Exchange, tenant_id: str, run_id: str) -> None:
         """Follow a run from any place."""
@@ -112,7 +127,7 @@ class Endpoints:
         with asking_the_store():
             messages = await orchestrator.conversations.load(tenant_id, session_id)
             headers = await orchestrator.store.list(tenant_id, session_id)
-        shown = [_without_ours(message) for message in messages]
+        shown = show_parts([_without_ours(message) for message in messages])
         if not self.hosting.debug:
             shown = [conceal_message(message) for message in shown]
         runs = [
@@ -122,12 +137,29 @@ class Endpoints:
         body = {"session_id": session_id, "messages": shown, "runs": runs}
         return await exchange.answer_json(200, body)
 
+    async def part(self, exchange: Exchange, tenant_id: str, session_id: str, number: str) -> None:
+        """Give what is in an image or a file of a conversation."""
+        with asking_the_store():
+            messages = await self.hosting.orchestrator.conversations.load(tenant_id, session_id)
+        found = find_part(messages, number)
+        if found is None:
+            error = "the conversation holds no image or file of this number"
+            return await exchange.refuse(404, "unknown_part", error)
+        return await exchange.answer(200, *found)
+
     async def metrics(self, exchange: Exchange) -> None:
         """Tell the operators."""
         if not self.door.has_keys and not is_loopback_host(exchange.request.client):
             raise Refused(403, "metrics are for loopback, or with a token")
         body = encode_metrics(self.hosting.service, self.hosting.connections)
         await exchange.answer(200, body, {"content-type": MEDIA_TYPE})
+
+
+def _decode_large(body: bytes, limit: int) -> MessageCommand:
+    try:
+        return decode_large(body)
+    except TooLarge:
+        raise Refused(413, f"the request's body is larger than {limit} bytes") from None
 
 
 def _without_ours(message: Message) -> Message:

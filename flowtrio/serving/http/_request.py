@@ -71,29 +71,32 @@ class Exchange:
     has_begun: bool = attrs.field(default=False, init=False)
     """Whether something of the answer may be on its way."""
 
-    async def read_body(self, limit: int, seconds: float) -> bytes:
+    async def read_body(self, limit: int, seconds: float, piece: float = math.inf) -> bytes:
         """Read the request's body.
 
+        Args:
+          limit: Bytes that it may have.
+          seconds: How long it may take, for each *piece* of it.
+          piece: Bytes.
+
         Raises:
-          Refused: it is larger than *limit* bytes, or takes longer than *seconds*.
+          Refused: it is larger, or takes longer.
           Left: the client has gone.
 
         """
-        with trio.move_on_after(seconds):
-            return await self._read_body(limit)
+        with trio.move_on_after(seconds) as waiting:
+            start, body = trio.current_time(), bytearray()
+            while True:
+                message = await self.receive()
+                if message["type"] == "http.disconnect":
+                    raise Left
+                body += message.get("body", b"")
+                if len(body) > limit:
+                    raise Refused(413, f"the request's body is larger than {limit} bytes")
+                if not message.get("more_body", False):
+                    return bytes(body)
+                waiting.deadline = start + seconds * (1 + len(body) // piece)
         raise Refused(408, f"the request's body takes longer than {seconds:g} s")
-
-    async def _read_body(self, limit: int) -> bytes:
-        body = b""
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise Left
-            body += bytes(message.get("body", b""))
-            if len(body) > limit:
-                raise Refused(413, f"the request's body is larger than {limit} bytes")
-            if not message.get("more_body", False):
-                return body
 
     async def wait_left(self) -> None:
         """Wait until the client has gone."""

@@ -103,6 +103,8 @@ class Routes:
                 await endpoints.control(exchange, tenant_id, run_id, control)
             case ["sessions", session_id], "GET" | "DELETE":
                 await endpoints.session(exchange, tenant_id, session_id)
+            case ["sessions", session_id, "parts", number], "GET":
+                await endpoints.part(exchange, tenant_id, session_id, number)
             case ["metrics"], "GET":
                 await endpoints.metrics(exchange)
             case (
@@ -110,6 +112,7 @@ class Routes:
                     ["chat", "stream"]
                     | ["runs", _, "events"]
                     | ["sessions", _]
+                    | ["sessions", _, "parts", _]
                     | ["metrics"]
                     | ["health"]
                     | ["ready"]

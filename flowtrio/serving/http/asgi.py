@@ -9,6 +9,7 @@
     GET  /runs/{id}/events        follow a run from any place, as SSE or JSON lines
     POST /runs/{id}/{command}     cancel, cancel_tool, approve, deny, answer
     GET, DELETE /sessions/{id}    a conversation
+    GET         /sessions/{id}/parts/{n}  an image or a file of it
     GET  /health /ready /metrics
 """
 

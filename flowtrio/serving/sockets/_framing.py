@@ -35,14 +35,21 @@ class Framing(WebSocketConnection):
             WSConnection(ConnectionType.SERVER),
             # What is received is taken at once: what waits here would hold up the pings behind it.
             message_queue_size=1,
-            max_message_size=limits.message,
+            max_message_size=limits.whole_message,
         )
         self._limits = limits
         self._frames = 0
+        self._size = 0
+        self._may_be_large = False
         self.let_go: Callable[[], object] = lambda: None
         """Called when the other side closes, goes, or breaks the protocol. A task that waited for
         that would cost each idle connection a tenth of its memory."""
         self._has_read_all = trio.Event()
+
+    @property
+    def received(self) -> int:
+        """Bytes that came so far: whoever is in the midst of a large message answers no ping."""
+        return self._held.count
 
     async def accept(self, subprotocol: str | None) -> None:
         """Finish the opening handshake, whose request was received before.
@@ -141,17 +148,31 @@ class Framing(WebSocketConnection):
             await super()._send(event)
 
     async def _handle_message_event(self, event: BytesMessage | TextMessage) -> None:
-        # Frames without content count nothing towards the size of their message.
-        self._frames = 0 if event.message_finished else self._frames + event.frame_finished
-        if self._frames >= self._limits.message_frames:
-            self._close_reason = CloseReason(1009, "too many frames")
-            await self._send(CloseConnection(code=1009, reason="too many frames"))
+        if (reason := self._excess(event)) is not None:
+            self._close_reason = CloseReason(1009, reason)
+            await self._send(CloseConnection(code=1009, reason=reason))
             await self._recv_channel.aclose()
             self._reader_running = False
         else:
             await super()._handle_message_event(event)
         if not self._reader_running:
             await self._discard_input()
+
+    def _excess(self, event: BytesMessage | TextMessage) -> str | None:
+        """What a message has too much of with this piece, if anything."""
+        limits, data = self._limits, event.data
+        if not self._size:
+            self._may_be_large = isinstance(data, str) and data[:1] == "{"
+        self._size += len(data)
+        # Frames without content count nothing towards the size of their message.
+        self._frames += event.frame_finished
+        size, frames = self._size, self._frames
+        if event.message_finished:
+            self._size = self._frames = 0
+        elif frames >= limits.message_frames:
+            return "too many frames"
+        # Only a command may have parts. What is none need not be held to be refused.
+        return None if size <= limits.message or self._may_be_large else "the message is too large"
 
     async def _discard_input(self) -> None:
         """Read on, so that the close frame arrives: closing on unread data resets the connection.
@@ -190,6 +211,8 @@ class _Held(Replayed):
 
     def __init__(self, stream: trio.abc.Stream, head: Head) -> None:
         super().__init__(stream, head.raw[: head.length])
+        self.count = 0
+        """Bytes that came from the network."""
         self._rest = head.raw[head.length :]
         self._may_go_on = trio.Event()
 
@@ -201,7 +224,9 @@ class _Held(Replayed):
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         if not self.received:
             await self._may_go_on.wait()
-        return await super().receive_some(max_bytes)
+        data = await super().receive_some(max_bytes)
+        self.count += len(data)
+        return data
 
 
 __all__ = ["ConnectionClosed", "Framing"]

@@ -34,7 +34,7 @@ from flowtrio.serving.commands._session import (
     choose_subprotocol,
 )
 from flowtrio.serving.commands._showing import asks_for_links
-from flowtrio.wire._frames import BATCH_SUBPROTOCOL
+from flowtrio.wire._frames import BATCH_SUBPROTOCOL, TooLarge
 
 from ._framing import ConnectionClosed, Framing
 
@@ -271,6 +271,8 @@ class Server:
                 await session.receive(message)
         except TooManyBadMessages:
             await self._refuse(session, 1008, "too many bad messages")
+        except TooLarge:
+            await self._refuse(session, 1009, "the message is too large")
         except ConnectionClosed:
             await framing.wait_closed()
 
@@ -310,9 +312,10 @@ class Server:
         with contextlib.suppress(ConnectionClosed):
             while True:
                 await trio.sleep(self.limits.ping_interval)
+                received = framing.received
                 with trio.move_on_after(self.limits.ping_timeout) as waiting:
                     await framing.ping()
-                if waiting.cancelled_caught:
+                if waiting.cancelled_caught and framing.received == received:
                     words = "a client answered no ping for %s s: its WebSocket is dropped"
                     logger.info(words, self.limits.ping_timeout)
                     return await framing.abort()
