@@ -18,7 +18,7 @@ import secrets
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Protocol
 
@@ -28,6 +28,7 @@ import trio
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
 from flowtrio._core._exceptions import FlowtrioError
+from flowtrio._core._parts import File, Part, Text
 from flowtrio._hosting._orchestrator import Orchestrator
 
 from ._screen import PlainScreen, Screen, printable
@@ -64,7 +65,7 @@ class Run(AsyncIterable[AgentEvent], Protocol):
 class Source(Protocol):
     """Where a chat's runs are: an orchestrator in this process, or a server."""
 
-    def start(self, message: str) -> AbstractAsyncContextManager[Run]:
+    def start(self, message: str | Sequence[Part]) -> AbstractAsyncContextManager[Run]:
         """Start the run that answers *message*, in the chat's one conversation."""
         ...
 
@@ -75,7 +76,7 @@ class LocalSource:
 
     orchestrator: Orchestrator
 
-    def start(self, message: str) -> AbstractAsyncContextManager[Run]:
+    def start(self, message: str | Sequence[Part]) -> AbstractAsyncContextManager[Run]:
         """See `Source`."""
         return self.orchestrator.process_stream(message, session_id="chat")
 
@@ -101,7 +102,7 @@ class RemoteSource:
     _session_id: str = attrs.Factory(lambda: secrets.token_urlsafe(16))
 
     @asynccontextmanager
-    async def start(self, message: str) -> AsyncIterator[Run]:
+    async def start(self, message: str | Sequence[Part]) -> AsyncIterator[Run]:
         """See `Source`."""
         # A chat without a server needs none of what this imports.
         from flowtrio.remote._connect import connect
@@ -191,6 +192,8 @@ class Chat:
     keyboard: Lines = attrs.Factory(Keyboard)
     leave: Callable[[int], object] = os._exit
     """Ends the process at once: for whoever asks twice and does not want to wait for cleanup."""
+    files: list[Part] = attrs.Factory(list)
+    """What goes with the next message."""
     _run: Run | None = None
     _nursery: trio.Nursery = attrs.field(init=False)
     _prompts: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
@@ -208,12 +211,23 @@ class Chat:
     async def _converse(self) -> int:
         status = COMPLETED
         while (line := await self.keyboard.ask("> ")) is not None:
-            status = await self._answer(line) if line.strip() else status
+            if line.startswith(_FILE):
+                self._attach(line.removeprefix(_FILE).strip())
+            elif line.strip() or self.files:
+                status = await self._answer(line)
         return status
+
+    def _attach(self, path: str) -> None:
+        try:
+            self.files.append(read_file(path))
+        except (OSError, ValueError) as exc:
+            sys.stderr.write(f"flowtrio: {printable(str(exc))}\n")
 
     async def _answer(self, text: str) -> int:
         status = FAILED
-        async with self.source.start(text) as run:
+        message = [Text(text), *self.files] if self.files else text
+        self.files = []
+        async with self.source.start(message) as run:
             self._run = run
             with self.screen, self._redrawing():
                 async for event in run:
@@ -287,7 +301,29 @@ class Chat:
             self.leave(CANCELLED)
 
 
+_FILE = "/file "
+"""What a line begins with that names a file for the next message."""
+
 _INTERRUPTED = "interrupted at the terminal"
+
+
+def read_file(path: str) -> Part:
+    """Read a file that is sent with a message; one of no known type has to be a text.
+
+    Raises:
+      OSError: it cannot be read.
+      ValueError: it is nothing that can be sent.
+
+    """
+    try:
+        return File(path=path)
+    except ValueError as exc:
+        try:
+            file = File(path=path, media_type="text/plain")
+            (file.data or b"").decode()
+        except ValueError:
+            raise exc from None
+        return file
 
 
 def _subject(event: AgentEvent) -> str:

@@ -22,6 +22,8 @@ from ._logs import FORMATS, configure_logging
 from ._serve import CannotServe, Serving, open_stores, serve
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
+
     from ._chat import Lines
     from ._screen import Screen
 
@@ -165,6 +167,7 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("text", metavar="TEXT", nargs="?", help="a message (default: ask for one after another)")
     option("--events", action="store_true", help="write the run's events as JSON lines")
+    option("--file", metavar="PATH", action="append", help="send this with it; may be repeated")
     option("--url", metavar="ws://…", type=_url, help="talk to a server instead")
     option("--token", help="for the server (default: FLOWTRIO_TOKEN from the environment)")
 
@@ -277,7 +280,8 @@ async def _chat(options: argparse.Namespace) -> int:
     orchestrator = make_orchestrator(options.model, options.agent)
     screen = _make_screen(options)
     async with orchestrator:
-        chat = Chat(LocalSource(orchestrator), screen, _make_keyboard(options))
+        files = _read_files(options)
+        chat = Chat(LocalSource(orchestrator), screen, _make_keyboard(options), files=files)
         return await chat.talk(options.text)
 
 
@@ -291,7 +295,8 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
     status = FAILED
     try:
         source = RemoteSource(options.url, token)
-        chat = Chat(source, _make_screen(options), _make_keyboard(options))
+        files = _read_files(options)
+        chat = Chat(source, _make_screen(options), _make_keyboard(options), files=files)
         status = await chat.talk(options.text)
     except* RemoteError as group:
         error = next(leaves(group))
@@ -300,6 +305,15 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
             raise UsageError(words) from None
         print(f"flowtrio: {words}", file=sys.stderr)
     return status
+
+
+def _read_files(options: argparse.Namespace) -> list[Part]:
+    from ._chat import read_file
+
+    try:
+        return [read_file(path) for path in options.file or ()]
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"--file: {exc}") from None
 
 
 def _make_screen(options: argparse.Namespace) -> Screen:

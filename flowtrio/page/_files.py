@@ -64,7 +64,8 @@ def page_headers(sockets: Iterable[str] = ()) -> dict[str, str]:
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
-        "img-src": "'self'",
+        # What was sent is shown from the page's own memory.
+        "img-src": "'self' blob:",
         "connect-src": " ".join(["'self'", *sockets]),
         "base-uri": "'none'",
         "form-action": "'none'",

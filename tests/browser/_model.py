@@ -18,6 +18,8 @@ class Puppet:
 
     def __init__(self) -> None:
         self._send, self._receive = trio.open_memory_channel[Chunk](1000)
+        self.requests: list[Any] = []
+        """What it was asked: each time the conversation."""
 
     def say(self, text: str) -> None:
         self._send.send_nowait(Chunk(content=text))
@@ -36,7 +38,8 @@ class Puppet:
             Chunk(is_final=True, tool_calls=list(calls), finish_reason="tool_calls")
         )
 
-    async def stream_completion(self, *_: Any, **__: Any) -> AsyncIterator[Chunk]:
+    async def stream_completion(self, messages: Any, **_: Any) -> AsyncIterator[Chunk]:
+        self.requests.append(messages)
         async for chunk in self._receive:
             yield chunk
             if chunk.is_final:

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from flowtrio import Agent, DemoClient, Orchestrator, RunContext
+from flowtrio import Agent, DemoClient, EventType, Orchestrator, RunContext, Text
 from flowtrio._core._events import AgentEvent
 from flowtrio.cli._chat import (
     CANCELLED,
@@ -26,6 +26,7 @@ from flowtrio.cli._chat import (
     LocalSource,
     RemoteError,
     RemoteSource,
+    read_file,
 )
 from flowtrio.cli._screen import PlainScreen
 from flowtrio.testing import check_events
@@ -473,3 +474,48 @@ async def test_a_mistake_of_our_own_is_no_servers_refusal() -> None:
         with pytest.raises(KeyError):
             async with RemoteSource(served.url).start("hello"):
                 raise KeyError("mine")
+
+
+# Files
+
+
+async def counts(ctx: RunContext, message: str) -> list[Any]:
+    return [message, *(part.media_type for part in ctx.parts if not isinstance(part, Text))]
+
+
+async def test_files_go_with_the_next_message_and_no_other(tmp_path: Any) -> None:
+    image, notes = tmp_path / "a.png", tmp_path / "notes.py"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    notes.write_text("x = 1")
+    lines = f"/file {image}\n/file {notes}\nhello\nagain\n/file {image}\n\n"
+    _, screen = await talk(counts, None, lines)
+    results = [event.data["result"] for event in screen.events if event.type is EventType.DONE]
+
+    assert results == [["hello", "image/png", "text/plain"], ["again"], ["", "image/png"]]
+
+
+async def test_a_file_that_cannot_be_sent_is_told_and_the_chat_goes_on(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd, empty = tmp_path / "odd.bin", tmp_path / "empty.txt"
+    odd.write_bytes(b"\xff\xfe\x00")
+    empty.touch()
+    _, screen = await talk(counts, None, f"/file {odd}\n/file {empty}\n/file /none.png\nhello\n")
+    told = capsys.readouterr().err
+
+    assert outcome(screen)[1] == ["hello"]
+    assert "expected media_type=" in told
+    assert "at least one byte" in told
+    assert "No such file" in told
+
+
+async def test_a_file_of_the_command_line_is_sent_to_a_server_too(tmp_path: Any) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+    screen = Shown()
+    async with open_server(counts) as served, typing() as (keyboard, _):
+        source = RemoteSource(served.url)
+        chat = Chat(source, screen, keyboard, files=[read_file(str(path))])
+        await chat.talk("hello")
+
+    assert outcome(screen)[1] == ["hello", "image/png"]

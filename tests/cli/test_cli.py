@@ -53,6 +53,8 @@ from tests.support.command import FLOWTRIO, run, serving
         (("timeline", "nowhere.jsonl", "-o"), "expected one argument"),
         (("chat", "hi", "--url", "http://x/"), "expected ws://host:port/path"),
         (("chat", "hi", "--url", "ws://x/", "--model", "demo"), "--model and --agent do not apply"),
+        (("chat", "hi", "--file", "/none.png"), "--file: [Errno 2] No such file"),
+        (("serve", "--limit-media-types", "png"), "expected types such as 'image/png'"),
         (("chat", "hi", "--token", "good"), "--token is for a server: it needs --url"),
         (("chat", "hi", "--url", "ws://127.0.0.1:1/"), "can't reach ws://127.0.0.1:1/chat: "),
     ],
@@ -204,7 +206,7 @@ def test_a_model_without_its_key_is_told_in_one_message(monkeypatch: pytest.Monk
 
 
 def test_chat_in_a_pipe_is_the_models_text_alone() -> None:
-    ended = run("chat", "Hello there")
+    ended = run("chat", "Hello there", "--file", __file__)
 
     assert ended.returncode == 0
     assert ended.stdout.startswith("You asked") or ended.stdout.startswith("You said")

@@ -5,6 +5,7 @@
  * After a reload each run is replayed from its first event, and one that still runs goes on.
  */
 
+import { Attachments } from "./attachments.js";
 import { Turn } from "./conversation.js";
 import { byId, el } from "./dom.js";
 import { Client, newId } from "./flowtrio.js";
@@ -15,6 +16,7 @@ import { Timeline } from "./timeline.js";
 
 /** @typedef {import("./flowtrio.js").Run} Run */
 /** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
+/** @typedef {import("./attachments.js").Attachment} Attachment */
 
 /**
  * What is remembered of a run.
@@ -67,6 +69,8 @@ const page = {
   composer: byId("composer", HTMLFormElement),
   message: byId("message", HTMLTextAreaElement),
   send: byId("send", HTMLButtonElement),
+  attach: byId("attach", HTMLButtonElement),
+  files: byId("files", HTMLInputElement),
   stop: byId("stop", HTMLButtonElement),
   connection: byId("connection", HTMLElement),
   notice: byId("notice", HTMLElement),
@@ -77,6 +81,7 @@ const page = {
   enterToken: byId("enter-token", HTMLButtonElement),
 };
 
+const attachments = new Attachments(byId("attachments", HTMLElement), tell);
 const scroller = new Scroller(page.turns, byId("jump", HTMLButtonElement));
 
 // The run that is looked at
@@ -86,9 +91,10 @@ class Shown {
   /** @type {AgentEvent[]} */ events = [];
   lanes = new Lanes();
 
-  /** @param {Remembered} remembered */
-  constructor(remembered) {
+  /** @param {Remembered} remembered @param {Attachment[]} [sent] */
+  constructor(remembered, sent = []) {
     this.remembered = remembered;
+    this.parts = sent.map(({ part }) => part);
     /** @type {Run | null} */
     this.run = null;
     const control = (/** @type {(run: Run) => Promise<void>} */ act) => {
@@ -103,7 +109,7 @@ class Shown {
       inspect: () => inspect(this, true),
       announce,
       settled: () => scheduleFlush(this),
-    });
+    }, sent);
   }
 
   /** @param {AgentEvent} event */
@@ -150,9 +156,9 @@ function current() {
   return last !== undefined && !last.turn.isOver ? last : null;
 }
 
-/** @param {Remembered} remembered */
-function show(remembered) {
-  const one = new Shown(remembered);
+/** @param {Remembered} remembered @param {Attachment[]} [sent] */
+function show(remembered, sent) {
+  const one = new Shown(remembered, sent);
   shown.push(one);
   page.welcome.hidden = true;
   page.turns.append(one.turn.element);
@@ -168,7 +174,7 @@ async function follow(one) {
   // followed, so that a server which forgot it does not run it again.
   one.run = remembered.isStarted
     ? client.resume(id)
-    : client.send(message, { runId: id, sessionId: memory.value.sessionId });
+    : client.send(message, { runId: id, sessionId: memory.value.sessionId, parts: one.parts });
   update();
   try {
     for await (const event of one.run) {
@@ -195,7 +201,7 @@ const LOST = {
 
 function submit() {
   const message = page.message.value.trim();
-  if (message === "" || !isLetIn()) return;
+  if ((message === "" && attachments.isEmpty) || !isLetIn()) return;
   if (current() !== null) return tell("The agent is still answering: wait for it, or stop it by Escape.");
   page.message.value = "";
   fitMessage();
@@ -204,7 +210,7 @@ function submit() {
   memory.value.forgotten += Math.max(0, runs.length - MOST_RUNS);
   memory.value.runs = runs.slice(-MOST_RUNS);
   memory.save();
-  const one = show(remembered);
+  const one = show(remembered, attachments.take());
   scroller.follow();
   follow(one);
 }
@@ -219,6 +225,7 @@ function stop() {
 
 function startAnew() {
   current()?.run?.cancel("a new conversation was begun").catch(() => {});
+  attachments.take();
   memory.value = { ...memory.value, sessionId: newId(), runs: [], forgotten: 0 };
   memory.save();
   page.turns.querySelector(".earlier")?.remove();
@@ -235,11 +242,38 @@ async function restore() {
     const said = `${forgotten} earlier ${forgotten === 1 ? "turn is" : "turns are"} not shown any more; the agent still knows them.`;
     page.turns.append(el("p", "earlier", said));
   }
-  const all = memory.value.runs.map(show);
+  const all = memory.value.runs.map((remembered) => show(remembered));
   scroller.follow();
   // One after another: the server bounds how many a connection follows at once.
   for (const one of all) await follow(one);
+  // What was sent is in the conversation, once its run has ended.
+  if (all.some((one) => one.turn.lacksPictures)) await showPictures(all).catch(() => {});
 }
+
+/** Show what was sent with the messages, as the server keeps it. @param {Shown[]} all */
+async function showPictures(all) {
+  const place = `sessions/${encodeURIComponent(memory.value.sessionId)}`;
+  const { messages } = JSON.parse(await (await client.load(place)).text());
+  const said = messages.filter((/** @type {any} */ message) => message.role === "user");
+  // The newest first: the oldest may be forgotten on either side.
+  for (const one of all.toReversed()) {
+    if (one.turn.parts.length === 0) continue;
+    const wanted = JSON.stringify(one.turn.parts.map(key));
+    const at = said.findLastIndex((/** @type {any} */ { content }) => JSON.stringify(media(content).map(key)) === wanted);
+    if (at < 0) continue;
+    const [message] = said.splice(at);
+    for (const [number, { part }] of media(message.content).entries()) {
+      if (part === undefined) continue;
+      one.turn.showPicture(number, URL.createObjectURL(await client.load(`${place}/parts/${part}`)));
+    }
+  }
+}
+
+/** The images and files of a message's content. @param {any} content @returns {any[]} */
+const media = (content) => (Array.isArray(content) ? content.filter(({ type }) => type === "image" || type === "file") : []);
+
+/** What tells one from another. @param {any} told */
+const key = ({ media_type, bytes, name }) => [media_type, bytes, name];
 
 // What is seen of it
 
@@ -388,6 +422,24 @@ page.message.addEventListener("keydown", (event) => {
   submit();
 });
 page.message.addEventListener("input", fitMessage);
+page.attach.addEventListener("click", () => page.files.click());
+page.files.addEventListener("change", async () => {
+  await attachments.add([...(page.files.files ?? [])]);
+  // The same file may be chosen again.
+  page.files.value = "";
+  page.message.focus();
+});
+page.message.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length === 0) return;
+  event.preventDefault();
+  attachments.add(files);
+});
+page.turns.addEventListener("dragover", (event) => event.preventDefault());
+page.turns.addEventListener("drop", (event) => {
+  event.preventDefault();
+  attachments.add([...(event.dataTransfer?.files ?? [])]);
+});
 page.stop.addEventListener("click", stop);
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented && !page.dialog.open) stop();

@@ -6,7 +6,10 @@
  */
 
 import { brief, briefArguments, button, duration, el, pretty } from "./dom.js";
+import { chip, isPicture, picture } from "./attachments.js";
 import { Markdown } from "./markdown.js";
+
+/** @typedef {import("./attachments.js").Told} Told */
 
 /** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
 
@@ -254,11 +257,21 @@ export class Turn {
   /** @type {Map<string, HTMLElement>} Where each agent's doings are shown. */ #places = new Map();
   /** @type {Set<Message>} */ #dirty = new Set();
 
-  /** @param {string} message @param {Controls} controls */
-  constructor(message, controls) {
+  /** @type {Told[]} What was sent with the message, as far as that is known. */ parts = [];
+  /** Whether some of it is told of and not shown. */
+  get lacksPictures() {
+    return this.parts.some((told, place) => isPicture(told) && this.shownParts.children[place]?.tagName !== "IMG");
+  }
+
+  /** @param {string} message @param {Controls} controls @param {{told: Told, src: string | null}[]} [sent] */
+  constructor(message, controls, sent = []) {
     this.controls = controls;
     const said = el("div", "said", message);
     said.dir = "auto";
+    said.hidden = message === "";
+    this.shownParts = el("div", "parts");
+    this.tellParts(sent.map(({ told }) => told));
+    sent.forEach(({ src }, place) => this.showPicture(place, src));
     this.answer = el("div", "answer");
     this.status = el("span", "status", "Sending");
     this.figures = el("span", "figures");
@@ -266,9 +279,23 @@ export class Turn {
     this.footer = el("footer", "", this.status, this.figures, this.inspect);
     // Whoever goes from heading to heading finds each turn, and the answer's own below it.
     const heading = el("h2", "hidden", `You: ${brief(message, 80)}`);
-    this.element = el("article", "turn", heading, said, this.answer, this.footer);
+    this.element = el("article", "turn", heading, this.shownParts, said, this.answer, this.footer);
     this.element.dataset.status = "initializing";
     this.#places.set("root", this.answer);
+  }
+
+  /** Say what was sent with the message. @param {Told[]} parts */
+  tellParts(parts) {
+    if (this.parts.length === parts.length) return;
+    this.parts = parts;
+    this.shownParts.replaceChildren(...parts.map(chip));
+  }
+
+  /** Show one of them. @param {number} place @param {string | null} src */
+  showPicture(place, src) {
+    const told = this.parts[place];
+    if (told === undefined || src === null || !isPicture(told)) return;
+    this.shownParts.children[place]?.replaceWith(picture(src, told));
   }
 
   /** Show what has come since the last time. */
@@ -307,6 +334,8 @@ export class Turn {
   /** @param {AgentEvent} event */
   add({ type, data, agent }) {
     switch (type) {
+      case "run_start":
+        return this.tellParts(data.parts ?? []);
       case "state_change":
         return this.#onStatus(data);
       case "message_chunk":

@@ -49,6 +49,7 @@
  * @property {string} [runId] The run's id, up to 64 URL-safe characters; a fresh one otherwise.
  * @property {string | null} [sessionId] The conversation that the message belongs to.
  * @property {Mode} [mode] Which events to see; `events` (all) otherwise.
+ * @property {object[]} [parts] Images and files, as the command `message` has them.
  */
 
 const SUBPROTOCOLS = ["flowtrio.batch.v1", "flowtrio.v1"];
@@ -70,6 +71,8 @@ const STEADY = 5_000;
 const SILENCE = 15_000;
 /** Milliseconds that an answer may take, be it to a request, a handshake or that question. */
 const ANSWER = 10_000;
+/** Bytes that go out in a millisecond at least. */
+const SLOWEST = 30;
 /** Milliseconds by which a timer is too late for a page that was awake. */
 const ASLEEP = 5_000;
 /**
@@ -189,13 +192,14 @@ export class Run {
    * @param {Client} client
    * @param {string} id
    * @param {string | null} message Null to follow a run that was started before.
-   * @param {{sessionId: string | null, mode: Mode, after: number}} options
+   * @param {{sessionId: string | null, mode: Mode, after: number, parts?: object[]}} options
    */
-  constructor(client, id, message, { sessionId, mode, after }) {
+  constructor(client, id, message, { sessionId, mode, after, parts = [] }) {
     this.#client = client;
     /** The run's id. */
     this.id = id;
     this.message = message;
+    this.parts = parts;
     this.sessionId = sessionId;
     this.mode = mode;
     this.lastSeq = after;
@@ -353,8 +357,25 @@ export class Client extends EventTarget {
    * @param {RunOptions} [options]
    * @returns {Run}
    */
-  send(message, { runId = newId(), sessionId = null, mode = "events" } = {}) {
-    return this.#follow(new Run(this, runId, message, { sessionId, mode, after: -1 }));
+  send(message, { runId = newId(), sessionId = null, mode = "events", parts = [] } = {}) {
+    return this.#follow(new Run(this, runId, message, { sessionId, mode, after: -1, parts }));
+  }
+
+  /**
+   * Ask the server for what is at an address below its own, as whoever may see it.
+   *
+   * @param {string} path
+   * @returns {Promise<Blob>}
+   * @throws {RejectedError} The server refused it.
+   */
+  async load(path) {
+    const [response, request] = await this.#fetch(path);
+    try {
+      if (!response.ok) throw await refusal(response);
+      return await response.blob();
+    } finally {
+      this.#end(request);
+    }
   }
 
   /**
@@ -480,6 +501,7 @@ export class Client extends EventTarget {
     url.protocol = url.protocol === "https:" || url.protocol === "wss:" ? "wss:" : "ws:";
     const socket = new WebSocket(url, offered);
     let openedAt = 0;
+    let unsent = 0;
     const over = (/** @type {number} */ code) => {
       socket.onopen = socket.onmessage = socket.onclose = () => {};
       clearTimeout(opening);
@@ -506,7 +528,13 @@ export class Client extends EventTarget {
           this.#failures += 1;
           drop();
         },
-        () => this.#sendFrame({ type: "ping", ref: ++this.#lastRef }),
+        () => {
+          // Behind something large the question waits: as long as that goes out, somebody is there.
+          const left = socket.bufferedAmount;
+          if (left > 0 && (unsent === 0 || left < unsent)) this.#watch?.heard();
+          unsent = left;
+          this.#sendFrame({ type: "ping", ref: ++this.#lastRef });
+        },
       );
       this.#onOpen(socket);
     };
@@ -698,8 +726,8 @@ export class Client extends EventTarget {
       if (run.lastSeq >= 0) headers.set("Last-Event-ID", `${run.id}:${run.lastSeq}`);
       return this.#fetch(`runs/${run.id}/events?mode=${run.mode}&${LINKED}`, { headers });
     }
-    const { message, session_id } = start;
-    const body = JSON.stringify({ message, session_id, run_id: run.id, mode: run.mode });
+    const { type, ...said } = start;
+    const body = JSON.stringify({ ...said, run_id: run.id, mode: run.mode });
     const headers = { "Content-Type": "application/json" };
     return this.#fetch(`chat/stream?${LINKED}`, { method: "POST", headers, body });
   }
@@ -755,7 +783,9 @@ export class Client extends EventTarget {
     const request = new AbortController();
     const watch = new Watch(() => request.abort());
     this.#requests.set(request, watch);
-    const head = setTimeout(() => request.abort(), ANSWER);
+    // What is sent takes its time as well, be it over a slow network.
+    const sending = typeof options.body === "string" ? options.body.length / SLOWEST : 0;
+    const head = setTimeout(() => request.abort(), ANSWER + sending);
     try {
       const where = new URL(path, this.#base);
       const response = await fetch(where, { ...options, headers, cache: "no-store", signal: request.signal });
@@ -781,7 +811,8 @@ export class Client extends EventTarget {
 /** The command that brings a run's events from where we are. @param {Run} run */
 function startOf(run) {
   if (run.message === null || run.hasBegun) return { type: "resume", after: run.lastSeq };
-  return { type: "message", message: run.message, session_id: run.sessionId };
+  const parts = run.parts.length > 0 ? { parts: run.parts } : {};
+  return { type: "message", message: run.message, session_id: run.sessionId, ...parts };
 }
 
 /** What the server says in an answer that is not a good one. @param {Response} response */
