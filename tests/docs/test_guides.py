@@ -246,6 +246,8 @@ def _number(text: str) -> float:
 def test_the_limits_of_a_server_are_those_of_the_code() -> None:
     told: dict[str, float] = {}
     for limit, default, *_ in rows(guide("security"), "limit")[1:]:
+        if names(limit) == ["media_types"]:
+            continue
         values = re.split(r", (?=\d)", default)
         told |= {name: _number(value) for name, value in zip(names(limit), values, strict=True)}
 
