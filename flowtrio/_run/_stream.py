@@ -9,6 +9,9 @@ steps of an iteration, so the host runs in a nursery that already exists: that o
 started in, else of the open engine, else Trio's system nursery. An iterator that is dropped cancels
 its run.
 
+*Elsewhere*: either of them in an asyncio task. The run lives in the process's Trio thread, where a
+stream of its own is read for this one; see `_asyncio`.
+
 The stream knows its run, never the other way round: so dropping the stream is noticed.
 """
 
@@ -18,6 +21,7 @@ import contextlib
 import contextvars
 import enum
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
@@ -35,8 +39,10 @@ from flowtrio._core._modes import View
 from ._controls import Controls
 from ._log import RunStatistics
 from ._run import current_run
+from ._thread import hold
 
 if TYPE_CHECKING:
+    from ._asyncio import Reading
     from ._home import Home
     from ._host import Host
     from ._run import Run
@@ -70,6 +76,7 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
 
     __slots__ = (
         "__weakref__",
+        "_away",
         "_form",
         "_home",
         "_host",
@@ -94,6 +101,8 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         self._until_schedule = 0
         self._thread = None
         self._manager: Any = None
+        self._away: Reading | None = None
+        """Who reads the run in the Trio thread, where this is read in an asyncio task."""
 
     def __repr__(self) -> str:
         return f"<EventStream run={self.run_id!r} status={str(self.status)!r}>"
@@ -129,7 +138,17 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         Valid as ``history=`` of the next run at any time and however the run ended: each call has a
         result, a synthetic one where it has no other; text that ended early is kept and marked.
         """
-        return self._run.messages()
+        if self._away is None:
+            return self._run.messages()
+        messages: list[dict[str, Any]] = []
+
+        def read() -> bool:
+            # What another thread writes is read there.
+            messages.extend(self._run.messages())
+            return True
+
+        self._in_loop(read)
+        return messages
 
     def statistics(self) -> RunStatistics:
         """A snapshot for debugging; never to be used for logic."""
@@ -153,6 +172,9 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         """Start the run in a nursery of the caller's task."""
         # Ctrl-C between the nursery's opening and the block would leave it to nobody.
         self._begin(_Form.BLOCK)
+        if self._away is not None:
+            await self._away.wait_opened()
+            return self
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
         self._host.start(nursery.start_soon, self._home.runs)
@@ -166,6 +188,8 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the run if it has not ended, and wait until all of it has."""
+        if self._away is not None:
+            return await self._leave_elsewhere(self._away, exc)
         self._run.cancel("the reader left")
         cancelled: BaseException | None = None
         try:
@@ -218,6 +242,8 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
           trio.EndOfChannel: DONE was given before.
 
         """
+        if self._away is not None:
+            return await self._away.receive_batch()
         batch = [await self._receive()]
         events, view = self._run.log.channel.take_all(), self._view
         batch += events if view is None else view.see_all(events)
@@ -230,6 +256,8 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
           RuntimeError: this is called from inside the run, which would wait for itself.
 
         """
+        if self._away is not None:
+            return await self._away.leave()
         if self._form is _Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
@@ -246,10 +274,12 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
     def __del__(self) -> None:
         # Any thread, at any time: nothing may be done here but to leave word for the loop.
         run = getattr(self, "_run", None)
-        if run is None or self._form is not _Form.BARE:
-            # The first: of a stream that was never made.
+        if run is None:
+            # Of a stream that was never made.
             return
-        if not run.is_done or run.interrupt is not None:
+        if self._away is not None:
+            self._away.abandon()
+        elif self._form is _Form.BARE and (not run.is_done or run.interrupt is not None):
             assert run.token is not None
             with contextlib.suppress(trio.RunFinishedError):
                 run.token.run_sync_soon(_orphan, run)
@@ -263,16 +293,54 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         try:
             trio.lowlevel.current_trio_token()
         except RuntimeError:
-            raise RuntimeError(
-                "a flowtrio stream runs under Trio: expected a call inside trio.run(main)"
-            ) from None
+            if not _is_asyncio():
+                raise RuntimeError(
+                    "a flowtrio stream is read under Trio or asyncio: expected a call inside "
+                    "trio.run(main), or flowtrio.sync for plain code"
+                ) from None
+            self._begin_elsewhere()
+        else:
+            self._until_schedule = self._run.info.schedule_every
+            self._thread = threading.get_ident()
         self._form = form
-        self._until_schedule = self._run.info.schedule_every
-        self._thread = threading.get_ident()
 
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)
-        self._host.start(_find_place(self._home), self._home.runs)
+        if self._away is None:
+            self._host.start(_find_place(self._home), self._home.runs)
+
+    # In an asyncio task
+
+    def _begin_elsewhere(self) -> None:
+        from ._asyncio import Reading
+
+        thread = hold(keep=True)
+        # From now on controls reach the run there.
+        self._run.token = thread.token
+        stream: EventStream[R] = EventStream(self._host, self._mode, self._home)
+        self._away = Reading(thread, lambda: stream)
+
+    async def _receive_elsewhere(self, away: Reading) -> AgentEvent:
+        self._is_reading = True
+        try:
+            return await away.receive()
+        except trio.EndOfChannel:
+            self._is_spent = True
+            raise
+        except BaseException:
+            if self._form is _Form.BARE:
+                # See _reading_cancelled.
+                await away.leave()
+            raise
+        finally:
+            self._is_reading = False
+
+    async def _leave_elsewhere(self, away: Reading, exc: BaseException | None) -> None:
+        try:
+            await away.leave()
+        except BaseException:
+            if exc is None:
+                raise
 
     # Reading
 
@@ -282,6 +350,8 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
             self._start_bare()
         if self._is_reading:
             raise trio.BusyResourceError(f"another task is reading run {self.run_id!r}")
+        if self._away is not None:
+            return await self._receive_elsewhere(self._away)
         self._is_reading = True
         channel, view = self._run.log.channel, self._view
         try:
@@ -352,13 +422,27 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
 
         """
         if not self._is_reading:
-            self._run.leave_unattended()
+            self._in_loop(self._leave_unattended)
             with contextlib.suppress(trio.EndOfChannel):
                 while True:
                     await self._receive()
-        await self._run.wait_done()
+        if self._away is None:
+            await self._run.wait_done()
         value: R = self._run.result()
         return value
+
+    def _leave_unattended(self) -> bool:
+        self._run.leave_unattended()
+        return True
+
+
+def _is_asyncio() -> bool:
+    """Whether the current task is one of asyncio's."""
+    asyncio = sys.modules.get("asyncio")
+    try:
+        return asyncio is not None and asyncio.get_running_loop() is not None
+    except RuntimeError:
+        return False
 
 
 def _find_place(home: Home) -> Callable[..., Any]:

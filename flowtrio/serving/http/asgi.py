@@ -57,7 +57,8 @@ def create_app(
 ) -> App:
     """Make an ASGI application that serves an orchestrator's agents.
 
-    For Hypercorn's trio worker, alone or mounted in another application; all its addresses are
+    For Hypercorn's trio worker, and for uvicorn and other servers under asyncio, where it lives in
+    the process's Trio thread; alone or mounted in another application: all its addresses are
     relative. An orchestrator that is not open is opened for as long as the application runs; where
     a framework does not run the lifespan of what it mounts, chain `App.lifespan` into its own.
 
@@ -102,6 +103,11 @@ class App:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection; see the ASGI specification."""
+        if not trio.lowlevel.in_trio_task():
+            # Its server is asyncio's: noticed here, where the first scope comes.
+            from ._asyncio_host import serve_elsewhere
+
+            return await serve_elsewhere(self, scope, receive, send)
         match scope["type"]:
             case "lifespan":
                 await self._serve_lifespan(receive, send)
@@ -113,6 +119,7 @@ class App:
                 await self._serve_websocket(scope, receive, send)
             case kind:
                 raise RuntimeError(f"ASGI scope {kind!r}: expected http, websocket or lifespan")
+        return None
 
     # Living
 
@@ -122,6 +129,12 @@ class App:
 
         For frameworks: ``FastAPI(lifespan=...)`` whose function enters this.
         """
+        if not trio.lowlevel.in_trio_task():
+            from ._asyncio_host import live_elsewhere
+
+            async with live_elsewhere(self.lifespan):
+                yield
+            return
         orchestrator = self._hosting.orchestrator
         async with contextlib.AsyncExitStack() as stack:
             if not orchestrator.is_open:
