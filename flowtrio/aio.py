@@ -16,8 +16,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
+import trio
+
+from flowtrio._core._events import AgentEvent
 from flowtrio._core._util import publish as _publish
-from flowtrio._run._asyncio import call_asyncio, call_trio, entered
+from flowtrio._run._asyncio import Reading, call_asyncio, call_trio, entered
+from flowtrio._run._stream import EventStream
 from flowtrio._run._thread import TrioThread, hold, release
 
 P = ParamSpec("P")
@@ -82,14 +86,20 @@ class Bridge:
 
     @asynccontextmanager
     async def stream(self, make: Callable[[], S]) -> AsyncIterator[S]:
-        """Hold a stream open for the block: its run has ended when that is left.
+        """Hold a stream open for the block, and give it.
+
+        When the block is left, the run of an `EventStream` has ended; a `Follower` is detached.
 
         Args:
-          make: Gives an `EventStream`: ``lambda: engine.stream(agent, message)``.
+          make: Gives a stream: ``lambda: engine.stream(agent, message)``, or
+            ``lambda: orchestrator.attach(run_id)``.
 
         """
-        self._held()
-        async with make() as stream:
+        thread, _ = self._held()
+        made: Any = make()
+        if not isinstance(made, EventStream):
+            made = _Followed(thread, made)
+        async with made as stream:
             yield stream
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
@@ -120,6 +130,41 @@ class Bridge:
             return await call_asyncio(loop, fn, *args, **kwargs)
 
         return call
+
+
+class _Followed:
+    """A reader in the Trio thread of a hosted run, read in an asyncio task."""
+
+    def __init__(self, thread: TrioThread, follower: Any) -> None:
+        self._follower = follower
+        self._reading = Reading(thread, lambda: follower)
+
+    def __getattr__(self, name: str) -> Any:
+        # Its controls may be called from any thread, and what it tells be asked.
+        return getattr(self._follower, name)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._reading.wait_opened()
+        except BaseException:
+            await self._reading.leave()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._reading.leave()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> AgentEvent:
+        try:
+            return await self._reading.receive()
+        except trio.EndOfChannel:
+            raise StopAsyncIteration from None
+
+    async def receive_batch(self) -> list[AgentEvent]:
+        return await self._reading.receive_batch()
 
 
 def _forget(thread: TrioThread) -> None:

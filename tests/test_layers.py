@@ -62,6 +62,8 @@ LAYERS = {
     ),
     "remote": _layer("_core", "wire", libraries=("trio", "trio_websocket", "wsproto", "h11")),
     "asgi": _layer("_core", "serving"),
+    "aio": _layer("_core", "_run", libraries=("trio",)),
+    "sync": _layer("_core", "abc", "_run", "_hosting", libraries=("trio", "outcome")),
     "pictures": _layer("_core"),
     "testing": _layer(
         *(*BELOW_TESTING, "pictures", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
@@ -86,6 +88,11 @@ IO_AND_CLOCKS = frozenset(
     }
 )
 """Modules of the standard library that such a layer has no use for."""
+
+BETWEEN_LOOPS = frozenset(
+    {"flowtrio._run._asyncio", "flowtrio.aio", "flowtrio.serving.http._asyncio_host"}
+)
+"""Modules that know asyncio, from which others reach Trio; none is imported before it has to be."""
 
 EXCEPTIONS = {
     ("flowtrio._hosting._orchestrator", "flowtrio.stores.memory"): (
@@ -192,7 +199,8 @@ def _judge(own: str, asked: Import) -> str | None:
         # For type checkers only: nobody has to have it installed.
         return None if asked.form == "named" else f"{own} imports {asked.target} when it runs"
     if top == "asyncio":
-        return "nothing here runs on asyncio"
+        is_between = asked.module in BETWEEN_LOOPS
+        return None if is_between else "only what stands between the loops knows asyncio"
     if top in sys.stdlib_module_names:
         if own in SANS_IO and top in IO_AND_CLOCKS:
             return f"{own} does no I/O and knows no clock, but imports {asked.target}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import warnings
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
@@ -51,9 +52,11 @@ def post(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any)
 class Call:
     """A job in the Trio thread that asyncio tasks wait for."""
 
-    def __init__(self, thread: TrioThread) -> None:
+    def __init__(self, thread: TrioThread, when_over: Callable[[], None] = lambda: None) -> None:
+        """Prepare one; *when_over* is called in the Trio thread when it has ended and was told."""
         self._loop = asyncio.get_running_loop()
         self._thread = thread
+        self._when_over = when_over
         self._job: Job
         self.news = asyncio.Event()
         """Set when it has ended, and by whoever tells of something else."""
@@ -65,6 +68,11 @@ class Call:
         context = contextvars.copy_context()
         self._job = self._thread.start(fn, self._tell, context, name)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the loop was closed: nobody waits any more."""
+        return self._loop.is_closed()
+
     def cancel(self) -> None:
         """Cancel it."""
         with suppress(ThreadEnded):
@@ -75,8 +83,13 @@ class Call:
         post(self._loop, self._hear, fn, args)
 
     def _tell(self, result: outcome.Outcome[Any]) -> None:
-        with suppress(LoopClosed):
+        try:
             self.tell(self._end, result)
+        except LoopClosed:
+            words = "an asyncio loop was closed while it waited for flowtrio's Trio thread"
+            warnings.warn(words, ResourceWarning, stacklevel=2)
+        finally:
+            self._when_over()
 
     def _end(self, result: outcome.Outcome[Any]) -> None:
         self.result = result
@@ -255,18 +268,24 @@ class Reading:
     """A stream whose run lives in the Trio thread, read by an asyncio task."""
 
     def __init__(
-        self, thread: TrioThread, make: Callable[[], AbstractAsyncContextManager[Any]]
+        self,
+        thread: TrioThread,
+        make: Callable[[], AbstractAsyncContextManager[Any]],
+        when_over: Callable[[], None] = lambda: None,
     ) -> None:
-        """Begin to read; see `Pump` for *make*."""
+        """Begin to read; see `Pump` for *make*, and `Call` for *when_over*."""
         self._ready: deque[AgentEvent] = deque()
         self._arrived: list[AgentEvent] | None = None
-        self._pump = Pump(thread, make, self._tell_opened, self._deliver)
+        self._pump = Pump(thread, make, self._tell_opened, self._deliver, self._is_gone)
         self._was_told = False
         """Whether the reader knows how it ended."""
         self.stream: Any = None
         """The stream in the Trio thread, once it is entered there."""
-        self._call = Call(thread)
+        self._call = Call(thread, when_over)
         self._call.start(self._pump.run, "flowtrio reader elsewhere")
+
+    def _is_gone(self) -> bool:
+        return self._call.is_gone
 
     def _tell_opened(self, stream: Any) -> None:
         self._call.tell(self._open, stream)

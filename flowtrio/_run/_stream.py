@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import enum
 import signal
-import sys
-import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
@@ -36,13 +33,11 @@ from flowtrio._core._exceptions import LimitExceeded
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
-from ._controls import Controls
+from ._elsewhere import Elsewhere, Form
 from ._log import RunStatistics
 from ._run import current_run
-from ._thread import hold
 
 if TYPE_CHECKING:
-    from ._asyncio import Reading
     from ._home import Home
     from ._host import Host
     from ._run import Run
@@ -59,13 +54,7 @@ else:
     R = TypeVar("R")
 
 
-class _Form(enum.Enum):
-    NEW = enum.auto()
-    BLOCK = enum.auto()
-    BARE = enum.auto()
-
-
-class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
+class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
     """One run's events in their one order, and the run's controls. Made by `StreamEngine.stream`.
 
     Does nothing until it is entered or iterated, and can be either, once. One task may read at a
@@ -76,33 +65,14 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
 
     __slots__ = (
         "__weakref__",
-        "_away",
-        "_form",
-        "_home",
-        "_host",
-        "_is_reading",
-        "_is_spent",
         "_manager",
-        "_mode",
-        "_until_schedule",
         "_view",
     )
 
     def __init__(self, host: Host, mode: StreamMode, home: Home) -> None:
-        self._run = host.run
-        self._host = host
-        self._home = home
-        self._mode = mode
+        super().__init__(host, mode, home)
         self._view = None if mode is StreamMode.EVENTS else View(mode)
-        self._form = _Form.NEW
-        self._is_reading = False
-        self._is_spent = False
-        """Whether its reader was told that no more will come."""
-        self._until_schedule = 0
-        self._thread = None
         self._manager: Any = None
-        self._away: Reading | None = None
-        """Who reads the run in the Trio thread, where this is read in an asyncio task."""
 
     def __repr__(self) -> str:
         return f"<EventStream run={self.run_id!r} status={str(self.status)!r}>"
@@ -131,25 +101,6 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         """
         return self._run.refusal
 
-    @property
-    def messages(self) -> list[dict[str, Any]]:
-        """The conversation as far as it went: the history, the message and what followed.
-
-        Valid as ``history=`` of the next run at any time and however the run ended: each call has a
-        result, a synthetic one where it has no other; text that ended early is kept and marked.
-        """
-        if self._away is None:
-            return self._run.messages()
-        messages: list[dict[str, Any]] = []
-
-        def read() -> bool:
-            # What another thread writes is read there.
-            messages.extend(self._run.messages())
-            return True
-
-        self._in_loop(read)
-        return messages
-
     def statistics(self) -> RunStatistics:
         """A snapshot for debugging; never to be used for logic."""
         return self._run.log.statistics()
@@ -171,9 +122,9 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
     async def __aenter__(self) -> Self:
         """Start the run in a nursery of the caller's task."""
         # Ctrl-C between the nursery's opening and the block would leave it to nobody.
-        self._begin(_Form.BLOCK)
+        self._begin(Form.BLOCK)
         if self._away is not None:
-            await self._away.wait_opened()
+            await self._enter_elsewhere(self._away)
             return self
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
@@ -210,7 +161,7 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
           RuntimeError: outside a block, the run was read to its end before.
 
         """
-        if self._is_spent and self._form is _Form.BARE:
+        if self._is_spent and self._form is Form.BARE:
             raise RuntimeError(
                 f"can't iterate run {self.run_id!r} again: its events were read to the end before"
             )
@@ -258,7 +209,7 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
         """
         if self._away is not None:
             return await self._away.leave()
-        if self._form is _Form.NEW:
+        if self._form is Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
         if self._is_inside:
@@ -279,74 +230,21 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
             return
         if self._away is not None:
             self._away.abandon()
-        elif self._form is _Form.BARE and (not run.is_done or run.interrupt is not None):
+        elif self._form is Form.BARE and (not run.is_done or run.interrupt is not None):
             assert run.token is not None
             with contextlib.suppress(trio.RunFinishedError):
                 run.token.run_sync_soon(_orphan, run)
 
-    def _begin(self, form: _Form) -> None:
-        if self._form is not _Form.NEW:
-            how = "entered" if self._form is _Form.BLOCK else "iterated"
-            raise RuntimeError(
-                f"can't start run {self.run_id!r} again: its stream was {how} before"
-            )
-        try:
-            trio.lowlevel.current_trio_token()
-        except RuntimeError:
-            if not _is_asyncio():
-                raise RuntimeError(
-                    "a flowtrio stream is read under Trio or asyncio: expected a call inside "
-                    "trio.run(main), or flowtrio.sync for plain code"
-                ) from None
-            self._begin_elsewhere()
-        else:
-            self._until_schedule = self._run.info.schedule_every
-            self._thread = threading.get_ident()
-        self._form = form
-
     def _start_bare(self) -> None:
-        self._begin(_Form.BARE)
+        self._begin(Form.BARE)
         if self._away is None:
             self._host.start(_find_place(self._home), self._home.runs)
-
-    # In an asyncio task
-
-    def _begin_elsewhere(self) -> None:
-        from ._asyncio import Reading
-
-        thread = hold(keep=True)
-        # From now on controls reach the run there.
-        self._run.token = thread.token
-        stream: EventStream[R] = EventStream(self._host, self._mode, self._home)
-        self._away = Reading(thread, lambda: stream)
-
-    async def _receive_elsewhere(self, away: Reading) -> AgentEvent:
-        self._is_reading = True
-        try:
-            return await away.receive()
-        except trio.EndOfChannel:
-            self._is_spent = True
-            raise
-        except BaseException:
-            if self._form is _Form.BARE:
-                # See _reading_cancelled.
-                await away.leave()
-            raise
-        finally:
-            self._is_reading = False
-
-    async def _leave_elsewhere(self, away: Reading, exc: BaseException | None) -> None:
-        try:
-            await away.leave()
-        except BaseException:
-            if exc is None:
-                raise
 
     # Reading
 
     @enable_ki_protection
     async def _receive(self) -> AgentEvent:
-        if self._form is _Form.NEW:
+        if self._form is Form.NEW:
             self._start_bare()
         if self._is_reading:
             raise trio.BusyResourceError(f"another task is reading run {self.run_id!r}")
@@ -372,7 +270,7 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
                     return seen
         except trio.EndOfChannel:
             self._is_spent = True
-            if self._form is _Form.BARE:
+            if self._form is Form.BARE:
                 await self._join()
             self._tell_interrupt()
             raise
@@ -383,7 +281,7 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
             self._is_reading = False
 
     async def _reading_cancelled(self) -> None:
-        if self._form is _Form.BARE:
+        if self._form is Form.BARE:
             # An iteration that is cancelled is not resumed by anybody: this is the reader leaving.
             self._run.cancel("the reader was cancelled")
             await self._join()
@@ -434,15 +332,6 @@ class EventStream(Controls, AsyncIterator[AgentEvent], Generic[R]):
     def _leave_unattended(self) -> bool:
         self._run.leave_unattended()
         return True
-
-
-def _is_asyncio() -> bool:
-    """Whether the current task is one of asyncio's."""
-    asyncio = sys.modules.get("asyncio")
-    try:
-        return asyncio is not None and asyncio.get_running_loop() is not None
-    except RuntimeError:
-        return False
 
 
 def _find_place(home: Home) -> Callable[..., Any]:

@@ -76,7 +76,7 @@ class Job:
         """Tell its outcome, once."""
         if self in self._thread.jobs:
             self._thread.jobs.discard(self)
-            self._when_done(result)
+            _guarded(self._when_done, (result,))
 
 
 class JobCancelled(Exception):
@@ -100,6 +100,8 @@ class TrioThread:
         self._thread = threading.Thread(target=self._run, name="flowtrio", daemon=True)
         self._thread.start()
         self._has_begun.wait()
+        if not hasattr(self, "token"):
+            raise ThreadEnded("flowtrio's Trio thread could not begin; the log says why")
 
     @property
     def is_alive(self) -> bool:
@@ -158,13 +160,14 @@ class TrioThread:
             # Its nursery is closed: it ends.
             job.end(outcome.Error(ThreadEnded("the Trio thread has ended")))
 
-    def stop(self, timeout: float | None = None) -> None:
-        """Cancel what is left and wait until the thread has ended; not from inside it."""
+    def stop(self, timeout: float | None = None, *, waits: bool = True) -> None:
+        """Cancel what is left, and wait until the thread has ended."""
         try:
             self.post(self._cancel)
         except ThreadEnded:
             return
-        self._thread.join(timeout)
+        if waits:
+            self._thread.join(timeout)
 
     def _cancel(self) -> None:
         self._nursery.cancel_scope.cancel(reason="flowtrio's Trio thread ends")
@@ -192,7 +195,7 @@ def _guarded(fn: Callable[..., object], args: tuple[Any, ...]) -> None:
     try:
         fn(*args)
     except BaseException as exc:
-        tell(logging.ERROR, "a function posted to flowtrio's Trio thread failed", exc=exc)
+        tell(logging.ERROR, "a function called in flowtrio's Trio thread failed", exc=exc)
 
 
 _lock = threading.Lock()
@@ -204,16 +207,16 @@ def hold(*, keep: bool = False) -> TrioThread:
     """Give the process's Trio thread, started if there is none; `release` lets it go.
 
     Args:
-      keep: Whether it is to live as long as the process: for readers without a block, between whose
-        runs a model's connections stay open.
+      keep: Whether one that is started now lives as long as the process: for readers outside any
+        bridge, between whose runs a model's connections stay open.
 
     """
     with _lock:
         if not _shared or not _shared[0].is_alive:
             _shared[:] = [TrioThread()]
+            _shared[0].is_kept = keep
         thread = _shared[0]
         thread.holders += 1
-        thread.is_kept = thread.is_kept or keep
         return thread
 
 
@@ -222,7 +225,7 @@ def release(thread: TrioThread, *, waits: bool = True) -> None:
 
     Args:
       thread: What `hold` gave.
-      waits: Whether to wait until it has ended.
+      waits: Whether to wait until it has ended; not in the thread itself.
 
     """
     with _lock:
@@ -231,7 +234,7 @@ def release(thread: TrioThread, *, waits: bool = True) -> None:
             return
         if thread in _shared:
             _shared.clear()
-    thread.stop(None if waits else 0)
+    thread.stop(waits=waits)
 
 
 @atexit.register
