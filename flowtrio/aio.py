@@ -96,10 +96,9 @@ class Bridge:
 
         """
         thread, _ = self._held()
-        made: Any = make()
-        if not isinstance(made, EventStream):
-            made = _Followed(thread, made)
-        async with made as stream:
+        made = make()
+        readable: Any = made if isinstance(made, EventStream) else _Followed(thread, made)
+        async with readable as stream:
             yield stream
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:

@@ -116,6 +116,7 @@ def test_a_loop_that_breaks_releases_whoever_waits(
     thread.token.run_sync_soon(breaks_the_loop)
     assert isinstance(error_of(told), ThreadEnded)
 
+    thread._thread.join(10)
     assert "Trio thread broke" in caplog.text
 
 
