@@ -87,11 +87,11 @@ class TrioThread:
     """A Trio loop in a thread of its own."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
         self.jobs: set[Job] = set()
         """What has been started and has not ended."""
-        self.holders = 0
-        self.is_kept = False
+        self.holders: int = 0
+        self.is_kept: bool = False
         """Whether it lives as long as the process."""
         self.token: trio.lowlevel.TrioToken
         self._nursery: trio.Nursery
