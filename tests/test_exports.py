@@ -22,12 +22,14 @@ import pytest
 import flowtrio
 import flowtrio.abc
 import flowtrio.asgi
+import flowtrio.mcp
 import flowtrio.testing
 
 PACKAGE = Path(flowtrio.__file__).parent
 DOORS = {
     "flowtrio": flowtrio,
     "flowtrio.asgi": flowtrio.asgi,
+    "flowtrio.mcp": flowtrio.mcp,
     "flowtrio.testing": flowtrio.testing,
 }
 """Modules that only hand on what others define."""
@@ -53,6 +55,7 @@ HEAVY = frozenset(
         *("httpx", "httpx2", "httpcore", "h11", "h2", "ssl"),
         *("trio_websocket", "wsproto", "hypercorn"),
         *("rich", "prompt_toolkit", "hypothesis", "pytest", "sqlite3"),
+        *("mcp", "pydantic", "jsonschema"),
     }
 )
 """What nobody should pay for who only runs agents, with the library that it comes with."""

@@ -64,13 +64,17 @@ LAYERS = {
     "asgi": _layer("_core", "serving"),
     "aio": _layer("_core", "_run", libraries=("trio",)),
     "sync": _layer("_core", "abc", "_run", "_hosting", libraries=("trio", "outcome")),
+    "mcp": _layer(
+        *("_core", *RUNS, "serving"),
+        libraries=("trio", "mcp", "mcp_types", "httpx2"),
+    ),
     "pictures": _layer("_core"),
     "testing": _layer(
         *(*BELOW_TESTING, "pictures", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
     ),
     ROOT: _layer(*BELOW_TESTING),
     "cli": _layer(
-        *(*BELOW_TESTING, ROOT, "asgi", "pictures", "testing"),
+        *(*BELOW_TESTING, ROOT, "asgi", "mcp", "pictures", "testing"),
         libraries=("trio", "rich", "prompt_toolkit", "hypercorn"),
     ),
     "__main__": _layer("cli"),

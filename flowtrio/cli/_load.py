@@ -6,9 +6,9 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flowtrio
 from flowtrio._agents._agent import Agent
@@ -16,6 +16,9 @@ from flowtrio._core._values import told
 from flowtrio._hosting._orchestrator import Orchestrator
 
 from ._demo import demo_agent
+
+if TYPE_CHECKING:
+    from flowtrio.abc import Toolset
 
 CLIENTS = {
     "openai": "OpenAIClient",
@@ -35,20 +38,26 @@ class UsageError(Exception):
 
 
 def make_orchestrator(
-    model: str | None, agent: str | None, stores: Mapping[str, Any] = MappingProxyType({})
+    model: str | None,
+    agent: str | None,
+    stores: Mapping[str, Any] = MappingProxyType({}),
+    toolsets: Sequence[Toolset] = (),
 ) -> Orchestrator:
-    """Make what is served from ``--model``, ``--agent`` and the stores."""
-    if agent is None:
-        return Orchestrator(agents=[demo_agent(make_model(model or "demo"))], **stores)
-    served = make_served(agent)
+    """Make what is served from ``--model``, ``--agent``, the stores and ``--mcp``."""
+    served = demo_agent(make_model(model or "demo")) if agent is None else make_served(agent)
     if isinstance(served, Orchestrator):
-        for option, given in (("--model", model is not None), ("--store", bool(stores))):
+        options = {"--model": model is not None, "--store": bool(stores), "--mcp": bool(toolsets)}
+        for option, given in options.items():
             if given:
                 words = f"--agent {agent} is an orchestrator: {option} does not apply to it"
                 raise UsageError(words)
         return served
-    if isinstance(served, Agent) and model is not None:
+    if isinstance(served, Agent) and agent is not None and model is not None:
         served = served.replace(llm_client=make_model(model))
+    if toolsets:
+        if not isinstance(served, Agent):
+            raise UsageError(f"--agent {agent} is no Agent: --mcp does not apply to it")
+        served = served.replace(tools=[*served.tools, *toolsets])
     return Orchestrator(agents=[served], **stores)
 
 

@@ -19,6 +19,7 @@ from flowtrio._core._limits import ServerLimits
 
 from ._load import MODELS, UsageError, make_orchestrator
 from ._logs import FORMATS, configure_logging
+from ._mcp import open_servers
 from ._serve import CannotServe, Serving, open_stores, serve
 
 if TYPE_CHECKING:
@@ -71,6 +72,14 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=lambda options: trio.run(_serve, options))
     _add_agent(parser)
     option = parser.add_argument
+    option(
+        "--mcp",
+        action="append",
+        default=[],
+        metavar="COMMAND|URL",
+        help="an MCP server whose tools the agent has, by its command line or its address; may be "
+        "given several times",
+    )
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     option(
         "--port",
@@ -354,8 +363,11 @@ def _make_keyboard(options: argparse.Namespace) -> Lines:
 async def _serve(options: argparse.Namespace) -> int:
     configure_logging(options.log_format)
     serving = _read_serving(options)
-    async with open_stores(options.store, options.keep) as stores:
-        await serve(make_orchestrator(options.model, options.agent, stores), serving)
+    async with (
+        open_stores(options.store, options.keep) as stores,
+        open_servers(options.mcp) as toolsets,
+    ):
+        await serve(make_orchestrator(options.model, options.agent, stores, toolsets), serving)
     return 0
 
 

@@ -14,6 +14,7 @@ import pytest
 
 import flowtrio
 import flowtrio.abc
+import flowtrio.mcp
 import flowtrio.testing
 from flowtrio._core._events import ADDED_KEYS, DATA_KEYS
 from flowtrio._core._modes import VISIBLE
@@ -35,6 +36,7 @@ def public() -> list[str]:
     """Every name that a door shows, with its door."""
     names = [f"flowtrio.{name}" for name in _shown(flowtrio)]
     names += [f"flowtrio.testing.{name}" for name in _shown(flowtrio.testing)]
+    names += [f"flowtrio.mcp.{name}" for name in _shown(flowtrio.mcp)]
     own = {
         name: value
         for name, value in vars(flowtrio.abc).items()

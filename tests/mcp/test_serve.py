@@ -1,0 +1,289 @@
+"""An agent as a tool of an MCP server, asked by the official SDK's client."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from mcp import Client, StdioServerParameters
+from mcp_types import CallToolResult, ElicitResult, TextContent
+
+from flowtrio import Agent, EventType, Limits, Orchestrator, RunContext, ToolCall, tool
+from flowtrio.mcp import mcp_server, mcp_tools
+from flowtrio.testing import ScriptedModel
+from tests.runtime._programs import agent_of, only, play, tasks
+
+T = EventType
+
+
+@tool
+async def weather(ctx: RunContext, city: str) -> str:
+    """Weather."""
+    await ctx.progress({"asked": city})
+    return "sunny"
+
+
+@tool(needs_approval=True)
+async def pay(amount: int) -> str:
+    """Pay."""
+    return "paid"
+
+
+@tool
+async def fails() -> None:
+    """Fail."""
+    raise ValueError("/secret/path")
+
+
+def call(name: str, **arguments: Any) -> ToolCall:
+    return ToolCall(f"p_{name}", name, arguments)
+
+
+class Served:
+    """A client of an agent that is served, and what it was told."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.told: list[str | None] = []
+
+    async def ask(self, **arguments: Any) -> CallToolResult:
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            self.told.append(message)
+
+        return await self.client.call_tool("ask_agent", arguments, progress_callback=note)
+
+
+@asynccontextmanager
+async def served(
+    agent: Any, answers: Any = None, mode: str = "legacy", **options: Any
+) -> AsyncIterator[Served]:
+    limits = options.pop("limits", Limits())
+    orchestrator = agent if isinstance(agent, Orchestrator) else None
+    orchestrator = orchestrator or Orchestrator(agents=[agent], limits=limits)
+    server = mcp_server(orchestrator, **options)
+    async with Client(server, mode=mode, elicitation_callback=answers) as client:
+        yield Served(client)
+
+
+def words(result: CallToolResult) -> tuple[bool, str]:
+    [block] = result.content
+    assert isinstance(block, TextContent)
+    return result.is_error, block.text
+
+
+def answering(asked: list[Any], *results: ElicitResult) -> Callable[..., Any]:
+    """A user who answers one question after the other."""
+    left = list(results)
+
+    async def answer(context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return left.pop(0)
+
+    return answer
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_an_agent_is_one_tool_whose_progress_tells_what_it_does(mode: str) -> None:
+    model = ScriptedModel([call("weather", city="Rome")], "It is sunny.")
+
+    async with served(Agent(llm_client=model, tools=[weather]), mode=mode) as agent:
+        [listed] = (await agent.client.list_tools()).tools
+        result = await agent.ask(message="What is it like in Rome?")
+
+    assert listed.name == "ask_agent"
+    assert words(result) == (False, "It is sunny.")
+    assert agent.told == ["weather …", 'weather: {"asked": "Rome"}', "weather: ok"]
+
+
+async def test_nested_agents_and_statuses_are_told_and_values_are_structured() -> None:
+    async def helper(ctx: RunContext, message: str) -> str:
+        return "yes"
+
+    async def body(ctx: RunContext) -> dict[str, Any]:
+        await ctx.status("thinking")
+        return {"answer": await ctx.delegate(helper, "well?")}
+
+    async with served(agent_of(body)) as agent:
+        result = await agent.ask(message="well?")
+
+    assert words(result) == (False, '{"answer":"yes"}')
+    assert result.structured_content == {"answer": "yes"}
+    assert agent.told == ["thinking", "root/helper …"]
+
+
+async def test_a_conversation_goes_on_where_it_is_named() -> None:
+    models = ScriptedModel("one", "two", "three")
+
+    async with served(Agent(llm_client=models)) as agent:
+        await agent.ask(message="a", session_id="s")
+        await agent.ask(message="b", session_id="s")
+        await agent.ask(message="c")
+
+    assert [len(request.messages) for request in models.requests] == [1, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "fails: ValueError ("),
+        ({"debug": True}, "fails: ValueError: /secret/path"),
+    ],
+)
+async def test_what_a_tool_raises_is_concealed(options: Any, expected: str) -> None:
+    model = ScriptedModel([call("fails")], "sorry")
+
+    async with served(Agent(llm_client=model, tools=[fails]), **options) as agent:
+        assert words(await agent.ask(message="go")) == (False, "sorry")
+
+    assert str(agent.told[-1]).startswith(expected)
+
+
+async def test_a_run_that_fails_is_an_error() -> None:
+    async def fail(ctx: RunContext) -> None:
+        raise ValueError("/secret/path")
+
+    async with served(agent_of(fail)) as agent:
+        is_error, text = words(await agent.ask(message="go"))
+
+    assert is_error
+    assert text.startswith("ValueError (")
+
+
+async def test_a_run_that_others_cancel_is_an_error_too() -> None:
+    async def wait(ctx: RunContext) -> None:
+        await trio.sleep_forever()
+
+    orchestrator = Orchestrator(agents=[agent_of(wait)], on_busy="cancel")
+    async with served(orchestrator) as agent, trio.open_nursery() as nursery:
+        found = []
+
+        async def first() -> None:
+            found.append(words(await agent.ask(message="a", session_id="s")))
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(first)
+        await trio.testing.wait_all_tasks_blocked()
+        await agent.ask(message="b", session_id="s")
+
+    assert found == [(True, "the run was cancelled")]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("other", {}, "there is no tool 'other'"),
+        ("ask_agent", {}, "message: expected a text that is not empty"),
+        ("ask_agent", {"message": ""}, "message: expected a text"),
+        ("ask_agent", {"message": 7}, "message: expected a text"),
+        ("ask_agent", {"message": "a", "session_id": None}, "session_id: expected a text"),
+        ("ask_agent", {"message": "a", "tenant": "b"}, "unknown arguments: tenant"),
+    ],
+)
+async def test_wrong_arguments_start_nothing(
+    name: str, arguments: dict[str, Any], expected: str
+) -> None:
+    async with served(Agent(llm_client=ScriptedModel())) as agent:
+        is_error, text = words(await agent.client.call_tool(name, arguments))
+
+    assert is_error
+    assert text.startswith(expected)
+
+
+async def test_a_client_that_cancels_its_request_cancels_the_run() -> None:
+    log = []
+
+    async def body(ctx: RunContext) -> None:
+        log.append("began")
+        try:
+            await trio.sleep_forever()
+        finally:
+            log.append("ended")
+
+    before = tasks()
+    async with served(agent_of(body)) as agent:
+        with trio.move_on_after(1) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(lambda: agent.ask(message="go"))
+                while not log:
+                    await trio.sleep(0.01)
+                scope.cancel()
+        with trio.fail_after(5):
+            while len(log) < 2:
+                await trio.sleep(0.01)
+
+    assert log == ["began", "ended"]
+    assert tasks() == before
+
+
+# People
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (ElicitResult(action="accept", content={"approve": True}), "paid"),
+        (ElicitResult(action="accept", content={"approve": False}), "denied"),
+        (ElicitResult(action="decline"), "denied"),
+        (ElicitResult(action="cancel"), "denied"),
+    ],
+)
+async def test_an_approval_is_put_to_the_client(answer: ElicitResult, text: str) -> None:
+    asked: list[str] = []
+    model = ScriptedModel([call("pay", amount=7)], "ok")
+
+    async with served(Agent(llm_client=model, tools=[pay]), answering(asked, answer)) as agent:
+        await agent.ask(message="go")
+
+    assert asked == ['Approve pay with {"amount": 7}?']
+    assert model.requests[1].messages[-1]["content"].count(text) == 1
+
+
+async def test_where_nobody_can_be_asked_an_approval_is_denied() -> None:
+    for mode, answers in (("legacy", None), ("auto", answering([]))):
+        model = ScriptedModel([call("pay", amount=7)], "ok")
+
+        async with served(Agent(llm_client=model, tools=[pay]), answers, mode=mode) as agent:
+            await agent.ask(message="go")
+
+        assert "nobody can be asked" in model.requests[1].messages[-1]["content"]
+
+
+async def ask_name(ctx: RunContext) -> str:
+    return f"Hello, {await ctx.ask('What is your name?')}"
+
+
+async def test_a_question_is_put_to_the_client() -> None:
+    asked: list[str] = []
+    answer = ElicitResult(action="accept", content={"answer": "Ann"})
+
+    async with served(agent_of(ask_name), answering(asked, answer)) as agent:
+        result = await agent.ask(message="go")
+
+    assert asked == ["What is your name?"]
+    assert words(result) == (False, "Hello, Ann")
+
+
+# Over standard input and output
+
+
+async def test_it_is_served_over_standard_input_and_output() -> None:
+    async def body(ctx: RunContext) -> Any:
+        [ask] = await tools.tools(ctx)
+        return await ctx.call(ask, message="hello")
+
+    command = StdioServerParameters(
+        command=sys.executable, args=["-m", "tests.mcp._agent"], env=dict(os.environ)
+    )
+    async with mcp_tools(command, prefix="parrot_") as tools:
+        played = await play(agent_of(body))
+
+    [end] = only(played.log, T.TOOL_CALL_END)
+    assert (end["tool_name"], end["result"]) == ("parrot_ask_agent", "hello!")
+    assert [data["progress"]["message"] for data in only(played.log, T.TOOL_PROGRESS)] == [
+        "listening"
+    ]
