@@ -70,8 +70,8 @@ USES: Final = (
     ),
     Use(
         "trio",
-        frozenset({"flowtrio.testing._schedule"}),
-        frozenset({"_r", "_ALLOW_DETERMINISTIC_SCHEDULING"}),
+        frozenset({"flowtrio.testing._schedule", "flowtrio.testing._scripted"}),
+        frozenset({"_r", "_ALLOW_DETERMINISTIC_SCHEDULING", "_parent_waiting_in_aexit"}),
         None,
     ),
 )
@@ -178,10 +178,21 @@ async def test_httpx_has_what_is_used_of_it(library: str) -> None:
         assert isinstance(client._mounts, dict), ADVICE
 
 
-def test_trio_has_what_is_used_of_it() -> None:
+async def test_trio_has_what_is_used_of_it() -> None:
     scheduler = importlib.import_module("trio._core._run")
+    waits: list[bool] = []
 
-    assert all(hasattr(scheduler, part) for part in PARTS["trio"]), ADVICE
+    async def look() -> None:
+        waits.append(nursery._parent_waiting_in_aexit)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(look)
+
+    assert waits == [False, True], ADVICE
+    of_nursery = {"_parent_waiting_in_aexit"}
+    assert all(hasattr(scheduler, part) for part in PARTS["trio"] - of_nursery), ADVICE
     assert callable(scheduler._r.shuffle), ADVICE
 
 

@@ -48,13 +48,15 @@ def every_fault(
 
     Raises:
       TypeError: *app* cannot be called.
-      ValueError: there is no such kind.
+      ValueError: there is no such kind, or none is given.
       AssertionError: nothing can be struck, or a run came not to where the first one was.
 
     """
     if not (app is None or callable(app)):
         raise TypeError(f"every_fault(app={type(app).__name__}): expected a function that makes it")
     kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+    if not kinds:
+        raise ValueError(f"every_fault(kinds=()): expected some of {', '.join(KINDS)}")
     for kind in kinds:
         Fault(kind)
     play = partial(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from typing import Any, Final, NoReturn
@@ -85,7 +86,6 @@ class Striker(trio.abc.Instrument):
 
     def __init__(self, limit: int) -> None:
         self.steps = 0
-        self.is_endless = False
         self.scope = trio.CancelScope()
         """Around the whole simulation."""
         self.watch: Callable[[], object] = lambda: None
@@ -104,7 +104,6 @@ class Striker(trio.abc.Instrument):
         for action in self._due.pop(self.steps, ()):
             action()
         if self.steps == self._limit:
-            self.is_endless = True
             self.scope.cancel(reason="the simulation has no end")
 
 
@@ -190,9 +189,29 @@ def _waits_in_checkpoint(coro: Coroutine[Any, Any, Any]) -> bool:
 
 def _frames(awaited: object) -> Iterator[types.FrameType]:
     """The frames of a coroutine that waits, and of what it awaits, from the outside."""
-    while isinstance(awaited, types.CoroutineType) and awaited.cr_frame is not None:
-        yield awaited.cr_frame
-        awaited = awaited.cr_await
+    while True:
+        if isinstance(awaited, types.CoroutineType):
+            frame, waits_for = awaited.cr_frame, awaited.cr_await
+        elif isinstance(awaited, types.AsyncGeneratorType):
+            frame, waits_for = awaited.ag_frame, awaited.ag_await
+        elif type(awaited).__name__ in _STEPS:
+            awaited = next(filter(_has_frame, gc.get_referents(awaited)), None)
+            continue
+        else:
+            return
+        if frame is None:
+            return
+        yield frame
+        awaited = waits_for
+
+
+_STEPS: Final = frozenset({"async_generator_asend", "async_generator_athrow", "coroutine_wrapper"})
+"""What Python puts between a coroutine and an asynchronous generator that it steps, as
+``@asynccontextmanager`` does, or another one; they show whom they step to the collector alone."""
+
+
+def _has_frame(value: object) -> bool:
+    return isinstance(value, types.CoroutineType | types.AsyncGeneratorType)
 
 
 @types.coroutine

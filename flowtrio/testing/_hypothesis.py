@@ -1,8 +1,8 @@
 """What the kit needs of Hypothesis beyond what that promises: which example runs, and its choices.
 
 Of its private parts it touches ``control.current_build_context``, the ``data.choices`` of what that
-gives, and ``core.encode_failure``. Without them tests run as ever; only a replay then searches for
-its arguments. Hypothesis is never imported for this: who uses it has it loaded.
+gives, ``core.encode_failure``, and two attributes of a test. Without them tests run as ever; only a
+replay then searches for its arguments. Hypothesis is never imported for this: who uses it has it loaded.
 """
 
 from __future__ import annotations
@@ -69,3 +69,24 @@ def drawing(test: Callable[..., Any], drawn: str) -> Iterator[None]:
             raise
     finally:
         handle.inner_test = body
+
+
+_SETTINGS = "_hypothesis_internal_use_settings"
+
+
+@contextmanager
+def only_examples(test: Callable[..., Any]) -> Iterator[None]:
+    """Have a test of Hypothesis run its ``@example`` cases alone in the block; all, if none is there."""
+    import hypothesis
+
+    function = getattr(test, "__func__", test)
+    given = getattr(function, _SETTINGS, None)
+    if given is None or not getattr(function, "hypothesis_explicit_examples", None):
+        yield
+        return
+    explicit = hypothesis.settings(given, phases=[hypothesis.Phase.explicit])
+    setattr(function, _SETTINGS, explicit)
+    try:
+        yield
+    finally:
+        setattr(function, _SETTINGS, given)

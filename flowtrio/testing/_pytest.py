@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flowtrio.pictures._text import text_timeline
 from flowtrio.wire._json import encode_json
 
-from ._hypothesis import drawing, drawn_for
+from ._hypothesis import drawing, drawn_for, only_examples
 from ._replay import Played, Replay, replayed
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def replaying(item: pytest.Item, replay: Replay) -> Iterator[None]:
 
     test: Any = getattr(item, "obj", None)
     with ExitStack() as stack:
-        if replay.drawn and hasattr(test, "hypothesis"):
-            stack.enter_context(drawing(test, replay.drawn))
+        if replay.drawn is not None and hasattr(test, "hypothesis"):
+            is_drawn = bool(replay.drawn)
+            played = drawing(test, replay.drawn) if is_drawn else only_examples(test)
+            stack.enter_context(played)
         yield
     if len(replayed) < len(replay.cases):
         name = item.config.getoption("--flowtrio-replay")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -217,6 +219,7 @@ def test_a_state_that_outlives_the_run_is_told() -> None:
     [
         ({"app": Ledger()}, TypeError, r"every_fault\(app=Ledger\): expected a function"),
         ({"kinds": "explode"}, ValueError, r"Fault\('explode'\): expected one of fail, "),
+        ({"kinds": ()}, ValueError, r"every_fault\(kinds=\(\)\): expected some of fail, "),
     ],
 )
 def test_what_is_wrong_is_told_when_it_is_called(
@@ -246,6 +249,42 @@ def test_a_fault_strikes_in_a_checkpoint_of_the_tool_and_in_none_of_ours() -> No
     outcomes = [[call.outcome for call in run.calls()] for run in runs]
 
     assert outcomes == [["ok"], ["error"], ["error"]]
+
+
+async def _steps() -> AsyncIterator[int]:
+    yield 1
+    await trio.lowlevel.checkpoint()
+    yield 2
+
+
+@asynccontextmanager
+async def _block() -> AsyncIterator[None]:
+    await trio.lowlevel.checkpoint()
+    try:
+        yield
+    finally:
+        await trio.lowlevel.checkpoint()
+
+
+def test_a_fault_strikes_in_a_checkpoint_below_an_asynchronous_generator() -> None:
+    @tool
+    async def mixed() -> str:
+        """Wait in generators."""
+        async for _ in _steps():
+            pass
+        async with _block():
+            pass
+        with pytest.raises(LookupError):
+            async with _block():
+                raise LookupError
+        return "done"
+
+    agent = Agent(llm_client=SimulatedModel([[ToolCall("p", "mixed", {})]]), tools=[mixed])
+    runs = list(every_fault(agent, "go", kinds="fail"))
+    outcomes = [[call.outcome for call in run.calls()] for run in runs]
+
+    # Undisturbed; at its beginning; in the loop; four times entering or leaving a block.
+    assert outcomes == [["ok"], *[["error"]] * 6]
 
 
 def test_a_failure_that_nothing_waits_for_is_no_strike() -> None:

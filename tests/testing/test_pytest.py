@@ -222,6 +222,36 @@ def test_a_replay_of_an_explicit_example_leaves_fixtures_alone(tmp_path: Path) -
     assert "(4, 'red') != (4, 'red')" in again
 
 
+EXAMPLE = """
+from hypothesis import example, given, strategies as st
+from flowtrio.testing import simulate
+
+async def hello(ctx, message):
+    return message
+
+runs = []
+
+@example(number=3)
+@given(number=st.integers(5, 50))
+def test_explicit(number):
+    runs.append(number)
+    print("run", number)
+    assert simulate(hello, "hi").result != "hi" or FIXED
+"""
+
+
+def test_a_replay_of_an_explicit_example_does_not_search(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(EXAMPLE + "\nFIXED = False\n")
+    first = run_pytest(tmp_path)
+    command = re.search(r"replay: +python -m (pytest .*)", first)
+    assert command is not None, first
+    (tmp_path / "test_it.py").write_text(EXAMPLE + "\nFIXED = True\n")
+    again = run_pytest(tmp_path, "-s", *shlex.split(command[1])[1:])
+
+    assert re.findall(r"run (\d+)", again) == ["3"]
+    assert "1 passed" in again
+
+
 FIXTURES = """
 import pytest, trio
 from flowtrio import Agent

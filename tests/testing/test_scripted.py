@@ -346,6 +346,89 @@ async def test_what_was_answered_already_and_lingers_on_is_no_matter_to_whoever_
     assert repr(model) == "<ScriptedModel asked=2 left=0>"
 
 
+def parent_that_asks_beside_its_child(model: Any) -> Any:
+    """An agent that has another answer in the background, and asks meanwhile."""
+    one = Agent(llm_client=model, tools=[rest], name="one")
+
+    async def parent(ctx: RunContext, message: str) -> list[str]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ctx.delegate, one, message)
+            said = [await ctx.delegate(one, message) for _ in range(2)]
+        return said
+
+    return parent
+
+
+@pytest.mark.parametrize("turns", [("a", RESTS, "b", "c", "d"), (RESTS, "a", "b", "c", "d")])
+def test_a_parent_that_asks_beside_its_child_says_so_in_every_order(turns: Any) -> None:
+    for seed in range(40):
+        model = ScriptedModel(*turns)
+        simulate(parent_that_asks_beside_its_child(model), "go", schedule=seed)
+        with pytest.raises(AssertionError, match="which turn is whose would be by chance"):
+            model.check()
+
+
+async def test_a_child_that_asks_after_its_parent_asked_beside_it_says_so() -> None:
+    model = ScriptedModel("a", "b")
+    may_ask = trio.Event()
+
+    async def ask() -> None:
+        await may_ask.wait()
+        with pytest.raises(AssertionError, match=r"request 2: .* by chance"):
+            model.stream_completion(HELLO)
+
+    async def have_it_asked() -> None:
+        await may_ask.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+
+    for child in ask, have_it_asked:
+        model, may_ask = ScriptedModel("a", "b"), trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child)
+            await model.complete(HELLO)
+            may_ask.set()
+
+
+async def test_a_child_that_asks_while_its_parent_is_being_answered_says_so() -> None:
+    model = ScriptedModel("a", "b")
+
+    async def ask() -> None:
+        with pytest.raises(AssertionError, match=r"request 2: .* by chance"):
+            model.stream_completion(HELLO)
+
+    async with trio.open_nursery() as nursery, model.stream_completion(HELLO) as reply:
+        nursery.start_soon(ask)
+        async for _ in reply:
+            pass
+
+
+async def test_a_parent_that_does_not_wait_for_its_child_says_so() -> None:
+    model = ScriptedModel("a", "b")
+
+    async def ask_and_linger() -> None:
+        await model.complete(HELLO)
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_and_linger)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(AssertionError, match=r"request 2: .* by chance"):
+            model.stream_completion(HELLO)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_child_that_its_parent_waits_for_may_ask_in_the_midst_of_a_reply() -> None:
+    with ScriptedModel(["a", "b"], "c", "d") as model:
+        async with model.stream_completion(HELLO) as reply:
+            async for _ in reply:
+                break
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(model.complete, HELLO)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(model.complete, HELLO)
+
+
 def test_outside_a_loop_requests_are_in_order() -> None:
     model = ScriptedModel("a", "b")
     for _ in range(2):
