@@ -2,7 +2,8 @@
 
 Of its private parts it touches ``control.current_build_context``, the ``data.choices`` of what that
 gives, ``core.encode_failure``, and two attributes of a test. Without them tests run as ever; only a
-replay then searches for its arguments. Hypothesis is never imported for this: who uses it has it loaded.
+replay then searches for its arguments. Hypothesis is never imported for this: who uses it has it
+loaded.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _SETTINGS = "_hypothesis_internal_use_settings"
 
 @contextmanager
 def only_examples(test: Callable[..., Any]) -> Iterator[None]:
-    """Have a test of Hypothesis run its ``@example`` cases alone in the block; all, if none is there."""
+    """Have a test of Hypothesis run its ``@example`` cases alone in the block, if it has any."""
     import hypothesis
 
     function = getattr(test, "__func__", test)
