@@ -1,58 +1,81 @@
-"""One run for the client of an MCP server: its events as progress, its questions as elicitation."""
+"""One run for the client of an MCP server: its events as progress, its questions as elicitation.
+
+A server of the older protocol asks while it works on a request. In the newer one it answers the
+request with what it wants to know, and the client sends the request again, with the answers and
+with a state that it gives back as it got it: which run, and where in its log. The run itself has
+waited meanwhile.
+"""
 
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import trio
 from mcp.server import ServerRequestContext
-from mcp_types import CallToolResult, ElicitResult, TextContent
+from mcp_types import (
+    CallToolResult,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    InputRequiredResult,
+    TextContent,
+)
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._failures import leaves
 from flowtrio.serving.commands._conceal import conceal
 
-if TYPE_CHECKING:
-    from flowtrio._run._stream import EventStream
+from ._putting import Put, put_of
 
-_APPROVAL: dict[str, Any] = {
-    "type": "object",
-    "properties": {"approve": {"type": "boolean", "title": "Approve"}},
-    "required": ["approve"],
-}
-_ANSWER: dict[str, Any] = {
-    "type": "object",
-    "properties": {"answer": {"type": "string", "title": "Answer"}},
-    "required": ["answer"],
-}
+if TYPE_CHECKING:
+    from flowtrio._hosting._follower import Follower
 
 
 class Relay:
     """Reads a run, and tells the client of it."""
 
     def __init__(
-        self, context: ServerRequestContext[Any], stream: EventStream, *, debug: bool
+        self, context: ServerRequestContext[Any], follower: Follower, *, debug: bool
     ) -> None:
-        self._context = context
-        self._stream = stream
+        self._session = context.session
+        self._request_id = context.request_id
+        self._follower = follower
         self._debug = debug
         self._told = 0
         self._error = ""
-        self._last: AgentEvent
 
-    async def run(self) -> CallToolResult:
-        """Read to the end; gives the answer, or what went wrong."""
+    async def run(self) -> CallToolResult | InputRequiredResult:
+        """Read to the end, or to a question that the client has to answer first."""
+        result: CallToolResult | InputRequiredResult | None = None
         try:
-            async with self._stream as stream, trio.open_nursery() as nursery:
-                async for event in stream:
-                    await self._tell(event if self._debug else conceal(event), nursery)
-                    self._last = event
-                nursery.cancel_scope.cancel(reason="the run has ended")
+            async with self._follower, trio.open_nursery() as nursery:
+                while result is None:
+                    event = await anext(self._follower)
+                    event = event if self._debug else conceal(event)
+                    result = await self._take(event, nursery)
+                nursery.cancel_scope.cancel(reason="the request is answered")
         except BaseExceptionGroup as group:
             raise next(leaves(group)) from None
-        return self._result(self._last.data)
+        return result
+
+    async def _take(
+        self, event: AgentEvent, nursery: trio.Nursery
+    ) -> CallToolResult | InputRequiredResult | None:
+        """Tell of an event; gives what the request is answered with, if it is by that."""
+        if event.type is EventType.DONE:
+            return self._result(event.data)
+        if event.type is EventType.ERROR:
+            self._error = event.data["error"]
+        elif (put := put_of(event)) is not None:
+            return self._put(put, event.seq, nursery)
+        elif (words := _words(event)) is not None:
+            self._told += 1
+            await self._session.report_progress(self._told, None, words)
+        return None
 
     def _result(self, data: dict[str, Any]) -> CallToolResult:
         if data["status"] != "completed":
@@ -63,63 +86,45 @@ class Relay:
         structured = value if isinstance(value, dict) else None
         return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
 
-    async def _tell(self, event: AgentEvent, nursery: trio.Nursery) -> None:
-        data = event.data
-        match event.type:
-            case EventType.APPROVAL_REQUIRED:
-                nursery.start_soon(self._ask_approval, data)
-            case EventType.INPUT_REQUIRED:
-                nursery.start_soon(self._ask_input, data)
-            case EventType.ERROR:
-                self._error = data["error"]
-            case EventType.STATE_CHANGE if data["reason"]:
-                await self._progress(data["reason"])
-            case EventType.TOOL_CALL_START:
-                await self._progress(f"{data['tool_name']} …")
-            case EventType.TOOL_PROGRESS:
-                await self._progress(f"{data['tool_name']}: {_text(data['progress'])}")
-            case EventType.TOOL_CALL_END:
-                await self._progress(f"{data['tool_name']}: {data['error'] or data['outcome']}")
-            case EventType.AGENT_START:
-                await self._progress(f"{data['agent']} …")
-
-    async def _progress(self, text: str) -> None:
-        self._told += 1
-        await self._context.session.report_progress(self._told, None, text)
-
     # People
 
-    async def _ask_approval(self, data: dict[str, Any]) -> None:
-        words = f"Approve {data['tool_name']} with {_text(data['arguments'])}?"
-        reply = await self._elicit(words, _APPROVAL)
-        if reply is not None and (reply.content or {}).get("approve") is True:
-            self._stream.approve(data["call_id"])
-        else:
-            self._stream.deny(data["call_id"], None if reply else "nobody can be asked")
-
-    async def _ask_input(self, data: dict[str, Any]) -> None:
-        is_form = (data["schema"] or {}).get("type") == "object"
-        reply = await self._elicit(data["prompt"], data["schema"] if is_form else _ANSWER)
-        if reply is None or reply.action != "accept":
-            # It times out, as where there is no reader.
-            return
-        elif is_form:
-            self._stream.answer(data["request_id"], _text(reply.content))
-        else:
-            self._stream.answer(data["request_id"], str((reply.content or {}).get("answer", "")))
-
-    async def _elicit(self, words: str, schema: dict[str, Any]) -> ElicitResult | None:
-        """Ask the client's user; None where there is nobody to ask."""
-        session = self._context.session
-        capabilities = session.client_capabilities
+    def _put(self, put: Put, seq: int, nursery: trio.Nursery) -> InputRequiredResult | None:
+        capabilities = self._session.client_capabilities
         if capabilities is None or capabilities.elicitation is None:
+            put.settle(self._follower, None)
             return None
-        try:
-            return await session.elicit_form(words, schema, self._context.request_id)
-        except Exception:
-            # Newer versions of the protocol have no way back while a request is worked on.
+        if self._session.protocol_version not in MODERN_PROTOCOL_VERSIONS:
+            nursery.start_soon(self._elicit, put)
             return None
+        params = ElicitRequestFormParams(message=put.words, requested_schema=put.schema)
+        return InputRequiredResult(
+            input_requests={put.key: ElicitRequest(params=params)},
+            request_state=f"{self._follower.run_id}:{seq}",
+        )
+
+    async def _elicit(self, put: Put) -> None:
+        reply: ElicitResult | None = None
+        # A client that fails at it is one that cannot be asked.
+        with suppress(Exception):
+            reply = await self._session.elicit_form(put.words, put.schema, self._request_id)
+        put.settle(self._follower, reply)
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _words(event: AgentEvent) -> str | None:
+    """An event as progress, where it is any."""
+    data = event.data
+    match event.type:
+        case EventType.STATE_CHANGE:
+            return data["reason"] or None
+        case EventType.TOOL_CALL_START:
+            return f"{data['tool_name']} …"
+        case EventType.TOOL_PROGRESS:
+            progress = data["progress"]
+            text = progress if isinstance(progress, str) else json.dumps(progress)
+            return f"{data['tool_name']}: {text}"
+        case EventType.TOOL_CALL_END:
+            return f"{data['tool_name']}: {data['error'] or data['outcome']}"
+        case EventType.AGENT_START:
+            return f"{data['agent']} …"
+        case _:
+            return None

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import trio
 from mcp.server import Server, ServerRequestContext
 from mcp.server.stdio import stdio_server
 from mcp_types import (
     CallToolRequestParams,
     CallToolResult,
+    ElicitResult,
+    InputRequiredResult,
     ListToolsResult,
     PaginatedRequestParams,
     TextContent,
     Tool,
 )
 
+from flowtrio._core._exceptions import FlowtrioError
+from flowtrio._core._failures import words_of
+
+from ._putting import settle
 from ._relay import Relay
 
 if TYPE_CHECKING:
     from flowtrio._hosting._orchestrator import Orchestrator
+
+_RESUME_WINDOW = 60
+"""Seconds that a run goes on whose client does not come back; one that waits for it goes on."""
 
 _PARAMETERS: dict[str, Any] = {
     "type": "object",
@@ -47,8 +59,9 @@ def mcp_server(
     """Make a server of the official SDK with one tool: it asks the agent.
 
     The tool takes a ``message``, and a ``session_id`` for a conversation. What the run does is told
-    as progress. Approvals and questions are put to the client by elicitation; a client that cannot
-    be asked denies and answers nothing. A client that cancels its request cancels the run.
+    as progress. Approvals and questions are put to the client by elicitation; where it cannot be
+    asked, approvals are denied. A client that cancels its request cancels the run. The orchestrator
+    is opened for as long as the server runs, unless it is open.
 
     Args:
       orchestrator: Who answers.
@@ -67,37 +80,68 @@ def mcp_server(
 
     async def call_tool(
         context: ServerRequestContext[Any], params: CallToolRequestParams
-    ) -> CallToolResult:
-        given = params.arguments or {}
-        words = _misfit(given) if params.name == name else f"there is no tool {params.name!r}"
-        if words is not None:
-            return _failed(words)
-        stream = orchestrator.process_stream(
-            given["message"], tenant_id, given.get("session_id"), mode="events"
+    ) -> CallToolResult | InputRequiredResult:
+        try:
+            run_id, after = await place(params)
+        except (FlowtrioError, ValueError) as exc:
+            return CallToolResult(content=[TextContent(text=words_of(exc))], is_error=True)
+        follower = orchestrator.attach(run_id, after, tenant_id, "events")
+        for key, reply in (params.input_responses or {}).items():
+            if isinstance(reply, ElicitResult):
+                settle(follower, key, reply)
+        try:
+            return await Relay(context, follower, debug=debug).run()
+        except LookupError as exc:
+            return CallToolResult(content=[TextContent(text=words_of(exc))], is_error=True)
+        except trio.Cancelled:
+            follower.cancel("the client has cancelled its request")
+            raise
+
+    async def place(params: CallToolRequestParams) -> tuple[str, int]:
+        """The run that is asked for, a new one or one that goes on, and where it is read from."""
+        if params.name != name:
+            raise ValueError(f"there is no tool {params.name!r}")
+        if params.request_state is not None:
+            return _read_state(params.request_state)
+        given = _checked(params.arguments or {})
+        run_id = await orchestrator.start(
+            given["message"], tenant_id, given.get("session_id"), resume_window=_RESUME_WINDOW
         )
-        return await Relay(context, stream, debug=debug).run()
+        return run_id, -1
+
+    @asynccontextmanager
+    async def opened(server: Server[Any]) -> AsyncIterator[dict[str, Any]]:
+        if orchestrator.is_open:
+            yield {}
+        else:
+            async with orchestrator:
+                yield {}
 
     return Server(
         "flowtrio",
+        lifespan=opened,
         version=version("flowtrio"),
         on_list_tools=list_tools,
         on_call_tool=call_tool,
     )
 
 
-def _misfit(given: dict[str, Any]) -> str | None:
-    """What is wrong with a call's arguments, if anything is."""
+def _checked(given: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments, if they fit."""
     if unknown := given.keys() - _PARAMETERS["properties"].keys():
-        return f"unknown arguments: {', '.join(sorted(unknown))}"
+        raise ValueError(f"unknown arguments: {', '.join(sorted(unknown))}")
     for key in _PARAMETERS["properties"]:
         value = given.get(key)
         if (key in given or key == "message") and not (isinstance(value, str) and value):
-            return f"{key}: expected a text that is not empty"
-    return None
+            raise ValueError(f"{key}: expected a text that is not empty")
+    return given
 
 
-def _failed(words: str) -> CallToolResult:
-    return CallToolResult(content=[TextContent(text=words)], is_error=True)
+def _read_state(state: str) -> tuple[str, int]:
+    run_id, _, seq = state.rpartition(":")
+    if not seq.isdecimal():
+        raise ValueError("this is no state that was given here")
+    return run_id, int(seq)
 
 
 async def serve_mcp(

@@ -16,6 +16,7 @@ from mcp_types import METHOD_NOT_FOUND
 from mcp_types import Tool as ServerTool
 
 from flowtrio._agents._tools import Tool
+from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 
@@ -78,16 +79,20 @@ async def mcp_tools(
     link = Link(make, place.label, seconds)
     tools = McpTools(link, calls, place.label, prefix, only, approval, seconds)
     error: BaseException | None = None
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run, name=f"MCP server {place.label}")
-        try:
-            await link.connect()
-            yield tools
-        except BaseException as exc:
-            # Kept out of the nursery, which would wrap it into a group.
-            error = exc
-        finally:
-            link.close()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link.run, name=f"MCP server {place.label}")
+            try:
+                await link.connect()
+                yield tools
+            except BaseException as exc:
+                # Kept out of the nursery, which would wrap it into a group.
+                error = exc
+            finally:
+                link.close()
+    except BaseExceptionGroup as group:
+        # Ctrl-C in the connection's task.
+        raise next(leaves(group)) from None
     if error is not None:
         raise error
 

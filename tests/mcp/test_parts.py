@@ -357,6 +357,17 @@ async def test_a_connection_that_is_wanted_while_the_link_is_closed_is_none() ->
                 nursery.start_soon(link.run)
 
 
+async def test_ctrl_c_in_the_connections_task_leaves_the_block_bare() -> None:
+    @asynccontextmanager
+    async def interrupted() -> AsyncIterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    with pytest.raises(KeyboardInterrupt):
+        async with mcp_tools(interrupted):
+            raise AssertionError
+
+
 async def test_after_the_block_there_are_no_tools() -> None:
     async with mcp_tools(make()) as tools:
         pass

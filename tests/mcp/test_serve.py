@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import trio
 from mcp import Client, StdioServerParameters
-from mcp_types import CallToolResult, ElicitResult, TextContent
+from mcp_types import CallToolResult, ElicitResult, ListRootsResult, TextContent
 
 from flowtrio import Agent, EventType, Limits, Orchestrator, RunContext, ToolCall, tool
 from flowtrio.mcp import mcp_server, mcp_tools
+from flowtrio.mcp._putting import settle
 from flowtrio.testing import ScriptedModel
 from tests.runtime._programs import agent_of, only, play, tasks
 
@@ -114,6 +115,13 @@ async def test_nested_agents_and_statuses_are_told_and_values_are_structured() -
     assert words(result) == (False, '{"answer":"yes"}')
     assert result.structured_content == {"answer": "yes"}
     assert agent.told == ["thinking", "root/helper …"]
+
+
+async def test_an_orchestrator_that_is_open_stays_open() -> None:
+    async with Orchestrator(agents=[Agent(llm_client=ScriptedModel("fine"))]) as orchestrator:
+        async with served(orchestrator) as agent:
+            assert words(await agent.ask(message="go")) == (False, "fine")
+        assert orchestrator.is_open
 
 
 async def test_a_conversation_goes_on_where_it_is_named() -> None:
@@ -232,11 +240,14 @@ async def test_a_client_that_cancels_its_request_cancels_the_run() -> None:
         (ElicitResult(action="cancel"), "denied"),
     ],
 )
-async def test_an_approval_is_put_to_the_client(answer: ElicitResult, text: str) -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_an_approval_is_put_to_the_client(answer: ElicitResult, text: str, mode: str) -> None:
     asked: list[str] = []
     model = ScriptedModel([call("pay", amount=7)], "ok")
 
-    async with served(Agent(llm_client=model, tools=[pay]), answering(asked, answer)) as agent:
+    async with served(
+        Agent(llm_client=model, tools=[pay]), answering(asked, answer), mode
+    ) as agent:
         await agent.ask(message="go")
 
     assert asked == ['Approve pay with {"amount": 7}?']
@@ -244,7 +255,10 @@ async def test_an_approval_is_put_to_the_client(answer: ElicitResult, text: str)
 
 
 async def test_where_nobody_can_be_asked_an_approval_is_denied() -> None:
-    for mode, answers in (("legacy", None), ("auto", answering([]))):
+    async def broken(context: Any, params: Any) -> ElicitResult:
+        raise ValueError("no user")
+
+    for mode, answers in (("legacy", None), ("auto", None), ("legacy", broken)):
         model = ScriptedModel([call("pay", amount=7)], "ok")
 
         async with served(Agent(llm_client=model, tools=[pay]), answers, mode=mode) as agent:
@@ -257,15 +271,63 @@ async def ask_name(ctx: RunContext) -> str:
     return f"Hello, {await ctx.ask('What is your name?')}"
 
 
-async def test_a_question_is_put_to_the_client() -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_question_is_put_to_the_client(mode: str) -> None:
     asked: list[str] = []
     answer = ElicitResult(action="accept", content={"answer": "Ann"})
 
-    async with served(agent_of(ask_name), answering(asked, answer)) as agent:
+    async with served(agent_of(ask_name), answering(asked, answer), mode) as agent:
         result = await agent.ask(message="go")
 
     assert asked == ["What is your name?"]
     assert words(result) == (False, "Hello, Ann")
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("mine", "this is no state that was given here"),
+        ("run:x", "this is no state that was given here"),
+        ("run:7", "no run 'run' is known"),
+    ],
+)
+async def test_a_state_that_was_not_given_finds_nothing(state: str, expected: str) -> None:
+    async with served(agent_of(ask_name), mode="auto") as agent:
+        result = await agent.client.call_tool(
+            "ask_agent",
+            {"message": "go"},
+            request_state=state,
+            input_responses={"approve:c1": ListRootsResult(roots=[])},
+        )
+
+    assert words(result) == (True, expected)
+
+
+async def test_each_of_several_questions_at_once_is_asked() -> None:
+    async def both(ctx: RunContext) -> list[str]:
+        found = {}
+
+        async def ask(name: str) -> None:
+            found[name] = await ctx.ask(f"{name}?")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, "a")
+            nursery.start_soon(ask, "b")
+        return [found["a"], found["b"]]
+
+    async def say(context: Any, params: Any) -> ElicitResult:
+        return ElicitResult(action="accept", content={"answer": params.message})
+
+    async with served(agent_of(both), say, "auto") as agent:
+        result = await agent.ask(message="go")
+
+    assert words(result) == (False, '["a?","b?"]')
+
+
+def test_an_answer_to_what_was_never_asked_does_nothing() -> None:
+    follower: Any = None
+
+    settle(follower, "other:q1", ElicitResult(action="accept"))
 
 
 # Over standard input and output
