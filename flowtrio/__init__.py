@@ -23,6 +23,7 @@ from flowtrio._core._events import EventType as EventType
 from flowtrio._core._events import StreamMode as StreamMode
 from flowtrio._core._exceptions import DeadlineExceeded as DeadlineExceeded
 from flowtrio._core._exceptions import FlowtrioError as FlowtrioError
+from flowtrio._core._exceptions import InputDeclined as InputDeclined
 from flowtrio._core._exceptions import LimitExceeded as LimitExceeded
 from flowtrio._core._exceptions import LocalProtocolError as LocalProtocolError
 from flowtrio._core._exceptions import ProtocolError as ProtocolError
@@ -82,6 +83,7 @@ __all__ = [
     "Follower",
     "GeminiClient",
     "Image",
+    "InputDeclined",
     "LimitExceeded",
     "Limits",
     "LocalProtocolError",

@@ -45,7 +45,13 @@ PROMISED = frozenset(
         *("Chunk", "Completion", "ToolCall", "Usage"),
         *("MemoryStore", "SQLiteStore", "MemoryConversations", "SQLiteConversations", "connect"),
         *("FlowtrioError", "RunFailed", "RunCancelled", "ToolFailed", "ProviderError"),
-        *("ReplayGap", "ProtocolError", "LocalProtocolError", "RemoteProtocolError"),
+        *(
+            "InputDeclined",
+            "ReplayGap",
+            "ProtocolError",
+            "LocalProtocolError",
+            "RemoteProtocolError",
+        ),
     }
 )
 """What people type. A name may wait for its code, but code may not wait for its name."""

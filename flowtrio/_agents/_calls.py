@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from flowtrio._run._body import encode_result
 from flowtrio._run._frame import Frame, FrameTimer
 from flowtrio._run._pending import Approved, Denied, Pending
 
-from ._plan import Plan, error_id
+from ._plan import Plan, edit, error_id
 from ._tools import Tool
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ class ActiveCall:
 
     async def _is_approved(self, arguments: dict[str, Any]) -> bool:
         run, seconds = self.run, self.run.limits.approval
-        self.pending = pending = Pending.approval()
+        self.pending = pending = Pending.approval(partial(edit, self._plan))
         self._was_asked = True
         try:
             asked = await self.frame.emit(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import attrs
 from trio.lowlevel import checkpoint
@@ -21,6 +21,7 @@ from flowtrio._run._body import agent_name, as_awaitable, encode_result
 from flowtrio._run._frame import Envoy, Frame
 
 from ._about import AboutRun
+from ._answers import AnswerForm
 from ._calls import ActiveCall
 from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from flowtrio.abc import AgentLike, LLMClient
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
+T = TypeVar("T")
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
@@ -255,17 +257,32 @@ class RunContext(AboutRun, Context):
             given = check_json(dict(arguments or {}), "arguments", limit_bytes=limit)
             return await active.approve(given)
 
-    async def ask(self, prompt: str) -> str:
+    @overload
+    async def ask(self, prompt: str, schema: None = None) -> str: ...
+    @overload
+    async def ask(self, prompt: str, schema: type[T]) -> T: ...
+    @overload
+    async def ask(self, prompt: str, schema: Any) -> Any: ...
+    async def ask(self, prompt: str, schema: Any = None) -> Any:
         """Ask the user and wait for the answer; the stream stays open.
+
+        Args:
+          prompt: The question.
+          schema: For more than a line of text: a type, such as a dataclass, of which this gives a
+            value; or a JSON Schema, which gives JSON that fits it (checked where `jsonschema` is
+            installed). An answer that does not fit is refused, and the question stays open.
 
         Raises:
           DeadlineExceeded: nobody answered within ``Limits.input``; also a `TimeoutError`.
+          InputDeclined: the user declined to answer.
+          TypeError: *schema* is no type with a JSON form, and no JSON Schema.
 
         """
         frame, prompt = self._frame, plain_text(prompt, "prompt", self._frame)
+        form = AnswerForm.of(schema)
         await frame.check_open("ask the user")
         with frame.run.visited():
-            return await Question(frame, frame.run.log.opened.new_id("q")).ask(prompt)
+            return await Question(frame, frame.run.log.opened.new_id("q"), form).ask(prompt)
 
     async def delegate(
         self,

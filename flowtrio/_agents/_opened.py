@@ -10,12 +10,14 @@ from trio.lowlevel import checkpoint
 
 from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
-from flowtrio._core._exceptions import DeadlineExceeded
-from flowtrio._core._values import clean_text
-from flowtrio._run._pending import Answered, Pending
+from flowtrio._core._exceptions import DeadlineExceeded, InputDeclined
+from flowtrio._core._values import clean_text, copy_json
+from flowtrio._run._pending import Answered, Decision, Declined, Pending, Unfit
 
 if TYPE_CHECKING:
     from flowtrio._run._frame import Frame
+
+    from ._answers import AnswerForm
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 
@@ -90,13 +92,16 @@ class MessageWriter:
 class Question:
     """One question to the user, from asking to its answer."""
 
-    def __init__(self, frame: Frame, request_id: str) -> None:
+    def __init__(self, frame: Frame, request_id: str, form: AnswerForm) -> None:
         self.owner = frame
-        self.pending = Pending.question()
+        self.pending = Pending.question(self._take)
         self._request_id = request_id
+        self._form = form
+        self._text: str | None = None
+        self._value: Any = None
         self._is_closed = False
 
-    async def ask(self, prompt: str) -> str:
+    async def ask(self, prompt: str) -> Any:
         """See `RunContext.ask`."""
         frame, run = self.owner, self.owner.run
         seconds = run.limits.input
@@ -105,7 +110,7 @@ class Question:
                 "request_id": self._request_id,
                 "prompt": prompt,
                 "call_id": frame.enclosing_call,
-                "schema": None,
+                "schema": copy_json(self._form.schema),
             }
             if await frame.emit(EventType.INPUT_REQUIRED, data) is None:
                 raise frame.closed("ask the user")
@@ -119,28 +124,52 @@ class Question:
             if self._is_closed:
                 await checkpoint()
                 raise frame.closed(f"wait for the answer to {self._request_id}")
-            decision = self.pending.decision
-            text = decision.text if isinstance(decision, Answered) else None
-            outcome = "timeout" if text is None else "answered"
-            data = {"request_id": self._request_id, "outcome": outcome, "text": text}
-            if await frame.emit(EventType.INPUT_RESOLVED, data) is None:
+            data = {"request_id": self._request_id, "outcome": "timeout", "text": None}
+            if await frame.emit(EventType.INPUT_RESOLVED, {**data, **self._told()}) is None:
                 raise frame.closed(f"wait for the answer to {self._request_id}")
         await run.log.set_status(frame)
-        if text is None:
-            raise DeadlineExceeded(
-                f"question {self._request_id} got no answer within {seconds} s", deadline="input"
-            )
-        return text
+        return self._result(seconds)
+
+    def _take(self, decision: Decision) -> None:
+        """A person answers, or declines to."""
+        if isinstance(decision, Answered):
+            try:
+                self._text, self._value = self._form.read(decision.given)
+            except ValueError as exc:
+                raise Unfit(f"answer to {self._request_id}: {exc}") from exc
+
+    def _told(self) -> dict[str, Any]:
+        match self.pending.decision:
+            case Answered():
+                return {"outcome": "answered", "text": self._text}
+            case Declined():
+                return {"outcome": "declined"}
+            case _:
+                return {}
+
+    def _result(self, seconds: float) -> Any:
+        match self.pending.decision:
+            case Answered():
+                return self._value
+            case Declined(reason):
+                raise InputDeclined(
+                    f"the user declined to answer question {self._request_id}"
+                    + (f": {reason}" if reason else ""),
+                    request_id=self._request_id,
+                    reason=reason,
+                )
+            case _:
+                raise DeadlineExceeded(
+                    f"question {self._request_id} got no answer within {seconds} s",
+                    deadline="input",
+                )
 
     def closing(self) -> dict[str, Any]:
         """See `OpenThing`."""
         self._is_closed = True
         self.pending.abandon()
-        decision = self.pending.decision
-        if isinstance(decision, Answered):
-            # Whoever answered was told that it took effect.
-            return {"outcome": "answered", "text": decision.text}
-        return {}
+        # Whoever decided was told that it took effect.
+        return self._told()
 
 
 def plain_text(value: str, what: str, frame: Frame | None = None) -> str:

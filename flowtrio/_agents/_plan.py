@@ -8,8 +8,10 @@ from weakref import WeakKeyDictionary
 
 from trio.lowlevel import RunVar, checkpoint
 
+from flowtrio._core._failures import why_unfit
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
+from flowtrio._run._pending import Approved, Decision, Unfit
 from flowtrio._run._places import Places, Ticket
 
 from ._threads import call_in_thread
@@ -91,6 +93,25 @@ class Plan:
             return await tool.fn(**keywords)
         name = f"tool {tool.name} ({call_id})"
         return await call_in_thread(frame.run, tool, keywords, name)
+
+
+def edit(plan: Plan | None, decision: Decision) -> None:
+    """Let a person's decision bring other arguments to what was planned.
+
+    Raises:
+      Unfit: they do not fit, or there is no tool that takes any; nothing is changed.
+
+    """
+    if not isinstance(decision, Approved) or decision.arguments is None:
+        return
+    if plan is None:
+        raise Unfit("arguments: what is asked about is no tool, and takes none")
+    try:
+        keywords = plan.tool.decode(copy_json(decision.arguments))
+    except Exception as exc:
+        # A tool may check its arguments itself.
+        raise Unfit(f"arguments of {plan.tool.name!r}: {why_unfit(exc)}") from exc
+    plan.arguments, plan.keywords = decision.arguments, keywords
 
 
 def error_id(frame: Frame) -> str:

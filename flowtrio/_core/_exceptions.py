@@ -11,6 +11,7 @@
       RunFailed                a run ended in failure; ``__cause__`` is the reason
       RunCancelled             a run was cancelled on purpose
       ToolFailed               a tool called with ``ctx.call`` did not end ok
+      InputDeclined            a question was dismissed
       DeadlineExceeded         a named deadline passed (also a ``TimeoutError``)
       LimitExceeded            a named limit was reached
       ReplayGap                the store cannot continue from the asked place
@@ -168,6 +169,17 @@ class ToolFailed(FlowtrioError):
         """The call, as in its TOOL_CALL_END."""
         self.outcome = outcome
         """``error``, ``timeout``, ``cancelled`` or ``denied``."""
+
+
+class InputDeclined(FlowtrioError):
+    """A person declined to answer what ``ctx.ask`` asked."""
+
+    def __init__(self, message: str, *, request_id: str, reason: str | None) -> None:
+        super().__init__(message)
+        self.request_id = request_id
+        """The question, as in its INPUT_REQUIRED."""
+        self.reason = reason
+        """Why, in that person's words; None where none were said."""
 
 
 class DeadlineExceeded(FlowtrioError, TimeoutError):

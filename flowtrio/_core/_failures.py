@@ -65,6 +65,11 @@ def words_of(exc: BaseException) -> str:
     return _text_of(exc) or type_name(exc)
 
 
+def why_unfit(exc: Exception) -> str:
+    """Why a value does not fit, for whoever gave it: of a check that broke, only its type."""
+    return words_of(exc) if isinstance(exc, ValueError) else type_name(exc)
+
+
 def _text_of(exc: BaseException) -> str:
     try:
         return cut_text(str.__str__(str(exc)))

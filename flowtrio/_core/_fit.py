@@ -125,6 +125,18 @@ class Entry:
     is_withheld: bool = False
     """Whether it goes into no later request."""
 
+    def edit(self, key: str, arguments: str) -> None:
+        """Have a call ask for other arguments, which a person gave it.
+
+        What the provider wants back of the message is about the message as the model wrote it.
+        """
+        id = self.calls[key]
+        self.message.pop("flowtrio", None)
+        for call in self.message["tool_calls"]:
+            call.pop("flowtrio", None)
+            if call["id"] == id:
+                call["function"]["arguments"] = arguments
+
     def told(self) -> Iterator[Message]:
         """What stands in the conversation, the caller's own copy."""
         for message in self._told():

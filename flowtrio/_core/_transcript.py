@@ -66,6 +66,8 @@ class _Book:
     """Replies that have no MESSAGE_COMPLETE yet, and where they belong."""
     open: dict[str, Entry] = attrs.Factory(dict)
     """Calls that have no TOOL_CALL_END yet, by our id."""
+    asked: dict[str, dict[str, Any]] = attrs.Factory(dict)
+    """The arguments of which a person was asked, by call."""
 
 
 class Transcript:
@@ -168,10 +170,20 @@ class Transcript:
             transcript, reply = expected
             transcript._take(reply, data)
 
-    def note_start(self, data: dict[str, Any]) -> None:
-        """A call of this agent's waits for a person, or has started."""
+    def note_approval(self, data: dict[str, Any]) -> None:
+        """A call of this agent's waits for a person."""
         if (entry := self._book.open.get(data["call_id"])) is not None:
             entry.results[data["call_id"]] = _NOT_ENDED
+            self._book.asked[data["call_id"]] = data["arguments"]
+
+    def note_start(self, data: dict[str, Any]) -> None:
+        """A call of this agent's has started, maybe with arguments that a person gave it."""
+        call_id = data["call_id"]
+        if (entry := self._book.open.get(call_id)) is not None:
+            entry.results[call_id] = _NOT_ENDED
+            asked = self._book.asked.pop(call_id, None)
+            if asked is not None and asked != data["arguments"]:
+                entry.edit(call_id, _to_text(data["arguments"]))
 
     def note_result(
         self, data: dict[str, Any], shown: Sequence[dict[str, Any]] | None = None
@@ -183,6 +195,7 @@ class Transcript:
           shown: What the model is shown of the result, where that is more than its text.
 
         """
+        self._book.asked.pop(data["call_id"], None)
         if (entry := self._book.open.pop(data["call_id"], None)) is not None:
             id = entry.calls[data["call_id"]]
             result = result_text(data) if shown is None else result_message(id, list(shown))

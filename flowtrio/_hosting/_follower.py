@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
@@ -47,20 +47,25 @@ class _Controls:
         stream = self._stream()
         return stream is not None and stream.cancel_tool(call_id)
 
-    def approve(self, call_id: str) -> bool:
+    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """See `EventStream.approve`."""
         stream = self._stream()
-        return stream is not None and stream.approve(call_id)
+        return stream is not None and stream.approve(call_id, arguments)
 
     def deny(self, call_id: str, reason: str | None = None) -> bool:
         """See `EventStream.deny`."""
         stream = self._stream()
         return stream is not None and stream.deny(call_id, reason)
 
-    def answer(self, request_id: str, text: str) -> bool:
+    def answer(self, request_id: str, value: Any) -> bool:
         """See `EventStream.answer`."""
         stream = self._stream()
-        return stream is not None and stream.answer(request_id, text)
+        return stream is not None and stream.answer(request_id, value)
+
+    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
+        """See `EventStream.dismiss`."""
+        stream = self._stream()
+        return stream is not None and stream.dismiss(request_id, reason)
 
 
 class Follower(_Controls, AsyncIterator[AgentEvent]):

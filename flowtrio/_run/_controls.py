@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from flowtrio._core._values import clean_text
+from flowtrio._core._values import check_json, clean_text
 
-from ._pending import Answered, Approved, Denied
+from ._pending import Answered, Approved, Declined, Denied, Unfit
 
 if TYPE_CHECKING:
     from ._pending import Decision
@@ -41,18 +41,52 @@ class Controls:
         key = _words(call_id, "call_id")
         return self._in_loop(lambda: self._run.log.opened.cancel_call(key))
 
-    def approve(self, call_id: str) -> bool:
-        """Let a call go on that waits for approval."""
-        return self._decide(_words(call_id, "call_id"), Approved())
+    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
+        """Let a call go on that waits for approval, with other *arguments* where they are given.
+
+        Those are decoded as the model's are. What does not fit is refused, and the call goes on
+        waiting; what fits is told in TOOL_CALL_START, and stands in the conversation.
+
+        Raises:
+          TypeError: *arguments* are no JSON.
+          ValueError: they do not fit the tool.
+
+        """
+        key = _words(call_id, "call_id")
+        if arguments is None:
+            return self._decide(key, Approved())
+        if not isinstance(arguments, Mapping):
+            raise TypeError(f"arguments: expected a dict, got {type(arguments).__name__}")
+        return self._decide(key, Approved(self._json(dict(arguments), "arguments")))
 
     def deny(self, call_id: str, reason: str | None = None) -> bool:
         """Refuse a call that waits for approval; the model is told, with the *reason*."""
         words = None if reason is None else self._words(reason, "reason")
         return self._decide(_words(call_id, "call_id"), Denied(words))
 
-    def answer(self, request_id: str, text: str) -> bool:
-        """Answer a question of the agent."""
-        return self._decide(_words(request_id, "request_id"), Answered(self._words(text, "text")))
+    def answer(self, request_id: str, value: Any) -> bool:
+        """Answer a question of the agent, with a text; with JSON where it tells a schema.
+
+        A text stands for the JSON that is written in it, where that fits, else for itself. What
+        does not fit is refused, and the question goes on waiting.
+
+        Raises:
+          TypeError: *value* is no JSON.
+          ValueError: it is not what was asked for.
+
+        """
+        key = _words(request_id, "request_id")
+        if isinstance(value, str):
+            return self._decide(key, Answered(self._words(value, "value")))
+        return self._decide(key, Answered(self._json(value, "value")))
+
+    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
+        """Decline to answer a question; what asked is told, with the *reason*."""
+        words = None if reason is None else self._words(reason, "reason")
+        return self._decide(_words(request_id, "request_id"), Declined(words))
+
+    def _json(self, value: Any, what: str) -> Any:
+        return check_json(value, what, limit_bytes=self._run.info.limits.result_bytes)
 
     def _words(self, text: str, what: str) -> str:
         words = _words(text, what)
@@ -66,18 +100,24 @@ class Controls:
         """Call *fn* in the run's Trio loop, from wherever we are."""
         token = self._run.token
         if token is None or threading.get_ident() == self._thread:
-            return self._call(fn)
-        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        try:
-            token.run_sync_soon(lambda: answer.put(self._call(fn)))
-        except trio.RunFinishedError:
-            return False
-        return answer.get()
+            took_effect = self._call(fn)
+        else:
+            answer: queue.SimpleQueue[bool | Unfit] = queue.SimpleQueue()
+            try:
+                token.run_sync_soon(lambda: answer.put(self._call(fn)))
+            except trio.RunFinishedError:
+                return False
+            took_effect = answer.get()
+        if isinstance(took_effect, Unfit):
+            raise took_effect
+        return took_effect
 
-    def _call(self, fn: Callable[[], bool]) -> bool:
+    def _call(self, fn: Callable[[], bool]) -> bool | Unfit:
         """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""
         try:
             return fn()
+        except Unfit as exc:
+            return exc
         except Exception as exc:
             self._run.fail(exc, "internal")
             return False

@@ -28,7 +28,10 @@ class Conversations(dict[str, Transcript]):
         """An event may be a part of what was said."""
         data = event.data
         match event.type:
-            case EventType.TOOL_CALL_START | EventType.APPROVAL_REQUIRED:
+            case EventType.APPROVAL_REQUIRED:
+                if transcript := self.get(event.agent):
+                    transcript.note_approval(data)
+            case EventType.TOOL_CALL_START:
                 if transcript := self.get(event.agent):
                     transcript.note_start(data)
             case EventType.MESSAGE_COMPLETE:

@@ -3,7 +3,7 @@
 What may follow what is judged by the same `Law` that stands at a run's gate. What the gate takes on
 trust, because the runtime makes it so, is judged here besides: numbers without gaps, one run, the
 shape of each event's data, nothing left open in a nested agent that ended, and that what the model
-wrote and a person approved is what was executed.
+wrote is what was executed, unless a person was asked, who may have edited it.
 
 Each break is told once, see `_mend`.
 """
@@ -182,7 +182,8 @@ class _Walk:
         self._around: dict[str, str | None] = {}
         """Inside which call each nested agent is."""
         self._written: dict[str, list[str]] = {}
-        self._approved: dict[str, dict[str, Any]] = {}
+        self._asked: set[str] = set()
+        """The calls that a person was asked about."""
 
     def take(self, log: list[dict[str, Any]]) -> Iterator[Violation]:
         is_over = False
@@ -284,20 +285,17 @@ class _Walk:
         mended = self._gate.mended
         return [b for b in self._gate.law.open_brackets() if b.key not in mended]
 
-    # L10: what was written, and approved, is what is executed
+    # L10: what was written is what is executed, or what a person made of it
 
     def _not_as_written(self, type: EventType, data: dict[str, Any]) -> Iterator[tuple[str, str]]:
         match type:
             case EventType.TOOL_CALL_ARGS:
                 self._written.setdefault(data["call_id"], []).append(data["delta"])
             case EventType.APPROVAL_REQUIRED:
-                self._approved[data["call_id"]] = data["arguments"]
+                self._asked.add(data["call_id"])
                 yield from self._compare(data)
-            case EventType.TOOL_CALL_START:
+            case EventType.TOOL_CALL_START if data["call_id"] not in self._asked:
                 yield from self._compare(data)
-                approved = self._approved.get(data["call_id"], data["arguments"])
-                if approved != data["arguments"]:
-                    yield "L10", "its arguments are not the ones that were approved"
             case _:
                 pass
 

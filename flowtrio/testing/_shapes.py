@@ -159,7 +159,7 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
     },
     _T.INPUT_RESOLVED: {
         "request_id": Word,
-        "outcome": Literal["answered", "timeout", "cancelled"],
+        "outcome": Literal["answered", "declined", "timeout", "cancelled"],
         "text": str | None,
     },
     _T.CUSTOM: {"name": str, "value": Any},

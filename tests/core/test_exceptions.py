@@ -9,6 +9,7 @@ from flowtrio._core import _exceptions
 from flowtrio._core._exceptions import (
     DeadlineExceeded,
     FlowtrioError,
+    InputDeclined,
     LimitExceeded,
     LocalProtocolError,
     ProtocolError,
@@ -42,6 +43,7 @@ MADE: Final[list[tuple[type[FlowtrioError], dict[str, Any]]]] = [
     (RunFailed, {**RUN, "error": {"code": "agent_failed"}}),
     (RunCancelled, RUN),
     (ToolFailed, {"tool_name": "look", "call_id": "c1", "outcome": "denied"}),
+    (InputDeclined, {"request_id": "q1", "reason": "busy"}),
     (DeadlineExceeded, {"deadline": "gap", "source": "tool"}),
     (LimitExceeded, {"limit": "turns", "code": "session_busy"}),
     (ReplayGap, {"run_id": "r1", "after": 3, "oldest": None}),

@@ -69,13 +69,13 @@ def test_a_result_that_comes_after_a_later_message_stands_behind_its_call() -> N
 def test_a_call_says_what_became_of_it() -> None:
     it = transcript()
     say(it, "m1", "", *(call(f"c{n}") for n in range(5)))
-    it.note_start({"call_id": "c0"})
-    it.note_start({"call_id": "c1"})
+    it.note_approval({"call_id": "c0", "arguments": {}})
+    it.note_start({"call_id": "c1", "arguments": {}})
     it.note_result(end("c1", None, "cancelled"))
     it.note_result(end("c2", None, "denied", "not today"))
     it.note_result(end("c3", {"a": 2**70}))
     it.note_result(end("c9", "a call of the agent's own"))
-    it.note_start({"call_id": "c9"})
+    it.note_start({"call_id": "c9", "arguments": {}})
 
     assert words(it)[2:] == [
         NOT_ENDED,
