@@ -14,18 +14,12 @@ if TYPE_CHECKING:
     from flowtrio._hosting._follower import Follower
 
 
-def _one(name: str, type: str) -> dict[str, Any]:
-    """A form of one field."""
-    fields = {name: {"type": type, "title": name.capitalize()}}
-    return {"type": "object", "properties": fields, "required": [name]}
-
-
 @attrs.frozen
 class Put:
     """A question in the protocol's words."""
 
     kind: str
-    """``approve``, ``answer`` with a text, or ``form`` with JSON."""
+    """``approve``, ``answer`` with the form's one field, or ``form`` with all of them."""
     id: str
     """The call, or the question."""
     words: str
@@ -38,16 +32,29 @@ class Put:
 
     def settle(self, follower: Follower, reply: ElicitResult | None) -> None:
         """Do what the user said; None where there is nobody to ask."""
-        content = (reply.content or {}) if reply is not None else {}
-        is_accepted = reply is not None and reply.action == "accept"
+        reason = "nobody can be asked" if reply is None else None
+        if reply is None or reply.action != "accept":
+            self._decline(follower, reason)
+        else:
+            self._accept(follower, dict(reply.content or {}))
+
+    def _accept(self, follower: Follower, content: dict[str, Any]) -> None:
         if self.kind == "approve":
-            if is_accepted and content.get("approve") is True:
+            if content.get("approve") is True:
                 follower.approve(self.id)
             else:
-                follower.deny(self.id, "nobody can be asked" if reply is None else None)
-        elif is_accepted:
-            text = json.dumps(content) if self.kind == "form" else str(content.get("answer", ""))
-            follower.answer(self.id, text)
+                self._decline(follower, None)
+            return
+        try:
+            follower.answer(self.id, content if self.kind == "form" else content.get("answer"))
+        except (TypeError, ValueError):
+            self._decline(follower, "the answer does not fit")
+
+    def _decline(self, follower: Follower, reason: str | None) -> None:
+        if self.kind == "approve":
+            follower.deny(self.id, reason)
+        else:
+            follower.dismiss(self.id, reason)
 
 
 def put_of(event: AgentEvent) -> Put | None:
@@ -57,14 +64,21 @@ def put_of(event: AgentEvent) -> Put | None:
         case EventType.APPROVAL_REQUIRED:
             arguments = json.dumps(data["arguments"], ensure_ascii=False)
             words = f"Approve {data['tool_name']} with {arguments}?"
-            return Put("approve", data["call_id"], words, _one("approve", "boolean"))
+            return Put("approve", data["call_id"], words, _one("approve", {"type": "boolean"}))
         case EventType.INPUT_REQUIRED:
-            schema = data["schema"] or {}
-            if schema.get("type") == "object":
-                return Put("form", data["request_id"], data["prompt"], schema)
-            return Put("answer", data["request_id"], data["prompt"], _one("answer", "string"))
+            schema = data["schema"] or {"type": "string"}
+            # A form is an object, whatever is asked for.
+            is_form = schema.get("type") == "object"
+            kind, form = ("form", schema) if is_form else ("answer", _one("answer", schema))
+            return Put(kind, data["request_id"], data["prompt"], form)
         case _:
             return None
+
+
+def _one(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A form of one field."""
+    fields = {name: {"title": name.capitalize(), **schema}}
+    return {"type": "object", "properties": fields, "required": [name]}
 
 
 def settle(follower: Follower, key: str, reply: ElicitResult) -> None:

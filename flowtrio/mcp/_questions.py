@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
+
+from flowtrio._core._exceptions import InputDeclined
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext
@@ -18,20 +19,13 @@ async def answer_of(ctx: RunContext, params: ElicitRequestParams) -> ElicitResul
     """Ask, and give what the user does: answer, decline, or neither in time."""
     try:
         if isinstance(params, ElicitRequestFormParams):
-            text = await ctx.ask(params.message)
-            return ElicitResult(action="accept", content=_fields(text, params.requested_schema))
+            fields = await ctx.ask(params.message, schema=params.requested_schema)
+            return ElicitResult(action="accept", content=fields)
         # What is asked for at an address is entered there; here it is only agreed to.
         await ctx.ask(f"{params.message}\n{params.url}")
         return ElicitResult(action="accept")
+    except InputDeclined:
+        return ElicitResult(action="decline")
     except Exception:
         # Nobody answered within `Limits.input`, or the call was ended.
         return CANCELLED
-
-
-def _fields(text: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """The answer's fields: a text alone is that of the only one."""
-    match list(schema.get("properties", {}).items()):
-        case [(name, {"type": "string"})]:
-            return {name: text}
-        case _:
-            return msgspec.json.decode(text, type=dict[str, Any])

@@ -8,12 +8,22 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 from mcp import Client, StdioServerParameters
 from mcp_types import CallToolResult, ElicitResult, ListRootsResult, TextContent
 
-from flowtrio import Agent, EventType, Limits, Orchestrator, RunContext, ToolCall, tool
+from flowtrio import (
+    Agent,
+    EventType,
+    InputDeclined,
+    Limits,
+    Orchestrator,
+    RunContext,
+    ToolCall,
+    tool,
+)
 from flowtrio.mcp import mcp_server, mcp_tools
 from flowtrio.mcp._putting import settle
 from flowtrio.testing import ScriptedModel
@@ -267,20 +277,48 @@ async def test_where_nobody_can_be_asked_an_approval_is_denied() -> None:
         assert "nobody can be asked" in model.requests[1].messages[-1]["content"]
 
 
-async def ask_name(ctx: RunContext) -> str:
-    return f"Hello, {await ctx.ask('What is your name?')}"
+@attrs.frozen
+class Seat:
+    row: int
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
-async def test_a_question_is_put_to_the_client(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("schema", "content", "given"),
+    [
+        (None, {"answer": "7"}, "7"),
+        (None, {}, "the answer does not fit"),
+        (int, {"answer": 7}, 7),
+        (Seat, {"row": 7}, Seat(7)),
+        (Seat, {"row": "seven"}, "the answer does not fit"),
+        (Seat, None, None),
+    ],
+)
+async def test_a_question_is_put_to_the_client(
+    schema: Any, content: Any, given: Any, mode: str
+) -> None:
     asked: list[str] = []
-    answer = ElicitResult(action="accept", content={"answer": "Ann"})
+    action: Any = "decline" if content is None else "accept"
+    found = []
 
-    async with served(agent_of(ask_name), answering(asked, answer), mode) as agent:
+    async def body(ctx: RunContext) -> str:
+        try:
+            found.append(await ctx.ask("Which row?", schema))
+        except InputDeclined as exc:
+            found.append(exc.reason)
+        return "fine"
+
+    answers = answering(asked, ElicitResult(action=action, content=content))
+    async with served(agent_of(body), answers, mode) as agent:
         result = await agent.ask(message="go")
 
-    assert asked == ["What is your name?"]
-    assert words(result) == (False, "Hello, Ann")
+    assert asked == ["Which row?"]
+    assert words(result) == (False, "fine")
+    assert found == [given]
+
+
+async def ask_name(ctx: RunContext) -> str:
+    return f"Hello, {await ctx.ask('What is your name?')}"
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,7 @@ async def test_a_servers_question_is_asked_under_its_call(way: tuple[str, str]) 
 
     [asked] = only(log, T.INPUT_REQUIRED)
     assert (asked["prompt"], asked["call_id"]) == ("Which seat?", "c1")
+    assert list(asked["schema"]["properties"]) == ["row", "window"]
     assert ends(log)["c1"] == "row 7"
 
 
@@ -226,6 +227,22 @@ async def test_a_question_that_nobody_answers_is_cancelled() -> None:
             log = await answer_with(stream, None)
 
     assert ends(log) == {"c1": "cancel"}
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_question_may_be_declined(mode: str) -> None:
+    model = ScriptedModel(calls(("book", {})), "fine")
+    log = []
+
+    async with mcp_tools(make(), mode=mode) as tools:
+        agent = Agent(llm_client=model, tools=[tools])
+        async with StreamEngine().stream(agent, "go") as stream:
+            async for event in stream:
+                log.append(event)
+                if event.type is T.INPUT_REQUIRED:
+                    stream.dismiss(event.data["request_id"])
+
+    assert ends(log) == {"c1": "decline"}
 
 
 async def test_a_process_of_an_old_version_asks_nobody_where_another_user_might_be_meant() -> None:
