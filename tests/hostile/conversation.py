@@ -27,8 +27,8 @@ def flaws_of(messages: Any) -> Iterator[str]:
                 yield f"L11 {where}: a result of no call directly before it"
             else:
                 waiting.remove(message["tool_call_id"])
-            if not isinstance(message.get("content"), str):
-                yield f"L11 {where}: a result that is no text"
+            if not _is_content(message.get("content")):
+                yield f"L11 {where}: a result that is neither a text nor parts"
             continue
         if waiting:
             yield f"L11 {where}: calls {waiting} before it have no result"
@@ -65,6 +65,12 @@ def _is_message(message: Any) -> bool:
         and {"name", "arguments"} <= call["function"].keys()
         for call in calls
     )
+
+
+def _is_content(content: Any) -> bool:
+    if isinstance(content, list) and content:
+        return all(isinstance(part, dict) and part.get("type") for part in content)
+    return isinstance(content, str)
 
 
 def _flaws_of_call(call: Any, ids: set[str]) -> Iterator[str]:
@@ -143,8 +149,23 @@ def _of_results(said: list[dict[str, Any]], log: Told) -> Iterator[str]:
             yield f"L11 the result of {key} ({end['outcome']}) is not in it"
 
 
-def _fits(content: str, end: dict[str, Any]) -> bool:
+def _shows(content: list[Any], result: Any) -> bool:
+    """Whether the parts that the model is shown are those that the END tells of, without blanks."""
+    items = result if isinstance(result, list) else [result]
+    told = [item for item in items if not isinstance(item, str) or item.strip()]
+    return len(content) == len(told) and all(map(_is_shown, content, told))
+
+
+def _is_shown(part: dict[str, Any], item: Any) -> bool:
+    if part["type"] != "text":
+        return isinstance(item, dict) and {"kind", "media_type", "bytes", "name"} == item.keys()
+    return bool(part["text"] == item or json.loads(part["text"]) == item)
+
+
+def _fits(content: Any, end: dict[str, Any]) -> bool:
     """Whether the result that the model is told says how the call ended."""
+    if isinstance(content, list):
+        return end["outcome"] == "ok" and _shows(content, end["result"])
     match end["outcome"]:
         case "ok":
             result = end["result"]

@@ -9,7 +9,10 @@ from typing import Any
 
 import trio
 
-from flowtrio import Chunk, LocalProtocolError, ToolArgs, ToolCall, Usage
+import flowtrio
+from flowtrio import Chunk, Image, LocalProtocolError, ToolArgs, ToolCall, Usage
+
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class Unprintable(Exception):
@@ -108,7 +111,17 @@ VALUES: tuple[Callable[[], Any], ...] = (
     lambda: {"\ud800": 1},
     lambda: {None: 1},
     lambda: Word.CALL,
+    lambda: Image(data=PNG, name="a.png"),
+    lambda: ["page 1", Image(data=PNG), {"n": 1}, " "],
+    lambda: {"deep": Image(data=PNG)},
+    lambda: [Image(data=PNG + bytes(2**20))],
 )
+
+
+def parts() -> list[Any]:
+    """A message with an image in it."""
+    return [flowtrio.Text("go"), Image(data=PNG)]
+
 
 FAILURES: tuple[Callable[[], BaseException], ...] = (
     lambda: ValueError("planned"),

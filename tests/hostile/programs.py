@@ -127,7 +127,7 @@ class _Pen:
             reader = (*reader, (1 + self.source.randrange(8), ("drop",)))
         return Program(
             agent=agent,
-            message="go" if not self.odds(20) else self.pick("", " ", "\ud800", "\ud800"),
+            message="go" if not self.odds(20) else self.pick("", " ", "\ud800", "parts"),
             reader=reader,
             policy=policy,
             clicks=tuple((self.time(), self.control()) for _ in range(self.pick(0, 1, 2, 3, 5))),

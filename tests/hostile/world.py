@@ -82,7 +82,7 @@ class Watch:
     name: str
     limits: dict[str, Any]
     mode: str = "events"
-    message: str = "go"
+    message: Any = "go"
     stream: Any = None
     run_id: str = ""
     log: list[dict[str, Any]] = attrs.Factory(list)
@@ -427,7 +427,8 @@ class World:
         watch = Watch(self, name, program.limits)
         self.watches.append(watch)
         watch.mode = options.get("mode") or "events"
-        watch.message = options.pop("message", "go")
+        message = options.pop("message", "go")
+        watch.message = odd.parts() if message == "parts" else message
         history = [dict(message) for message in HISTORY] if "history" in program.engine else []
         watch.history = copy.deepcopy(history)
         engine = options.pop("engine", None) or self.engine()
