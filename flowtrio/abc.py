@@ -9,6 +9,7 @@ import attrs
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._events import AgentEvent, AgentStatus
+from flowtrio._core._parts import Part as Part
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext

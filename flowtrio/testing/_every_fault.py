@@ -14,12 +14,13 @@ from ._simulated import SimulatedRun
 
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
+    from flowtrio._core._parts import Part
     from flowtrio.abc import AgentLike, LLMClient, Message
 
 
 def every_fault(
     agent: AgentLike,
-    message: str,
+    message: str | Sequence[Part],
     *,
     app: Callable[[], Any] | None = None,
     kinds: str | Iterable[str] = KINDS,

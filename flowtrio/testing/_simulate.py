@@ -36,6 +36,7 @@ from ._schedule import Chooser, Schedule, check_scheduler, exploring, virtual_cl
 from ._simulated import SimulatedRun, told_faults
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
     from flowtrio.abc import AgentLike, LLMClient, Message
 
 LONGEST = 30 * 24 * 3600.0
@@ -50,7 +51,7 @@ class RealWorld(RuntimeError):
 
 def simulate(
     agent: AgentLike,
-    message: str,
+    message: str | Sequence[Part],
     *,
     model: LLMClient | None = None,
     reader: Reader | None = None,
@@ -67,7 +68,7 @@ def simulate(
 
     Args:
       agent: An `Agent`, or any ``async def agent(ctx, message)``.
-      message: What the user says.
+      message: What the user says: a text, or a list of `Text`, `Image` and `File`.
       model: Asked by every agent of the run instead of its own model; None leaves each its own.
       reader: Who reads and answers; at once, to the end, and saying yes by default.
       faults: What strikes the run, and when; nothing by default.
@@ -189,7 +190,7 @@ class _Main:
 
     world: _World
     agent: AgentLike
-    message: str
+    message: str | Sequence[Part]
     options: dict[str, Any]
     stream: EventStream | None = None
     result: Any = None

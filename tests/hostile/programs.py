@@ -371,7 +371,8 @@ class _Pen:
             case 17:
                 return ("raise_kept",)
             case 18:
-                return ("return", self.pick("said", "", None, ("odd", self.value() or 0)))
+                shown = ("odd", self.pick(-4, -3))
+                return ("return", self.pick("said", "", None, ("odd", self.value() or 0), shown))
             case 19:
                 return ("mutate",)
             case 20:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import trio
 
-from flowtrio import Agent, Chunk, Limits, RunContext, ToolCall, tool
+from flowtrio import Agent, Chunk, Image, Limits, RunContext, Text, ToolCall, tool
 from flowtrio.testing import (
     CUT,
     Fault,
@@ -49,6 +49,9 @@ class World:
     limits: Limits = attrs.Factory(Limits)
     waits: float = 0.0
     """Seconds that a body of one's own waits before it has the agent answer; 0 for no such body."""
+
+
+PICTURE = Image(data=b"\x89PNG\r\n\x1a\n", name="a.png")
 
 
 @attrs.define
@@ -159,7 +162,7 @@ def play(world: World) -> tuple[SimulatedRun, Witness]:
 
     run = simulate(
         patient if world.waits else agent,
-        "go",
+        [Text("go"), PICTURE] if world.waits else "go",
         reader=world.reader,
         faults=world.faults,
         schedule=world.schedule,
@@ -197,7 +200,7 @@ def _make_tool(world: World, witness: Witness, name: str, kind: str, seconds: fl
             await trio.sleep(seconds)
         return message
 
-    async def body(ctx: RunContext, n: int) -> str:
+    async def body(ctx: RunContext, n: int) -> Any:
         if not isinstance(n, int):
             witness.strange.append(n)
         try:
@@ -208,7 +211,7 @@ def _make_tool(world: World, witness: Witness, name: str, kind: str, seconds: fl
     return tool(name=name, fatal=kind == "is fatal", needs_approval=name in world.approved)(body)
 
 
-async def _behave(ctx: RunContext, kind: str, name: str, seconds: float, helper: Any) -> str:
+async def _behave(ctx: RunContext, kind: str, name: str, seconds: float, helper: Any) -> Any:
     match kind:
         case "raises" | "is fatal":
             await trio.sleep(seconds)
@@ -223,6 +226,7 @@ async def _behave(ctx: RunContext, kind: str, name: str, seconds: float, helper:
             for part in range(3):
                 await ctx.progress(part)
                 await trio.sleep(seconds)
+            return [name, PICTURE]
         case "delegates":
             return str(await ctx.delegate(helper, name))
         case "asks":

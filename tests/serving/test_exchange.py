@@ -63,6 +63,28 @@ async def test_a_body_comes_in_pieces_and_a_client_may_leave_within() -> None:
         await exchange.read_body(10, 5)
 
 
+async def test_each_piece_of_a_large_body_has_its_time(autojump_clock: Any) -> None:
+    left = 3
+
+    async def receive() -> Any:
+        nonlocal left
+        await trio.sleep(4)
+        left -= 1
+        return {"type": "http.request", "body": b"x" * 100, "more_body": left > 0}
+
+    async def send(message: Any) -> None:
+        raise AssertionError("nothing is to be sent")
+
+    exchange = Exchange(read_request(SCOPE, "/"), "POST", receive, send)
+
+    assert len(await exchange.read_body(1000, 5, 100)) == 300
+    assert trio.current_time() == pytest.approx(12, abs=0.1)
+
+    left = 3
+    with pytest.raises(Refused):
+        await exchange.read_body(1000, 5, 300)
+
+
 async def test_a_body_has_its_time(autojump_clock: Any) -> None:
     async def receive() -> Any:
         await trio.sleep(1)

@@ -7,6 +7,7 @@ import json
 from typing import Any, Final
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +26,15 @@ from flowtrio.wire._frames import (
 from flowtrio.wire._sent_parts import encode_sent
 from tests.support.remote import connected
 from tests.support.site import as_events, site
-from tests.support.ws_peer import connect, open_server
+from tests.support.ws_peer import (
+    connect,
+    frame,
+    open_server,
+    raw,
+    read_all,
+    read_until,
+    upgraded,
+)
 
 PNG: Final = b"\x89PNG\r\n\x1a\n"
 DATA: Final = encode_data(PNG)
@@ -174,6 +183,31 @@ async def test_a_large_image_is_taken_on_a_websocket_and_a_large_text_is_not() -
     check_events(as_events(log))
     assert log[0]["data"]["parts"][0]["bytes"] == 5008
     assert code == 1009
+
+
+async def test_who_sends_something_large_slowly_need_answer_no_ping() -> None:
+    limits = ServerLimits(message=1000, ping_interval=0.1, ping_timeout=0.1)
+    orchestrator = Orchestrator(llm_client=ScriptedModel("a cat"))
+    text = json.dumps({"type": "message", "message": "hi", "parts": [LARGE]}).encode()
+    sent = frame(text)
+    async with open_server(orchestrator, limits=limits) as served, raw(served) as stream:
+        await upgraded(served, stream)
+        for start in range(0, len(sent), 500):
+            await stream.send_all(sent[start : start + 500])
+            await trio.sleep(0.05)
+        answer = await read_until(stream, b'"done"')
+
+    assert b'"bytes":5008' in answer
+
+
+async def test_a_large_message_that_does_not_come_on_is_given_up() -> None:
+    limits = ServerLimits(message=1000, ping_interval=0.1, ping_timeout=0.1)
+    text = json.dumps({"type": "message", "message": "hi", "parts": [LARGE]}).encode()
+    async with open_server(Orchestrator(llm_client=ScriptedModel()), limits=limits) as served:
+        async with raw(served) as stream:
+            await upgraded(served, stream)
+            await stream.send_all(frame(text)[:3000])
+            await read_all(stream)
 
 
 async def test_bad_parts_are_rejected_and_the_connection_goes_on() -> None:

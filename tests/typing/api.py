@@ -24,6 +24,7 @@ from flowtrio import (
     DemoClient,
     EventStream,
     EventType,
+    Image,
     Limits,
     MemoryConversations,
     ModelLimits,
@@ -35,6 +36,7 @@ from flowtrio import (
     ServerLimits,
     StreamEngine,
     StreamMode,
+    Text,
     Tool,
     ToolCall,
     ToolFailed,
@@ -247,6 +249,10 @@ async def result() -> None:
     stream = StreamEngine().stream(planner, "Plan a trip")
     assert_type(stream, EventStream[Trip])
     assert_type(await StreamEngine().stream(talker, "Hello").result(), str)
+    images = [Image(path=name) for name in ("a.png", "b.png")]
+    assert_type(await StreamEngine().stream(talker, images).result(), str)
+    assert_type(await StreamEngine().stream(talker, [Text("Hello"), *images]).result(), str)
+    StreamEngine().stream(talker, 3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     assert_type(await StreamEngine().stream(concierge, "Paris").result(), dict[str, bool])
     try:
         assert_type(await stream.result(), Trip)
