@@ -5,6 +5,7 @@ The source is Python's, for runs that are counted, or Hypothesis's, for those th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from random import Random
 from typing import Any
 
@@ -49,6 +50,8 @@ class World:
     limits: Limits = attrs.Factory(Limits)
     waits: float = 0.0
     """Seconds that a body of one's own waits before it has the agent answer; 0 for no such body."""
+    comes_and_goes: bool = False
+    """Whether the last tool is a toolset's, which takes time and has it in every other turn."""
 
 
 PICTURE = Image(data=b"\x89PNG\r\n\x1a\n", name="a.png")
@@ -76,6 +79,7 @@ def draw_world(source: Random) -> World:
         tools=tools,
         # Not drawn by itself: one draw more, and Hypothesis ends on larger counter-examples.
         waits=seconds if last in ("asks", "speaks") else 0.0,
+        comes_and_goes=last in ("progresses", "starts tasks"),
         approved=tuple(name for name in NAMES if source.randrange(5) == 4),
         reader=_draw_reader(source),
         faults=tuple(_draw_fault(source) for _ in range(source.choice((0, 0, 1, 2)))),
@@ -154,6 +158,8 @@ def play(world: World) -> tuple[SimulatedRun, Witness]:
     """Simulate a world; give the run, and what the world saw of it."""
     witness = Witness()
     tools = [_make_tool(world, witness, name, *how) for name, how in world.tools.items()]
+    if world.comes_and_goes:
+        tools[-1] = _Toolset(tools[-1], *world.tools[NAMES[-1]])
     agent = Agent(llm_client=_Model(world.turns, witness), tools=tools)
 
     async def patient(ctx: RunContext, message: str) -> str:
@@ -191,6 +197,24 @@ class _Model(SimulatedModel):
                 self.witness.cuts += 1
                 raise
         self.witness.cuts += not is_final
+
+
+class _Toolset:
+    """Has its tool in every other turn; where that starts tasks, it fails in the third."""
+
+    def __init__(self, tool: Any, kind: str, seconds: float) -> None:
+        self.tool = tool
+        self.fails = kind == "starts tasks"
+        self.seconds = seconds
+        self.asked = 0
+
+    async def tools(self, ctx: RunContext) -> Sequence[Any]:
+        """See `flowtrio.abc.Toolset`."""
+        self.asked += 1
+        await trio.sleep(self.seconds)
+        if self.fails and self.asked == 3:
+            raise ValueError("no tools")
+        return [self.tool] if self.asked % 2 else []
 
 
 def _make_tool(world: World, witness: Witness, name: str, kind: str, seconds: float) -> Any:
