@@ -18,6 +18,7 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import attrs
@@ -186,8 +187,12 @@ def read_media(part: Mapping[str, Any]) -> Media | None:
 def told_of(content: object) -> list[dict[str, Any]]:
     """What is told of the images and files in a message's content, in their order."""
     parts = content if isinstance(content, list) else []
-    read = (read_media(part) for part in parts if isinstance(part, Mapping))
-    return [media.told() for media in read if media is not None]
+    told = []
+    for part in parts:
+        with suppress(ValueError):
+            media = read_media(part) if isinstance(part, Mapping) else None
+            told += [] if media is None else [media.told()]
+    return told
 
 
 def _read_image(image: Mapping[str, Any], part: Mapping[str, Any]) -> Media | None:

@@ -23,7 +23,7 @@ from flowtrio._core._fit import NO_TEXT
 from flowtrio._core._media import Media, decode_data
 
 from ._anthropic_parts import SIGNED, is_signed
-from ._media import is_text, media_of, refused
+from ._media import is_text, media_of, refused, with_notes
 from ._messages import carried_for, parts_of, to_send
 from ._schemas import ANTHROPIC, asked_in_words, closed_schema
 
@@ -69,7 +69,7 @@ def encode_request(
       ProviderError: a message has a part that Anthropic does not take.
 
     """
-    messages = to_send(messages, "anthropic")
+    messages = with_notes(to_send(messages, "anthropic"), _encode_part)
     output = options.get("output_schema")
     if output is not None and closed_schema(output[1], ANTHROPIC) is None:
         messages = asked_in_words(messages, output[1])

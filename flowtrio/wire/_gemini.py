@@ -26,7 +26,7 @@ from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
 from ._gemini_parts import encode_part, may_join
 from ._json import decode_json
-from ._media import with_media_behind
+from ._media import with_media_behind, with_notes
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._payloads import EventReply, Payloads
 from ._reply import ReplyDecoder, final_of
@@ -307,7 +307,7 @@ def encode_request(
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []
     called: dict[str, dict[str, Any]] = {}
-    messages = with_media_behind(to_send(messages, "gemini"))
+    messages = with_media_behind(with_notes(to_send(messages, "gemini"), encode_part))
     output = options.get("output_schema")
     if output is not None and may_call(tools, options):
         # "Function calling with a response mime type: 'application/json' is unsupported"

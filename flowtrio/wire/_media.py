@@ -6,11 +6,11 @@ What a provider cannot take is refused before anything is sent to it, and in a w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from flowtrio._core._exceptions import ProviderError
-from flowtrio._core._media import Media, read_media
+from flowtrio._core._media import Media, read_media, told_of
 
 from ._messages import Message, parts_of
 
@@ -56,6 +56,48 @@ def is_text(media_type: str | None) -> bool:
 def name_of(media: Media) -> str:
     """A file's name, for providers that want one."""
     return media.name or _FILES.get(media.media_type or "", "file")
+
+
+# What was said before
+
+
+def with_notes(
+    messages: Sequence[Message], encode: Callable[[Mapping[str, Any]], object]
+) -> list[Message]:
+    """A conversation in which notes stand for what *encode* refuses.
+
+    What is asked now is left alone, so that it is refused. But what was said before, to another
+    provider maybe, or was shown by a tool, stands in the conversation for ever: no later turn may
+    fail of it.
+    """
+    users = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    asked = users[-1] if users else -1
+    return [
+        message if place == asked else _with_notes(message, encode)
+        for place, message in enumerate(messages)
+    ]
+
+
+def _with_notes(message: Message, encode: Callable[[Mapping[str, Any]], object]) -> Message:
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    noted = [_noted(part, encode) for part in content]
+    is_same = all(one is other for one, other in zip(noted, content, strict=True))
+    return message if is_same else {**message, "content": noted}
+
+
+def _noted(part: Any, encode: Callable[[Mapping[str, Any]], object]) -> Any:
+    if not isinstance(part, Mapping) or part.get("type") == "text":
+        return part
+    try:
+        encode(part)
+    except ProviderError:
+        [told] = told_of([part]) or [{}]
+        known = [told.get(key) for key in ("kind", "media_type", "name")]
+        words = " ".join(filter(None, known)) or "something"
+        return {"type": "text", "text": f"({words}: cannot be shown here)"}
+    return part
 
 
 # Where a result is text

@@ -14,7 +14,7 @@ from flowtrio._core._exceptions import RemoteProtocolError
 from ._calls import CallWriter
 from ._errors import check_no_error, is_said, stream_error
 from ._finish import FinishMark
-from ._media import media_of, refused, with_media_behind
+from ._media import media_of, refused, with_media_behind, with_notes
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._payloads import Payloads, is_keepalive
@@ -199,7 +199,7 @@ def encode_request(
       ProviderError: a message has a part that Ollama does not take.
 
     """
-    messages = with_media_behind(to_send(messages, "ollama"))
+    messages = with_media_behind(with_notes(to_send(messages, "ollama"), _encode_image))
     output = options.get("output_schema")
     if output is not None and may_call(tools, options):
         # A model that may only write what fits the schema cannot write a call.

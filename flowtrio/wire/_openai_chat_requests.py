@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ._media import with_media_behind
+from ._media import with_media_behind, with_notes
 from ._messages import carried_for, to_send
 from ._openai_chat_media import OPENAI, ChatMedia
 from ._schemas import held_to
@@ -70,7 +70,9 @@ def encode_request(
         "model": model,
         "messages": [
             encode_message(message, media)
-            for message in with_media_behind(to_send(messages, "openai_chat"))
+            for message in with_media_behind(
+                with_notes(to_send(messages, "openai_chat"), media.encode)
+            )
         ],
     }
     if tools:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ._json import decode_arguments
-from ._media import media_of, name_of, refused
+from ._media import media_of, name_of, refused, with_notes
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._schemas import held_to
 
@@ -64,7 +64,7 @@ def encode_request(
         "model": model,
         "input": [
             item
-            for message in to_send(messages, "openai_responses")
+            for message in with_notes(to_send(messages, "openai_responses"), _encode_part)
             for item in _encode_message(message)
         ],
         # The conversation is the caller's; so what only the provider can read has to come along.

@@ -306,6 +306,38 @@ def test_a_sound_in_openais_own_shape_reaches_gemini_too() -> None:
     assert _encoded("openai", [_sound(WAV, "wav")]) == [_sound(WAV, "wav")]
 
 
+# What was said before
+
+
+@pytest.mark.parametrize("name", PARTS)
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_a_host_does_not_take_spoils_no_later_turn(host: str, name: str) -> None:
+    content = read_message([Text("What is it?"), PARTS[name]]).content
+    told = [{"role": "user", "content": content}, {"role": "assistant", "content": "a thing"}]
+    encoded = HOSTS[host](read_history([*told, {"role": "user", "content": "and now?"}]))
+
+    assert len(encoded) == 3
+    is_noted = "cannot be shown here" in json.dumps(encoded)
+    assert is_noted == (EXPECTED[host][name] is REFUSED)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_what_a_tool_shows_and_a_host_does_not_take_is_told_to_the_model(host: str) -> None:
+    video = to_content([PARTS["video"]])
+    talk = [{"role": "user", "content": "Look!"}, _calls("c1"), _result("c1", video)]
+    encoded = json.dumps(HOSTS[host](read_history(talk)))
+
+    assert ("(file video/mp4 e.mp4: cannot be shown here)" in encoded) == (host != "gemini")
+
+
+def test_a_note_says_what_is_known() -> None:
+    odd = [{"type": "video_url"}, _url("data:image/png,x"), "odd"]
+    told = [{"role": "user", "content": odd}, {"role": "user", "content": "and now?"}]
+    encoded = HOSTS["anthropic"](told)
+
+    assert json.dumps(encoded).count("(something: cannot be shown here)") == 2
+
+
 # What tools show
 
 SEEN: Final = [{"type": "text", "text": "page 1"}, {**_url(PNG_URL), "flowtrio": {"name": "a.png"}}]
