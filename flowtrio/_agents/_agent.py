@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ._tools import Tool
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar
+    from typing_extensions import TypeForm, TypeVar
 
     # Without output=T an answer is text; only type checkers know defaults before Python 3.13.
     T = TypeVar("T", default=str)
@@ -60,6 +60,11 @@ def _check_client(instance: object, attribute: attrs.Attribute[Any], value: Any)
         )
 
 
+def _none() -> Any:
+    # A default as it stands would be taken by type checkers for the type of every answer.
+    return None
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Agent(Generic[T]):
     """A model with tools. Frozen, and used by many runs at once; can be built outside Trio."""
@@ -75,8 +80,9 @@ class Agent(Generic[T]):
     """The system message; empty for none."""
     name: str = "assistant"
     """Name in RUN_START, and in the path where the agent is nested."""
-    output: type[T] | None = None
-    """Type of the answer, asked for by JSON Schema; None for plain text."""
+    # A union is no type[T]; and mypy takes one as a TypeForm only where no "| None" stands beside.
+    output: TypeForm[T] = attrs.field(factory=_none)
+    """Type of the answer, asked for by JSON Schema; left out, or None, for plain text."""
     _output: Output | None = attrs.field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:

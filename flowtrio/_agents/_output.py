@@ -10,6 +10,8 @@ import msgspec
 
 from flowtrio._core._fit import fit_name, is_blank
 
+from ._types import JsonType
+
 _FENCED = re.compile(r"\s*```\w*[ \t]*\n(.*)\n[ \t]*```\s*", re.DOTALL)
 
 
@@ -20,7 +22,7 @@ class Output:
     Providers want an object at the top, so any other type travels as ``{"result": …}``.
     """
 
-    type: Any
+    type: JsonType
     name: str
     schema: dict[str, Any]
     is_wrapped: bool
@@ -35,14 +37,13 @@ class Output:
         """
         name = getattr(type, "__name__", None) or "output"
         try:
-            [schema], components = msgspec.json.schema_components(
-                [type], ref_template="#/$defs/{name}"
-            )
+            made = JsonType.of(type)
         except TypeError as exc:
             raise TypeError(
                 f"output={name}: expected a type with a JSON form, such as a dataclass, an attrs "
-                "class or list[str]"
+                f"class or list[str]: {exc}"
             ) from exc
+        schema, components = made.schema, made.definitions
         if set(schema) == {"$ref"} and components:
             schema = components[schema["$ref"].rpartition("/")[2]]
         is_wrapped = schema.get("type") != "object"
@@ -55,7 +56,7 @@ class Output:
             }
         if components:
             schema = {**schema, "$defs": components}
-        return cls(type, fit_name(name), schema, is_wrapped)
+        return cls(made, fit_name(name), schema, is_wrapped)
 
     def decode(self, text: str) -> Any:
         """Decode an answer, strictly; a fence of Markdown may be around it.
@@ -64,13 +65,12 @@ class Output:
           ValueError: it is not JSON, or not of the type; tells where, not what it says.
 
         """
-        target = dict[str, self.type] if self.is_wrapped else self.type  # type: ignore[name-defined]
-        value = _decode(_without_fence(text), target)
-        if not self.is_wrapped:
-            return value
-        if set(value) != {"result"}:
-            raise ValueError("expected an object with the one key 'result'")
-        return value["result"]
+        value = _parse(_without_fence(text))
+        if self.is_wrapped:
+            if type(value) is not dict or set(value) != {"result"}:
+                raise ValueError("expected an object with the one key 'result'")
+            return self.type.convert(value["result"], ".result")
+        return self.type.convert(value)
 
 
 def _without_fence(text: str) -> str:
@@ -79,11 +79,9 @@ def _without_fence(text: str) -> str:
     return text if fenced is None else fenced[1]
 
 
-def _decode(text: str, type: Any) -> Any:
+def _parse(text: str) -> Any:
     try:
-        return msgspec.json.decode(text.encode(), type=type, strict=True)
-    except msgspec.ValidationError:
-        raise
+        return msgspec.json.decode(text.encode())
     except msgspec.DecodeError as exc:
         # What the decoder says of a text that breaks off reads as if our input had been cut.
         if is_blank(text):

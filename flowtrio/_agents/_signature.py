@@ -15,6 +15,8 @@ from typing import Annotated, Any, cast
 import attrs
 import msgspec
 
+from ._types import JsonType
+
 
 @attrs.frozen(kw_only=True)
 class SignatureForm:
@@ -22,7 +24,8 @@ class SignatureForm:
 
     parameters: dict[str, Any]
     context_parameter: str | None
-    _struct: type[msgspec.Struct] = attrs.field(alias="struct")
+    _type: JsonType = attrs.field(alias="type")
+    """Of a Struct with a field for each."""
 
     @classmethod
     def of(cls, name: str, fn: Any, target: Any, texts: dict[str, str]) -> SignatureForm:
@@ -43,18 +46,15 @@ class SignatureForm:
             struct = msgspec.defstruct(
                 f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True
             )
-            parameters = _schema(struct)
+            type = JsonType.of(struct)
         except (TypeError, NameError) as exc:
             raise TypeError(f"tool {name!r}: {exc}") from None
-        return cls(parameters=parameters, context_parameter=context, struct=struct)
+        return cls(parameters=_schema(type), context_parameter=context, type=type)
 
     def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """See `Form`."""
-        try:
-            struct = msgspec.convert(arguments, self._struct, strict=True)
-        except msgspec.ValidationError as exc:
-            raise ValueError(str(exc)) from None
-        return {name: getattr(struct, name) for name in self._struct.__struct_fields__}
+        struct = self._type.convert(arguments)
+        return {name: getattr(struct, name) for name in struct.__struct_fields__}
 
 
 def _fields(
@@ -80,6 +80,12 @@ def _fields(
         if hint is _Context:
             context = parameter.name
             continue
+        if type(parameter.default).__module__ == "pydantic.fields":
+            # It is no value, and whoever writes it means what stands in it.
+            raise TypeError(
+                f"tool {name!r}: the default of {parameter.name!r} is a Field(): expected it in "
+                "the annotation, as Annotated[…, Field(…)]"
+            )
         text = texts.get(parameter.name)
         if text:
             hint = Annotated[hint, msgspec.Meta(description=text)]
@@ -147,10 +153,10 @@ def _is_context(hint: Any) -> bool:
     return isinstance(hint, type) and Context in hint.__bases__
 
 
-def _schema(struct: type[msgspec.Struct]) -> dict[str, Any]:
+def _schema(type: JsonType) -> dict[str, Any]:
     """The arguments' JSON Schema with everything inlined but what refers to itself."""
-    [top], components = msgspec.json.schema_components([struct], ref_template="#/$defs/{name}")
-    name = top["$ref"].rpartition("/")[2]
+    components = type.definitions
+    name = type.schema["$ref"].rpartition("/")[2]
     recursive = {key for key in components if _reaches(components, key, key)}
     schema = cast("dict[str, Any]", _inline(components[name], components, recursive))
     schema.pop("title", None)

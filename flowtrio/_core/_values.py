@@ -14,6 +14,8 @@ from typing import Any, Final
 import attrs
 import msgspec
 
+from ._foreign import opener_of
+
 _MAX_DEPTH = 64
 """Nesting of a value; deeper ones are refused, since readers would refuse them too."""
 
@@ -299,9 +301,12 @@ def _opener(kind: Any) -> Callable[[Any], Any]:
     msgspec would open it down to the ground, what is shared once more for each place that it is at;
     so it gets only what holds nothing: dates, UUIDs and the like, and what it does not know.
     """
-    for known, opener in _OPENERS:
+    for known, known_opener in _OPENERS:
         if issubclass(kind, known):
-            return opener
+            return known_opener
+    opener = opener_of(kind)
+    if opener is not None:
+        return opener
     if hasattr(kind, "_no_json"):
         # One of our own, which says why.
         return _refuse

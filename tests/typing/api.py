@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any, assert_never, assert_type
+from typing import Annotated, Any, assert_never, assert_type
 
 import attrs
 import trio
@@ -151,6 +151,11 @@ talker = Agent(llm_client=Echo(), tools=[forecast, pay], instructions="Be brief.
 planner = Agent(llm_client=Echo(), output=Trip)
 assert_type(planner, Agent[Trip])
 assert_type(planner.replace(llm_client=DemoClient()), Agent[Trip])
+assert_type(talker, Agent[str])
+assert_type(Agent(llm_client=Echo(), output=Trip | None), Agent[Trip | None])
+assert_type(
+    Agent(llm_client=Echo(), output=Annotated[list[Trip], "At most three."]), Agent[list[Trip]]
+)
 
 
 async def concierge(ctx: RunContext, message: str) -> dict[str, bool]:
