@@ -51,8 +51,10 @@ from flowtrio.abc import (
     LLMClient,
     Message,
     Request,
+    Toolset,
     ToolSpec,
 )
+from flowtrio.mcp import McpTools, mcp_server, mcp_tools, serve_mcp
 from flowtrio.testing import (
     FunctionModel,
     ScriptedModel,
@@ -360,3 +362,53 @@ async def a_test_of_an_agent() -> None:
     assert_type(list(project(StreamMode.MESSAGES, log)), list[AgentEvent])
     for run in every_fault(talker, "Hello", app=dict, kinds=("fail", "cancel")):
         assert_type(run, SimulatedRun)
+
+
+# Tools from elsewhere
+
+
+async def rows(ctx: RunContext, arguments: dict[str, Any]) -> list[str]:
+    return [ctx.run_id, *arguments]
+
+
+def plain_rows(arguments: dict[str, Any]) -> int:
+    return len(arguments)
+
+
+def tools_from_a_schema() -> None:
+    schema = {"type": "object"}
+    made = Tool.from_schema(plain_rows, name="rows", description="Rows.", parameters=schema)
+    assert_type(made({"a": 1}), int)
+    Tool.from_schema(rows, name="rows", description="", parameters=schema, timeout=5, retries=1)
+    Tool.from_schema(
+        rows, name="rows", description="", parameters=schema, validate=lambda given: bool(given)
+    )
+
+
+class Bank:
+    async def tools(self, ctx: RunContext) -> Sequence[Tool[..., Any]]:
+        return [Tool.from_schema(rows, name="rows", description="", parameters={})]
+
+
+class Lister:
+    async def tools(self, ctx: RunContext) -> list[Any]:
+        return [plain_rows]
+
+
+def toolsets() -> None:
+    bank: Toolset = Bank()
+    Agent(llm_client=DemoClient(), tools=[bank, Lister(), rows])
+    Orchestrator(llm_client=DemoClient(), tools=[Bank()])
+    Agent(llm_client=DemoClient(), tools=[7])  # type: ignore[list-item]
+
+
+async def servers() -> None:
+    async with (
+        mcp_tools("https://host.test/mcp", prefix="a_", approval=["delete"]) as far,
+        mcp_tools(["uvx", "server"], only={"read"}, approval=lambda name, given: True) as near,
+    ):
+        assert_type(far, McpTools)
+        orchestrator = Orchestrator(llm_client=DemoClient(), tools=[far, near])
+        await serve_mcp(orchestrator, name="ask")
+        async with mcp_tools(mcp_server(orchestrator)) as own:
+            Agent(llm_client=DemoClient(), tools=[own])
