@@ -33,6 +33,7 @@ from flowtrio._core._exceptions import ReplayGap as ReplayGap
 from flowtrio._core._exceptions import RunCancelled as RunCancelled
 from flowtrio._core._exceptions import RunExists as RunExists
 from flowtrio._core._exceptions import RunFailed as RunFailed
+from flowtrio._core._exceptions import ToolDenied as ToolDenied
 from flowtrio._core._exceptions import ToolFailed as ToolFailed
 from flowtrio._core._limits import Limits as Limits
 from flowtrio._core._limits import ModelLimits as ModelLimits
@@ -41,6 +42,7 @@ from flowtrio._core._modes import project as project
 from flowtrio._core._parts import File as File
 from flowtrio._core._parts import Image as Image
 from flowtrio._core._parts import Text as Text
+from flowtrio._core._requests import ModelRequest as ModelRequest
 from flowtrio._core._util import publish as _publish
 from flowtrio._hosting._engine import StreamEngine as StreamEngine
 from flowtrio._hosting._follower import Follower as Follower
@@ -90,6 +92,7 @@ __all__ = [
     "MemoryConversations",
     "MemoryStore",
     "ModelLimits",
+    "ModelRequest",
     "OllamaClient",
     "OpenAIClient",
     "Orchestrator",
@@ -110,6 +113,7 @@ __all__ = [
     "Tool",
     "ToolArgs",
     "ToolCall",
+    "ToolDenied",
     "ToolFailed",
     "Usage",
     "connect",

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import attrs
 
-from flowtrio._core._chunks import Chunk
+from flowtrio._core._chunks import Chunk, Completion, ToolCall
 from flowtrio._core._events import AgentEvent, AgentStatus
 from flowtrio._core._parts import Part as Part
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext
     from flowtrio._agents._tools import Tool
+    from flowtrio._core._requests import ModelRequest
 
 Message: TypeAlias = dict[str, Any]
 """One message of a conversation, in the shape of OpenAI's chat completions.
@@ -70,6 +71,51 @@ class Toolset(Protocol):
         """Give the tools that there are for this turn, each under a name of its own.
 
         What it raises fails the agent's run. A model that calls a tool which has gone is told so.
+        """
+        ...
+
+
+class AroundTool(Protocol):
+    """Stands around a tool call: inside its START and END, within its timeout."""
+
+    def __call__(
+        self, ctx: RunContext, call: ToolCall, proceed: Callable[[], Awaitable[Any]], /
+    ) -> Awaitable[Any]:
+        """Give the call's result: ``return await proceed()``, or another one.
+
+        What it raises is told as if the tool had raised it; `flowtrio.ToolDenied` ends the call
+        ``denied``.
+
+        Args:
+          ctx: The call's context; ``ctx.attempt`` counts what was tried.
+          call: What is called, with its id in events. Its arguments are a copy.
+          proceed: Runs the tool, with all its tries; may be awaited again, one after the other.
+
+        """
+        ...
+
+
+class AroundModel(Protocol):
+    """Stands around each reply of a model, that of ``ctx.model`` too."""
+
+    def __call__(
+        self,
+        ctx: RunContext,
+        request: ModelRequest,
+        proceed: Callable[[ModelRequest], Awaitable[Completion]],
+        /,
+    ) -> Awaitable[Completion]:
+        """Give the reply: ``return await proceed(request)``, or another one.
+
+        What is streamed by a further ``proceed`` begins with MESSAGE_RESET, all in one message. A
+        completion other than the last one that was streamed replaces it: its text, its calls and
+        its finish reason count. What this raises is told as if the model had failed.
+
+        Args:
+          ctx: A context of the agent. A model that is asked by it has nothing around it.
+          request: What is asked; make another one with ``request.replace(messages=…)``.
+          proceed: Asks the model; may be awaited again, one after the other.
+
         """
         ...
 

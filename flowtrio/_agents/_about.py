@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ from flowtrio._core._values import copy_json
 from ._signature import Context
 
 if TYPE_CHECKING:
+    from flowtrio._core._chunks import Usage
     from flowtrio._core._parts import Part
     from flowtrio._run._frame import Frame
 
@@ -69,6 +72,40 @@ class AboutRun(Context):
         the conversation of the agent that called the tool.
         """
         return without_withheld(self._frame.transcript.messages())
+
+    @property
+    def call_id(self) -> str | None:
+        """The tool call that this context belongs to, as in its events; None in an agent's body."""
+        return self._frame.call_id
+
+    @property
+    def tool_name(self) -> str | None:
+        """The tool of that call; None in an agent's body."""
+        return self._frame.tool_name
+
+    @property
+    def attempt(self) -> int | None:
+        """Which try of the tool's function this is, from 1; None in an agent's body.
+
+        What stands around the tool reads how many tries there were, 0 before the first.
+        """
+        return None if self._frame.call_id is None else self._frame.attempt
+
+    @property
+    def usage(self) -> Usage:
+        """What the models were paid here so far, and in all that was begun from here."""
+        return self._frame.usage
+
+    @property
+    def idempotency_key(self) -> str | None:
+        """The same for each try of one call, and for no other call: for services that take one.
+
+        SHA-256 over tenant, run and call, 40 hex digits; None in an agent's body.
+        """
+        if self._frame.call_id is None:
+            return None
+        said = json.dumps([self.tenant_id, self.run_id, self._frame.call_id])
+        return hashlib.sha256(said.encode()).hexdigest()[:40]
 
     @property
     def app(self) -> Any:

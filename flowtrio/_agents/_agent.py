@@ -15,6 +15,7 @@ from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import squashed
 from flowtrio._run._frame import Frame
+from flowtrio._run._hooks import check_hook
 
 from ._model import Turn
 from ._output import Output
@@ -24,7 +25,7 @@ from ._toolsets import Offer, tools_and_toolsets
 if TYPE_CHECKING:
     from flowtrio._core._chunks import Completion
     from flowtrio._core._parts import Part
-    from flowtrio.abc import LLMClient, Message, Toolset
+    from flowtrio.abc import AroundModel, AroundTool, LLMClient, Message, Toolset
 
     from ._context import RunContext
     from ._tools import Tool
@@ -83,6 +84,10 @@ class Agent(Generic[T]):
     # A union is no type[T]; and mypy takes one as a TypeForm only where no "| None" stands beside.
     output: TypeForm[T] = attrs.field(factory=_none)
     """Type of the answer, asked for by JSON Schema; left out, or None, for plain text."""
+    around_tool: AroundTool | None = attrs.field(default=None, validator=check_hook, repr=False)
+    """Stands around each tool call, inside the engine's; see `flowtrio.abc.AroundTool`."""
+    around_model: AroundModel | None = attrs.field(default=None, validator=check_hook, repr=False)
+    """Stands around each reply of a model, likewise; see `flowtrio.abc.AroundModel`."""
     _output: Output | None = attrs.field(init=False, default=None, repr=False)
 
     def __attrs_post_init__(self) -> None:
@@ -113,6 +118,7 @@ class Agent(Generic[T]):
             tool_name=caller.tool_name,
             client=self.llm_client,
             transcript=transcript,
+            hooks=caller.run.info.hooks.inside(self.around_tool, self.around_model),
         )
         try:
             with caller.run.visited():

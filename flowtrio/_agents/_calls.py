@@ -28,10 +28,11 @@ import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
 from flowtrio._core._events import EventType
+from flowtrio._core._exceptions import ToolDenied
 from flowtrio._core._failures import describe, leaves
 from flowtrio._core._parts import content_of_result
 from flowtrio._core._telling import tell
-from flowtrio._core._values import copy_json
+from flowtrio._core._values import clean_text, copy_json
 from flowtrio._run._body import encode_result
 from flowtrio._run._frame import Frame, FrameTimer
 from flowtrio._run._pending import Approved, Denied, Pending
@@ -195,7 +196,8 @@ class ActiveCall:
 
     async def _execute(self, plan: Plan) -> None:
         if plan.exc is not None:
-            return await self._finish("error", error=describe(plan.exc), exc=plan.exc)
+            outcome, error = _told(plan.exc)
+            return await self._finish(outcome, error=error, exc=plan.exc)
         if plan.asks and not await self._is_approved(plan.arguments):
             return None
         await plan.line_up().wait()
@@ -204,16 +206,14 @@ class ActiveCall:
             await checkpoint_if_cancelled()
         else:
             await self._start(plan.arguments)
-        if self.ended is None:
-            await self._work(plan)
-        return None
+        return None if self.ended is not None else await self._work(plan)
 
     async def _work(self, plan: Plan) -> None:
         tool = plan.tool
         timeout = self.run.limits.tool if tool.timeout is None else tool.timeout
         self.frame.timer = timer = FrameTimer(self.run, timeout, self._late)
         try:
-            value = await plan.attempt(self.frame)
+            value = await plan.run(self.frame)
             result = _encode_result(self, value)
         except BaseException as exc:
             return await self._failed(tool, exc)
@@ -232,20 +232,20 @@ class ActiveCall:
             for late in errors:
                 if isinstance(late, Exception):
                     self.run.note_error(late, "tool")
-                    tell(
-                        logging.WARNING, "tool cleanup failed (%s)", error_id(self.frame), exc=late
-                    )
+                    words = "tool cleanup failed (%s)"
+                    tell(logging.WARNING, words, error_id(self.frame), exc=late)
                 else:
                     self.run.fail(late, "tool")
             return await checkpoint()
         first = next((e for e in errors if not isinstance(e, Exception)), errors[0])
-        error = describe(first if len(errors) == 1 or not isinstance(first, Exception) else exc)
-        if tool.fatal or not isinstance(first, Exception):
+        is_whole = len(errors) > 1 and isinstance(first, Exception)
+        outcome, error = _told(exc if is_whole else first)
+        if (tool.fatal and outcome == "error") or not isinstance(first, Exception):
             self.end_now("error", error)
             self.run.fail(first, "tool")
             return await checkpoint()
         tell(logging.WARNING, "tool %s failed (%s)", self.tool_name, error_id(self.frame), exc=exc)
-        await self._finish("error", error=error, exc=exc)
+        await self._finish(outcome, error=error, exc=exc)
 
     # Approval
 
@@ -364,6 +364,13 @@ def _encode_result(call: ActiveCall, value: Any) -> Any:
     if shown is not None and call.ended is None:
         call.run.log.transcripts.show(call.call_id, shown)
     return result
+
+
+def _told(exc: BaseException) -> tuple[str, str]:
+    """How a call ends that raised this, and what is told of it."""
+    if isinstance(exc, ToolDenied):
+        return "denied", clean_text(exc.reason)
+    return "error", describe(exc)
 
 
 def _start_data(call: ActiveCall, arguments: dict[str, Any]) -> dict[str, Any]:

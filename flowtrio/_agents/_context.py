@@ -328,7 +328,14 @@ class NestedAgent:
 
     def __init__(self, parent: Frame, path: str, transcript: Transcript) -> None:
         self.owner = parent
-        self.frame = Frame(parent.run, parent, path, transcript=transcript)
+        self.frame = Frame(
+            # What stands around its parent's tools and models is the parent's own.
+            parent.run,
+            parent,
+            path,
+            transcript=transcript,
+            hooks=parent.run.info.hooks,
+        )
         self._end: dict[str, Any] = {}
 
     async def run(self, agent: AgentLike, message: str) -> Any:

@@ -8,12 +8,14 @@ from weakref import WeakKeyDictionary
 
 from trio.lowlevel import RunVar, checkpoint
 
+from flowtrio._core._exceptions import ToolDenied
 from flowtrio._core._failures import why_unfit
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
 from flowtrio._run._pending import Approved, Decision, Unfit
 from flowtrio._run._places import Places, Ticket
 
+from ._around import around_tool
 from ._threads import call_in_thread
 
 if TYPE_CHECKING:
@@ -63,21 +65,29 @@ class Plan:
         if self.ticket is not None:
             self.ticket.give_back()
 
+    async def run(self, frame: Frame) -> Any:
+        """Do it in *frame*, inside what stands around it."""
+        if frame.hooks.tool:
+            return await around_tool(frame, self.arguments, self.attempt)
+        return await self.attempt(frame)
+
     async def attempt(self, frame: Frame) -> Any:
         """Run the function in *frame*, as often as it may be tried."""
-        keywords = self.keywords
         for _ in range(self.tool.retries):
             try:
-                return await self._invoke(frame, keywords)
+                return await self._invoke(frame)
+            except ToolDenied:
+                raise
             except Exception as exc:
                 text = "tool %s failed and is tried again (%s)"
                 tell(logging.WARNING, text, self.tool.name, error_id(frame), exc=exc)
                 await checkpoint()
-            # The function may have changed those that it got.
-            keywords = self.decode()
-        return await self._invoke(frame, keywords)
+        return await self._invoke(frame)
 
-    async def _invoke(self, frame: Frame, keywords: dict[str, Any]) -> Any:
+    async def _invoke(self, frame: Frame) -> Any:
+        frame.attempt += 1
+        # The function may have changed those that it got.
+        keywords = self.keywords if frame.attempt == 1 else self.decode()
         if self.tool.context_parameter is None:
             return await self._run_function(frame, keywords)
         keywords = {**keywords, self.tool.context_parameter: frame.make_context(frame)}

@@ -135,8 +135,6 @@ class CallRules(Brackets):
             self._refuse(_T.TOOL_CALL_END, f"{call_id} neither started nor waited", "L3")
         if outcome == "ok" and not started:
             self._refuse(_T.TOOL_CALL_END, f"{call_id} ended ok but never started", "L3")
-        if outcome == "denied" and started:
-            self._refuse(_T.TOOL_CALL_END, f"{call_id} was denied but had started", "L3")
         if call is not None:
             self._asked -= call.phase is CallPhase.ASKED
             del self._calls[call_id]

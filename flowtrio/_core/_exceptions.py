@@ -12,6 +12,7 @@
       RunCancelled             a run was cancelled on purpose
       ToolFailed               a tool called with ``ctx.call`` did not end ok
       InputDeclined            a question was dismissed
+      ToolDenied               raise it around a tool to have its call end denied
       DeadlineExceeded         a named deadline passed (also a ``TimeoutError``)
       LimitExceeded            a named limit was reached
       ReplayGap                the store cannot continue from the asked place
@@ -180,6 +181,18 @@ class InputDeclined(FlowtrioError):
         """The question, as in its INPUT_REQUIRED."""
         self.reason = reason
         """Why, in that person's words; None where none were said."""
+
+
+class ToolDenied(FlowtrioError):
+    """Raised by the application around a tool, or by ``needs_approval``: the call ends ``denied``.
+
+    The reason is told in the call's TOOL_CALL_END, and to the model.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        """Why."""
 
 
 class DeadlineExceeded(FlowtrioError, TimeoutError):

@@ -273,7 +273,7 @@ def result_text(data: dict[str, Any]) -> str:
     error = data["error"]
     match data["outcome"]:
         case "denied":
-            return f"error: the call was denied by the user{f': {error}' if error else ''}"
+            return f"error: the call was denied{f': {error}' if error else ''}"
         case "cancelled":
             return f"error: the call was cancelled{f': {error}' if error else ''}"
         case outcome:

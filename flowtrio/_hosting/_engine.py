@@ -21,6 +21,7 @@ from flowtrio._core._parts import read_message
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._run._body import agent_name, check_agent
 from flowtrio._run._home import Home
+from flowtrio._run._hooks import NO_HOOKS, check_hook
 from flowtrio._run._host import Host
 from flowtrio._run._info import RunInfo
 from flowtrio._run._log import SCHEDULE_EVERY
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from flowtrio._core._parts import Part
     from flowtrio._run._host import Admission
     from flowtrio._run._simulation import Simulation
-    from flowtrio.abc import AgentLike, Message
+    from flowtrio.abc import AgentLike, AroundModel, AroundTool, Message
 
 
 R = TypeVar("R")
@@ -58,6 +59,10 @@ class StreamEngine:
     """Prices for ``usage.cost``, by model: a mapping such as
     ``{"model": {"prompt": "0.15", "completion": "0.60", "cached": "0.075"}}``, each for a million
     tokens (``cached`` may be left out). None for no costs."""
+    around_tool: AroundTool | None = attrs.field(default=None, validator=check_hook)
+    """Stands around each tool call of its runs; see `flowtrio.abc.AroundTool`."""
+    around_model: AroundModel | None = attrs.field(default=None, validator=check_hook)
+    """Stands around each model reply of its runs; see `flowtrio.abc.AroundModel`."""
     wall_clock: Callable[[], float] = time.time
     """UTC in seconds; read once per run."""
     make_run_id: Callable[[], str] = make_run_id
@@ -141,6 +146,7 @@ class StreamEngine:
             schedule_every=world.schedule_every,
             simulation=simulation,
             prices=self.prices,
+            hooks=NO_HOOKS.inside(self.around_tool, self.around_model),
         )
         host = Host(Run(info), agent, context_of, admission)
         return EventStream(host, self.mode if mode is None else StreamMode(mode), self._home)

@@ -31,7 +31,14 @@ from ._sessions import OnBusy, Sessions
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
-    from flowtrio.abc import AgentLike, ConversationStore, EventStore, LLMClient
+    from flowtrio.abc import (
+        AgentLike,
+        AroundModel,
+        AroundTool,
+        ConversationStore,
+        EventStore,
+        LLMClient,
+    )
 
 
 def _conversations(given: ConversationStore | None) -> ConversationStore:
@@ -78,6 +85,10 @@ class Orchestrator:
     """Runs of one tenant at once, those in line included; None for no limit."""
     prices: PriceTable | None = attrs.field(default=None, converter=read_prices)
     """Prices for ``usage.cost``; see `StreamEngine`."""
+    around_tool: AroundTool | None = None
+    """Stands around each tool call of its runs; see `flowtrio.abc.AroundTool`."""
+    around_model: AroundModel | None = None
+    """Stands around each model reply of its runs; see `flowtrio.abc.AroundModel`."""
     on_busy: OnBusy = "queue"
     """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
     app: Any = None
@@ -110,7 +121,8 @@ class Orchestrator:
                 f"runs_per_tenant={told(self.runs_per_tenant)}: expected a whole number, at least 1"
                 ", or None"
             )
-        self._engine = StreamEngine(mode=self.mode, limits=self.limits, prices=self.prices)
+        shared = ("mode", "limits", "prices", "around_tool", "around_model")
+        self._engine = StreamEngine(**{name: getattr(self, name) for name in shared})
         self._sessions = Sessions(
             on_busy=self.on_busy,
             queue_length=self.queue_length,

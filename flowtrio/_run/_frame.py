@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from flowtrio._core._transcript import Transcript
     from flowtrio.abc import LLMClient
 
+    from ._hooks import Hooks
     from ._open import OpenThing
     from ._run import Run
 
@@ -41,9 +42,11 @@ class Frame:
         "_places",
         "agent",
         "asked",
+        "attempt",
         "call_id",
         "client",
         "enclosing_call",
+        "hooks",
         "is_closed",
         "make_context",
         "parent",
@@ -66,6 +69,7 @@ class Frame:
         client: LLMClient | None = None,
         transcript: Transcript | None = None,
         make_context: Callable[[Frame], Any] | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.run: Run = run
         self.parent: Frame | None = parent
@@ -87,6 +91,12 @@ class Frame:
             make_context = parent.make_context
         self.make_context: Callable[[Frame], Any] = make_context
         """Makes what a body in this frame, or in one inside it, is given to say and do things."""
+        if hooks is None:
+            hooks = run.info.hooks if parent is None else parent.hooks
+        self.hooks: Hooks = hooks
+        """What stands around the tools and models of its code."""
+        self.attempt: int = 0
+        """Which try of its function this is, from 1, where it is a call."""
         self.transcript: Transcript = transcript
         """The conversation that its code is in; a tool's is that of the agent which called it."""
         self.asked: object | None = None

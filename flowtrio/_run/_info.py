@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from ._hooks import NO_HOOKS, Hooks
+
 if TYPE_CHECKING:
     from flowtrio._core._limits import Limits
     from flowtrio._core._parts import UserMessage
@@ -33,6 +35,7 @@ class RunInfo:
     schedule_every: int
     simulation: Simulation | None
     prices: PriceTable | None
+    hooks: Hooks = NO_HOOKS
 
     @property
     def message(self) -> str:

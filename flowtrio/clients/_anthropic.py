@@ -16,7 +16,7 @@ from flowtrio.wire._anthropic_requests import KNOWN, continued, encode_request, 
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._request import HttpRequest, ModelRequest
+from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://api.anthropic.com"
@@ -93,7 +93,7 @@ class AnthropicClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         return self._part_of_reply(model, messages, tools, options, None)
 
     def _part_of_reply(
@@ -103,7 +103,7 @@ class AnthropicClient(HttpClient):
         tools: list[ToolSpec],
         options: dict[str, Any],
         paused: Chunk | None,
-    ) -> ModelRequest:
+    ) -> HostRequest:
         """Ask for a reply, or for what is still to come of one that was paused."""
         url = self._host.url("v1/messages")
         said = messages if paused is None else continued(messages, paused)
@@ -115,12 +115,12 @@ class AnthropicClient(HttpClient):
             # Of a reply that went on, all goes back in the place of what began it.
             return made_under(encode_request(model, messages, tools, options, stream=True))
 
-        def go_on(final: Chunk) -> ModelRequest | None:
+        def go_on(final: Chunk) -> HostRequest | None:
             if not is_paused(final):
                 return None
             return self._part_of_reply(model, messages, tools, options, final)
 
-        return ModelRequest(
+        return HostRequest(
             ask=ask,
             decoder=partial(anthropic_decoder, paused=paused, under=under),
             decode_whole=partial(decode_completion, paused=paused, under=under),

@@ -14,7 +14,7 @@ from flowtrio.abc import ToolSpec
 from ._client import HttpClient
 from ._host import ModelHost
 from ._openai import KNOWN, PATHS, Api, check_api, make_request
-from ._request import ModelRequest
+from ._request import HostRequest
 from ._retries import MAX_RETRIES
 
 _VERSIONS: dict[Api, str] = {"chat": "2024-10-21", "responses": "2025-04-01-preview"}
@@ -102,7 +102,7 @@ class AzureOpenAIClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         # A chat is at its deployment; Responses name theirs in the body.
         place = f"deployments/{quote(model, safe='')}/" if self.api == "chat" else ""
         path = f"openai/{place}{PATHS[self.api]}?api-version={quote(self.api_version, safe='')}"

@@ -13,7 +13,7 @@ from flowtrio.abc import Message, ToolSpec
 
 from ._host import ClientStatistics, ModelHost
 from ._options import check_extra_body, check_options, with_extra
-from ._request import ModelRequest
+from ._request import HostRequest
 from ._stream import CompletionStream, stream_reply
 
 
@@ -94,7 +94,7 @@ class HttpClient(abc.ABC):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         """Say what is asked, and how the answer is read."""
 
     async def complete(

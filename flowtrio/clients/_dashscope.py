@@ -15,7 +15,7 @@ from flowtrio.wire._openai_chat_media import DASHSCOPE
 from ._client import HttpClient
 from ._host import ModelHost
 from ._openai import PATHS, make_request
-from ._request import ModelRequest
+from ._request import HostRequest
 from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://dashscope.aliyuncs.com"
@@ -81,6 +81,6 @@ class DashScopeClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         path = f"{_PREFIX}/{PATHS['chat']}"
         return make_request("chat", self._host, path, model, messages, tools, options, DASHSCOPE)

@@ -33,7 +33,7 @@ from ._errors import add_words, error_of_response, refuses_streaming, unreachabl
 from ._host import CLOSE, Pool, library_of, library_of_response
 from ._options import with_extra
 from ._reading import Reading
-from ._request import ModelRequest
+from ._request import HostRequest
 from ._retries import is_tried_again, wait_before_next
 from ._watch import Wait
 
@@ -87,7 +87,7 @@ class Exchange(Reading):
 
     # Opening
 
-    async def _go_on(self, request: ModelRequest) -> None:
+    async def _go_on(self, request: HostRequest) -> None:
         await self._leave()
         self._take_up(request)
         self._retries, self._begun = 0, None

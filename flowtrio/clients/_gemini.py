@@ -14,7 +14,7 @@ from flowtrio.wire._gemini import KNOWN, decode_completion, encode_request, gemi
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._request import HttpRequest, ModelRequest
+from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 _BASE_URL = "https://generativelanguage.googleapis.com"
@@ -83,7 +83,7 @@ class GeminiClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         base = f"{_VERSION}/models/{quote(model, safe='')}"
 
         def ask(stream: bool) -> HttpRequest:
@@ -92,4 +92,4 @@ class GeminiClient(HttpClient):
                 self._host.url(f"{base}:{verb}"), encode_request(messages, tools, options)
             )
 
-        return ModelRequest(ask=ask, decoder=gemini_decoder, decode_whole=decode_completion)
+        return HostRequest(ask=ask, decoder=gemini_decoder, decode_whole=decode_completion)

@@ -14,7 +14,7 @@ from flowtrio.wire._ollama import KNOWN, decode_completion, encode_request, olla
 
 from ._client import HttpClient
 from ._host import ModelHost
-from ._request import HttpRequest, ModelRequest
+from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 _PORT = 11434
@@ -76,13 +76,13 @@ class OllamaClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         url = self._host.url("api/chat")
 
         def ask(stream: bool) -> HttpRequest:
             return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
 
-        return ModelRequest(
+        return HostRequest(
             ask=ask,
             decoder=ollama_decoder,
             decode_whole=decode_completion,

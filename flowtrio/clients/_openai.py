@@ -22,7 +22,7 @@ from flowtrio.wire._openai_chat_media import OPENAI, ChatMedia
 from ._carry import for_origin, origin_of
 from ._client import HttpClient
 from ._host import ModelHost
-from ._request import HttpRequest, ModelRequest
+from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 Api: TypeAlias = Literal["chat", "responses"]
@@ -96,7 +96,7 @@ class OpenAIClient(HttpClient):
         messages: list[Mapping[str, Any]],
         tools: list[ToolSpec],
         options: dict[str, Any],
-    ) -> ModelRequest:
+    ) -> HostRequest:
         path = PATHS[self.api]
         return make_request(self.api, self._host, path, model, messages, tools, options)
 
@@ -136,7 +136,7 @@ def make_request(
     tools: list[ToolSpec],
     options: dict[str, Any],
     media: ChatMedia = OPENAI,
-) -> ModelRequest:
+) -> HostRequest:
     """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
     url, origin = host.url(path), origin_of(host.base_url)
     messages = for_origin(messages, origin)
@@ -152,13 +152,13 @@ def make_request(
         return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
 
     if api == "chat":
-        return ModelRequest(
+        return HostRequest(
             ask=ask,
             origin=origin,
             decoder=_openai_chat.ChatDecoder,
             decode_whole=_openai_chat.decode_completion,
         )
-    return ModelRequest(
+    return HostRequest(
         ask=ask,
         origin=origin,
         decoder=_openai_responses.responses_decoder,

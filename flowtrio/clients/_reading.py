@@ -28,7 +28,7 @@ from ._body import read_at_most
 from ._carry import tagged
 from ._errors import add_words, request_id
 from ._host import ModelHost, library_of_response
-from ._request import Decoder, ModelRequest
+from ._request import Decoder, HostRequest
 
 _AFTERWORD = 5.0
 """Seconds of silence after a finish reason that end a reply whose protocol has not ended it."""
@@ -48,7 +48,7 @@ class Reading(ABC):
     """One reply as far as it is read, and the body of the answer that is being read."""
 
     host: ModelHost
-    request: ModelRequest
+    request: HostRequest
     model: str = ""
     """Who answers, for messages."""
     chunks: deque[Chunk] = attrs.Factory(deque)
@@ -60,7 +60,7 @@ class Reading(ABC):
     heard_at: float = -math.inf
     """When bytes last came that said nothing, on Trio's clock."""
     _continuations: int = 0
-    _next: ModelRequest | None = None
+    _next: HostRequest | None = None
     """With what the reply goes on."""
     _asks_whole: bool = False
     """Whether a whole answer is asked for: by the caller, or since the host cannot stream."""
@@ -72,7 +72,7 @@ class Reading(ABC):
     _finished_at: float | None = None
     """Since when nothing was said behind a finish reason."""
 
-    def _take_up(self, request: ModelRequest) -> None:
+    def _take_up(self, request: HostRequest) -> None:
         """The reply goes on with another request."""
         self.request, self._next = request, None
 

@@ -36,7 +36,7 @@ class Decoder(Protocol):
 
 
 @attrs.frozen(kw_only=True)
-class ModelRequest:
+class HostRequest:
     """What a client asks, and how the answer is read."""
 
     ask: Callable[[bool], HttpRequest]
@@ -48,10 +48,10 @@ class ModelRequest:
     """Of a streamed answer."""
     origin: str = ""
     """Names the host in what it gives to carry; empty where any host of the protocol takes that."""
-    go_on: Callable[[Chunk], ModelRequest | None] = lambda final: None
+    go_on: Callable[[Chunk], HostRequest | None] = lambda final: None
     """Gives, for the final chunk of an answer, the request with which the reply goes on; None where
     it is whole."""
 
-    def as_whole(self) -> ModelRequest:
+    def as_whole(self) -> HostRequest:
         """The same, asked for a whole answer from the start."""
         return attrs.evolve(self, wants_stream=False)

@@ -21,12 +21,12 @@ from flowtrio._core._limits import ModelLimits
 from ._exchange import Exchange
 from ._here import check_trio
 from ._host import ModelHost
-from ._request import ModelRequest
+from ._request import HostRequest
 
 
 def stream_reply(
     host: ModelHost,
-    request: ModelRequest,
+    request: HostRequest,
     model: str = "",
     extra_body: Mapping[str, Any] | None = None,
 ) -> CompletionStream:

@@ -16,7 +16,7 @@ from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio._core._limits import ModelLimits
 from flowtrio.clients import _reading
 from flowtrio.clients._host import SLOTS
-from flowtrio.clients._request import HttpRequest, ModelRequest
+from flowtrio.clients._request import HostRequest, HttpRequest
 from flowtrio.clients._stream import stream_reply
 from flowtrio.wire._ollama import decode_completion as decode_lines
 from flowtrio.wire._ollama import ollama_decoder
@@ -77,7 +77,7 @@ async def test_a_whole_answer_is_asked_for_and_read(autojump_clock: MockClock, m
 async def test_a_request_can_be_turned_into_one_for_a_whole_answer(
     autojump_clock: MockClock, make: Make
 ) -> None:
-    request = ModelRequest(
+    request = HostRequest(
         ask=lambda stream: HttpRequest("http://models.example", {"stream": stream}),
         decoder=ChatDecoder,
         decode_whole=decode_completion,
@@ -227,13 +227,13 @@ JSON = {"content-type": "application/json"}
 # Going on
 
 
-def goes_on(final: Chunk) -> ModelRequest | None:
+def goes_on(final: Chunk) -> HostRequest | None:
     """What is asked after an answer that became too long."""
     return in_part(2) if final.finish_reason == "length" else None
 
 
-def in_part(part: int) -> ModelRequest:
-    return ModelRequest(
+def in_part(part: int) -> HostRequest:
+    return HostRequest(
         ask=lambda stream: HttpRequest("http://models.example", {"part": part}),
         decoder=ChatDecoder,
         decode_whole=decode_completion,

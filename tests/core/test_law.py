@@ -415,7 +415,6 @@ REFUSALS: Final[list[tuple[str, list[Event], Event]]] = [
     ("L3", LIVE, end("c1")),
     ("L3", TURN, end("c1")),
     ("L3", [*TURN, ask("c1")], end("c1")),
-    ("L3", [*LIVE, start("c1")], end("c1", "denied")),
     ("L3", [*LIVE, start("c1")], end("c1", "fine")),
     ("L3", [*LIVE, start("c1")], end("c1", tool_name="u")),
     ("L3", [*NESTED], end("c1", agent="root/a")),
@@ -831,7 +830,7 @@ class Model:
             case EventType.TOOL_PROGRESS:
                 return started and self.may_speak(agent)
             case _:
-                return bool(data["outcome"] != ("denied" if started else "ok"))
+                return started or data["outcome"] != "ok"
 
     def _allows_start(self, data: dict[str, Any], agent: str) -> bool:
         message_id = data["message_id"]

@@ -80,7 +80,7 @@ def test_a_call_says_what_became_of_it() -> None:
     assert words(it)[2:] == [
         NOT_ENDED,
         CANCELLED,
-        "error: the call was denied by the user: not today",
+        "error: the call was denied: not today",
         '{"a":1180591620717411303424}',
         NOT_RUN,
     ]
@@ -91,7 +91,7 @@ def test_a_call_says_what_became_of_it() -> None:
     [
         (end("c", "x"), "x"),
         (end("c", [1]), "[1]"),
-        (end("c", None, "denied"), "error: the call was denied by the user"),
+        (end("c", None, "denied"), "error: the call was denied"),
         (end("c", None, "cancelled", "the reply was cut"), f"{CANCELLED}: the reply was cut"),
         (end("c", None, "timeout"), "error: timeout"),
         (end("c", None, "error", "E: no"), "error: E: no"),

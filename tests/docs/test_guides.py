@@ -306,4 +306,4 @@ def test_the_tour_of_the_modules_names_modules_that_exist() -> None:
     }
 
     assert [name for name in told if not (package / name).is_file()] == []
-    assert {name.partition("/")[0] for name in told} == folders
+    assert {name.partition("/")[0] for name in told if "/" in name} == folders

@@ -58,7 +58,7 @@ def test_the_result_of_a_failed_call_is_concealed_in_conversations() -> None:
     ("role", "content"),
     [
         ("tool", "ValueError: is what the tool found"),
-        ("tool", "error: the call was denied by the user: too dear"),
+        ("tool", "error: the call was denied: too dear"),
         ("tool", "error: took longer than 3 s"),
         ("user", "error: ValueError: is what I got"),
         ("assistant", None),
