@@ -163,9 +163,10 @@ def _is_required(hint: Any, otherwise: bool) -> bool:
 
 
 def _struct_default(field: Any) -> Any:
-    if field.default_factory in (list, dict, set):
-        return field.default_factory()
-    return field.default
+    factory = field.default_factory
+    # That of a parameter copies what stands in the signature.
+    is_plain = getattr(factory, "func", factory) in (list, dict, set)
+    return factory() if is_plain else field.default
 
 
 def _dataclass_default(field: dataclasses.Field[Any]) -> tuple[bool, Any]:

@@ -63,9 +63,11 @@ class Foreign:
             model: Any = kind
             schema = model.model_json_schema(ref_template=_REFS)
             by_text = getattr(kind, "model_validate_json", None)
-            return cls(schema, model.model_validate if by_text is None else _of_text(by_text))
-        adapter = _adapter(kind)
-        return cls(adapter.json_schema(ref_template=_REFS), _of_text(adapter.validate_json))
+            read = model.model_validate if by_text is None else _of_text(by_text)
+        else:
+            adapter = _adapter(kind)
+            schema, read = adapter.json_schema(ref_template=_REFS), _of_text(adapter.validate_json)
+        return cls(_without_discriminators(schema), read)
 
     @property
     def keys(self) -> Iterable[str] | None:
@@ -87,6 +89,21 @@ class Foreign:
             return self._read(value)
         except ValueError as exc:
             raise ForeignError(_problems(exc)) from exc
+
+
+def _without_discriminators(schema: Any) -> Any:
+    """A schema in which a tagged union is one of JSON Schema's: its mapping is OpenAPI's alone.
+
+    It would refer to what may not be there any more; and no two of its members can fit at once.
+    """
+    if isinstance(schema, list):
+        return [_without_discriminators(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "oneOf" in schema and "propertyName" in (schema.get("discriminator") or ()):
+        rest = {key: item for key, item in schema.items() if key not in ("discriminator", "oneOf")}
+        schema = {"anyOf": schema["oneOf"], **rest}
+    return {key: _without_discriminators(item) for key, item in schema.items()}
 
 
 class ForeignError(ValueError):

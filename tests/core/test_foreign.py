@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 import pytest
@@ -154,3 +154,22 @@ def test_the_known_keys_are_those_of_the_schema() -> None:
     assert list(Foreign.of(Tree).keys or ()) == ["kids"]
     assert Foreign.of(Open).keys is None
     assert list(Foreign.of(Numbers).keys or ()) == []
+
+
+def test_a_tagged_union_is_told_without_what_only_openapi_knows() -> None:
+    class Cat(BaseModel):
+        kind: Literal["cat"]
+
+    class Dog(BaseModel):
+        kind: Literal["dog"]
+
+    class Owner(BaseModel):
+        pet: Cat | Dog = Field(discriminator="kind", description="d")
+        discriminator: str = "a key of one's own"
+
+    schema = Foreign.of(Owner).schema
+
+    assert schema["properties"]["pet"]["description"] == "d"
+    assert len(schema["properties"]["pet"]["anyOf"]) == 2
+    assert "mapping" not in str(schema)
+    assert "discriminator" in schema["properties"]

@@ -282,6 +282,7 @@ UNFIT: list[tuple[Any, Any, str]] = [
         {"depth": "x"},
         "`Cat | Fish`, got `object`; as `Fish`: Expected `int`, got `str`",
     ),
+    (Cat | Dog | None, 3, "Expected `Cat | Dog | null`, got `int`"),
     (Cat | Dog | None, {"name": 1}, "as `Dog`: Expected `str`, got `int` - at `$.name`"),
     (
         Pet | Fish,
@@ -456,6 +457,7 @@ def test_a_tool_tells_and_reads_all_of_them_without_references() -> None:
     assert properties["item"]["description"] == "What it is."
     assert properties["count"]["exclusiveMinimum"] == 0
     assert properties["count"]["default"] == 1
+    assert properties["past"]["default"] == []
     assert "$ref" not in json.dumps(order.parameters)
     assert read == {"item": A, "pet": Cat("a"), "count": 1, "past": []}
     assert order.decode({"item": ITEM, "pet": {"name": "a"}})["past"] is not read["past"]
