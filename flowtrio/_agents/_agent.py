@@ -20,6 +20,7 @@ from flowtrio._run._hooks import check_hook
 from ._model import Turn
 from ._output import Output
 from ._replies import AskedCall, run_calls
+from ._steering import Listener
 from ._toolsets import Offer, tools_and_toolsets
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ class _Loop:
         self.run_ = frame.run
         self.offer = Offer(agent.tools, frame)
         self.transcript = transcript
+        self.user = Listener(frame, transcript)
 
     async def run(self) -> Any:
         """Take turns until the model answers without calling a tool."""
@@ -146,13 +148,24 @@ class _Loop:
         output = self.agent._output
         if output is not None:
             options["output_schema"] = (output.name, output.schema)
+        with self.user:
+            return await self._take_turns(options)
+
+    async def _take_turns(self, options: dict[str, Any]) -> Any:
+        output, limit = self.agent._output, self.run_.limits.turns
         attempts = cuts = 0
-        for _ in self._turns():
+        for turns in self._turns():
             await self.offer.ask()
+            await self.user.take()
+            if turns == limit:
+                self.user.stop()
             reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
-            completion, calls = await turn.run_turn(self._request(), self.offer.specs, options)
+            told = await self.user.ask(turn, self._request(), self.offer.specs, options)
+            if isinstance(told, str):
+                continue
+            completion, calls = told
             cuts = cuts + 1 if turn.cut_calls else 0
             if cuts:
                 self._check_cut(completion, cuts)
@@ -160,25 +173,28 @@ class _Loop:
                 asked = [AskedCall(call_id, turn.message_id, call) for call_id, call in calls]
                 await run_calls(self.frame, asked, self.offer.by_name)
             elif output is None:
-                return completion.content
+                if not await self.user.take_or_stop():
+                    return completion.content
             else:
                 if completion.finish_reason == "length":
                     _check_context(completion)
                     raise _too_long("the answer was cut, so that it is no whole value")
                 try:
-                    return output.decode(completion.content)
+                    value = output.decode(completion.content)
                 except ValueError as exc:
                     _check_refused(completion, output)
                     attempts += 1
                     self._refuse_answer(output, exc, attempts)
-        limit = self.run_.limits.turns
+                else:
+                    if not await self.user.take_or_stop():
+                        return value
         raise LimitExceeded(
             f"agent {self.frame.agent!r} took {limit} turns without an answer", limit="turns"
         )
 
     def _turns(self) -> Iterable[int]:
         limit = self.run_.limits.turns
-        return itertools.count() if limit == math.inf else range(int(limit))
+        return itertools.count(1) if limit == math.inf else range(1, int(limit) + 1)
 
     def _request(self) -> list[Message]:
         messages = self.transcript.messages()

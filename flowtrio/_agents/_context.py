@@ -23,7 +23,6 @@ from flowtrio._run._frame import Envoy, Frame
 from ._about import AboutRun
 from ._answers import AnswerForm
 from ._calls import ActiveCall
-from ._model import Turn
 from ._opened import MessageWriter, Question, plain_text
 from ._replies import (
     Asked,
@@ -36,6 +35,7 @@ from ._replies import (
     run_calls,
 )
 from ._signature import Context
+from ._steering import ask_model
 from ._tools import Tool, as_tool
 from ._toolsets import unique_tools
 
@@ -124,6 +124,9 @@ class RunContext(AboutRun, Context):
     ) -> Completion:
         """Ask a model once; what it says is streamed as this agent's message.
 
+        In the root's body, what was said with `EventStream.post` goes behind *messages*, and stands
+        in `messages` from then on. Where that cuts the reply, the model is asked once more.
+
         Args:
           messages: The conversation, in OpenAI's shape; made fit as a run's history is.
           client: The model; by default the agent's own.
@@ -148,16 +151,8 @@ class RunContext(AboutRun, Context):
             )
         conversation = read_history(messages, "messages")
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
-        # Running the calls, with `call`, is up to the agent: so they are none of the run's yet.
-        reply = Reply(frame.run.log.opened.new_id("m"))
-        self._expect(reply)
-        turn = Turn(frame, client, reply, writes_calls=False)
         with frame.run.visited():
-            try:
-                completion, calls = await turn.run_turn(conversation, specs, options)
-            except BaseException:
-                frame.run.log.close(turn.brackets())
-                raise
+            turn, completion, calls = await ask_model(frame, client, conversation, specs, options)
         if calls:
             frame.asked = asked = asked_of(frame) or Asked()
             asked.note(turn.message_id, calls)

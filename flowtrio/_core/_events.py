@@ -56,6 +56,8 @@ class EventType(StrEnum):
     """The agent asks its user; the stream stays open."""
     INPUT_RESOLVED = "input_resolved"
     """A question was answered, or nobody will answer it any more."""
+    USER_MESSAGE = "user_message"
+    """The user said something while the run went on."""
     CUSTOM = "custom"
     """The application's own."""
 
@@ -168,6 +170,7 @@ DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
     ),
     EventType.INPUT_REQUIRED: ("request_id", "prompt", "call_id", "schema"),
     EventType.INPUT_RESOLVED: ("request_id", "outcome", "text"),
+    EventType.USER_MESSAGE: ("message", "parts"),
     EventType.CUSTOM: ("name", "value"),
 }
 """The keys of each type's data. Every key is always present, None where there is nothing to say."""

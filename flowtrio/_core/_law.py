@@ -253,6 +253,9 @@ class Law(CallRules):
             self._refuse(_T.INPUT_RESOLVED, f"{request_id} belongs to {question.agent}", "L3")
         del self._questions[request_id]
 
+    def _user_message(self, data: dict[str, Any], agent: str) -> None:
+        self._must_be_root(_T.USER_MESSAGE, agent)
+
     def _custom(self, data: dict[str, Any], agent: str) -> None:
         self._must_speak(_T.CUSTOM, agent)
 
@@ -276,6 +279,7 @@ class Law(CallRules):
         _T.AGENT_END: _agent_end,
         _T.INPUT_REQUIRED: _question,
         _T.INPUT_RESOLVED: _answer,
+        _T.USER_MESSAGE: _user_message,
         _T.CUSTOM: _custom,
     }
 

@@ -29,6 +29,7 @@ VISIBLE: Final[dict[StreamMode, frozenset[EventType]]] = {
             _T.APPROVAL_REQUIRED,
             _T.INPUT_REQUIRED,
             _T.INPUT_RESOLVED,
+            _T.USER_MESSAGE,
             _T.ERROR,
             _T.DONE,
         }

@@ -6,9 +6,9 @@ are put into a `Transcript` as the run itself would have done, so the same rules
 is kept and marked, and every call has a result.
 
 What no event carries is lost: the providers' own ids and their private parts, the images and files
-that tools gave, a call of which no
-event told its message (it never started, and its arguments were not shown), and what was asked of
-an `Agent` that the body called. What such agents said at the same time stands in the order in which
+that tools gave or that the user sent while the run went on, a call of which no event told its
+message (it never started, and its arguments were not shown), and what was asked of an `Agent` that
+the body called. What such agents said at the same time stands in the order in which
 it was said, not one after the other. A call that waits for a person, or was denied, does not tell
 who made it: right behind a reply that asks for calls it is taken for one of that reply's.
 
@@ -39,7 +39,7 @@ _OF_MESSAGES: Final = frozenset(
 )
 """Events that a message consists of."""
 _KEPT: Final = _OF_MESSAGES | {
-    *(_T.APPROVAL_REQUIRED, _T.TOOL_CALL_START, _T.TOOL_CALL_END, _T.DONE)
+    *(_T.APPROVAL_REQUIRED, _T.TOOL_CALL_START, _T.TOOL_CALL_END, _T.USER_MESSAGE, _T.DONE)
 }
 _CHUNKS: Final = frozenset({_T.MESSAGE_CHUNK, _T.REASONING_CHUNK})
 
@@ -116,6 +116,8 @@ class Said:
             elif event.type is _T.TOOL_CALL_END:
                 running.discard(data["call_id"])
                 transcript.note_result(data)
+            elif event.type is _T.USER_MESSAGE:
+                transcript.hear(UserMessage(data["message"], data["message"]))
             elif event.type is _T.DONE:
                 if data["status"] == AgentStatus.COMPLETED:
                     transcript.answer(data["result"])

@@ -24,15 +24,16 @@ class Snapshot:
         self._calls: dict[str, dict[str, Any]] = {}
         self._agents: dict[str, dict[str, Any]] = {}
         self._approvals: dict[str, None] = {}
-        self._questions: dict[str, str] = {}
+        self._questions: dict[str, dict[str, Any]] = {}
+        self._said: tuple[dict[str, Any], ...] = ()
         self._usage: dict[str, Any] = Usage().to_dict()
 
     def state(self) -> dict[str, Any]:
         """The complete state after the events so far.
 
         Keys: ``status``, ``reason``, ``messages``, ``calls``, ``agents`` (lists in order of their
-        beginning), ``approvals`` (open call ids), ``questions`` (open, with their prompts),
-        ``usage``.
+        beginning), ``approvals`` (open call ids), ``questions`` (open, with their prompts and
+        schemas), ``user_messages`` (what the user said meanwhile), ``usage``.
         """
         return {
             "status": self._status,
@@ -41,9 +42,8 @@ class Snapshot:
             "calls": list(self._calls.values()),
             "agents": list(self._agents.values()),
             "approvals": list(self._approvals),
-            "questions": [
-                {"request_id": key, "prompt": prompt} for key, prompt in self._questions.items()
-            ],
+            "questions": list(self._questions.values()),
+            "user_messages": list(self._said),
             "usage": self._usage,
         }
 
@@ -95,9 +95,15 @@ class Snapshot:
                     "error": data["error"],
                 }
             case EventType.INPUT_REQUIRED:
-                self._questions[data["request_id"]] = data["prompt"]
+                self._questions[data["request_id"]] = {
+                    "request_id": data["request_id"],
+                    "prompt": data["prompt"],
+                    "schema": data.get("schema"),
+                }
             case EventType.INPUT_RESOLVED:
                 self._questions.pop(data["request_id"], None)
+            case EventType.USER_MESSAGE:
+                self._said += (data,)
             case EventType.DONE:
                 self._usage = data["usage"]
             case _:

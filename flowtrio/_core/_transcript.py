@@ -80,9 +80,7 @@ class Transcript:
         self.history: Sequence[Message] = history
         self.message = message
         """What it is asked."""
-        content = message.content
-        is_empty = isinstance(content, str) and is_blank(content)
-        self._asked = {"role": "user", "content": NO_TEXT if is_empty else content}
+        self._asked = _asked(message)
         self._run_id = run_id
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
@@ -152,6 +150,10 @@ class Transcript:
     def say(self, role: str, text: str) -> None:
         """Append a message of our own."""
         self._entries.append(Entry(_said(role, text)))
+
+    def hear(self, said: UserMessage) -> None:
+        """The user said something while the agent was at work."""
+        self._entries.append(Entry(_asked(said)))
 
     def answer(self, value: Any) -> None:
         """The agent's body returned *value*, which is JSON: its answer, unless it said that."""
@@ -278,6 +280,12 @@ def result_text(data: dict[str, Any]) -> str:
             return f"error: the call was cancelled{f': {error}' if error else ''}"
         case outcome:
             return f"error: {error or outcome}"
+
+
+def _asked(message: UserMessage) -> Message:
+    content = message.content
+    is_empty = isinstance(content, str) and is_blank(content)
+    return {"role": "user", "content": NO_TEXT if is_empty else content}
 
 
 def _said(role: str, text: str | None) -> Message:

@@ -21,6 +21,7 @@ from ._hosted import HostedRun, Key, Seat
 from ._recorder import Recorder
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
     from flowtrio._run._stream import EventStream
 
 
@@ -66,6 +67,11 @@ class _Controls:
         """See `EventStream.dismiss`."""
         stream = self._stream()
         return stream is not None and stream.dismiss(request_id, reason)
+
+    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
+        """See `EventStream.post`."""
+        stream = self._stream()
+        return stream is not None and stream.post(message, interrupt)
 
 
 class Follower(_Controls, AsyncIterator[AgentEvent]):

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from flowtrio._core._parts import read_message
 from flowtrio._core._values import check_json, clean_text
 
 from ._pending import Answered, Approved, Declined, Denied, Unfit
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import Part
+
     from ._pending import Decision
     from ._run import Run
 
@@ -84,6 +87,25 @@ class Controls:
         """Decline to answer a question; what asked is told, with the *reason*."""
         words = None if reason is None else self._words(reason, "reason")
         return self._decide(_words(request_id, "request_id"), Declined(words))
+
+    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
+        """Say something to the model while the run goes on, before its next reply.
+
+        It is told as USER_MESSAGE where it is taken, behind the results of the calls that run now,
+        or else when the run ends.
+
+        Args:
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`.
+          interrupt: Cut the reply that is being written now; it is kept and marked as partial, and
+            its calls do not run.
+
+        Returns:
+          Whether it was taken in; False where no reply follows.
+
+        """
+        said = read_message(message)
+        self._run.info.check_length(said.text, "message")
+        return self._in_loop(lambda: self._run.post(said, interrupt=interrupt))
 
     def _json(self, value: Any, what: str) -> Any:
         return check_json(value, what, limit_bytes=self._run.info.limits.result_bytes)

@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._parts import UserMessage
 from flowtrio._core._transcript import Transcript
 
 
 class Conversations(dict[str, Transcript]):
     """The conversations of the agents that are at work in one run, by path."""
 
-    __slots__ = ("_shown",)
+    __slots__ = ("_heard", "_shown")
 
     _shown: dict[str, Sequence[dict[str, Any]]]
+    _heard: tuple[Transcript, UserMessage]
 
     def show(self, call_id: str, content: Sequence[dict[str, Any]]) -> None:
         """Have a model be shown *content* of a call's result, instead of what its END will tell."""
@@ -23,6 +25,10 @@ class Conversations(dict[str, Transcript]):
         except AttributeError:
             # Made when it is needed: most runs that idle have nothing in it.
             self._shown = {call_id: content}
+
+    def hear(self, transcript: Transcript, said: UserMessage) -> None:
+        """Have the next USER_MESSAGE be *said*, with its images and files, and in *transcript*."""
+        self._heard = (transcript, said)
 
     def note(self, event: AgentEvent) -> None:
         """An event may be a part of what was said."""
@@ -42,6 +48,9 @@ class Conversations(dict[str, Transcript]):
                 shown = getattr(self, "_shown", {}).pop(data["call_id"], None)
                 for transcript in self.values():
                     transcript.note_result(data, shown)
+            case EventType.USER_MESSAGE:
+                transcript, said = self._heard
+                transcript.hear(said)
             case EventType.AGENT_END:
                 self.pop(event.agent, None)
             case _:

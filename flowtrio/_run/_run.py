@@ -32,10 +32,13 @@ from flowtrio._core._transcript import Transcript
 
 from ._clock import RunClock
 from ._ending import Ending, blamed, end_events, tell_operators
+from ._inbox import Inbox
 from ._info import RunInfo
 from ._log import EventLog
 
 if TYPE_CHECKING:
+    from flowtrio._core._parts import UserMessage
+
     from ._pending import Decision
 
 NO_USAGE: Final = Usage()
@@ -66,6 +69,8 @@ class Run:
     clock: RunClock = attrs.field(init=False)
     root: Root = attrs.field(init=False)
     """The root body's frame, until the run is joined."""
+    inbox: Inbox = attrs.field(factory=Inbox, init=False)
+    """What the user says while it goes on."""
     usage: Usage = attrs.field(default=NO_USAGE, init=False)
     refusal: LimitExceeded | None = attrs.field(default=None, init=False)
     """Why the run was not let in, from its first event on."""
@@ -183,6 +188,7 @@ class Run:
         self.root.mark_closed()
         try:
             log.close_all()
+            self.inbox.hear_the_rest(log)
         except Exception as exc:
             self._break(exc)
         if log.channel.emitters:
@@ -191,6 +197,12 @@ class Run:
             self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
         self.clock.wake_host()
         return True
+
+    # What the user says meanwhile
+
+    def post(self, said: UserMessage, *, interrupt: bool) -> bool:
+        """Have the user say something before the model's next reply; False if none follows."""
+        return not self.is_closing and self.inbox.post(said, interrupt=interrupt)
 
     def _break(self, exc: BaseException) -> None:
         """A bug of ours struck where nothing may fail: it costs this run, and nobody else."""

@@ -238,6 +238,8 @@ class _Layouter:
             case EventType.INPUT_RESOLVED:
                 outcome = _text(data, "outcome")
                 self._close(self._question(data, agent), "asked", f"question: {outcome}")
+            case EventType.USER_MESSAGE:
+                self._mark(self._run, "said", "user: " + _text(data, "message"))
             case _:
                 lane = self._run if agent == ROOT else self._nested(agent).lane
                 self._mark(lane, "custom", f"CUSTOM {_text(data, 'name')}")

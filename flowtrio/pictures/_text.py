@@ -205,6 +205,8 @@ def _tell(row: _Row) -> str:
             return f"{name} progress {value(get('progress'))}"
         case _T.RUN_START:
             return f"run {value(get('message'))}"
+        case _T.USER_MESSAGE:
+            return f"the user says {value(get('message'))}"
         case _T.STATE_CHANGE:
             reason = "" if get("reason") is None else f": {word('reason')}"
             return f"{word('new_status')}{reason}"

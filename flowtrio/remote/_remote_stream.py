@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -12,6 +12,9 @@ import trio
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
 from flowtrio._core._exceptions import RunCancelled, RunFailed
+from flowtrio._core._parts import Part, read_message
+from flowtrio._core._values import check_json
+from flowtrio.wire._sent_parts import encode_sent
 
 if TYPE_CHECKING:
     from ._commands import Command, Commands
@@ -268,17 +271,27 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         """See `EventStream.cancel_tool`."""
         return self._control("cancel_tool", call_id=call_id)
 
-    def approve(self, call_id: str) -> bool:
-        """See `EventStream.approve`."""
-        return self._control("approve", call_id=call_id)
+    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
+        """See `EventStream.approve`; arguments that do not fit change nothing."""
+        given = None if arguments is None else check_json(dict(arguments), "arguments")
+        return self._control("approve", call_id=call_id, arguments=given)
 
     def deny(self, call_id: str, reason: str | None = None) -> bool:
         """See `EventStream.deny`."""
         return self._control("deny", call_id=call_id, reason=reason)
 
-    def answer(self, request_id: str, text: str) -> bool:
-        """See `EventStream.answer`."""
-        return self._control("answer", request_id=request_id, text=text)
+    def answer(self, request_id: str, value: Any) -> bool:
+        """See `EventStream.answer`; an answer that does not fit changes nothing."""
+        return self._control("answer", request_id=request_id, text=check_json(value, "value"))
+
+    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
+        """See `EventStream.dismiss`."""
+        return self._control("dismiss", request_id=request_id, reason=reason)
+
+    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
+        """See `EventStream.post`; where no reply follows, no USER_MESSAGE comes."""
+        said = encode_sent(read_message(message))
+        return self._control("post", **said, interrupt=interrupt)
 
     def _control(self, type: str, **keys: Any) -> bool:
         """Send a command; True if the run goes on as far as we know."""

@@ -162,6 +162,7 @@ SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
         "outcome": Literal["answered", "declined", "timeout", "cancelled"],
         "text": str | None,
     },
+    _T.USER_MESSAGE: {"message": str, "parts": list[Part]},
     _T.CUSTOM: {"name": str, "value": Any},
 }
 """The value that belongs to each key of `DATA_KEYS`."""

@@ -88,6 +88,8 @@ class ApproveCommand(_Command, frozen=True):
 
     run_id: _Text
     call_id: _Text
+    arguments: dict[str, Any] | None = None
+    """Instead of its own."""
     reason: str | None = None
 
 
@@ -104,7 +106,26 @@ class AnswerCommand(_Command, frozen=True):
 
     run_id: _Text
     request_id: _Text
-    text: str
+    text: Any
+    """A text, or another JSON value where the question tells a schema."""
+
+
+class DismissCommand(_Command, frozen=True):
+    """Decline to answer a question."""
+
+    run_id: _Text
+    request_id: _Text
+    reason: str | None = None
+
+
+class PostCommand(_Command, frozen=True):
+    """Say something to the model while a run goes on."""
+
+    run_id: _Text
+    message: str
+    """May be empty where there are parts."""
+    parts: tuple[SentPart, ...] = ()
+    interrupt: bool = False
 
 
 class ResumeCommand(_Command, frozen=True):
@@ -116,7 +137,13 @@ class ResumeCommand(_Command, frozen=True):
 
 
 Control: TypeAlias = (
-    CancelCommand | CancelToolCommand | ApproveCommand | DenyCommand | AnswerCommand
+    CancelCommand
+    | CancelToolCommand
+    | ApproveCommand
+    | DenyCommand
+    | AnswerCommand
+    | DismissCommand
+    | PostCommand
 )
 """A command about a run that is under way."""
 Command: TypeAlias = MessageCommand | ResumeCommand | PingCommand | Control
@@ -128,6 +155,8 @@ _COMMANDS: Final[dict[str, type[Any]]] = {
     "approve": ApproveCommand,
     "deny": DenyCommand,
     "answer": AnswerCommand,
+    "dismiss": DismissCommand,
+    "post": PostCommand,
     "resume": ResumeCommand,
     "ping": PingCommand,
 }
@@ -235,7 +264,7 @@ def decode_large(text: str | bytes) -> MessageCommand:
     return command
 
 
-def said_by(command: MessageCommand, limits: ServerLimits) -> UserMessage:
+def said_by(command: MessageCommand | PostCommand, limits: ServerLimits) -> UserMessage:
     """What a client says.
 
     Raises:

@@ -41,6 +41,7 @@ KEYS: Final = {
     "approval_required": "call_id tool_name arguments deadline parent_call_id",
     "input_required": "request_id prompt call_id schema",
     "input_resolved": "request_id outcome text",
+    "user_message": "message parts",
     "custom": "name value",
 }
 """What stands on the wire, and never changes."""

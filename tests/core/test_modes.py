@@ -46,6 +46,7 @@ FACTS: Final[list[tuple[EventType, dict[str, Any]]]] = [
     (T.AGENT_END, {"agent": "root/a", "outcome": "ok", "result": 1, "error": None}),
     (T.TOOL_CALL_END, {**CALL, "outcome": "ok", "result": 1, "error": None}),
     (T.CUSTOM, {"name": "mood", "value": 1}),
+    (T.USER_MESSAGE, {"message": "Hurry", "parts": []}),
     (T.STATE_CHANGE, {"old_status": "", "new_status": "error", "reason": None}),
     (T.ERROR, {"error": "E"}),
     (T.DONE, {"status": "error", "usage": USAGE}),

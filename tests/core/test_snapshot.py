@@ -84,6 +84,7 @@ def test_before_the_first_event_nothing_is_known() -> None:
         "agents": [],
         "approvals": [],
         "questions": [],
+        "user_messages": [],
         "usage": NOTHING,
     }
 
@@ -226,10 +227,21 @@ def test_nested_agents_run_and_end() -> None:
 
 def test_a_question_is_open_until_it_is_resolved() -> None:
     one = says(T.INPUT_REQUIRED, request_id="q1", prompt="Colour?")
-    two = says(T.INPUT_REQUIRED, request_id="q2", prompt="Size?")
+    two = says(T.INPUT_REQUIRED, request_id="q2", prompt="Size?", schema={"type": "integer"})
     resolved = says(T.INPUT_RESOLVED, request_id="q1", outcome="answered", text="blue")
 
-    assert folded(one, two, resolved)["questions"] == [{"request_id": "q2", "prompt": "Size?"}]
+    assert folded(one, two, resolved)["questions"] == [
+        {"request_id": "q2", "prompt": "Size?", "schema": {"type": "integer"}}
+    ]
+
+
+def test_what_the_user_says_meanwhile_is_kept_in_order() -> None:
+    said = [says(T.USER_MESSAGE, message=text, parts=[]) for text in ("one", "two")]
+
+    assert folded(*said)["user_messages"] == [
+        {"message": "one", "parts": []},
+        {"message": "two", "parts": []},
+    ]
 
 
 @pytest.mark.parametrize(

@@ -149,8 +149,14 @@ def cancelled() -> Agent:
     return Agent(llm_client=Named(made), tools=[consult, confirm, book])
 
 
+def steered() -> Agent:
+    """The user says something while a tool runs, and cuts the answer with more."""
+    made = calls(look={"city": "Paris"})
+    return Agent(llm_client=Named(made, ["It ", 5, "costs"], "Much."), tools=[look])
+
+
 PROGRAMS: Final[list[Callable[..., Any]]] = [
-    *(completed, approvals, questions, nested, fails, provider, cancelled)
+    *(completed, approvals, questions, nested, fails, provider, cancelled, steered)
 ]
 
 
@@ -164,6 +170,10 @@ async def react(stream: EventStream, event: Any, asked: list[str]) -> None:
             stream.deny(asked[1], "too dear")
     elif event.type is T.APPROVAL_REQUIRED:
         stream.approve(event.data["call_id"])
+    elif stream.run_id == "steered" and event.type is T.TOOL_PROGRESS:
+        stream.post("in euros")
+    elif stream.run_id == "steered" and event.data.get("chunk") == "It ":
+        stream.post("in words", interrupt=True)
     elif event.type is T.INPUT_REQUIRED and "size" not in event.data["prompt"]:
         stream.answer(event.data["request_id"], "blue")
 

@@ -44,6 +44,8 @@ FIRST_TYPES: Final = {
     *("input_resolved", "custom"),
 }
 """What schema 1 could say; the newest can say what there is."""
+NEWER: Final = {"steered"}
+"""Programs that schema 1 has no words for."""
 
 
 @attrs.frozen
@@ -90,7 +92,7 @@ def test_each_schema_has_a_file_of_each_program_and_they_tell_every_type() -> No
     for schema in SCHEMAS:
         files = [file for file in FILES if file.schema == schema]
 
-        assert names <= {file.path.stem for file in files}
+        assert names - (NEWER if schema == 1 else set()) <= {file.path.stem for file in files}
         types = FIRST_TYPES if schema == 1 else set(map(str, T))
         assert types == {event["type"] for file in files for event in file.lines()}
 

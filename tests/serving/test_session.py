@@ -14,8 +14,9 @@ from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader
 from flowtrio.serving._replayed import Replayed
 from flowtrio.serving.commands import _session
+from flowtrio.serving.commands._apply import apply
 from flowtrio.serving.commands._clients import Hosting
-from flowtrio.serving.commands._session import Session, apply
+from flowtrio.serving.commands._session import Session
 from flowtrio.testing import check_events
 from flowtrio.wire._frames import MessageCommand
 from tests.serving.test_websocket import events_of, waits
@@ -242,7 +243,7 @@ def test_to_start_a_run_is_no_control() -> None:
     follower = Orchestrator(agents=[waits]).attach("r")
 
     with pytest.raises(AssertionError, match="MessageCommand"):
-        apply(follower, MessageCommand(type="message", message="hi"))
+        apply(follower, MessageCommand(type="message", message="hi"), ServerLimits())
 
 
 async def test_a_follower_that_ends_does_not_forget_the_one_after_it() -> None:

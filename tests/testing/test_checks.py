@@ -178,6 +178,7 @@ def calls_tools_in_parallel() -> Log:
     log.move("running", "running", "half way")
     log.end("c1", outcome="error", error="OSError: gone")
     log.say(T.CUSTOM, name="mood", value=None)
+    log.say(T.USER_MESSAGE, message="Hurry", parts=[])
     log.speak("m2", "Sunny")
     log.complete()
     return log

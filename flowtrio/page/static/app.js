@@ -102,10 +102,11 @@ class Shown {
       return act(this.run).then(() => true, notify);
     };
     this.turn = new Turn(remembered.message, {
-      approve: (callId) => control((run) => run.approve(callId)),
+      approve: (callId, args) => control((run) => run.approve(callId, args)),
       deny: (callId, reason) => control((run) => run.deny(callId, reason)),
       cancelTool: (callId) => control((run) => run.cancelTool(callId)),
-      answer: (requestId, text) => control((run) => run.answer(requestId, text)),
+      answer: (requestId, value) => control((run) => run.answer(requestId, value)),
+      dismiss: (requestId) => control((run) => run.dismiss(requestId)),
       inspect: () => inspect(this, true),
       announce,
       settled: () => scheduleFlush(this),
@@ -202,7 +203,8 @@ const LOST = {
 function submit() {
   const message = page.message.value.trim();
   if ((message === "" && attachments.isEmpty) || !isLetIn()) return;
-  if (current() !== null) return tell("The agent is still answering: wait for it, or stop it by Escape.");
+  const running = current();
+  if (running !== null) return post(running, message);
   page.message.value = "";
   fitMessage();
   const remembered = { id: newId(), message, isStarted: false };
@@ -213,6 +215,23 @@ function submit() {
   const one = show(remembered, attachments.take());
   scroller.follow();
   follow(one);
+}
+
+/** Say it to the run that goes on. @param {Shown} one @param {string} message */
+async function post(one, message) {
+  if (one.run === null) return;
+  page.message.value = "";
+  fitMessage();
+  const sent = attachments.take();
+  try {
+    await one.run.post(message, { parts: sent.map(({ part }) => part) });
+  } catch (error) {
+    // It is still theirs to send, once the answer is there.
+    if (page.message.value === "") page.message.value = message;
+    fitMessage();
+    attachments.put(sent);
+    notify(/** @type {Error} */ (error));
+  }
 }
 
 function stop() {
@@ -299,7 +318,7 @@ function update() {
   const one = current();
   const hadFocus = document.activeElement === page.stop;
   page.stop.hidden = one === null;
-  page.send.hidden = one !== null;
+  page.message.placeholder = one === null ? "Message" : "Say something meanwhile";
   if (one === null) page.stop.textContent = "Stop";
   if (hadFocus && one === null) page.message.focus();
   ask(one?.turn.asking() ?? null);

@@ -120,6 +120,12 @@ export class Attachments {
     return all;
   }
 
+  /** Have them again, which could not be sent. @param {Attachment[]} those */
+  put(those) {
+    this.#all = [...those, ...this.#all];
+    this.#draw();
+  }
+
   #draw() {
     this.list.hidden = this.isEmpty;
     this.list.replaceChildren(

@@ -6,6 +6,7 @@
  */
 
 import { brief, briefArguments, button, duration, el, pretty } from "./dom.js";
+import { ArgumentsEditor, Question, settleAsking } from "./asking.js";
 import { chip, isPicture, picture } from "./attachments.js";
 import { Markdown } from "./markdown.js";
 
@@ -17,10 +18,11 @@ import { Markdown } from "./markdown.js";
  * What a person can do about a run.
  *
  * @typedef {object} Controls
- * @property {(callId: string) => Promise<boolean>} approve Each gives whether it was taken.
+ * @property {(callId: string, args?: object) => Promise<boolean>} approve Each gives whether it was taken.
  * @property {(callId: string, reason?: string) => Promise<boolean>} deny
  * @property {(callId: string) => Promise<boolean>} cancelTool
- * @property {(requestId: string, text: string) => Promise<boolean>} answer
+ * @property {(requestId: string, value: unknown) => Promise<boolean>} answer
+ * @property {(requestId: string) => Promise<boolean>} dismiss
  * @property {() => void} inspect
  * @property {(text: string) => void} announce Tell those who do not see the page.
  * @property {() => void} settled Something changed that no event told.
@@ -163,14 +165,17 @@ class Call {
     const settle = (/** @type {() => Promise<boolean>} */ act) => () => {
       settleAsking(this.element, this.question, act, controls);
     };
-    const approve = button("Approve", "primary", settle(() => controls.approve(callId)));
+    const editor = new ArgumentsEditor(this.name, data.arguments);
+    const send = settle(() => controls.approve(callId, editor.value));
+    const approve = button("Approve", "primary", () => editor.isValid() && send());
     const deny = button("Deny", "", settle(() => controls.deny(callId, reason.value || undefined)));
     approve.setAttribute("aria-label", `Approve ${this.name}`);
     deny.setAttribute("aria-label", `Deny ${this.name}`);
     const within = data.deadline ? ` It waits for ${duration(data.deadline)}.` : "";
     this.question.append(
       el("p", "", "The agent wants to use this tool.", within),
-      el("div", "actions", approve, deny, reason),
+      editor.element,
+      el("div", "actions", approve, deny, editor.toggle, reason),
     );
     this.element.dataset.asks = `Approve ${brief(this.name, 40)}?`;
   }
@@ -190,60 +195,6 @@ class Call {
     if (data.error !== null) this.fact(data.outcome === "denied" ? "Reason" : "Error", data.error);
     this.details.open = data.outcome === "error";
   }
-}
-
-/** A question of the agent to its user. */
-class Question {
-  /** @param {any} data @param {Controls} controls */
-  constructor({ request_id, prompt }, controls) {
-    this.field = el("input");
-    this.field.required = true;
-    this.field.setAttribute("aria-label", "Your answer");
-    this.send = el("button", "primary", "Answer");
-    this.form = el("form", "actions", this.field, this.send);
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const answer = () => controls.answer(request_id, this.field.value);
-      settleAsking(this.element, this.form, answer, controls);
-    });
-    const said = el("p", "prompt", prompt);
-    said.dir = "auto";
-    this.element = el("section", "ask", said, this.form);
-    this.element.setAttribute("aria-label", "Question");
-    this.element.dataset.asks = "Your answer is needed";
-  }
-
-  /** @param {any} data */
-  resolve({ outcome, text }) {
-    const said = outcome === "answered" ? text : outcome === "timeout" ? "Not answered in time" : "Withdrawn";
-    const node = el("p", outcome === "answered" ? "reply" : "note", said);
-    node.dir = "auto";
-    this.form.replaceWith(node);
-    delete this.element.dataset.asks;
-  }
-}
-
-/**
- * Send what a person decided; where it was not taken, they may decide again.
- *
- * @param {HTMLElement} element What asks.
- * @param {HTMLElement} fields Where its buttons and fields are.
- * @param {() => Promise<boolean>} act
- * @param {Controls} controls
- */
-async function settleAsking(element, fields, act, controls) {
-  const title = element.dataset.asks;
-  const enable = (/** @type {boolean} */ isEnabled) => {
-    for (const node of fields.querySelectorAll("button, input")) {
-      /** @type {HTMLButtonElement} */ (node).disabled = !isEnabled;
-    }
-    controls.settled();
-  };
-  delete element.dataset.asks;
-  enable(false);
-  if ((await act()) || !fields.isConnected || fields.childElementCount === 0) return;
-  element.dataset.asks = title;
-  enable(true);
 }
 
 /** One run, as a part of the conversation. */
@@ -367,6 +318,8 @@ export class Turn {
         return this.#onQuestion(data, agent);
       case "input_resolved":
         return this.#questions.get(data.request_id)?.resolve(data);
+      case "user_message":
+        return this.#onUserMessage(data);
       case "error":
         return this.#onError(data);
       case "done":
@@ -452,6 +405,14 @@ export class Turn {
     this.#questions.set(data.request_id, question);
     this.#place(agent).append(question.element);
     this.controls.announce("The agent asks you something");
+  }
+
+  /** @param {any} data */
+  #onUserMessage({ message, parts }) {
+    const said = el("div", "said", message);
+    said.dir = "auto";
+    said.hidden = message === "";
+    this.answer.append(...parts.map(chip), said);
   }
 
   /** @param {any} data */

@@ -233,9 +233,14 @@ export class Run {
     return this.#client._control(this, { type: "cancel_tool", call_id: callId });
   }
 
-  /** Let a call begin that waits for a person. @param {string} callId */
-  approve(callId) {
-    return this.#client._control(this, { type: "approve", call_id: callId });
+  /**
+   * Let a call begin that waits for a person.
+   *
+   * @param {string} callId
+   * @param {object} [args] Instead of its own; what does not fit the tool is rejected.
+   */
+  approve(callId, args) {
+    return this.#client._control(this, { type: "approve", call_id: callId, arguments: args });
   }
 
   /** Refuse a call that waits for a person. @param {string} callId @param {string} [reason] */
@@ -243,9 +248,30 @@ export class Run {
     return this.#client._control(this, { type: "deny", call_id: callId, reason });
   }
 
-  /** Answer the agent's question. @param {string} requestId @param {string} text */
-  answer(requestId, text) {
-    return this.#client._control(this, { type: "answer", request_id: requestId, text });
+  /**
+   * Answer the agent's question.
+   *
+   * @param {string} requestId
+   * @param {unknown} value A text; where the question has a schema, JSON. What does not fit is rejected.
+   */
+  answer(requestId, value) {
+    return this.#client._control(this, { type: "answer", request_id: requestId, text: value });
+  }
+
+  /** Decline to answer it. @param {string} requestId @param {string} [reason] */
+  dismiss(requestId, reason) {
+    return this.#client._control(this, { type: "dismiss", request_id: requestId, reason });
+  }
+
+  /**
+   * Say something to the model before its next reply; rejected where none follows.
+   *
+   * @param {string} message
+   * @param {{interrupt?: boolean, parts?: object[]}} [options] `interrupt` cuts the reply that is
+   *   being written.
+   */
+  post(message, { interrupt = false, parts = [] } = {}) {
+    return this.#client._control(this, { type: "post", message, interrupt, parts });
   }
 
   /**

@@ -21,7 +21,7 @@ import secrets
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -34,14 +34,9 @@ from flowtrio._run._controls import run_of
 from flowtrio.wire._frames import (
     BATCH_SUBPROTOCOL,
     SUBPROTOCOL,
-    AnswerCommand,
-    ApproveCommand,
     BadFrame,
-    CancelCommand,
-    CancelToolCommand,
     Command,
     Control,
-    DenyCommand,
     MessageCommand,
     PingCommand,
     Ref,
@@ -54,6 +49,7 @@ from flowtrio.wire._frames import (
     said_by,
 )
 
+from ._apply import apply
 from ._clients import Hosting as Hosting
 from ._showing import Showing
 
@@ -332,7 +328,10 @@ class Session:
         if stream is None:
             error = "no run of this id is under way"
             return await self._reject(command.ref, "unknown_run", error)
-        apply(stream, command)
+        try:
+            apply(stream, command, self.hosting.limits)
+        except BadFrame as exc:
+            return await self._reject(exc.ref, exc.code, exc.error)
         return await self._accept(command.ref, stream.run_id)
 
     # Replying
@@ -346,20 +345,3 @@ class Session:
 
     async def _reject(self, ref: Ref, code: str, error: str) -> None:
         await self._send.send([encode_rejected(ref, code, error)])
-
-
-def apply(stream: EventStream | Follower, command: Control) -> None:
-    """Do to a run what a control asks; whether it took effect is seen in the events."""
-    match command:
-        case CancelCommand():
-            stream.cancel(command.reason or "the client cancelled")
-        case CancelToolCommand():
-            stream.cancel_tool(command.call_id)
-        case ApproveCommand():
-            stream.approve(command.call_id)
-        case DenyCommand():
-            stream.deny(command.call_id, command.reason)
-        case AnswerCommand():
-            stream.answer(command.request_id, command.text)
-        case _:
-            assert_never(command)

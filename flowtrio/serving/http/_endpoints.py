@@ -17,9 +17,9 @@ from flowtrio._hosting._hosted import Seat
 from flowtrio.abc import Message, Request
 from flowtrio.serving._access import Refused, is_loopback_host
 from flowtrio.serving._metrics import MEDIA_TYPE, encode_metrics
+from flowtrio.serving.commands._apply import apply
 from flowtrio.serving.commands._clients import Hosting, asking_the_store
 from flowtrio.serving.commands._conceal import conceal_message
-from flowtrio.serving.commands._session import apply
 from flowtrio.wire._frames import (
     Control,
     MessageCommand,
@@ -112,7 +112,7 @@ class Endpoints:
         stream = self.hosting.find(tenant_id, run_id)
         if stream is None:
             return await exchange.refuse(404, "unknown_run", "no run of this id is under way")
-        apply(stream, command)
+        apply(stream, command, limits)
         accepted = encode_accepted(command.ref, run_id).encode()
         return await exchange.answer(200, accepted, {"content-type": "application/json"})
 

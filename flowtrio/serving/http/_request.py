@@ -21,8 +21,13 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
-STATUSES: Final = {"unknown_run": 404, "replay_gap": 410, "store_failed": 503}
-"""Of answers that tell why a run cannot be read, by its code."""
+STATUSES: Final = {
+    "unknown_run": 404,
+    "no_next_reply": 409,
+    "replay_gap": 410,
+    "store_failed": 503,
+}
+"""Of answers that tell why a run cannot be read or told something, by its code."""
 _PIECE: Final = 64 * 1024
 """Bytes that are sent at once: a client that needs long for a long log takes some all the time."""
 _COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}

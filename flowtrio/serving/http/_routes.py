@@ -19,7 +19,7 @@ from ._request import STATUSES, Exchange, Left, Receive, Scope, Send, path_below
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
-CONTROLS: Final = ("cancel", "cancel_tool", "approve", "deny", "answer")
+CONTROLS: Final = ("cancel", "cancel_tool", "approve", "deny", "answer", "dismiss", "post")
 """Commands that can be posted to a run."""
 
 
@@ -55,7 +55,7 @@ class Routes:
             words = self._hosting.words_of(failed.error)
             await exchange.refuse(STATUSES["store_failed"], "store_failed", words)
         except BadFrame as exc:
-            await exchange.refuse(400, exc.code, exc.error)
+            await exchange.refuse(STATUSES.get(exc.code, 400), exc.code, exc.error)
 
     async def _answer_anybody(self, scope: Scope, exchange: Exchange) -> bool:
         """Answer what needs no token; False if it is none of that."""
