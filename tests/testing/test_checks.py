@@ -498,12 +498,17 @@ STILL_LAWFUL: Final[dict[str, set[str]]] = {
         "lets_the_provider_search: swap 4 tool_call_end message_chunk",
         "is_cancelled_in_the_midst: swap 5 message_chunk tool_call_args",
     },
+    "the user says what they like, when they like": {
+        "calls_tools_in_parallel: double 16 user_message",
+        "calls_tools_in_parallel: remove 16 user_message",
+    },
     "two calls, messages or questions at once: either may be first": {
         "calls_tools_in_parallel: swap 9 tool_call_start tool_call_start",
         "calls_tools_in_parallel: swap 10 tool_call_start tool_progress",
         "calls_tools_in_parallel: swap 11 tool_progress tool_call_end",
         "calls_tools_in_parallel: swap 14 tool_call_end custom",
-        "calls_tools_in_parallel: swap 15 custom message_chunk",
+        "calls_tools_in_parallel: swap 15 custom user_message",
+        "calls_tools_in_parallel: swap 16 user_message message_chunk",
         "asks_for_approval: swap 3 message_complete approval_required",
         "asks_for_approval: swap 11 tool_call_end tool_call_end",
         "asks_for_approval: swap 12 tool_call_end tool_call_end",

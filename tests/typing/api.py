@@ -179,6 +179,8 @@ async def concierge(ctx: RunContext, message: str) -> dict[str, bool]:
         await ctx.call(pay, amount=100)
     except ToolFailed as failed:
         assert_type(failed.outcome, str)
+    assert_type(await ctx.ask("How many?", int), int)
+    await ctx.ask("Anything?", {"type": "object"})
     advice = await ctx.delegate(talker, message)
     completion = await ctx.model([{"role": "user", "content": name}], tools=[forecast])
     assert_type(completion.tool_calls, list[ToolCall])
@@ -222,6 +224,8 @@ def describe(event: AgentEvent) -> str:
             return event.agent
         case EventType.INPUT_REQUIRED | EventType.INPUT_RESOLVED:
             return str(event.data["request_id"])
+        case EventType.USER_MESSAGE:
+            return str(event.data["message"])
         case EventType.RUN_START | EventType.ERROR | EventType.DONE | EventType.CUSTOM:
             return f"{event.seq} {event.run_id} {event.timestamp}"
         case _ as never:
