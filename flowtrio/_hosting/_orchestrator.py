@@ -90,7 +90,9 @@ class Orchestrator:
     around_model: AroundModel | None = None
     """Stands around each model reply of its runs; see `flowtrio.abc.AroundModel`."""
     on_busy: OnBusy = "queue"
-    """What a message for a busy conversation does: ``queue``, ``reject``, or ``cancel`` others."""
+    """What a message for a busy conversation does: ``queue``, ``reject``, ``cancel`` others, or
+    ``post``: it is said to the run that goes on (see `EventStream.post`), and its own run is
+    cancelled at once and says so; where no reply follows, it waits in line."""
     app: Any = None
     """Anything; agents and tools find it as ``ctx.app``, unless a run brings its own. Servers start
     runs without one."""
@@ -108,8 +110,10 @@ class Orchestrator:
     """How its runs are let in, by whether their conversation is kept."""
 
     def __attrs_post_init__(self) -> None:
-        if self.on_busy not in ("queue", "reject", "cancel"):
-            raise ValueError(f"on_busy={self.on_busy!r}: expected 'queue', 'reject' or 'cancel'")
+        if self.on_busy not in ("queue", "reject", "cancel", "post"):
+            raise ValueError(
+                f"on_busy={self.on_busy!r}: expected 'queue', 'reject', 'cancel' or 'post'"
+            )
         if not is_wait(self.queue_wait):
             raise ValueError(f"queue_wait={told(self.queue_wait)}: expected seconds, 0 or more")
         if not (self.queue_length == math.inf or is_whole(self.queue_length, 0)):

@@ -13,7 +13,7 @@ from flowtrio._core._exceptions import LimitExceeded
 if TYPE_CHECKING:
     from flowtrio._run._run import Run
 
-OnBusy: TypeAlias = Literal["queue", "reject", "cancel"]
+OnBusy: TypeAlias = Literal["queue", "reject", "cancel", "post"]
 
 
 @attrs.define(eq=False)
@@ -67,7 +67,8 @@ class Sessions:
         """
         key = _key(run)
         line = self._lines.setdefault(key, deque())
-        self._check(line, key[1])
+        if not self._is_posted(line, run):
+            self._check(line, key[1])
         line.append(_Place(run))
         run.when_done(lambda: self._leave(key, run))
 
@@ -111,6 +112,15 @@ class Sessions:
             line[0].turn.set()
         else:
             del self._lines[key]
+
+    def _is_posted(self, line: deque[_Place], run: Run) -> bool:
+        """Have the run before it take the message, where that is wanted and it can; it ends then."""
+        if self.on_busy != "post" or not line:
+            return False
+        before = line[0].run
+        if not before.inbox.post(run.info.said, interrupt=False):
+            return False
+        return run.cancel(f"its message was posted to run {before.info.run_id}")
 
     def _check(self, line: deque[_Place], session_id: str) -> None:
         if self.on_busy == "cancel":

@@ -105,7 +105,7 @@ class Controls:
         """
         said = read_message(message)
         self._run.info.check_length(said.text, "message")
-        return self._in_loop(lambda: self._run.post(said, interrupt=interrupt))
+        return self._in_loop(lambda: self._run.inbox.post(said, interrupt=interrupt))
 
     def _json(self, value: Any, what: str) -> Any:
         return check_json(value, what, limit_bytes=self._run.info.limits.result_bytes)

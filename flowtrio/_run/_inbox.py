@@ -31,7 +31,7 @@ _MOST_WAITING = 64
 class Inbox:
     """The messages to one run that were not taken yet."""
 
-    __slots__ = ("body_listens", "listeners", "replies", "waiting")
+    __slots__ = ("body_listens", "is_closed", "listeners", "replies", "waiting")
 
     def __init__(self) -> None:
         self.waiting: tuple[UserMessage, ...] = ()
@@ -40,12 +40,14 @@ class Inbox:
         """The conversations of those who will take it before their next reply."""
         self.body_listens: bool = False
         """Whether the root's body asks a model by itself, as far as it has shown."""
+        self.is_closed: bool = False
+        """Whether the run's end has begun."""
         self.replies: tuple[trio.CancelScope, ...] = ()
         """Around each reply that is being written."""
 
     def post(self, said: UserMessage, *, interrupt: bool) -> bool:
         """Take in a message; False where nobody would take it to a model."""
-        is_open = self.listeners or self.body_listens
+        is_open = (self.listeners or self.body_listens) and not self.is_closed
         if not is_open or len(self.waiting) >= _MOST_WAITING:
             return False
         self.waiting += (said,)
@@ -60,6 +62,7 @@ class Inbox:
 
     def hear_the_rest(self, log: EventLog) -> None:
         """What nobody came to take is told at the end: whoever said it was told that it is."""
+        self.is_closed = True
         transcript = [log.transcripts[ROOT], *self.listeners][-1]
         while self.waiting:
             self._hear(log, transcript, lambda type, data: log.record_closing(type, data, ROOT))

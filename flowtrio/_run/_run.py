@@ -37,8 +37,6 @@ from ._info import RunInfo
 from ._log import EventLog
 
 if TYPE_CHECKING:
-    from flowtrio._core._parts import UserMessage
-
     from ._pending import Decision
 
 NO_USAGE: Final = Usage()
@@ -197,12 +195,6 @@ class Run:
             self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
         self.clock.wake_host()
         return True
-
-    # What the user says meanwhile
-
-    def post(self, said: UserMessage, *, interrupt: bool) -> bool:
-        """Have the user say something before the model's next reply; False if none follows."""
-        return not self.is_closing and self.inbox.post(said, interrupt=interrupt)
 
     def _break(self, exc: BaseException) -> None:
         """A bug of ours struck where nothing may fail: it costs this run, and nobody else."""

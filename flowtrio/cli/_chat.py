@@ -18,9 +18,9 @@ import secrets
 import signal
 import sys
 import termios
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import msgspec
@@ -39,6 +39,9 @@ COMPLETED, FAILED, CANCELLED = 0, 1, 130
 _FRAME = 1 / 12
 """Seconds between two drawings of what moves."""
 
+_PATIENCE = 2.0
+"""Seconds in which what was decided is to be seen in the run's events."""
+
 _STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
 
 
@@ -49,7 +52,7 @@ class Run(AsyncIterable[AgentEvent], Protocol):
         """End it on purpose."""
         ...
 
-    def approve(self, call_id: str) -> bool:
+    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
         """Let a call begin."""
         ...
 
@@ -57,8 +60,12 @@ class Run(AsyncIterable[AgentEvent], Protocol):
         """Refuse a call."""
         ...
 
-    def answer(self, request_id: str, text: str) -> bool:
+    def answer(self, request_id: str, value: Any) -> bool:
         """Answer a question."""
+        ...
+
+    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
+        """Decline to answer one."""
         ...
 
 
@@ -261,19 +268,39 @@ class Chat:
 
     async def _consult(self, run: Run, event: AgentEvent, scope: trio.CancelScope) -> None:
         """Ask in place, while the run's other events go on being shown."""
-        data = event.data
+        is_question = event.type is EventType.INPUT_REQUIRED
+        decide = self._answer_question if is_question else self._decide_call
         with scope:
-            if event.type is EventType.INPUT_REQUIRED:
-                text = await self._ask(f"{printable(data['prompt'])} ")
-                run.answer(data["request_id"], text or "")
-                return
-            arguments = msgspec.json.encode(data["arguments"]).decode()
-            question = f"Let {data['tool_name']} run with {arguments}? [y/N] "
-            text = await self._ask(printable(question))
-            if text is not None and text.strip().lower() in ("y", "yes"):
-                run.approve(data["call_id"])
-            else:
-                run.deny(data["call_id"], "denied at the terminal")
+            while True:
+                try:
+                    await decide(run, event.data)
+                except ValueError as exc:
+                    sys.stderr.write(f"{printable(str(exc))}\n")
+                else:
+                    # A server refuses what does not fit and does not say so here: asked once more.
+                    await trio.sleep(_PATIENCE)
+
+    async def _answer_question(self, run: Run, data: dict[str, Any]) -> None:
+        schema = data.get("schema")
+        hint = "" if schema is None else f"(JSON: {msgspec.json.encode(schema).decode()}) "
+        text = await self._ask(printable(f"{data['prompt']} {hint}"))
+        if text is None:
+            run.dismiss(data["request_id"], "declined at the terminal")
+        else:
+            run.answer(data["request_id"], text)
+
+    async def _decide_call(self, run: Run, data: dict[str, Any]) -> None:
+        call_id, name = data["call_id"], data["tool_name"]
+        arguments = msgspec.json.encode(data["arguments"]).decode()
+        text = await self._ask(printable(f"Let {name} run with {arguments}? [y/N/e] "))
+        match (text or "").strip().lower():
+            case "y" | "yes":
+                run.approve(call_id)
+            case "e" | "edit":
+                edited = await self._ask(printable(f"Arguments of {name} as JSON: "))
+                run.approve(call_id, msgspec.json.decode(edited or "", type=dict[str, Any]))
+            case _:
+                run.deny(call_id, "denied at the terminal")
 
     async def _ask(self, prompt: str) -> str | None:
         with self.screen.paused():

@@ -14,7 +14,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from flowtrio import Agent, DemoClient, EventType, Orchestrator, RunContext, Text
+from flowtrio import Agent, DemoClient, EventType, Orchestrator, RunContext, Text, tool
 from flowtrio._core._events import AgentEvent
 from flowtrio.cli._chat import (
     CANCELLED,
@@ -174,13 +174,45 @@ async def test_a_call_is_approved_by_yes_alone(
     _, screen = await talk(needs, "hello", line)
 
     assert outcome(screen) == ("completed", approved)
-    assert capsys.readouterr().err == 'Let paint run with {"colour":"blue"}? [y/N] '
+    assert capsys.readouterr().err == 'Let paint run with {"colour":"blue"}? [y/N/e] '
 
 
-async def test_a_question_without_an_answer_is_answered_with_nothing() -> None:
+async def test_a_question_is_declined_where_the_keyboard_has_ended() -> None:
     _, screen = await talk(asks, "hello", "")
 
-    assert outcome(screen) == ("completed", "")
+    assert outcome(screen)[0] == "error"
+    [resolved] = [e.data for e in screen.events if e.type == "input_resolved"]
+    assert resolved["outcome"] == "declined"
+
+
+async def test_an_answer_that_does_not_fit_is_asked_for_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def counts(ctx: RunContext, message: str) -> int:
+        return await ctx.ask("How many?", int)
+
+    _, screen = await talk(counts, "hello", "many\n3\n")
+
+    assert outcome(screen) == ("completed", 3)
+    assert capsys.readouterr().err == (
+        'How many? (JSON: {"type":"integer"}) '
+        "answer to q1: Expected `int`, got `str`\n"
+        'How many? (JSON: {"type":"integer"}) '
+    )
+
+
+async def test_arguments_are_edited_before_they_are_approved() -> None:
+    @tool(needs_approval=True)
+    async def paint(colour: str) -> str:
+        """Paint."""
+        return colour
+
+    async def paints(ctx: RunContext, message: str) -> Any:
+        return await ctx.call(paint, colour="blue")
+
+    _, screen = await talk(paints, "hello", 'e\n{"colour"\nedit\n{"colour": "red"}\n')
+
+    assert outcome(screen) == ("completed", "red")
 
 
 async def test_questions_are_asked_one_at_a_time(capsys: pytest.CaptureFixture[str]) -> None:

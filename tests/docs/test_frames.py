@@ -23,6 +23,8 @@ VALUES: dict[str, Any] = {
     "call_id": "c1",
     "request_id": "q1",
     "text": "yes",
+    "arguments": {},
+    "interrupt": True,
     "after": -1,
 }
 LIMITS = ServerLimits(bad_messages=1000, runs_per_connection=1000)

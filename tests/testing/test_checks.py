@@ -867,9 +867,9 @@ def test_an_event_that_cannot_be_placed_breaks_only_its_shape() -> None:
 def test_a_second_break_elsewhere_is_told_too() -> None:
     log = calls_tools_in_parallel()
     log[8]["data"]["content"] = "Lo"
-    log[17]["data"]["content"] = "Sun"
+    log[18]["data"]["content"] = "Sun"
 
-    assert [(v.law, v.index) for v in find_violations(log)] == [("L3", 8), ("L3", 17)]
+    assert [(v.law, v.index) for v in find_violations(log)] == [("L3", 8), ("L3", 18)]
 
 
 # Shapes and contradictions
@@ -1022,15 +1022,15 @@ def test_a_nested_agent_leaves_nothing_open_that_should_end_before_it(outcome: s
 def test_the_report_shows_each_break_and_the_events_around_the_first() -> None:
     log = calls_tools_in_parallel()
     log[8]["data"]["content"] = "x" * 200
-    log[17]["data"]["content"] = "Sun"
+    log[18]["data"]["content"] = "Sun"
 
     with pytest.raises(LawBroken) as caught:
         check_events(iter(log))
 
     lines = str(caught.value).splitlines()
-    assert [v.index for v in caught.value.violations] == [8, 17]
+    assert [v.index for v in caught.value.violations] == [8, 18]
     assert lines[0].startswith("L3 is broken by message_complete (seq 8): ")
-    assert lines[1].startswith("L3 is broken by message_complete (seq 17): ")
+    assert lines[1].startswith("L3 is broken by message_complete (seq 18): ")
     assert lines[5].endswith("m1 thinks 'hm'")
     assert [line[:6] for line in lines[5:]] == [
         *("     2", "     3", "     5", "     7", ">    8", "     9", "    10")

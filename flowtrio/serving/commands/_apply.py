@@ -51,6 +51,9 @@ def apply(stream: EventStream | Follower, command: Control, limits: ServerLimits
         case DismissCommand():
             stream.dismiss(command.request_id, command.reason)
         case PostCommand():
+            if not command.message.strip() and not command.parts:
+                error = "post: expected a text that is not empty, or parts"
+                raise BadFrame("bad_frame", error, command.ref)
             if not stream.post(said_by(command, limits), command.interrupt):
                 error = "no reply of the model follows that could take it"
                 raise BadFrame("no_next_reply", error, command.ref)

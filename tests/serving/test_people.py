@@ -1,0 +1,135 @@
+"""What people bring, over the wire: edited arguments, answers of a schema, and posted messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flowtrio import Agent, Orchestrator, RunContext, ToolCall, connect, tool
+from flowtrio import EventType as T
+from flowtrio.testing import ScriptedModel
+from tests.support.ws_peer import connect as connect_peer
+from tests.support.ws_peer import open_server
+
+
+@tool(needs_approval=True)
+async def pay(amount: int) -> str:
+    """Pay."""
+    return f"paid {amount}"
+
+
+async def asks(ctx: RunContext, message: str) -> Any:
+    """Ask for a number, and pay it."""
+    return await ctx.call(pay, amount=await ctx.ask("How much?", int))
+
+
+async def test_what_does_not_fit_is_rejected_and_what_was_asked_stays_open() -> None:
+    async with open_server(asks) as served, connect_peer(served) as peer:
+        await peer.send("go")
+        asked = (await peer.until("input_required"))[-1]
+        run_id = asked["run_id"]
+        assert asked["data"]["schema"] == {"type": "integer"}
+        answer = {"type": "answer", "run_id": run_id, "request_id": "q1"}
+        await peer.send({**answer, "text": {"much": 1}, "ref": 1})
+        refused = (await peer.until("rejected"))[-1]
+        assert (refused["ref"], refused["code"]) == (1, "bad_answer")
+        await peer.send({**answer, "text": 100})
+        call_id = (await peer.until("approval_required"))[-1]["data"]["call_id"]
+        approve = {"type": "approve", "run_id": run_id, "call_id": call_id}
+        await peer.send({**approve, "arguments": {"amount": "all"}, "ref": 2})
+        refused = (await peer.until("rejected"))[-1]
+        assert (refused["ref"], refused["code"]) == (2, "bad_arguments")
+        await peer.send({**approve, "arguments": {"amount": 1}})
+        done = (await peer.until("done"))[-1]
+
+    assert done["data"]["result"] == "paid 1"
+
+
+async def test_a_dismissed_question_fails_who_asked() -> None:
+    async with open_server(asks) as served, connect_peer(served) as peer:
+        await peer.send("go")
+        run_id = (await peer.until("input_required"))[-1]["run_id"]
+        await peer.send(type="dismiss", run_id=run_id, request_id="q1", reason="no")
+        events = await peer.until("done")
+
+    [resolved] = [e["data"] for e in events if e["type"] == "input_resolved"]
+    assert resolved["outcome"] == "declined"
+
+
+def answering() -> Agent:
+    """An agent that is asked to book, and waits for an approval meanwhile."""
+    model = ScriptedModel([ToolCall("1", "pay", {"amount": 1})], "fine")
+    return Agent(llm_client=model, tools=[pay])
+
+
+@pytest.mark.parametrize("parts", [(), ({"type": "text", "text": "please"},)])
+async def test_what_is_posted_is_told_and_refused_where_nothing_follows(parts: Any) -> None:
+    async def alone(ctx: RunContext, message: str) -> None:
+        await ctx.ask("?")
+
+    async with open_server(answering()) as served, connect_peer(served) as peer:
+        await peer.send("go")
+        event = (await peer.until("approval_required"))[-1]
+        post = {"type": "post", "run_id": event["run_id"], "message": "in euros"}
+        await peer.send({**post, "parts": parts, "ref": 1})
+        await peer.until("accepted")
+        await peer.send(type="approve", run_id=event["run_id"], call_id=event["data"]["call_id"])
+        events = await peer.until("done")
+    said = [e["data"]["message"] for e in events if e["type"] == "user_message"]
+    assert said == ["in euros\nplease" if parts else "in euros"]
+    async with open_server(alone) as served, connect_peer(served) as peer:
+        await peer.send("go")
+        run_id = (await peer.until("input_required"))[-1]["run_id"]
+        await peer.send(type="post", run_id=run_id, message="hello", ref=2)
+        refused = (await peer.until("rejected"))[-1]
+        await peer.send(type="post", run_id=run_id, message="", ref=3)
+        empty = (await peer.until("rejected"))[-1]
+
+    assert (refused["ref"], refused["code"]) == (2, "no_next_reply")
+    assert (empty["ref"], empty["code"]) == (3, "bad_frame")
+
+
+async def test_a_remote_stream_has_the_same_controls() -> None:
+    async with open_server(answering()) as served, connect(served.url) as remote:
+        async with remote.process_stream("go") as stream:
+            async for event in stream:
+                if event.type is T.APPROVAL_REQUIRED:
+                    assert stream.post("in euros", interrupt=True)
+                    assert stream.approve(event.data["call_id"], {"amount": 2})
+            assert await stream.result() == "fine"
+    async with open_server(asks) as served, connect(served.url) as remote:
+        async with remote.process_stream("go") as stream:
+            async for event in stream:
+                if event.type is T.INPUT_REQUIRED:
+                    assert stream.dismiss(event.data["request_id"])
+                if event.type is T.INPUT_RESOLVED:
+                    assert event.data["outcome"] == "declined"
+
+
+async def test_a_message_for_a_busy_conversation_may_be_posted_to_its_run() -> None:
+    async with Orchestrator(agents=[answering()], on_busy="post") as orchestrator:
+        async with orchestrator.process_stream("go", session_id="s") as stream:
+            async for event in stream:
+                if event.type is T.APPROVAL_REQUIRED:
+                    async with orchestrator.process_stream("in euros", session_id="s") as second:
+                        log = [event async for event in second]
+                    stream.approve(event.data["call_id"])
+                    assert log[-1].data["status"] == "cancelled"
+                    assert (
+                        log[-1].data["reason"] == f"its message was posted to run {stream.run_id}"
+                    )
+        kept = await orchestrator.conversations.load("default", "s")
+
+    assert [m["content"] for m in kept if m["role"] == "user"] == ["go", "in euros"]
+
+
+async def test_what_no_reply_follows_waits_for_its_turn_instead() -> None:
+    async def body(ctx: RunContext, message: str) -> str:
+        return message
+
+    async with Orchestrator(agents=[body], on_busy="post") as orchestrator:
+        async with orchestrator.process_stream("one", session_id="s") as one:
+            async with orchestrator.process_stream("two", session_id="s") as two:
+                assert await one.result() == "one"
+                assert await two.result() == "two"
