@@ -114,7 +114,7 @@ class Sessions:
             del self._lines[key]
 
     def _is_posted(self, line: deque[_Place], run: Run) -> bool:
-        """Have the run before it take the message, where that is wanted and it can; it ends then."""
+        """Have the run before it take the message, where that is wanted and it can."""
         if self.on_busy != "post" or not line:
             return False
         before = line[0].run

@@ -116,7 +116,8 @@ class Controls:
         return words
 
     def _decide(self, key: str, decision: Decision) -> bool:
-        return self._in_loop(lambda: self._run.decide(key, decision))
+        log = self._run.log
+        return self._in_loop(lambda: not log.is_closing and log.opened.decide(key, decision))
 
     def _in_loop(self, fn: Callable[[], bool]) -> bool:
         """Call *fn* in the run's Trio loop, from wherever we are."""

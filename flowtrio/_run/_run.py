@@ -16,7 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import Any, Final, Protocol
 
 import attrs
 import trio
@@ -35,9 +35,6 @@ from ._ending import Ending, blamed, end_events, tell_operators
 from ._inbox import Inbox
 from ._info import RunInfo
 from ._log import EventLog
-
-if TYPE_CHECKING:
-    from ._pending import Decision
 
 NO_USAGE: Final = Usage()
 _MOST_NOTED = 16
@@ -313,10 +310,6 @@ class Run:
     def messages(self) -> list[dict[str, Any]]:
         """The root agent's conversation as far as it went, valid as the next run's history."""
         return self.log.transcripts[ROOT].messages()
-
-    def decide(self, key: str, decision: Decision) -> bool:
-        """Take a person's decision about what is open."""
-        return not self.is_closing and self.log.opened.decide(key, decision)
 
     def leave_unattended(self) -> None:
         """Nobody is there to ask any more: what waits for a person goes on without one."""
