@@ -12,6 +12,7 @@ from flowtrio._core._failures import why_unfit
 from flowtrio._core._values import check_json, copy_json, told, type_name
 
 from ._schema_check import make_check
+from ._types import JsonType
 
 Decode: TypeAlias = Callable[[Any], Any]
 """Gives what an answer means, or raises for one that does not fit."""
@@ -39,7 +40,13 @@ class AnswerForm:
         if isinstance(wanted, Mapping):
             schema = check_json(dict(wanted), "schema")
             return cls(schema, _fitting(schema))
-        return cls(_schema_of(wanted), lambda value: msgspec.convert(value, wanted, strict=True))
+        try:
+            made = JsonType.of(wanted)
+        except TypeError as exc:
+            raise TypeError(
+                f"schema={told(wanted)}: expected a type with a JSON form, or a JSON Schema: {exc}"
+            ) from exc
+        return cls(_schema_of(made), made.convert)
 
     def read(self, given: Any) -> tuple[str, Any]:
         """Read an answer: a text, or a JSON value where more than a text is asked for.
@@ -93,15 +100,8 @@ def _fitting(schema: dict[str, Any]) -> Decode:
     return decode
 
 
-def _schema_of(wanted: Any) -> dict[str, Any]:
-    try:
-        [schema], components = msgspec.json.schema_components(
-            [wanted], ref_template="#/$defs/{name}"
-        )
-    except TypeError as exc:
-        raise TypeError(
-            f"schema={told(wanted)}: expected a type with a JSON form, or a JSON Schema"
-        ) from exc
+def _schema_of(made: JsonType) -> dict[str, Any]:
+    schema, definitions = made.schema, made.definitions
     if set(schema) == {"$ref"}:
-        schema = components[schema["$ref"].rpartition("/")[2]]
-    return {**schema, "$defs": components} if components else dict(schema)
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    return {**schema, "$defs": definitions} if definitions else dict(schema)
