@@ -52,7 +52,7 @@ async def test_the_answer_grows_token_by_token(open_stage: OpenStage) -> None:
         await page.until("document.querySelector('.markdown').innerText === 'One two'")
 
         assert await page.run(STATUS) == "running"
-        assert await page.run("document.querySelector('#send').hidden")
+        assert not await page.run("document.querySelector('#send').hidden")
 
         model.answer(" **three**")
         await page.until(f"{STATUS} === 'completed'")
