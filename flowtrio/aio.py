@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import warnings
-import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 import trio
 
-from flowtrio._core._events import AgentEvent
 from flowtrio._core._util import publish as _publish
-from flowtrio._run._asyncio import Reading, call_asyncio, call_trio, entered
+from flowtrio._hosting._follower import Follower
+from flowtrio._run._asyncio import Entered, Room, call_asyncio, call_trio, let_go
+from flowtrio._run._reading import current_room
 from flowtrio._run._stream import EventStream
-from flowtrio._run._thread import TrioThread, hold, release
+from flowtrio._run._thread import Hold, ThreadEnded
 
 P = ParamSpec("P")
 T = TypeVar("T")
-S = TypeVar("S", bound=AbstractAsyncContextManager[Any])
+S = TypeVar("S", EventStream[Any], Follower)
 
 
 class Bridge:
@@ -44,10 +43,11 @@ class Bridge:
     """
 
     def __init__(self) -> None:
-        self._thread: TrioThread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._room: Room | None = None
         self._stack = AsyncExitStack()
-        self._forgotten: weakref.finalize[Any, Self] | None = None
+        self._hold: Hold
+        self._opened: Entered[trio.Nursery]
 
     async def __aenter__(self) -> Self:
         """Have the Trio thread.
@@ -59,8 +59,16 @@ class Bridge:
         if self._loop is not None:
             raise RuntimeError("can't open a bridge twice: expected a new one")
         self._loop = asyncio.get_running_loop()
-        self._thread = hold()
-        self._forgotten = weakref.finalize(self, _forget, self._thread)
+        held = self._hold = Hold()
+        # Where the loop is closed with this open, what waits in that room says so.
+        self._opened = Entered(
+            Room(held.thread), trio.open_nursery, "a flowtrio Bridge", held.release
+        )
+        try:
+            self._room = Room(held.thread, await self._opened.__aenter__())
+        except BaseException:
+            await let_go(held, self._loop)
+            raise
         return self
 
     async def __aexit__(
@@ -69,53 +77,70 @@ class Bridge:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Leave what is still entered, and let the thread go."""
-        thread, self._thread = self._thread, None
-        assert thread is not None
-        assert self._forgotten is not None
+        """Cancel what is still read or called by it, leave what is entered, and let go."""
+        room, loop = self._held()
+        self._room = None
+        _empty(room)
         try:
             await self._stack.aclose()
         finally:
-            self._forgotten.detach()
-            release(thread)
+            try:
+                await self._opened.__aexit__()
+            finally:
+                await let_go(self._hold, loop)
 
-    def _held(self) -> tuple[TrioThread, asyncio.AbstractEventLoop]:
-        if self._thread is None or self._loop is None:
+    def __del__(self) -> None:
+        # Any thread, at any time.
+        if self._room is not None:
+            _empty(self._room)
+            self._hold.release()
+            self._opened.give_up()
+
+    def _held(self) -> tuple[Room, asyncio.AbstractEventLoop]:
+        if self._room is None or self._loop is None:
             raise RuntimeError("the bridge is not open: expected a call inside async with Bridge()")
-        return self._thread, self._loop
+        return self._room, self._loop
 
     @asynccontextmanager
     async def stream(self, make: Callable[[], S]) -> AsyncIterator[S]:
-        """Hold a stream open for the block, and give it.
-
-        When the block is left, the run of an `EventStream` has ended; a `Follower` is detached.
+        """Hold a stream open for the block: its run has ended when that is left.
 
         Args:
-          make: Gives a stream: ``lambda: engine.stream(agent, message)``, or
-            ``lambda: orchestrator.attach(run_id)``.
+          make: Gives an `EventStream`, or a `Follower`: ``lambda: engine.stream(agent, message)``.
 
         """
-        thread, _ = self._held()
-        made = make()
-        readable: Any = made if isinstance(made, EventStream) else _Followed(thread, made)
-        async with readable as stream:
-            yield stream
+        room, _ = self._held()
+        stream = make()
+        # It begins in the first step of its entering, and takes its room from here.
+        token = current_room.set(room)
+        try:
+            opened = await stream.__aenter__()
+        finally:
+            current_room.reset(token)
+        try:
+            yield opened
+        except BaseException as exc:
+            await stream.__aexit__(type(exc), exc, exc.__traceback__)
+            raise
+        else:
+            await stream.__aexit__(None, None, None)
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Open something under Trio until the bridge is left: an orchestrator, an engine.
 
         What was opened last is left first, in a Trio task of its own.
         """
-        thread, _ = self._held()
-        return await self._stack.enter_async_context(entered(thread, lambda: manager))
+        room, _ = self._held()
+        held = Entered(Room(room.thread), lambda: manager, "what a flowtrio Bridge has entered")
+        return await self._stack.enter_async_context(held)
 
     async def call(self, fn: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Run an async function under Trio: ``await bridge.call(orchestrator.start, "hello")``.
 
         Cancelling the asyncio task cancels it; it has ended when the cancellation is raised.
         """
-        thread, _ = self._held()
-        return await call_trio(thread, fn, *args, name="flowtrio call from asyncio")
+        room, _ = self._held()
+        return await call_trio(room, fn, *args, name="a flowtrio call from asyncio")
 
     def function(self, fn: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
         """Make a function that can be a tool of one that needs asyncio, with the same signature.
@@ -131,45 +156,11 @@ class Bridge:
         return call
 
 
-class _Followed:
-    """A reader in the Trio thread of a hosted run, read in an asyncio task."""
-
-    def __init__(self, thread: TrioThread, follower: Any) -> None:
-        self._follower = follower
-        self._reading = Reading(thread, lambda: follower)
-
-    def __getattr__(self, name: str) -> Any:
-        # Its controls may be called from any thread, and what it tells be asked.
-        return getattr(self._follower, name)
-
-    async def __aenter__(self) -> Self:
-        try:
-            await self._reading.wait_opened()
-        except BaseException:
-            await self._reading.leave()
-            raise
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._reading.leave()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> AgentEvent:
-        try:
-            return await self._reading.receive()
-        except trio.EndOfChannel:
-            raise StopAsyncIteration from None
-
-    async def receive_batch(self) -> list[AgentEvent]:
-        return await self._reading.receive_batch()
-
-
-def _forget(thread: TrioThread) -> None:
-    """A bridge was dropped, or the process ends, and nobody left it."""
-    release(thread, waits=False)
-    warnings.warn("a flowtrio Bridge was never left", ResourceWarning, stacklevel=2)
+def _empty(room: Room) -> None:
+    """Cancel what works in a bridge's room."""
+    assert room.nursery is not None
+    with suppress(ThreadEnded):
+        room.thread.post(room.nursery.cancel_scope.cancel)
 
 
 _publish(__name__, [Bridge])

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import outcome
 import trio
 
-from flowtrio._core._events import AgentEvent, AgentStatus
+from flowtrio._core._events import AgentEvent
 from flowtrio._core._util import publish as _publish
-from flowtrio._run._controls import Controls, run_of
+from flowtrio._run._controls import run_of
+from flowtrio._run._elsewhere import OneRun
 from flowtrio._run._pump import Pump
 from flowtrio._run._thread import ThreadEnded, TrioThread, hold, release
 
@@ -25,34 +26,21 @@ if TYPE_CHECKING:
     from flowtrio.abc import AgentLike
 
 
-class Events(Controls, Iterator[AgentEvent]):
+class Events(OneRun, Iterator[AgentEvent]):
     """One run's events, read by plain code, and the run's controls. Made by `stream`."""
 
-    __slots__ = ("_ended", "_inner", "_pump", "_queue", "_ready", "_was_told")
+    __slots__ = ("_ended", "_is_told", "_pump", "_queue", "_ready")
 
     def __init__(self, thread: TrioThread, stream: EventStream[Any]) -> None:
         self._run = run_of(stream)
-        self._run.token = thread.token
-        self._thread = None
-        self._inner = stream
+        self._lives_in(thread)
         self._ready: deque[AgentEvent] = deque()
         self._queue: queue.SimpleQueue[list[AgentEvent] | outcome.Outcome[Any]]
         self._queue = queue.SimpleQueue()
         self._ended: outcome.Outcome[Any] | None = None
-        self._was_told = False
-        self._pump = Pump(thread, lambda: stream, lambda _: None, self._queue.put)
-        context = contextvars.copy_context()
-        thread.start(self._pump.run, self._queue.put, context, "flowtrio reader elsewhere")
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._inner.run_id
-
-    @property
-    def status(self) -> AgentStatus:
-        """What the run is doing."""
-        return self._inner.status
+        self._is_told = False
+        self._pump = Pump(thread, lambda: stream, lambda: None, self._queue.put)
+        thread.start(self._pump.run, _Reader(self._queue), contextvars.copy_context(), self._name)
 
     def __iter__(self) -> Iterator[AgentEvent]:
         """Iterate over the events that were not yet given."""
@@ -80,10 +68,6 @@ class Events(Controls, Iterator[AgentEvent]):
             pass
         return self._run.result()
 
-    def _leave_unattended(self) -> bool:
-        self._run.leave_unattended()
-        return True
-
     def _take(self) -> None:
         """Wait for what comes next."""
         item = self._queue.get()
@@ -96,9 +80,9 @@ class Events(Controls, Iterator[AgentEvent]):
 
     def _tell(self) -> None:
         """Raise what ended the reading, once: a Ctrl-C that struck inside the run."""
-        ended, was_told, self._was_told = self._ended, self._was_told, True
-        if ended is not None and not was_told:
-            ended.unwrap()
+        if self._ended is not None and not self._is_told:
+            self._is_told = True
+            self._ended.unwrap()
 
     def _leave(self) -> None:
         """Leave the run, and wait until nothing of it is alive."""
@@ -106,6 +90,23 @@ class Events(Controls, Iterator[AgentEvent]):
             self._pump.leave()
         while self._ended is None:
             self._take()
+        self._ready.clear()
+
+
+class _Reader:
+    """Whom the reading's job tells of its end."""
+
+    def __init__(self, queue: queue.SimpleQueue[list[AgentEvent] | outcome.Outcome[Any]]) -> None:
+        self._queue = queue
+
+    def end(self, result: outcome.Outcome[Any]) -> None:
+        self._queue.put(result)
+
+    def is_gone(self) -> bool:
+        # A thread ends with its blocks left.
+        return False
+
+    def give_up(self) -> None: ...
 
 
 @contextmanager
@@ -132,10 +133,11 @@ def stream(
             "flowtrio.sync would block this Trio loop: expected async with engine.stream(...)"
         )
     given: Any = engine
-    if agent is None:
-        made = given.process_stream(message, **options)
-    else:
-        made = given.stream(agent, message, **options)
+    made = (
+        given.process_stream(message, **options)
+        if agent is None
+        else given.stream(agent, message, **options)
+    )
     thread = hold()
     try:
         events = Events(thread, made)
@@ -145,7 +147,8 @@ def stream(
             events._leave()
         events._tell()
     finally:
-        release(thread)
+        if release(thread):
+            thread.join()
 
 
 _publish(__name__, [Events, stream])

@@ -280,6 +280,14 @@ def test_importing_a_door_loads_no_library_that_only_some_need(module: str) -> N
     assert loaded & HEAVY == set()
 
 
+@pytest.mark.parametrize("module", ["flowtrio", "flowtrio.sync"])
+def test_who_does_not_use_asyncio_does_not_load_it(module: str) -> None:
+    loaded = imported_by(f"import {module}")
+
+    assert "flowtrio" in loaded
+    assert "asyncio" not in loaded
+
+
 def test_a_library_that_is_loaded_at_import_time_is_found() -> None:
     loaded = imported_by("import flowtrio, trio_websocket")
 

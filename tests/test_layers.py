@@ -62,7 +62,7 @@ LAYERS = {
     ),
     "remote": _layer("_core", "wire", libraries=("trio", "trio_websocket", "wsproto", "h11")),
     "asgi": _layer("_core", "serving"),
-    "aio": _layer("_core", "_run", libraries=("trio",)),
+    "aio": _layer("_core", "_run", "_hosting", libraries=("trio",)),
     "sync": _layer("_core", "abc", "_run", "_hosting", libraries=("trio", "outcome")),
     "mcp": _layer(
         *("_core", *RUNS, "serving"),

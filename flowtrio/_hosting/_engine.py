@@ -169,7 +169,8 @@ class StreamEngine:
         """Open the engine: runs of bare streams are held, and joined at the block's end."""
         if not trio.lowlevel.in_trio_task():
             raise RuntimeError(
-                "a flowtrio engine opens under Trio: expected a call inside trio.run(main)"
+                "a flowtrio engine opens under Trio: expected a call inside trio.run(main), or "
+                "flowtrio.aio.Bridge.enter under asyncio"
             )
         await self._home.open()
         return self

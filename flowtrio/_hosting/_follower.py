@@ -14,6 +14,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
 from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
+from flowtrio._run._elsewhere import is_elsewhere, read_elsewhere
 from flowtrio._run._log import SCHEDULE_EVERY
 
 from ._cursor import Cursor
@@ -22,17 +23,34 @@ from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
+    from flowtrio._run._reading import Reading
     from flowtrio._run._stream import EventStream
 
 
 class _Controls:
     """The controls of a run that somebody follows: its stream's, while that is here."""
 
-    __slots__ = ("_hosted", "_key", "_recorder")
+    __slots__ = ("_hosted", "_key", "_mode", "_recorder")
 
     _recorder: Recorder
     _key: Key
     _hosted: HostedRun | None
+    _mode: StreamMode
+
+    @property
+    def run_id(self) -> str:
+        """The run's id."""
+        return self._key[1]
+
+    @property
+    def mode(self) -> StreamMode:
+        """Which view of the log this follower gives."""
+        return self._mode
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the run goes on in this process, so that the controls can take effect."""
+        return self._key in self._recorder.runs
 
     def _stream(self) -> EventStream | None:
         hosted = self._hosted or self._recorder.runs.get(self._key)
@@ -86,13 +104,13 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
 
     __slots__ = (
         "__weakref__",
+        "_away",
         "_cursor",
         "_is_attached",
         "_is_closed",
         "_is_encoder",
         "_is_over",
         "_is_reading",
-        "_mode",
         "_ready",
         "_seat",
         "_shown_after",
@@ -123,6 +141,8 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
             # A state is the fold of all that went before it.
             start = -1 if mode is StreamMode.VALUES else after
         self._shown_after = after
+        self._away: Reading | None = None
+        """Who reads the log in the Trio thread, where this is read in an asyncio task."""
         self._is_encoder = is_encoder
         """Whether what is given is only looked at, and needs no copies."""
         self._seat = Seat(patience, start)
@@ -142,16 +162,6 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         return f"<Follower run={self.run_id!r} seq={self.seq}>"
 
     @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._key[1]
-
-    @property
-    def mode(self) -> StreamMode:
-        """Which view of the log this follower gives."""
-        return self._mode
-
-    @property
     def status(self) -> AgentStatus:
         """What the run is doing, as far as it is known here; ``initializing`` before attaching."""
         stream = self._stream()
@@ -160,11 +170,6 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         header = self._cursor.header
         ended = header.status if header is not None else None
         return AgentStatus.INITIALIZING if ended is None else ended
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the run goes on in this process, so that the controls can take effect."""
-        return self._key in self._recorder.runs
 
     @property
     def is_over(self) -> bool:
@@ -184,7 +189,9 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         """
         if self._is_closed:
             raise trio.ClosedResourceError("this follower was closed")
-        if not self._is_attached:
+        if is_elsewhere("follower"):
+            await self._attach_elsewhere()
+        elif not self._is_attached:
             await self._attach()
         return self
 
@@ -196,6 +203,8 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
     ) -> None:
         """Detach; the run goes on."""
         self.close()
+        if self._away is not None:
+            await self._away.leave()
 
     def close(self) -> None:
         """Detach at once; the run goes on. Reading is over."""
@@ -211,10 +220,15 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
     async def aclose(self) -> None:
         """Detach; the run goes on. Reading is over."""
         self.close()
-        await checkpoint()
+        if self._away is not None:
+            await self._away.leave()
+        else:
+            await checkpoint()
 
     def __del__(self) -> None:
         # Any thread, at any time: nothing may be done here but to leave word for the loop.
+        if self._away is not None:
+            self._away.abandon()
         if self._is_attached and self._hosted is not None and self._token is not None:
             hosted, seat = self._hosted, self._seat
             with contextlib.suppress(trio.RunFinishedError):
@@ -233,6 +247,15 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._hosted = hosted
         self._is_attached = True
 
+    async def _attach_elsewhere(self) -> None:
+        """Attach in the Trio thread, and read there for this one."""
+        inner = Follower(self._recorder, *self._key, self.seq, self._mode, self._seat.patience)
+        was_over: list[bool] = []
+        self._away = read_elsewhere(lambda: _attached(inner, was_over), f"a flowtrio {self!r}")
+        self._away.begin()
+        await self._away.wait_opened()
+        self._is_over = was_over[0]
+
     async def _check(self, hosted: HostedRun | None) -> None:
         """Find the run, see that it can be read on from here, and whether anything is left."""
         after = self._shown_after
@@ -247,6 +270,8 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
 
     def _detach(self) -> None:
         self._is_attached = False
+        if self._away is not None:
+            self._away.abandon()
         if self._hosted is not None:
             self._hosted.detach(self._seat)
 
@@ -292,6 +317,9 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
             await checkpoint()
         batch = list(self._ready)
         self._ready.clear()
+        if self._away is not None:
+            batch += self._away.take_ready()
+            self._is_over = batch[-1].type is EventType.DONE
         self.seq = self._seat.given = batch[-1].seq
         if self._hosted is not None:
             self._hosted.wake_recorder()
@@ -306,6 +334,13 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._is_reading = True
         try:
             while not self._ready:
+                if self._away is None and not self._is_attached and is_elsewhere("follower"):
+                    await self._attach_elsewhere()
+                if self._away is not None:
+                    event = await self._away.receive()
+                    self._is_over = event.type is EventType.DONE
+                    self._ready.append(event)
+                    continue
                 if self._is_over:
                     await checkpoint()
                     raise trio.EndOfChannel
@@ -354,6 +389,14 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._cursor.last = events[-1]
         hosted.fetched(seat, events[-1].seq)
         return events
+
+
+@contextlib.asynccontextmanager
+async def _attached(follower: Follower, was_over: list[bool]) -> AsyncIterator[Follower]:
+    """Attach, and tell whether anything was left to read before anybody did."""
+    async with follower:
+        was_over.append(follower.is_over)
+        yield follower
 
 
 def _copy(event: AgentEvent) -> AgentEvent:

@@ -1,36 +1,37 @@
-"""Between an asyncio loop and the Trio thread: calls both ways, and a stream's events.
+"""Between an asyncio loop and the Trio thread: calls both ways.
 
 An asyncio task that is cancelled cancels what it waits for on the other side, and goes on waiting
 until that has ended: nothing is left alive behind it. A loop that is closed under a call gets
-nothing any more; what worked for it is left as by a reader who went.
+nothing any more; what worked for it is cancelled.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import warnings
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import Any, Generic, TypeVar
 
+import attrs
 import outcome
 import trio
 
-from flowtrio._core._events import AgentEvent
-
-from ._pump import Pump
-from ._thread import Job, JobCancelled, ThreadEnded, TrioThread
+from ._thread import LOOK, Hold, Job, JobCancelled, ThreadEnded, TrioThread, warn_of_left
 
 T = TypeVar("T")
 
-_LOOK = 1.0
-"""Seconds after which a wait for an asyncio loop looks whether that is closed: it tells nobody."""
-
 
 class LoopClosed(RuntimeError):
-    """The asyncio loop that was to be reached is closed."""
+    """An asyncio loop that was to be reached is closed, or is not the one that runs here."""
+
+
+@attrs.frozen
+class Room:
+    """Where jobs run: the Trio thread, or a part of it that ends earlier."""
+
+    thread: TrioThread
+    nursery: trio.Nursery | None = None
 
 
 def post(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any) -> None:
@@ -52,26 +53,25 @@ def post(loop: asyncio.AbstractEventLoop, fn: Callable[..., object], *args: Any)
 class Call:
     """A job in the Trio thread that asyncio tasks wait for."""
 
-    def __init__(self, thread: TrioThread, when_over: Callable[[], None] = lambda: None) -> None:
-        """Prepare one; *when_over* is called in the Trio thread when it has ended and was told."""
-        self._loop = asyncio.get_running_loop()
-        self._thread = thread
-        self._when_over = when_over
-        self._job: Job
-        self.news = asyncio.Event()
-        """Set when it has ended, and by whoever tells of something else."""
+    def __init__(
+        self, room: Room, name: str, when_gone: Callable[[], object] | None = None
+    ) -> None:
+        """Make it; *when_gone* is called, in the Trio thread, if its end cannot be told."""
+        self.thread = room.thread
         self.result: outcome.Outcome[Any] | None = None
         """How it ended; None before."""
+        self._loop = asyncio.get_running_loop()
+        self._room = room
+        self._name = name
+        self._when_gone = when_gone
+        self._is_given_up = False
+        self._job: Job
+        self._news = asyncio.Event()
 
-    def start(self, fn: Callable[[], Awaitable[Any]], name: str) -> None:
+    def start(self, fn: Callable[[], Awaitable[Any]]) -> None:
         """Begin it, with the context variables of the current task."""
         context = contextvars.copy_context()
-        self._job = self._thread.start(fn, self._tell, context, name)
-
-    @property
-    def is_gone(self) -> bool:
-        """Whether the loop was closed: nobody waits any more."""
-        return self._loop.is_closed()
+        self._job = self.thread.start(fn, self, context, self._name, self._room.nursery)
 
     def cancel(self) -> None:
         """Cancel it."""
@@ -79,29 +79,51 @@ class Call:
             self._job.cancel()
 
     def tell(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call *fn* in the loop, and wake who waits; from the Trio thread."""
+        """Call *fn* in the loop, and wake who waits; from the Trio thread.
+
+        Raises:
+          LoopClosed: nothing is called there any more.
+
+        """
         post(self._loop, self._hear, fn, args)
 
-    def _tell(self, result: outcome.Outcome[Any]) -> None:
+    def end(self, result: outcome.Outcome[Any]) -> None:
+        """See `Owner`."""
         try:
             self.tell(self._end, result)
         except LoopClosed:
-            words = "an asyncio loop was closed while it waited for flowtrio's Trio thread"
-            warnings.warn(words, ResourceWarning, stacklevel=2)
-        finally:
-            self._when_over()
+            if self._when_gone is not None:
+                self._when_gone()
+
+    def is_gone(self) -> bool:
+        """See `Owner`."""
+        return self._loop.is_closed()
+
+    def give_up(self) -> None:
+        """See `Owner`; and warn, once, that it was never left."""
+        if not self._is_given_up:
+            self._is_given_up = True
+            warn_of_left(self._name)
 
     def _end(self, result: outcome.Outcome[Any]) -> None:
         self.result = result
 
     def _hear(self, fn: Callable[..., object], args: tuple[Any, ...]) -> None:
         fn(*args)
-        self.news.set()
+        self._news.set()
 
     async def wait_for_news(self) -> None:
-        """Wait until something is told that was not told before."""
-        self.news.clear()
-        await self.news.wait()
+        """Wait until something is told that was not told before.
+
+        Raises:
+          LoopClosed: this is not called in the call's own loop, such as by the garbage collector.
+
+        """
+        if not is_running(self._loop):
+            raise LoopClosed(f"can't wait for {self._name} in another loop than it was begun in")
+        # Told in this loop, hence between two of its steps: nothing is missed here.
+        self._news.clear()
+        await self._news.wait()
 
     async def wait(self, leave: Callable[[], None]) -> outcome.Outcome[Any]:
         """Wait until it has ended, whatever happens here.
@@ -113,22 +135,44 @@ class Call:
           asyncio.CancelledError: the task was cancelled; the job has ended all the same.
 
         """
-        was_cancelled = False
+        cancelled: asyncio.CancelledError | None = None
         while self.result is None:
             try:
                 await self.wait_for_news()
-            except asyncio.CancelledError:
-                if not was_cancelled:
+            except asyncio.CancelledError as exc:
+                if cancelled is None:
                     leave()
-                was_cancelled = True
-        if was_cancelled:
-            raise asyncio.CancelledError
+                cancelled = exc
+            except BaseException:
+                # Nobody waits any more, such as in a task that was dropped.
+                leave()
+                raise
+        if cancelled is not None:
+            raise cancelled
         return self.result
 
+    async def wait_left(self, leave: Callable[[], None]) -> outcome.Outcome[Any]:
+        """End it by *leave*, and wait for that; see `wait`.
 
-async def call_trio(
-    thread: TrioThread, fn: Callable[..., Awaitable[T]], *args: Any, name: str
-) -> T:
+        Where its loop runs no more, nothing can be waited for: then it warns of that.
+        """
+        leave()
+        try:
+            return await self.wait(leave)
+        except LoopClosed:
+            self.give_up()
+            return outcome.Value(None)
+
+
+def is_running(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether this is called by *loop*."""
+    try:
+        return asyncio.get_running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+async def call_trio(room: Room, fn: Callable[..., Awaitable[T]], *args: Any, name: str) -> T:
     """Run an async function in the Trio thread, and wait for it in an asyncio task.
 
     Raises:
@@ -136,46 +180,93 @@ async def call_trio(
       ThreadEnded: the thread has ended.
 
     """
-    call = Call(thread)
-    call.start(lambda: fn(*args), name)
-    value: T = _unwrap(await call.wait(call.cancel))
+    call = Call(room, name)
+    call.start(lambda: fn(*args))
+    value: T = unwrap(await call.wait(call.cancel))
     return value
 
 
-def _unwrap(result: outcome.Outcome[Any]) -> Any:
+def unwrap(result: outcome.Outcome[Any]) -> Any:
+    """Give a job's value, or raise what it raised."""
     if isinstance(result, outcome.Error) and isinstance(result.error, JobCancelled):
-        raise ThreadEnded("what ran in the Trio thread was cancelled there")
+        raise ThreadEnded("what ran in flowtrio's Trio thread was cancelled there")
     return result.unwrap()
 
 
-@asynccontextmanager
-async def entered(
-    thread: TrioThread, make: Callable[[], AbstractAsyncContextManager[T]]
-) -> AsyncIterator[T]:
-    """Hold a context manager of Trio's kind open in the Trio thread, for an asyncio block."""
-    leaving = trio.Event()
-    values: list[T] = []
+class Entered(Generic[T]):
+    """Holds a context manager of Trio's kind open in the Trio thread, for an asyncio block."""
 
-    async def hold() -> None:
-        async with make() as value:
-            call.tell(values.append, value)
-            await leaving.wait()
+    def __init__(
+        self,
+        room: Room,
+        make: Callable[[], AbstractAsyncContextManager[T]],
+        name: str,
+        when_gone: Callable[[], object] | None = None,
+    ) -> None:
+        """Make it; see `Call`."""
+        self._make = make
+        self._leaving = trio.Event()
+        self._values: list[T] = []
+        self._call = Call(room, name, when_gone)
 
-    def leave() -> None:
+    async def __aenter__(self) -> T:
+        """Enter it there, and give what that gives; if this is cancelled, so is that."""
+        self._call.start(self._hold)
+        try:
+            while not self._values and self._call.result is None:
+                await self._call.wait_for_news()
+        except BaseException:
+            await self._call.wait_left(self._call.cancel)
+            raise
+        if not self._values:
+            unwrap(await self._call.wait(self.abandon))
+        return self._values[0]
+
+    async def __aexit__(self, *_: object) -> None:
+        """Leave it there, and wait until that is through."""
+        unwrap(await self._call.wait_left(self.abandon))
+
+    def give_up(self) -> None:
+        """Leave it, since nobody will, and warn of that."""
+        self.abandon()
+        self._call.give_up()
+
+    async def _hold(self) -> None:
+        async with self._make() as value:
+            self._call.tell(self._values.append, value)
+            await self._leaving.wait()
+
+    def abandon(self) -> None:
+        """See to it that it is left, from any thread."""
         with suppress(ThreadEnded):
-            thread.post(leaving.set)
+            self._call.thread.post(self._leaving.set)
 
-    call = Call(thread)
-    call.start(hold, "flowtrio block elsewhere")
-    try:
-        while not values and call.result is None:
-            await call.wait_for_news()
-        if values:
-            yield values[0]
-    finally:
-        # Where it waits to be entered, it is left as soon as that is through.
-        leave()
-        _unwrap(await call.wait(lambda: None))
+
+async def let_go(held: Hold, loop: asyncio.AbstractEventLoop) -> None:
+    """Let the thread go, and wait until it has ended, if it ends; see `Hold`.
+
+    Where *loop* does not run any more, nothing is waited for.
+    """
+    if not is_running(loop):
+        held.release()
+        return
+    ended = asyncio.Event()
+    cancelled: asyncio.CancelledError | None = None
+
+    def tell() -> None:
+        with suppress(LoopClosed):
+            post(loop, ended.set)
+
+    if not held.release(tell):
+        return
+    while not ended.is_set():
+        try:
+            await ended.wait()
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    held.thread.join()
+    if cancelled is not None:
+        raise cancelled
 
 
 # From the Trio thread into asyncio
@@ -186,7 +277,8 @@ async def call_asyncio(
 ) -> T:
     """Run an asyncio function in its loop, and wait for it in a Trio task.
 
-    A cancellation of the Trio task cancels the function's task, and is raised when that has ended.
+    A cancellation of the Trio task cancels the function's task, and is raised when that has ended;
+    unless it had come to its end before, or ends otherwise.
 
     Raises:
       LoopClosed: the loop is closed.
@@ -200,12 +292,11 @@ async def call_asyncio(
         visit.leave()
         with trio.CancelScope(shield=True), suppress(LoopClosed):
             await visit.wait()
-        raise
+        if visit.result is None or visit.is_cancelled:
+            raise
     assert visit.result is not None
-    if isinstance(visit.result, outcome.Error):
-        error = visit.result.error
-        if isinstance(error, asyncio.CancelledError):
-            raise RuntimeError("an asyncio function was cancelled by somebody else") from error
+    if visit.is_cancelled:
+        raise RuntimeError("an asyncio function was cancelled by somebody else")
     value: T = visit.result.unwrap()
     return value
 
@@ -219,18 +310,33 @@ class _Visit:
         self._token = trio.lowlevel.current_trio_token()
         self._done = trio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._is_left = False
         self.result: outcome.Outcome[Any] | None = None
+        """How it ended; None before."""
         post(loop, self._begin)
 
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether its task ended by being cancelled."""
+        result = self.result
+        return isinstance(result, outcome.Error) and isinstance(
+            result.error, asyncio.CancelledError
+        )
+
     async def wait(self) -> None:
+        """Wait for its end.
+
+        Raises:
+          LoopClosed: that will never come.
+
+        """
         while not self._done.is_set():
-            with trio.move_on_after(_LOOK):
+            with trio.move_on_after(LOOK):
                 await self._done.wait()
             if self._loop.is_closed() and not self._done.is_set():
                 raise LoopClosed("the asyncio loop was closed before its function had ended")
 
     def leave(self) -> None:
+        """Cancel its task."""
         with suppress(LoopClosed):
             post(self._loop, self._cancel)
 
@@ -238,17 +344,14 @@ class _Visit:
 
     def _begin(self) -> None:
         self._task = self._loop.create_task(self._run())
-        if self._is_left:
-            self._task.cancel()
         self._task.add_done_callback(self._end)
 
     async def _run(self) -> Any:
         return await self._make()
 
     def _cancel(self) -> None:
-        self._is_left = True
-        if self._task is not None:
-            self._task.cancel()
+        assert self._task is not None
+        self._task.cancel()
 
     def _end(self, task: asyncio.Task[Any]) -> None:
         if task.cancelled():
@@ -259,98 +362,3 @@ class _Visit:
             self.result = outcome.Value(task.result())
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(self._done.set)
-
-
-# A stream's events
-
-
-class Reading:
-    """A stream whose run lives in the Trio thread, read by an asyncio task."""
-
-    def __init__(
-        self,
-        thread: TrioThread,
-        make: Callable[[], AbstractAsyncContextManager[Any]],
-        when_over: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Begin to read; see `Pump` for *make*, and `Call` for *when_over*."""
-        self._ready: deque[AgentEvent] = deque()
-        self._arrived: list[AgentEvent] | None = None
-        self._pump = Pump(thread, make, self._tell_opened, self._deliver, self._is_gone)
-        self._was_told = False
-        """Whether the reader knows how it ended."""
-        self.stream: Any = None
-        """The stream in the Trio thread, once it is entered there."""
-        self._call = Call(thread, when_over)
-        self._call.start(self._pump.run, "flowtrio reader elsewhere")
-
-    def _is_gone(self) -> bool:
-        return self._call.is_gone
-
-    def _tell_opened(self, stream: Any) -> None:
-        self._call.tell(self._open, stream)
-
-    def _deliver(self, batch: list[AgentEvent]) -> None:
-        self._call.tell(self._arrive, batch)
-
-    def _open(self, stream: Any) -> None:
-        self.stream = stream
-
-    def _arrive(self, batch: list[AgentEvent]) -> None:
-        self._arrived = batch
-
-    async def wait_opened(self) -> None:
-        """Wait until the stream is entered; raises what that raised."""
-        while self.stream is None:
-            self._tell_end()
-            await self._call.wait_for_news()
-
-    async def receive(self) -> AgentEvent:
-        """Give the next event; a read that is cancelled loses nothing.
-
-        Raises:
-          trio.EndOfChannel: the last event was given.
-
-        """
-        while not self._ready:
-            if self._arrived is None and self._call.result is not None:
-                self._tell_end()
-                raise trio.EndOfChannel
-            await self._take()
-        return self._ready.popleft()
-
-    async def receive_batch(self) -> list[AgentEvent]:
-        """Give the next event with all that came with it; see `receive`."""
-        batch = [await self.receive(), *self._ready]
-        self._ready.clear()
-        return batch
-
-    async def _take(self) -> None:
-        if self._arrived is None:
-            return await self._call.wait_for_news()
-        self._ready.extend(self._arrived)
-        self._arrived = None
-        with suppress(ThreadEnded):
-            self._pump.go_on()
-
-    async def leave(self) -> None:
-        """Leave the stream's block in the Trio thread, and wait until that is through.
-
-        Raises:
-          asyncio.CancelledError: the task was cancelled meanwhile; it is through all the same.
-
-        """
-        self.abandon()
-        await self._call.wait(lambda: None)
-        self._tell_end()
-
-    def _tell_end(self) -> None:
-        """Raise what ended it, if anything did and nobody was told."""
-        if self._call.result is not None and not self._was_told:
-            self._was_told = True
-            _unwrap(self._call.result)
-
-    def abandon(self) -> None:
-        """See to it that the stream's block is left, from any thread."""
-        with suppress(ThreadEnded):
-            self._pump.leave()

@@ -120,20 +120,22 @@ class Controls:
         return self._in_loop(lambda: not log.is_closing and log.opened.decide(key, decision))
 
     def _in_loop(self, fn: Callable[[], bool]) -> bool:
-        """Call *fn* in the run's Trio loop, from wherever we are."""
-        token = self._run.token
-        if token is None or threading.get_ident() == self._thread:
-            took_effect = self._call(fn)
-        else:
-            answer: queue.SimpleQueue[bool | Unfit] = queue.SimpleQueue()
-            try:
-                token.run_sync_soon(lambda: answer.put(self._call(fn)))
-            except trio.RunFinishedError:
-                return False
-            took_effect = answer.get()
+        """Do what somebody outside asks for in the run's Trio loop, from wherever we are."""
+        took_effect = self._reach(lambda: self._call(fn))
         if isinstance(took_effect, Unfit):
             raise took_effect
         return took_effect
+
+    def _reach(self, fn: Callable[[], bool | Unfit]) -> bool | Unfit:
+        token = self._run.token
+        if token is None or threading.get_ident() == self._thread:
+            return fn()
+        answer: queue.SimpleQueue[bool | Unfit] = queue.SimpleQueue()
+        try:
+            token.run_sync_soon(lambda: answer.put(fn()))
+        except trio.RunFinishedError:
+            return False
+        return answer.get()
 
     def _call(self, fn: Callable[[], bool]) -> bool | Unfit:
         """Do what somebody outside asks for; nothing of it may reach the loop, or be waited for."""

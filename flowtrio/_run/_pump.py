@@ -21,45 +21,39 @@ from flowtrio._core._events import AgentEvent
 
 from ._thread import TrioThread
 
-_LOOK = 1.0
-"""Seconds after which a wait for a reader looks whether there is one."""
-
 
 class Pump:
     """Reads one stream; `run` is its job in the Trio thread."""
 
-    __slots__ = ("_deliver", "_goes_on", "_is_gone", "_make", "_opened", "_reading", "_thread")
+    __slots__ = ("_deliver", "_goes_on", "_make", "_opened", "_reading", "_thread")
 
     def __init__(
         self,
         thread: TrioThread,
         make: Callable[[], AbstractAsyncContextManager[Any]],
-        opened: Callable[[Any], None],
+        opened: Callable[[], None],
         deliver: Callable[[list[AgentEvent]], None],
-        is_gone: Callable[[], bool] = lambda: False,
     ) -> None:
         """Make it; nothing happens yet.
 
         Args:
           thread: Where it will run.
           make: Gives the stream, there: one that is entered, and read with ``receive_batch``.
-          opened: Told the stream once it is entered.
+          opened: Called once it is entered.
           deliver: Given each batch; what it raises ends the reading.
-          is_gone: Whether the reader went without a word, looked at now and then.
 
         """
         self._thread = thread
         self._make = make
         self._opened = opened
         self._deliver = deliver
-        self._is_gone = is_gone
         self._reading = trio.CancelScope()
         self._goes_on = trio.Event()
 
     async def run(self) -> None:
         """Read until the stream ends or its reader leaves; then leave the stream's block."""
         async with self._make() as stream:
-            self._opened(stream)
+            self._opened()
             with self._reading:
                 while True:
                     try:
@@ -68,17 +62,7 @@ class Pump:
                         return
                     self._goes_on = trio.Event()
                     self._deliver(batch)
-                    if not await self._may_go_on():
-                        return
-
-    async def _may_go_on(self) -> bool:
-        """Wait until the last batch was taken; False if nobody is there to take it."""
-        while not self._goes_on.is_set():
-            with trio.move_on_after(_LOOK):
-                await self._goes_on.wait()
-            if self._is_gone():
-                return False
-        return True
+                    await self._goes_on.wait()
 
     def go_on(self) -> None:
         """Read the next batch: the last one was taken. From any thread."""

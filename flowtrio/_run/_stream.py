@@ -10,7 +10,7 @@ started in, else of the open engine, else Trio's system nursery. An iterator tha
 its run.
 
 *Elsewhere*: either of them in an asyncio task. The run lives in the process's Trio thread, where a
-stream of its own is read for this one; see `_asyncio`.
+stream of its own is read for this one; see `_reading`.
 
 The stream knows its run, never the other way round: so dropping the stream is noticed.
 """
@@ -19,7 +19,9 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import enum
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
@@ -28,18 +30,17 @@ from typing import TYPE_CHECKING, Any, Generic, Self
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
 
-from flowtrio._core._events import AgentEvent, AgentStatus, StreamMode
-from flowtrio._core._exceptions import LimitExceeded
+from flowtrio._core._events import AgentEvent, StreamMode
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
-from ._elsewhere import Elsewhere, Form
-from ._log import RunStatistics
+from ._elsewhere import OneRun, is_elsewhere, read_elsewhere
 from ._run import current_run
 
 if TYPE_CHECKING:
     from ._home import Home
     from ._host import Host
+    from ._reading import Reading
     from ._run import Run
 
 
@@ -54,7 +55,13 @@ else:
     R = TypeVar("R")
 
 
-class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
+class _Form(enum.Enum):
+    NEW = enum.auto()
+    BLOCK = enum.auto()
+    BARE = enum.auto()
+
+
+class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
     """One run's events in their one order, and the run's controls. Made by `StreamEngine.stream`.
 
     Does nothing until it is entered or iterated, and can be either, once. One task may read at a
@@ -65,45 +72,42 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
 
     __slots__ = (
         "__weakref__",
+        "_away",
+        "_form",
+        "_home",
+        "_host",
+        "_is_reading",
+        "_is_spent",
         "_manager",
+        "_mode",
+        "_until_schedule",
         "_view",
     )
 
     def __init__(self, host: Host, mode: StreamMode, home: Home) -> None:
-        super().__init__(host, mode, home)
+        self._run = host.run
+        self._host = host
+        self._home = home
+        self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
+        self._form = _Form.NEW
+        self._is_reading = False
+        self._is_spent = False
+        """Whether its reader was told that no more will come."""
+        self._until_schedule = 0
+        self._thread = None
         self._manager: Any = None
+        self._place = None
+        self._away: Reading | None = None
+        """Who reads the run in the Trio thread, where this is read in an asyncio task."""
 
     def __repr__(self) -> str:
         return f"<EventStream run={self.run_id!r} status={str(self.status)!r}>"
 
     @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._run.info.run_id
-
-    @property
     def mode(self) -> StreamMode:
         """Which view of the log this stream gives."""
         return self._mode
-
-    @property
-    def status(self) -> AgentStatus:
-        """What the run is doing; ``initializing`` until it starts."""
-        return self._run.log.status
-
-    @property
-    def refusal(self) -> LimitExceeded | None:
-        """Why the run was not let in, known from its first event on; None if it was.
-
-        Only an `Orchestrator` refuses, and its runs then fail at once: for servers that would
-        rather say so than send such a run's events.
-        """
-        return self._run.refusal
-
-    def statistics(self) -> RunStatistics:
-        """A snapshot for debugging; never to be used for logic."""
-        return self._run.log.statistics()
 
     # The structured way in
 
@@ -122,9 +126,9 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
     async def __aenter__(self) -> Self:
         """Start the run in a nursery of the caller's task."""
         # Ctrl-C between the nursery's opening and the block would leave it to nobody.
-        self._begin(Form.BLOCK)
+        self._begin(_Form.BLOCK)
         if self._away is not None:
-            await self._enter_elsewhere(self._away)
+            await self._away.wait_opened()
             return self
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
@@ -139,13 +143,14 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the run if it has not ended, and wait until all of it has."""
-        if self._away is not None:
-            return await self._leave_elsewhere(self._away, exc)
-        self._run.cancel("the reader left")
         cancelled: BaseException | None = None
         try:
-            # Our nursery has no part in the body's exception: that leaves as it came.
-            await self._manager.__aexit__(None, None, None)
+            if self._away is not None:
+                await self._away.leave()
+            else:
+                self._run.cancel("the reader left")
+                # Our nursery has no part in the body's exception: that leaves as it came.
+                await self._manager.__aexit__(None, None, None)
         except BaseException as error:
             cancelled = next(leaves(error))
         self._tell_interrupt()
@@ -161,7 +166,7 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
           RuntimeError: outside a block, the run was read to its end before.
 
         """
-        if self._is_spent and self._form is Form.BARE:
+        if self._is_spent and self._form is _Form.BARE:
             raise RuntimeError(
                 f"can't iterate run {self.run_id!r} again: its events were read to the end before"
             )
@@ -193,9 +198,9 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
           trio.EndOfChannel: DONE was given before.
 
         """
-        if self._away is not None:
-            return await self._away.receive_batch()
         batch = [await self._receive()]
+        if self._away is not None:
+            return batch + self._away.take_ready()
         events, view = self._run.log.channel.take_all(), self._view
         batch += events if view is None else view.see_all(events)
         return batch
@@ -209,7 +214,7 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
         """
         if self._away is not None:
             return await self._away.leave()
-        if self._form is Form.NEW:
+        if self._form is _Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
         if self._is_inside:
@@ -230,13 +235,29 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
             return
         if self._away is not None:
             self._away.abandon()
-        elif self._form is Form.BARE and (not run.is_done or run.interrupt is not None):
+        elif self._form is _Form.BARE and (not run.is_done or run.interrupt is not None):
             assert run.token is not None
             with contextlib.suppress(trio.RunFinishedError):
                 run.token.run_sync_soon(_orphan, run)
 
+    def _begin(self, form: _Form) -> None:
+        if self._form is not _Form.NEW:
+            how = "entered" if self._form is _Form.BLOCK else "iterated"
+            raise RuntimeError(
+                f"can't start run {self.run_id!r} again: its stream was {how} before"
+            )
+        if is_elsewhere("stream"):
+            host, mode, home = self._host, self._mode, self._home
+            self._away = read_elsewhere(lambda: EventStream(host, mode, home), self._name)
+            self._lives_in(self._away.thread)
+            self._away.begin()
+        else:
+            self._until_schedule = self._run.info.schedule_every
+            self._thread = threading.get_ident()
+        self._form = form
+
     def _start_bare(self) -> None:
-        self._begin(Form.BARE)
+        self._begin(_Form.BARE)
         if self._away is None:
             self._host.start(_find_place(self._home), self._home.runs)
 
@@ -244,7 +265,7 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
 
     @enable_ki_protection
     async def _receive(self) -> AgentEvent:
-        if self._form is Form.NEW:
+        if self._form is _Form.NEW:
             self._start_bare()
         if self._is_reading:
             raise trio.BusyResourceError(f"another task is reading run {self.run_id!r}")
@@ -270,7 +291,7 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
                     return seen
         except trio.EndOfChannel:
             self._is_spent = True
-            if self._form is Form.BARE:
+            if self._form is _Form.BARE:
                 await self._join()
             self._tell_interrupt()
             raise
@@ -280,8 +301,23 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
         finally:
             self._is_reading = False
 
+    async def _receive_elsewhere(self, away: Reading) -> AgentEvent:
+        self._is_reading = True
+        try:
+            return await away.receive()
+        except trio.EndOfChannel:
+            self._is_spent = True
+            raise
+        except BaseException:
+            if self._form is _Form.BARE:
+                # See _reading_cancelled.
+                await away.leave_quietly()
+            raise
+        finally:
+            self._is_reading = False
+
     async def _reading_cancelled(self) -> None:
-        if self._form is Form.BARE:
+        if self._form is _Form.BARE:
             # An iteration that is cancelled is not resumed by anybody: this is the reader leaving.
             self._run.cancel("the reader was cancelled")
             await self._join()
@@ -298,12 +334,6 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
     def _is_inside(self) -> bool:
         """Whether the run would wait for the current task."""
         return not self._run.is_joined and self._run.waits_for(trio.lowlevel.current_task())
-
-    def _tell_interrupt(self) -> None:
-        """Raise a Ctrl-C that struck inside the run, once."""
-        interrupt, self._run.interrupt = self._run.interrupt, None
-        if interrupt is not None:
-            raise interrupt
 
     # The result
 
@@ -324,14 +354,11 @@ class EventStream(Elsewhere, AsyncIterator[AgentEvent], Generic[R]):
             with contextlib.suppress(trio.EndOfChannel):
                 while True:
                     await self._receive()
-        if self._away is None:
-            await self._run.wait_done()
+        if not self._run.is_done:
+            wait = self._run.wait_done
+            await (wait() if self._away is None else self._away.call(wait))
         value: R = self._run.result()
         return value
-
-    def _leave_unattended(self) -> bool:
-        self._run.leave_unattended()
-        return True
 
 
 def _find_place(home: Home) -> Callable[..., Any]:

@@ -14,5 +14,6 @@ def check_trio() -> None:
     """
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
-            "a flowtrio client runs under Trio: expected a call inside trio.run(main)"
+            "a flowtrio client runs under Trio: expected a call inside trio.run(main), or "
+            "flowtrio.aio.Bridge.call under asyncio"
         )

@@ -377,7 +377,7 @@ def test_a_bridge_that_is_dropped_warns() -> None:
         await Bridge().__aenter__()
 
     def leave_it() -> None:
-        run(main)
+        asyncio.run(main())
         gc.collect()
 
     with pytest.warns(ResourceWarning, match="never left"):

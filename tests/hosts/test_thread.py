@@ -1,166 +1,168 @@
-"""The process's Trio thread: whoever waits for it hears, and nothing that is posted can end it."""
+"""The process's Trio thread: its jobs, its end, and what may go wrong in it."""
 
 from __future__ import annotations
 
 import contextvars
 import queue
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import attrs
 import outcome
 import pytest
 import trio
 
-from flowtrio._run import _thread
-from flowtrio._run._thread import JobCancelled, ThreadEnded, TrioThread
+from flowtrio._run._thread import ThreadEnded, TrioThread, hold, release
+
+
+@attrs.define(eq=False)
+class Owner:
+    """Waits for one job."""
+
+    told: queue.SimpleQueue[outcome.Outcome[Any]] = attrs.Factory(queue.SimpleQueue)
+    error: Exception | None = None
+
+    def end(self, result: outcome.Outcome[Any]) -> None:
+        self.told.put(result)
+        if self.error is not None:
+            raise self.error
+
+    def is_gone(self) -> bool:
+        return False
+
+    def give_up(self) -> None:
+        raise AssertionError
+
+    def wait(self) -> Any:
+        return self.told.get(timeout=10).unwrap()
 
 
 @pytest.fixture
-def thread() -> Any:
-    made = TrioThread()
-    yield made
-    made.stop()
-
-
-def start(thread: TrioThread, fn: Any) -> tuple[Any, queue.SimpleQueue[outcome.Outcome[Any]]]:
-    told: queue.SimpleQueue[outcome.Outcome[Any]] = queue.SimpleQueue()
-    job = thread.start(fn, told.put, contextvars.copy_context(), "a test's job")
-    return job, told
-
-
-def error_of(told: queue.SimpleQueue[outcome.Outcome[Any]]) -> BaseException:
-    result = told.get(timeout=10)
-    assert isinstance(result, outcome.Error)
-    return result.error
-
-
-async def gives() -> str:
-    return "given"
-
-
-async def raises() -> None:
-    raise KeyboardInterrupt
-
-
-def test_a_job_tells_how_it_ended(thread: TrioThread) -> None:
-    _, told = start(thread, gives)
-    assert told.get(timeout=10).unwrap() == "given"
-
-    _, told = start(thread, raises)
-    assert isinstance(error_of(told), KeyboardInterrupt)
-
-    job, told = start(thread, trio.sleep_forever)
-    job.cancel()
-    assert isinstance(error_of(told), JobCancelled)
-    assert thread.jobs == set()
-
-
-def test_whoever_waits_hears_that_the_thread_has_ended(thread: TrioThread) -> None:
-    _, told = start(thread, trio.sleep_forever)
+def thread() -> Iterator[TrioThread]:
+    thread = TrioThread()
+    yield thread
     thread.stop()
-    assert isinstance(error_of(told), ThreadEnded)
-
-    with pytest.raises(ThreadEnded):
-        thread.post(print)
-    with pytest.raises(ThreadEnded):
-        start(thread, gives)
-    assert thread.jobs == set()
-    assert not thread.is_alive
-    thread.stop()
+    thread.join(10)
 
 
-def test_a_job_that_comes_while_the_thread_ends_hears_that(thread: TrioThread) -> None:
-    told: list[Any] = []
-
-    def late() -> None:
-        told.append(start(thread, gives)[1])
-
-    async def cleans_up() -> None:
-        try:
-            await trio.sleep_forever()
-        finally:
-            # The nursery is cancelled, and takes tasks all the same: they begin cancelled.
-            late()
-
-    _, first = start(thread, cleans_up)
-    _, second = start(thread, trio.sleep_forever)
-    thread.stop()
-
-    assert isinstance(error_of(first), ThreadEnded)
-    assert isinstance(error_of(second), ThreadEnded)
-    [late_told] = told
-    assert late_told.get(timeout=10) is not None
+def _start(thread: TrioThread, fn: Callable[..., Any], owner: Owner) -> Any:
+    return thread.start(fn, owner, contextvars.copy_context(), "a job")
 
 
-def test_what_is_posted_and_raises_is_logged_and_harms_nobody(
+def test_a_posted_function_that_fails_is_logged_and_costs_nobody_else_anything(
     thread: TrioThread, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def breaks() -> None:
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    thread.post(fail)
+
+    assert thread.ask(lambda: 42) == 42
+    assert "a function posted to flowtrio's Trio thread failed" in caplog.text
+
+
+def test_what_is_asked_may_fail(thread: TrioThread) -> None:
+    with pytest.raises(ZeroDivisionError):
+        thread.ask(lambda: 1 // 0)
+
+
+def test_an_owner_that_fails_costs_nobody_else_anything(
+    thread: TrioThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = Owner(error=ValueError("no"))
+    _start(thread, lambda: trio.sleep(0), owner)
+    owner.wait()
+
+    assert thread.ask(lambda: 42) == 42
+    assert "ValueError: no" in caplog.text
+
+
+def test_whoever_waits_is_released_when_the_thread_ends(thread: TrioThread) -> None:
+    owner = Owner()
+    _start(thread, trio.sleep_forever, owner)
+    thread.stop()
+
+    with pytest.raises(ThreadEnded):
+        owner.wait()
+    thread.join()
+    with pytest.raises(ThreadEnded):
+        _start(thread, trio.sleep_forever, owner)
+    assert thread.jobs == set()
+    assert thread.ask(lambda: 42) == 42
+    thread.stop()
+
+
+def test_whoever_waits_is_released_when_the_thread_breaks(
+    thread: TrioThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def explode() -> None:
         raise ZeroDivisionError
 
-    thread.post(breaks)
-    _, told = start(thread, gives)
+    owner = Owner()
+    _start(thread, trio.sleep_forever, owner)
+    thread.post(lambda: trio.lowlevel.spawn_system_task(explode))
 
-    assert told.get(timeout=10).unwrap() == "given"
-    assert "called in flowtrio's Trio thread failed" in caplog.text
-
-
-def test_a_loop_that_breaks_releases_whoever_waits(
-    thread: TrioThread, caplog: pytest.LogCaptureFixture
-) -> None:
-    _, told = start(thread, trio.sleep_forever)
-
-    def breaks_the_loop() -> None:
-        raise AssertionError
-
-    thread.token.run_sync_soon(breaks_the_loop)
-    assert isinstance(error_of(told), ThreadEnded)
-
-    thread._thread.join(10)
-    assert "Trio thread broke" in caplog.text
+    with pytest.raises(ThreadEnded):
+        owner.wait()
+    thread.join(10)
+    assert not thread.is_alive
+    assert "flowtrio's Trio thread broke" in caplog.text
 
 
 def test_a_thread_that_cannot_begin_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def breaks(self: TrioThread) -> None:
-        raise ZeroDivisionError
+    def fail(*_: object) -> None:
+        raise OSError("too many open files")
 
-    monkeypatch.setattr(TrioThread, "_live", breaks)
-    with pytest.raises(ThreadEnded, match="could not begin"):
+    monkeypatch.setattr(trio, "run", fail)
+
+    with pytest.raises(ThreadEnded, match="did not begin"):
         TrioThread()
-
-    assert "Trio thread broke" in caplog.text
-
-
-def test_the_last_one_to_let_go_ends_it_unless_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_thread, "_shared", [])
-    first, second = _thread.hold(), _thread.hold(keep=True)
-    assert first is second
-    _thread.release(first)
-    assert first.is_alive
-    _thread.release(second)
-    assert not first.is_alive
-    assert _thread._shared == []
-
-    kept = _thread.hold(keep=True)
-    _thread.release(kept)
-    assert kept.is_alive
-    _thread._end()
-    assert not kept.is_alive
+    assert "too many open files" in caplog.text
 
 
-def test_it_is_let_go_without_waiting_from_inside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_thread, "_shared", [])
-    held = _thread.hold()
+def test_a_job_whose_room_is_closed_is_told(thread: TrioThread) -> None:
+    nurseries: list[trio.Nursery] = []
+
+    async def open_and_close() -> None:
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+
+    first, second = Owner(), Owner()
+    _start(thread, open_and_close, first)
+    first.wait()
+    context = contextvars.copy_context()
+    thread.start(trio.sleep_forever, second, context, "a job", nurseries[0])
+
+    with pytest.raises(ThreadEnded):
+        second.wait()
+
+
+def test_the_last_one_to_let_go_ends_the_thread_unless_it_is_kept() -> None:
     ended = threading.Event()
-
-    def let_go() -> None:
-        _thread.release(held, waits=False)
-        ended.set()
-
-    held.post(let_go)
-
+    thread = hold()
+    assert hold() is thread
+    assert not release(thread)
+    assert release(thread, ended.set)
     assert ended.wait(10)
-    held._thread.join(10)
-    assert not held.is_alive
+    thread.join(10)
+    assert not thread.is_alive
+
+    other = hold(keep=True)
+    assert other is not thread
+    assert not release(other)
+    assert hold() is other
+
+
+def test_a_thread_that_broke_is_replaced() -> None:
+    thread = hold()
+    thread.stop()
+    thread.join(10)
+    other = hold()
+
+    assert other is not thread
+    assert not release(thread) or True
+    assert release(other)
+    other.join(10)

@@ -12,15 +12,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from flowtrio._run._asyncio import call_asyncio, call_trio, entered
-from flowtrio._run._thread import TrioThread, hold
+from flowtrio._run._asyncio import Entered, Room, call_asyncio, call_trio
+from flowtrio._run._thread import hold
 
 from ._request import Receive, Scope, Send
 
 
-def _thread() -> TrioThread:
+def _room() -> Room:
     # As long as the process: the clients of models keep their connections between requests.
-    return hold(keep=True)
+    return Room(hold(keep=True))
 
 
 async def serve_elsewhere(
@@ -42,7 +42,7 @@ async def serve_elsewhere(
     async def sent(message: MutableMapping[str, Any]) -> None:
         await call_asyncio(loop, send, message)
 
-    await call_trio(_thread(), app, scope, received, sent, name="flowtrio connection")
+    await call_trio(_room(), app, scope, received, sent, name="flowtrio connection")
 
 
 @asynccontextmanager
@@ -50,5 +50,5 @@ async def live_elsewhere(
     make: Callable[[], AbstractAsyncContextManager[None]],
 ) -> AsyncIterator[None]:
     """Hold the application's life open in the Trio thread, for a lifespan under asyncio."""
-    async with entered(_thread(), make):
+    async with Entered(_room(), make, "a flowtrio application"):
         yield
