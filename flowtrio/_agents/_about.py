@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import attrs
 
@@ -16,13 +16,22 @@ from flowtrio._core._values import copy_json
 from ._signature import Context
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
     from flowtrio._core._chunks import Usage
     from flowtrio._core._parts import Part
     from flowtrio._run._frame import Frame
 
+    # Only type checkers know defaults before Python 3.13.
+    AppT = TypeVar("AppT", default=Any)
+else:
+    from typing import TypeVar
+
+    AppT = TypeVar("AppT")
+
 
 @attrs.frozen(eq=False, init=False, repr=False)
-class AboutRun(Context):
+class AboutRun(Context, Generic[AppT]):
     """What a context tells of the run, the agent and the conversation that it belongs to."""
 
     _frame: Frame
@@ -108,6 +117,7 @@ class AboutRun(Context):
         return hashlib.sha256(said.encode()).hexdigest()[:40]
 
     @property
-    def app(self) -> Any:
+    def app(self) -> AppT:
         """What the application gave with ``app=``."""
-        return self._frame.run.info.app
+        app: AppT = self._frame.run.info.app
+        return app

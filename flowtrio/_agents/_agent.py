@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Generic
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias
 
 import attrs
 
@@ -13,10 +14,11 @@ from flowtrio._core._exceptions import LimitExceeded, RemoteProtocolError
 from flowtrio._core._fit import is_blank
 from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript
-from flowtrio._core._values import squashed
+from flowtrio._core._values import clean_text, squashed, told
 from flowtrio._run._frame import Frame
 from flowtrio._run._hooks import check_hook
 
+from ._given import ForRun, given_to, read_settings, settings_of_turn
 from ._model import Turn
 from ._output import Output
 from ._replies import AskedCall, run_calls
@@ -62,6 +64,19 @@ def _check_client(instance: object, attribute: attrs.Attribute[Any], value: Any)
         )
 
 
+if TYPE_CHECKING:
+    Instructions: TypeAlias = Callable[[RunContext[Any]], str | Awaitable[str]]
+else:
+    Instructions = Callable[..., Any]
+
+
+def _check_instructions(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not (isinstance(value, str) or callable(value)):
+        raise TypeError(
+            f"Agent(instructions={told(value)}): expected a text, or a function of the context"
+        )
+
+
 def _none() -> Any:
     # A default as it stands would be taken by type checkers for the type of every answer.
     return None
@@ -78,13 +93,19 @@ class Agent(Generic[T]):
     )
     """What the model may call: tools, plain typed functions, and toolsets, which are asked for
     theirs at each turn."""
-    instructions: str = ""
-    """The system message; empty for none."""
+    instructions: str | Instructions = attrs.field(default="", validator=_check_instructions)
+    """The system message; empty for none. Or a function of the context that gives it, asked at each
+    turn; it may be async."""
     name: str = "assistant"
     """Name in RUN_START, and in the path where the agent is nested."""
     # A union is no type[T]; and mypy takes one as a TypeForm only where no "| None" stands beside.
     output: TypeForm[T] = attrs.field(factory=_none)
     """Type of the answer, asked for by JSON Schema; left out, or None, for plain text."""
+    model_settings: dict[str, Any] = attrs.field(
+        default=attrs.Factory(dict), converter=read_settings, repr=False
+    )
+    """Options of the client for each of its replies: ``temperature``, ``max_tokens``, … A
+    ``tool_choice`` that asks for a call holds for the first turn only."""
     around_tool: AroundTool | None = attrs.field(default=None, validator=check_hook, repr=False)
     """Stands around each tool call, inside the engine's; see `flowtrio.abc.AroundTool`."""
     around_model: AroundModel | None = attrs.field(default=None, validator=check_hook, repr=False)
@@ -109,6 +130,7 @@ class Agent(Generic[T]):
         """
         said = read_message(message)
         caller = ctx._frame
+        given = given_to(caller)
         await caller.check_open("run an agent")
         transcript = caller.transcript.begin(said, is_told=caller.call_id is None)
         frame = Frame(
@@ -123,7 +145,7 @@ class Agent(Generic[T]):
         )
         try:
             with caller.run.visited():
-                value: T = await _Loop(self, frame, transcript).run()
+                value: T = await _Loop(self, frame, transcript, given).run()
         finally:
             # Where this was cut off, the body may go on without it.
             frame.leave()
@@ -134,27 +156,31 @@ class Agent(Generic[T]):
 class _Loop:
     """One agent at work on one message."""
 
-    def __init__(self, agent: Agent[Any], frame: Frame, transcript: Transcript) -> None:
+    def __init__(
+        self, agent: Agent[Any], frame: Frame, transcript: Transcript, given: ForRun
+    ) -> None:
         self.agent = agent
         self.frame = frame
         self.run_ = frame.run
-        self.offer = Offer(agent.tools, frame)
+        # The names of both together have to differ.
+        tools = tools_and_toolsets([*agent.tools, *given.tools]) if given.tools else agent.tools
+        self.offer = Offer(tools, frame)
+        self.settings = {**agent.model_settings, **given.model_settings}
         self.transcript = transcript
         self.user = Listener(frame, transcript)
 
     async def run(self) -> Any:
         """Take turns until the model answers without calling a tool."""
-        options: dict[str, Any] = {}
-        output = self.agent._output
-        if output is not None:
-            options["output_schema"] = (output.name, output.schema)
         with self.user:
-            return await self._take_turns(options)
+            return await self._take_turns()
 
-    async def _take_turns(self, options: dict[str, Any]) -> Any:
+    async def _take_turns(self) -> Any:
         output, limit = self.agent._output, self.run_.limits.turns
         attempts = cuts = 0
         for turns in self._turns():
+            options = settings_of_turn(self.settings, is_first=turns == 1)
+            if output is not None:
+                options = {**options, "output_schema": (output.name, output.schema)}
             await self.offer.ask()
             await self.user.take()
             if turns == limit:
@@ -162,7 +188,8 @@ class _Loop:
             reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
-            told = await self.user.ask(turn, self._request(), self.offer.specs, options)
+            request = await self._request()
+            told = await self.user.ask(turn, request, self.offer.specs, options)
             if isinstance(told, str):
                 continue
             completion, calls = told
@@ -196,11 +223,21 @@ class _Loop:
         limit = self.run_.limits.turns
         return itertools.count(1) if limit == math.inf else range(1, int(limit) + 1)
 
-    def _request(self) -> list[Message]:
+    async def _request(self) -> list[Message]:
+        instructions = self.agent.instructions
+        if callable(instructions):
+            instructions = await self._asked_instructions(instructions)
         messages = self.transcript.messages()
-        if is_blank(self.agent.instructions):
+        if is_blank(instructions):
             return messages
-        return [{"role": "system", "content": self.agent.instructions}, *messages]
+        return [{"role": "system", "content": instructions}, *messages]
+
+    async def _asked_instructions(self, fn: Instructions) -> str:
+        given = fn(self.frame.make_context(self.frame))
+        text = await given if inspect.isawaitable(given) else given
+        if not isinstance(text, str):
+            raise TypeError(f"instructions: expected the function to give a str, got {told(text)}")
+        return clean_text(str.__str__(text))
 
     def _check_cut(self, completion: Completion, cuts: int) -> None:
         """A reply with calls was cut. The model is told by their results, once."""

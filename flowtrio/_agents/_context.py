@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
@@ -20,7 +20,7 @@ from flowtrio._core._values import check_json
 from flowtrio._run._body import agent_name, as_awaitable, encode_result
 from flowtrio._run._frame import Envoy, Frame
 
-from ._about import AboutRun
+from ._about import AboutRun, AppT
 from ._answers import AnswerForm
 from ._calls import ActiveCall
 from ._opened import MessageWriter, Question, plain_text
@@ -43,13 +43,17 @@ if TYPE_CHECKING:
     from flowtrio._core._parts import Part
     from flowtrio.abc import AgentLike, LLMClient
 
+R = TypeVar("R")
+
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 T = TypeVar("T")
 
 
 @attrs.frozen(eq=False, init=False, repr=False)
-class RunContext(AboutRun, Context):
+class RunContext(AboutRun[AppT], Context):
     """What a running agent or tool may do. Given to it; has no public constructor.
+
+    ``RunContext[App]`` says of which type `app` is.
 
     All verbs may be used from several tasks at once; their events come in one order. When the call
     or agent that a context belongs to was ended early, what it still says is discarded.
@@ -165,6 +169,22 @@ class RunContext(AboutRun, Context):
 
     # Doing something
 
+    @overload
+    async def call(
+        self,
+        tool: Tool[..., Coroutine[Any, Any, R]] | Callable[..., Coroutine[Any, Any, R]],
+        call: ToolCall | None = None,
+        /,
+        **arguments: Any,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        tool: Tool[..., R] | Callable[..., R],
+        call: ToolCall | None = None,
+        /,
+        **arguments: Any,
+    ) -> R: ...
     async def call(
         self,
         tool: Tool[..., Any] | Callable[..., Any],
@@ -281,10 +301,10 @@ class RunContext(AboutRun, Context):
 
     async def delegate(
         self,
-        agent: AgentLike,
+        agent: AgentLike[R],
         message: str | Sequence[Part],
         history: Sequence[Mapping[str, Any]] = (),
-    ) -> Any:
+    ) -> R:
         """Run another agent inside this one and give its result.
 
         Its events come in this run's order, under a path of its own. What it raises is raised here,
@@ -308,7 +328,8 @@ class RunContext(AboutRun, Context):
         path = run.log.opened.new_path(parent.agent, agent_name(agent))
         nested = NestedAgent(parent, path, transcript)
         with run.visited():
-            return await nested.run(agent, said.text)
+            value: R = await nested.run(agent, said.text)
+            return value
 
     def start_soon(self, fn: Callable[..., Awaitable[Any]], *args: Any) -> None:
         """Start a background task of this agent or tool; it is awaited at the body's end.

@@ -33,6 +33,7 @@ from flowtrio._run._ending import blame
 from flowtrio._run._frame import Frame, is_cancelled
 
 from ._around import Exchange
+from ._budget import check_budget, check_requests
 from ._heard import (
     close_reply,
     cut_stream,
@@ -109,6 +110,8 @@ class Turn(Saying):
         options: dict[str, Any],
     ) -> Chunk:
         """Ask the model and tell what it says, but for the end."""
+        check_requests(self.run)
+        self.run.requests += 1
         self._asked_model = options.get("model")
         self._identify(self.client)
         watch = self._watch
@@ -242,6 +245,7 @@ class Turn(Saying):
         if event is None:
             raise frame.closed("complete a model's reply")
         frame.add_usage(usage)
+        check_budget(self.run)
         self._calls.forget_others({call_id for call_id, _ in calls})
         if finish_reason in UNFIT_TO_RUN:
             await self._calls.end_unfit(calls, UNFIT_TO_RUN[finish_reason])

@@ -11,7 +11,7 @@ from trio.lowlevel import checkpoint
 from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
 from flowtrio._core._exceptions import DeadlineExceeded, InputDeclined
-from flowtrio._core._values import clean_text, copy_json
+from flowtrio._core._values import check_json, clean_text, copy_json
 from flowtrio._run._pending import Answered, Decision, Declined, Pending, Unfit
 
 if TYPE_CHECKING:
@@ -68,6 +68,21 @@ class MessageWriter:
         frame = self.owner
         data = {"chunk": plain_text(text, "text"), "message_id": self._message_id}
         await frame.run.log.emit(_CHUNK, data, frame)
+
+    async def part(self, kind: str, /, **data: Any) -> None:
+        """Add what is no text, such as a citation: MESSAGE_PART with ``{"type": kind, **data}``.
+
+        Raises:
+          ValueError: *data* is no JSON, or larger than ``Limits.result_bytes``.
+
+        """
+        frame = self.owner
+        part = check_json(
+            {**data, "type": plain_text(kind, "kind", frame)},
+            "part",
+            limit_bytes=frame.run.limits.result_bytes,
+        )
+        await frame.emit(EventType.MESSAGE_PART, {"message_id": self._message_id, "part": part})
 
     async def _complete(self) -> None:
         message = self.owner.run.log.law.open_message(self._message_id)

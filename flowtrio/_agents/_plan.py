@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from trio.lowlevel import RunVar, checkpoint
+import trio
+from trio.lowlevel import RunVar
 
 from flowtrio._core._exceptions import ToolDenied
 from flowtrio._core._failures import why_unfit
@@ -73,15 +74,16 @@ class Plan:
 
     async def attempt(self, frame: Frame) -> Any:
         """Run the function in *frame*, as often as it may be tried."""
-        for _ in range(self.tool.retries):
+        tool = self.tool
+        for tries in range(tool.retries):
             try:
                 return await self._invoke(frame)
             except ToolDenied:
                 raise
-            except Exception as exc:
+            except tool.retry_on as exc:
                 text = "tool %s failed and is tried again (%s)"
-                tell(logging.WARNING, text, self.tool.name, error_id(frame), exc=exc)
-                await checkpoint()
+                tell(logging.WARNING, text, tool.name, error_id(frame), exc=exc)
+                await trio.sleep(tool.backoff * 2**tries)
         return await self._invoke(frame)
 
     async def _invoke(self, frame: Frame) -> Any:

@@ -110,6 +110,8 @@ async def choose_agent(ctx: RunContext, client: LLMClient, agents: Mapping[str, 
 
 def _purpose(agent: AgentLike) -> str:
     text = agent.instructions if isinstance(agent, Agent) else agent.__doc__
+    if not isinstance(text, str | None):
+        text = text.__doc__
     return " ".join((text or "no description").split())[:500]
 
 

@@ -112,6 +112,9 @@ class Context:
 class _Context(Context):
     """Stands for `RunContext` while annotations are read."""
 
+    def __class_getitem__(cls, app: object) -> type[_Context]:
+        return cls
+
 
 class _Names(dict[str, Any]):
     """A module's names, in which any spelling of RunContext means the context."""
@@ -146,7 +149,9 @@ def _hints(name: str, target: Any) -> dict[str, Any]:
 
 
 def _is_context(hint: Any) -> bool:
-    """Whether an annotation means the context: itself, or that or None."""
+    """Whether an annotation means the context: itself, of any application, or that or None."""
+    if isinstance(origin := typing.get_origin(hint), type) and _is_context(origin):
+        return True
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
         return len(kinds) == 1 and _is_context(kinds[0])

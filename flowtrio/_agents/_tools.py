@@ -15,7 +15,7 @@ from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 import attrs
 
 from flowtrio._core._fit import fit_name
-from flowtrio._core._limits import is_time, is_whole
+from flowtrio._core._limits import is_time, is_wait, is_whole
 from flowtrio._core._values import clean_text, copy_json, told
 
 from ._docstrings import parse_docstring
@@ -43,6 +43,11 @@ def _is_question(value: Any) -> bool:
     return _is_bool(value) or (callable(value) and not inspect.iscoroutinefunction(value))
 
 
+def _are_errors(value: Any) -> bool:
+    kinds = value if isinstance(value, tuple) else (value,)
+    return bool(kinds) and all(isinstance(k, type) and issubclass(k, Exception) for k in kinds)
+
+
 _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timeout": (lambda value: value is None or is_time(value), "seconds above 0, or None"),
     "retries": (lambda value: is_whole(value, 0), "a whole number, at least 0"),
@@ -51,6 +56,8 @@ _OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "a whole number, at least 1, or None",
     ),
     "needs_approval": (_is_question, "a bool, or a plain function of the arguments"),
+    "backoff": (is_wait, "seconds, 0 or more"),
+    "retry_on": (_are_errors, "an exception class, or a tuple of them"),
     "abandon": (_is_bool, "a bool"),
     "fatal": (_is_bool, "a bool"),
 }
@@ -95,7 +102,11 @@ class Tool(Generic[P, R]):
     timeout: float | None = None
     """Seconds from its START; None for ``Limits.tool``."""
     retries: int = 0
-    """How often it is tried again, at once, when it raises; all tries share one timeout."""
+    """How often it is tried again when it raises; all tries share one timeout."""
+    backoff: float = 0.0
+    """Seconds before it is tried again; each time twice as many."""
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception
+    """What it may raise to be tried again."""
     concurrency: int | None = None
     """Calls at once, of all runs in one Trio loop; None for no limit."""
     needs_approval: bool | Callable[[dict[str, Any]], bool] = False
@@ -193,6 +204,8 @@ def tool(
     name: str | None = None,
     timeout: float | None = None,
     retries: int = 0,
+    backoff: float = 0.0,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
     concurrency: int | None = None,
     needs_approval: bool | Callable[[dict[str, Any]], bool] = False,
     abandon: bool = False,
@@ -207,7 +220,8 @@ def tool(fn: Callable[P, R] | None = None, /, **options: Any) -> Any:
 
     Args:
       fn: The function.
-      options: ``name timeout retries concurrency needs_approval abandon fatal``; see `Tool`.
+      options: ``name timeout retries backoff retry_on concurrency needs_approval abandon fatal``;
+        see `Tool`.
 
     Raises:
       TypeError: the function cannot be a tool; says why.

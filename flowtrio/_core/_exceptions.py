@@ -189,10 +189,10 @@ class ToolDenied(FlowtrioError):
     The reason is told in the call's TOOL_CALL_END, and to the model.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    @property
+    def reason(self) -> str:
         """Why."""
+        return str(self)
 
 
 class DeadlineExceeded(FlowtrioError, TimeoutError):

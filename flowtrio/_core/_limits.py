@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -58,6 +60,25 @@ def _whole(instance: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         )
 
 
+def _whole_or_none(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        _whole(instance, attribute, value)
+
+
+def _positive_or_none(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and not isinstance(value, Decimal):
+        _positive(instance, attribute, value)
+
+
+def _decimal(value: Any) -> Any:
+    """Money as a decimal, from a text too; what is none is refused by the validator."""
+    if isinstance(value, str):
+        with suppress(ArithmeticError):
+            number = Decimal(value)
+            return number if number.is_finite() and number > 0 else value
+    return Decimal(repr(value)) if is_time(value) and value != math.inf else value
+
+
 def _media_types(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     for given in value:
         if not isinstance(given, str) or plain_type(given) != given:
@@ -94,6 +115,15 @@ class Limits:
     """Events recorded but not yet read before the producers are paused."""
     result_bytes: float = attrs.field(default=1024 * 1024, validator=_whole)
     """Size as JSON, in bytes: of a tool's or an agent's result, of a progress, a custom value."""
+    tokens: int | None = attrs.field(default=None, validator=_whole_or_none)
+    """Tokens of all model replies of the run, prompts and answers; None for no limit. The reply
+    that passes it is the last."""
+    cost: Decimal | None = attrs.field(
+        default=None, converter=_decimal, validator=_positive_or_none
+    )
+    """What they may cost, a number or a text such as ``"0.50"``, in the currency of ``prices=``."""
+    requests: int | None = attrs.field(default=None, validator=_whole_or_none)
+    """How often the run's agents may ask models; the one behind it is not sent."""
 
 
 @attrs.frozen(kw_only=True)

@@ -14,6 +14,7 @@ import trio
 from trio.lowlevel import enable_ki_protection
 
 from flowtrio._agents._context import context_of
+from flowtrio._agents._given import ForRun
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._history import read_history
 from flowtrio._core._limits import Limits
@@ -121,6 +122,7 @@ class StreamEngine:
         tenant_id: str = "default",
         session_id: str | None = None,
         admission: Admission | None = None,
+        given: ForRun | None = None,
     ) -> EventStream[R]:
         check_agent(agent)
         said = read_message(message)
@@ -147,6 +149,7 @@ class StreamEngine:
             simulation=simulation,
             prices=self.prices,
             hooks=NO_HOOKS.inside(self.around_tool, self.around_model),
+            given=given,
         )
         host = Host(Run(info), agent, context_of, admission)
         return EventStream(host, self.mode if mode is None else StreamMode(mode), self._home)

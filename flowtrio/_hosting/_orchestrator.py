@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +12,7 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
+from flowtrio._agents._given import for_run
 from flowtrio._agents._routing import Route, make_agent
 from flowtrio._agents._toolsets import Given
 from flowtrio._core._events import StreamMode
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
         ConversationStore,
         EventStore,
         LLMClient,
+        Message,
     )
 
 
@@ -110,21 +112,7 @@ class Orchestrator:
     """How its runs are let in, by whether their conversation is kept."""
 
     def __attrs_post_init__(self) -> None:
-        if self.on_busy not in ("queue", "reject", "cancel", "post"):
-            raise ValueError(
-                f"on_busy={self.on_busy!r}: expected 'queue', 'reject', 'cancel' or 'post'"
-            )
-        if not is_wait(self.queue_wait):
-            raise ValueError(f"queue_wait={told(self.queue_wait)}: expected seconds, 0 or more")
-        if not (self.queue_length == math.inf or is_whole(self.queue_length, 0)):
-            raise ValueError(
-                f"queue_length={told(self.queue_length)}: expected a whole number, at least 0"
-            )
-        if not (self.runs_per_tenant is None or is_whole(self.runs_per_tenant, 1)):
-            raise ValueError(
-                f"runs_per_tenant={told(self.runs_per_tenant)}: expected a whole number, at least 1"
-                ", or None"
-            )
+        _check_queue(self)
         shared = ("mode", "limits", "prices", "around_tool", "around_model")
         self._engine = StreamEngine(**{name: getattr(self, name) for name in shared})
         self._sessions = Sessions(
@@ -137,17 +125,7 @@ class Orchestrator:
         self._meter = Meter()
         self._health = Health(self.store, self.conversations)
         self._recorder = Recorder(self.store, self._meter, self._health.note)
-        self._admissions = {
-            is_remembered: Admission(
-                sessions=self._sessions,
-                meter=self._meter,
-                health=self._health,
-                conversations=self.conversations,
-                grace=self.limits.grace,
-                is_remembered=is_remembered,
-            )
-            for is_remembered in (False, True)
-        }
+        self._admissions = _admissions_of(self)
 
     def process_stream(
         self,
@@ -157,6 +135,11 @@ class Orchestrator:
         mode: StreamMode | str | None = None,
         run_id: str | None = None,
         app: Any = None,
+        *,
+        limits: Limits | None = None,
+        history: Sequence[Message] | None = None,
+        tools: Sequence[Given] = (),
+        model_settings: Mapping[str, Any] | None = None,
     ) -> EventStream:
         """Make the stream of the run that answers *message*; see `StreamEngine.stream`.
 
@@ -170,16 +153,28 @@ class Orchestrator:
           mode: Which events to give; the orchestrator's by default.
           run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
           app: Anything; agents and tools find it as ``ctx.app``. The orchestrator's by default.
+          limits: Limits of this run; the orchestrator's by default.
+          history: What was said before; only where there is no conversation that has its own.
+          tools: Further tools of the agent that answers, in this run.
+          model_settings: Settings of its model in this run, beside its own.
+
+        Raises:
+          ValueError: there is both a *history* and a *session_id*, or an argument cannot be one.
 
         """
         _check_name("tenant_id", tenant_id)
         if session_id is not None:
             _check_name("session_id", session_id)
+            if history is not None:
+                raise ValueError("history= and session_id=: a conversation has its own history")
         return self._engine._stream(
             self._agent,
             message,
             mode=mode,
+            limits=limits,
             run_id=run_id,
+            history=() if history is None else history,
+            given=for_run(tools, model_settings),
             app=self.app if app is None else app,
             tenant_id=tenant_id,
             session_id=secrets.token_urlsafe(16) if session_id is None else session_id,
@@ -192,17 +187,20 @@ class Orchestrator:
         tenant_id: str = "default",
         session_id: str | None = None,
         app: Any = None,
+        **options: Any,
     ) -> Any:
         """Answer *message* and give the result.
 
-        There is nobody to ask: approvals are denied, and questions time out at once.
+        There is nobody to ask: approvals are denied, and questions time out at once. *options* are
+        `process_stream`'s: ``limits history tools model_settings``.
 
         Raises:
           RunFailed: the run failed, also because the conversation or the tenant is busy.
           RunCancelled: the run was cancelled.
 
         """
-        async with self.process_stream(message, tenant_id, session_id, app=app) as stream:
+        stream = self.process_stream(message, tenant_id, session_id, app=app, **options)
+        async with stream:
             return await stream.result()
 
     # Hosted runs
@@ -216,6 +214,7 @@ class Orchestrator:
         app: Any = None,
         *,
         resume_window: float = math.inf,
+        **options: Any,
     ) -> str:
         """Start a run that needs no reader: its log goes into the store, where many may follow it.
 
@@ -225,15 +224,16 @@ class Orchestrator:
         orchestrator's block at the latest.
 
         Args:
-          message: What the user says: a text, or a list of `Text`, `Image` and `File`.
+          message: What the user says; all up to *app* is as in `process_stream`.
           tenant_id: Whose it is.
-          session_id: The conversation; None for a message that is answered and not remembered.
-          run_id: URL-safe text of up to 64 characters; one that nobody can guess by default.
-          app: Anything; agents and tools find it as ``ctx.app``.
+          session_id: The conversation.
+          run_id: Its id.
+          app: Found as ``ctx.app``.
           resume_window: Seconds after which the run is cancelled when no follower is attached, and
             none was since the start; a run that waits for a person is not. 0 cancels it as soon as
             its last follower has left, and leaves it alone until the first one comes. By default
             none.
+          options: As `process_stream` takes them: ``limits history tools model_settings``.
 
         Returns:
           The run's id, for `attach`. A store that fails is an ERROR there, not an exception here.
@@ -250,14 +250,10 @@ class Orchestrator:
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
         seat = Seat.of_starter()
         run_id = await self._start_in(
-            None, message, tenant_id, session_id, run_id, app, resume_window, seat
+            None, message, tenant_id, session_id, run_id, app, resume_window, seat, **options
         )
-        hosted = self._recorder.find(tenant_id, run_id)
-        if hosted is not None:
-            if resume_window:
-                hosted.detach(seat)
-            else:
-                hosted.keep(seat)
+        if (hosted := self._recorder.find(tenant_id, run_id)) is not None:
+            (hosted.detach if resume_window else hosted.keep)(seat)
         return run_id
 
     async def _start_in(
@@ -270,13 +266,16 @@ class Orchestrator:
         app: Any,
         resume_window: float,
         seat: Seat,
+        **options: Any,
     ) -> str:
         nursery = nursery or self._engine._home.nursery
         if nursery is None or not self.is_open:
             raise RuntimeError(
                 "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
             )
-        stream = self.process_stream(message, tenant_id, session_id, "events", run_id, app)
+        stream = self.process_stream(
+            message, tenant_id, session_id, "events", run_id, app, **options
+        )
         is_remembered = session_id is not None
         await self._recorder.start(
             nursery, stream, resume_window, seat, is_remembered=is_remembered
@@ -358,6 +357,40 @@ class Orchestrator:
     def is_open(self) -> bool:
         """Whether it is inside its ``async with`` block."""
         return self._engine.is_open
+
+
+def _check_queue(given: Orchestrator) -> None:
+    """Refuse what cannot be waited by."""
+    if given.on_busy not in ("queue", "reject", "cancel", "post"):
+        raise ValueError(
+            f"on_busy={given.on_busy!r}: expected 'queue', 'reject', 'cancel' or 'post'"
+        )
+    if not is_wait(given.queue_wait):
+        raise ValueError(f"queue_wait={told(given.queue_wait)}: expected seconds, 0 or more")
+    if not (given.queue_length == math.inf or is_whole(given.queue_length, 0)):
+        raise ValueError(
+            f"queue_length={told(given.queue_length)}: expected a whole number, at least 0"
+        )
+    if not (given.runs_per_tenant is None or is_whole(given.runs_per_tenant, 1)):
+        raise ValueError(
+            f"runs_per_tenant={told(given.runs_per_tenant)}: expected a whole number, at least 1"
+            ", or None"
+        )
+
+
+def _admissions_of(given: Orchestrator) -> dict[bool, Admission]:
+    """How runs are let in, by whether their conversation is kept."""
+    return {
+        is_remembered: Admission(
+            sessions=given._sessions,
+            meter=given._meter,
+            health=given._health,
+            conversations=given.conversations,
+            grace=given.limits.grace,
+            is_remembered=is_remembered,
+        )
+        for is_remembered in (False, True)
+    }
 
 
 def _check_name(what: str, name: object) -> None:

@@ -36,6 +36,8 @@ class RunInfo:
     simulation: Simulation | None
     prices: PriceTable | None
     hooks: Hooks = NO_HOOKS
+    given: object | None = None
+    """What its root agent is given for this run alone; kept here for `_agents`."""
 
     @property
     def message(self) -> str:

@@ -67,6 +67,7 @@ class Run:
     inbox: Inbox = attrs.field(factory=Inbox, init=False)
     """What the user says while it goes on."""
     usage: Usage = attrs.field(default=NO_USAGE, init=False)
+    requests: int = attrs.field(default=0, init=False)  # how often its agents asked models
     refusal: LimitExceeded | None = attrs.field(default=None, init=False)
     """Why the run was not let in, from its first event on."""
     is_unattended: bool = attrs.field(default=False, init=False)

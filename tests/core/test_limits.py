@@ -43,11 +43,14 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
     },
 }
 
+BUDGETS: Final = ("tokens", "cost", "requests")
+"""Of a run, and off by default; see tests/runtime/test_agent_options.py."""
+
 FIELDS: Final = [
     (kind, field.name)
     for kind in ALL
     for field in attrs.fields(kind)
-    if field.name != "media_types"
+    if field.name not in ("media_types", *BUDGETS)
 ]
 COUNTS: Final = [
     (kind, name)
@@ -61,7 +64,8 @@ TIMES: Final = [field for field in FIELDS if field not in COUNTS]
 @pytest.mark.parametrize("kind", ALL)
 def test_every_limit_is_on_by_default(kind: type) -> None:
     known = attrs.asdict(kind())
-    known.pop("media_types", None)
+    for name in ("media_types", *BUDGETS):
+        known.pop(name, None)
 
     assert known == DEFAULTS[kind]
 
