@@ -104,7 +104,7 @@ def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
     All the tests on newer Pythons; killed servers, dropped connections, cancelled requests, spoilt
-    replies, Ctrl-C and hostile programs in numbers, and an hour of runs.
+    replies, readers under asyncio, Ctrl-C and hostile programs in numbers, and an hour of runs.
     """
     session.install("-e", ".[all,dev]")
     if session.python != WHOLE:
@@ -117,6 +117,8 @@ def soak(session: nox.Session) -> None:
     cancellations = ("-k", "cancellations", "tests/clients/test_openai.py")
     session.run("pytest", "-q", *cancellations, env={"FLOWTRIO_CANCELS": "3000"})
     session.run("pytest", "-q", "tests/wire/test_fuzz.py", env={"FLOWTRIO_FUZZ": "20"})
+    hosts = {"FLOWTRIO_EXITS": "1000", "FLOWTRIO_CLIENTS": "200"}
+    session.run(*STRICT, "-m", "pytest", "-q", "tests/hosts", env=hosts)
     clients = ("pytest", "-q", "tests/serving/test_hostile_clients.py")
     session.run(*clients, env={"FLOWTRIO_HOSTILE_ROUNDS": "20"})
     session.run("python", "-m", "tests.interrupts", "--trials", "1000")

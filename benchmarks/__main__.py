@@ -10,7 +10,7 @@ from pathlib import Path
 
 import trio
 
-from . import calls, decode, idle, paused, serving, tokens, wire
+from . import calls, decode, hosts, idle, paused, serving, tokens, wire
 from ._measure import Row
 
 SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
@@ -21,6 +21,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
     "decode": decode.rows,
     "serving": serving.rows,
     "wire": wire.rows,
+    "hosts": hosts.rows,
 }
 LINE = "{:<60} {:>9} {:>10} {:<6} {:>6}  {:<13} {:>6}  {}"
 ANSWERS = {True: "yes", False: "NO", None: ""}

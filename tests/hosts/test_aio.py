@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import trio
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -85,9 +86,10 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.001)
 
 
-def run(main: Callable[[], Awaitable[Any]]) -> Any:
+def run(main: Callable[[], Awaitable[Any]], new_loop: Any = None) -> Any:
     """Run in an asyncio loop of its own, with asyncio's own checks."""
-    value = asyncio.run(main(), debug=True)  # type: ignore[arg-type]
+    with asyncio.Runner(debug=True, loop_factory=new_loop) as runner:
+        value = runner.run(main())  # type: ignore[arg-type]
 
     assert is_idle()
     return value
@@ -301,9 +303,10 @@ def test_what_cannot_be_entered_is_told_where_it_is_entered() -> None:
     run(main)
 
 
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
 @settings(max_examples=EXITS)
 @given(st.lists(st.tuples(st.sampled_from(WAYS), st.integers(0, 3)), min_size=1, max_size=4))
-def test_random_exits_at_once_leave_nothing(exits: list[tuple[Any, int]]) -> None:
+def test_random_exits_at_once_leave_nothing(new_loop: Any, exits: list[tuple[Any, int]]) -> None:
     agents = Agents()
 
     async def one(leave: Any, delay: int) -> None:
@@ -311,12 +314,13 @@ def test_random_exits_at_once_leave_nothing(exits: list[tuple[Any, int]]) -> Non
         stream = engine.stream(agents.waits, "hi", limits=Limits(buffer=2))
         await leave(stream)
         assert stream.status == "cancelled"
+        assert stream.statistics().open_brackets == 0
 
     async def main() -> None:
         await asyncio.gather(*(one(*each) for each in exits))
         assert agents.alive == 0
 
-    run(main)
+    run(main, new_loop)
 
 
 # A bridge
