@@ -17,7 +17,7 @@ import attrs
 import outcome
 import trio
 
-from ._thread import LOOK, Hold, Job, JobCancelled, ThreadEnded, TrioThread, warn_of_left
+from ._thread import LOOK, Hold, Job, ThreadEnded, TrioThread, warn_of_left
 
 T = TypeVar("T")
 
@@ -182,15 +182,8 @@ async def call_trio(room: Room, fn: Callable[..., Awaitable[T]], *args: Any, nam
     """
     call = Call(room, name)
     call.start(lambda: fn(*args))
-    value: T = unwrap(await call.wait(call.cancel))
+    value: T = (await call.wait(call.cancel)).unwrap()
     return value
-
-
-def unwrap(result: outcome.Outcome[Any]) -> Any:
-    """Give a job's value, or raise what it raised."""
-    if isinstance(result, outcome.Error) and isinstance(result.error, JobCancelled):
-        raise ThreadEnded("what ran in flowtrio's Trio thread was cancelled there")
-    return result.unwrap()
 
 
 class Entered(Generic[T]):
@@ -219,12 +212,12 @@ class Entered(Generic[T]):
             await self._call.wait_left(self._call.cancel)
             raise
         if not self._values:
-            unwrap(await self._call.wait(self.abandon))
+            (await self._call.wait(self.abandon)).unwrap()
         return self._values[0]
 
     async def __aexit__(self, *_: object) -> None:
         """Leave it there, and wait until that is through."""
-        unwrap(await self._call.wait_left(self.abandon))
+        (await self._call.wait_left(self.abandon)).unwrap()
 
     def give_up(self) -> None:
         """Leave it, since nobody will, and warn of that."""

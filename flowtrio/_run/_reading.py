@@ -13,7 +13,7 @@ import trio
 
 from flowtrio._core._events import AgentEvent
 
-from ._asyncio import Call, Room, call_trio, unwrap
+from ._asyncio import Call, Room, call_trio
 from ._pump import Pump
 from ._thread import ThreadEnded, hold
 
@@ -123,7 +123,7 @@ class Reading:
         has_failed = isinstance(result, outcome.Error) and isinstance(result.error, Exception)
         if result is not None and (not self._is_told or (again and has_failed)):
             self._is_told = True
-            unwrap(result)
+            result.unwrap()
 
     async def call(self, fn: Callable[[], Awaitable[T]]) -> T:
         """Call something of it in the Trio thread; at once where it has ended."""

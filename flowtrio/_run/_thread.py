@@ -44,10 +44,6 @@ class ThreadEnded(RuntimeError):
     """The Trio thread has ended, or belongs to the process that this one was forked from."""
 
 
-class JobCancelled(Exception):
-    """A job ended because it was cancelled."""
-
-
 class Job:
     """One function in the Trio thread, for somebody elsewhere."""
 
@@ -80,8 +76,6 @@ class Job:
         try:
             with self._scope:
                 result = outcome.Value(await self._fn())
-            if self._scope.cancelled_caught:
-                result = outcome.Error(JobCancelled())
         except trio.Cancelled:
             # The thread ends, or the room does that it was started in.
             raise
@@ -368,5 +362,5 @@ def _forget() -> None:
     _shared.clear()
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch (not on Windows)
     os.register_at_fork(after_in_child=_forget)

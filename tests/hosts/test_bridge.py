@@ -26,7 +26,7 @@ from flowtrio import (
     StreamEngine,
     ToolCall,
 )
-from flowtrio._run import _thread
+from flowtrio._run import _asyncio, _thread
 from flowtrio.aio import Bridge
 from flowtrio.testing import ScriptedModel, check_events
 
@@ -564,6 +564,49 @@ def test_what_cannot_be_opened_says_why_and_what_takes_too_long_is_cancelled() -
     run(main)
 
 
+def test_a_bridge_is_cancelled_while_it_opens_and_while_it_is_left() -> None:
+    async def enter_and_leave(opened: asyncio.Event) -> None:
+        async with Bridge():
+            opened.set()
+
+    async def main() -> None:
+        opening = asyncio.create_task(enter_and_leave(asyncio.Event()))
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        assert _flowtrio_threads() == []
+
+        opened = asyncio.Event()
+        leaving = asyncio.create_task(enter_and_leave(opened))
+        await opened.wait()
+        while not leaving.done():
+            leaving.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        assert _flowtrio_threads() == []
+
+    run(main)
+
+
+def test_two_tasks_do_not_read_one_follower() -> None:
+    async def main() -> None:
+        async with Bridge() as bridge:
+            orchestrator = await bridge.enter(Orchestrator(agents=[Waits()]))
+            run_id = await bridge.call(orchestrator.start, "hi")
+            async with bridge.stream(lambda: orchestrator.attach(run_id)) as follower:
+                while not is_chunk(await anext(follower)):
+                    pass
+                reading = asyncio.ensure_future(anext(follower))
+                await asyncio.sleep(0)
+                with pytest.raises(trio.BusyResourceError):
+                    await anext(follower)
+                reading.cancel()
+
+    run(main)
+
+
 # asyncio functions
 
 
@@ -665,6 +708,31 @@ def test_an_asyncio_function_of_a_loop_that_is_closed_is_an_error() -> None:
 
     fn = run(make)
     run(lambda: main(fn))
+
+
+def test_an_asyncio_function_is_given_up_when_its_loop_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_asyncio, "LOOK", 0.01)
+    loop = asyncio.new_event_loop()
+
+    async def wait() -> None:
+        loop.call_soon(loop.stop)
+        await asyncio.sleep(3600)
+
+    def serve() -> None:
+        loop.run_forever()
+        for task in asyncio.all_tasks(loop):
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+        loop.close()
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve)
+            with pytest.raises(RuntimeError, match="was closed before its function had ended"):
+                await _asyncio.call_asyncio(loop, wait)
+
+    trio.run(main)
 
 
 # Loops

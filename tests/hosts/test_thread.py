@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import outcome
 import pytest
 import trio
 
+from flowtrio._run import _thread
 from flowtrio._run._thread import ThreadEnded, TrioThread, hold, release
 
 
@@ -166,3 +168,96 @@ def test_a_thread_that_broke_is_replaced() -> None:
     assert not release(thread) or True
     assert release(other)
     other.join(10)
+
+
+def test_a_process_that_was_forked_from_the_threads_is_told(
+    thread: TrioThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: -1)
+        assert not thread.is_alive
+        with pytest.raises(ThreadEnded, match="was forked"):
+            thread.post(print)
+        with pytest.raises(ThreadEnded, match="was forked"):
+            thread.ask(lambda: 42)
+
+
+def test_what_was_forked_has_no_thread_yet() -> None:
+    thread = hold()
+    _thread._forget()
+    other = hold()
+
+    assert other is not thread
+    for each in (thread, other):
+        each.stop()
+        each.join(10)
+    _thread._shared.clear()
+
+
+def test_what_was_asked_of_a_thread_that_broke_meanwhile_is_looked_up_all_the_same(
+    thread: TrioThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_thread, "LOOK", 0.01)
+    stop = threading.Event()
+
+    def block() -> None:
+        stop.wait(10)
+        raise_in_loop()
+
+    def raise_in_loop() -> None:
+        raise SystemExit
+
+    thread.token.run_sync_soon(block)
+    # Lost with the loop: it is asked for again where the asking is.
+    monkeypatch.setattr(thread, "post", lambda fn: stop.set())
+
+    assert thread.ask(lambda: 42) == 42
+    thread.join(10)
+    monkeypatch.undo()
+    assert not thread.is_alive
+
+
+def test_what_is_left_is_ended_when_the_process_ends() -> None:
+    thread = hold(keep=True)
+    _thread._end()
+
+    assert not thread.is_alive
+    _thread._shared.clear()
+    assert not thread.jobs
+
+
+def test_a_hold_is_let_go_once() -> None:
+    first, second = _thread.Hold(), _thread.Hold()
+
+    assert not first.release()
+    assert not first.release()
+    assert second.thread.is_alive
+    assert second.release()
+    second.thread.join(10)
+
+
+def test_a_job_that_is_cancelled_has_ended(thread: TrioThread) -> None:
+    owner = Owner()
+    job = _start(thread, trio.sleep_forever, owner)
+    job.cancel()
+
+    with pytest.raises(ThreadEnded):
+        owner.wait()
+    job.end(outcome.Value("twice"))
+    assert owner.told.empty()
+
+
+def test_a_job_that_was_never_begun_is_told_when_the_thread_has_ended(thread: TrioThread) -> None:
+    owner = Owner()
+    thread.jobs.add(_thread.Job(thread, trio.sleep_forever, owner, "a job"))
+    thread.stop()
+
+    with pytest.raises(ThreadEnded):
+        owner.wait()
+
+
+def test_an_answer_may_take_its_time(thread: TrioThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_thread, "LOOK", 0.001)
+    thread.post(threading.Event().wait, 0.05)
+
+    assert thread.ask(lambda: 42) == 42
