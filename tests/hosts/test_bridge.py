@@ -844,11 +844,11 @@ def test_a_task_that_is_dropped_with_its_loop_ends_its_run() -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         del task, loop
-        while _thread._shared:
+        # The thread is let go of before what it does has ended.
+        while _thread._shared or not waits.ended:
             time.sleep(0.001)
             gc.collect()
 
-    assert waits.ended == 1
     assert "a flowtrio Bridge was never left" in {str(w.message) for w in told}
 
 
