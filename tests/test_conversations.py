@@ -95,11 +95,11 @@ SPOILT: dict[str, tuple[Callable[[Conversation], None], set[str]]] = {
     "a blank instruction": (_set(0, "content", " "), {"openai", "responses", "anthropic"}),
     "an image of no kind": (
         _set(1, "content", 1, "image_url", "url", "data:text/x;base64,eA=="),
-        {"openai", "anthropic"},
+        {"openai"},
     ),
     "an image that is nowhere": (
         _set(1, "content", 1, "image_url", "url", "file:///x"),
-        {"openai", "anthropic", "ollama"},
+        {"openai", "anthropic"},
     ),
     "a blank answer": (_set(5, "content", "\n"), {"openai", "responses", "ollama"}),
     "nothing said": (_set(5, "content", None), {"openai", "ollama"}),

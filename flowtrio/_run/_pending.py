@@ -86,14 +86,23 @@ class Pending:
             return False
         self.take(decision)
         self.decision = decision
-        self._is_over.set()
+        self._end()
         return True
 
     def abandon(self) -> None:
         """Give up waiting: nobody will decide. An approval is denied, a question times out."""
         self.decide(Denied("nobody is there to approve"))
+        self._end()
+
+    def _end(self) -> None:
         self._is_over.set()
+        # It leads back to who asked: see `Host.host` on what waits for the garbage collector.
+        self.take = _nothing
 
     async def wait(self) -> None:
         """Wait until it is decided, or will not be."""
         await self._is_over.wait()
+
+
+def _nothing(decision: Decision) -> None:
+    """Nobody takes decisions any more."""

@@ -166,13 +166,6 @@ async def test_the_result_may_be_awaited_beside_the_reader(autojump_clock: Any) 
     check_events(log)
 
 
-async def test_an_answer_is_a_text() -> None:
-    stream = StreamEngine().stream(forever, "go")
-
-    with pytest.raises(TypeError, match="expected a str"):
-        stream.answer("q1", 7)  # type: ignore[arg-type]
-
-
 def test_a_control_from_another_thread_after_the_loop_ended_takes_no_effect() -> None:
     async def main() -> Any:
         stream = StreamEngine().stream(forever, "go")

@@ -325,7 +325,7 @@ WRONG = [
     b'{"type": "message", "message": "a", "mode": "x"}',
     b'{"type": "message", "message": "a", "ref": [[]]}',
     b'{"type": "cancel"}',
-    b'{"type": "answer", "run_id": "r", "request_id": "q", "text": null}',
+    b'{"type": "answer", "run_id": "r", "request_id": 5, "text": "x"}',
     b'{"type": "resume", "run_id": "../../etc/passwd", "after": 0}',
     b'{"type": "resume", "run_id": "r", "after": 1.5}',
     b'{"type": "resume", "run_id": "r", "after": true}',

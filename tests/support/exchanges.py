@@ -11,7 +11,7 @@ import trio
 
 from flowtrio._core._chunks import fold
 from flowtrio.clients._host import ModelHost
-from flowtrio.clients._request import HttpRequest, ModelRequest
+from flowtrio.clients._request import HostRequest, HttpRequest
 from flowtrio.clients._stream import CompletionStream, stream_reply
 from flowtrio.wire._openai_chat import ChatDecoder, decode_completion
 from tests.support.fake_host import FakeHost
@@ -31,7 +31,7 @@ class Setting:
 
     def ask(self, **changes: Any) -> CompletionStream:
         """Begin a reply."""
-        request = ModelRequest(
+        request = HostRequest(
             ask=lambda stream: HttpRequest("http://models.example/v1/chat", {"stream": stream}),
             decoder=ChatDecoder,
             decode_whole=decode_completion,
