@@ -173,7 +173,7 @@ def test_an_approval_is_asked_in_place() -> None:
     with open_terminal("chat") as terminal:
         terminal.until_prompt()
         terminal.type("I approve of Rome\r")
-        terminal.until(lambda t: t.cursor_line.endswith("[y/N]"))
+        terminal.until(lambda t: t.cursor_line.endswith("[y/N/e]"))
         terminal.until(Terminal.is_quiet)
         terminal.type("y\r")
         terminal.until(shows("tokens"))
