@@ -57,7 +57,7 @@ class Job:
         self._owner = owner
         self._scope = trio.CancelScope()
         self._is_given_up = False
-        self.name = name
+        self.name: str = name
 
     def cancel(self) -> None:
         """Cancel it, from any thread; its outcome is told all the same."""
