@@ -235,7 +235,9 @@ async def test_who_writes_keeps_the_keyboard(open_stage: OpenStage, screen: Scre
 
 
 async def test_a_decision_that_was_not_taken_can_be_made_again(open_stage: OpenStage) -> None:
-    refuse = [('{ type: "approve", call_id: callId }', '{ type: "approve" }')]
+    refuse = [
+        ('type: "approve", call_id: callId, arguments: args', 'type: "approve", arguments: args')
+    ]
     async with open_stage(launch, edits={"flowtrio.js": refuse}) as stage:
         await stage.ask("launch it")
         stage.model.call(ToolCall(id="1", name="launch", arguments={"target": "moon"}))

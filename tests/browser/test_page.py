@@ -104,6 +104,8 @@ async def test_it_can_be_used_by_the_keyboard_alone(open_stage: OpenStage) -> No
         stage.model.say("word")
         await page.until("!document.querySelector('#stop').hidden")
         await page.press("Tab")
+        await until_focused("send")
+        await page.press("Tab")
         await until_focused("stop")
         await page.press("Enter")
         await page.until(f"{STATUS} === 'cancelled'")

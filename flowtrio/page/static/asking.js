@@ -164,7 +164,7 @@ export class ArgumentsEditor {
   /** @param {string} name @param {object} given */
   constructor(name, given) {
     this.#given = pretty(given);
-    this.element = el("textarea", "arguments");
+    this.element = el("textarea", "edited");
     this.element.hidden = true;
     this.element.value = this.#given;
     this.element.rows = Math.min(12, this.#given.split("\n").length);
