@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing import Any as _Any
 
 from flowtrio._agents._agent import Agent as Agent
+from flowtrio._agents._client_tool import ClientTool as ClientTool
 from flowtrio._agents._context import RunContext as RunContext
 from flowtrio._agents._replies import CallResult as CallResult
 from flowtrio._agents._tools import Tool as Tool
@@ -73,6 +74,7 @@ __all__ = [
     "AzureOpenAIClient",
     "CallResult",
     "Chunk",
+    "ClientTool",
     "Completion",
     "DashScopeClient",
     "DeadlineExceeded",
