@@ -307,3 +307,12 @@ def test_the_tour_of_the_modules_names_modules_that_exist() -> None:
 
     assert [name for name in told if not (package / name).is_file()] == []
     assert {name.partition("/")[0] for name in told if "/" in name} == folders
+
+
+def test_each_program_of_the_cookbook_is_short() -> None:
+    programs = re.findall(
+        r"^```python\n(.*?)^```$", (GUIDES / "cookbook.md").read_text(), re.M | re.S
+    )
+
+    assert len(programs) == 13
+    assert max(program.count("\n") for program in programs) <= 40
