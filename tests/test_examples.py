@@ -28,6 +28,13 @@ PROGRAMS = {
     "stop_button.py": ["cancelled: stop button", "{'partial': True}"],
     "custom_agent.py": ["root/visa agent_start", "{'booked': True}"],
     "property.py": [" charges, none of them too early"],
+    "support_desk.py": [
+        "may we refund? Yes.",
+        "1 photo; ['20 euros come back.', 'Descale it.']",
+        "cancelled: they hung up",
+        "refunds: [20]",
+        "cost: {'acme': '0.0020",
+    ],
     "embedded.py": ["['a loom', 'punched cards']", "completed, ", "the database is closed"],
 }
 SERVERS = {"websocket_server.py", "tenants.py", "fastapi_app.py"}
