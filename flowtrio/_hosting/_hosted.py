@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -92,7 +93,7 @@ class HostedRun:
     """Where the recorder waits for followers."""
     _seats: dict[Seat, None] = attrs.field(factory=dict, init=False)
     _kept: list[Seat] = attrs.field(factory=list, init=False)
-    """Seats among those that are left by themselves once somebody else takes one."""
+    """Seats among those that are given to whoever takes the next one."""
     _alarm: Alarm | None = attrs.field(default=None, init=False)
 
     @property
@@ -136,9 +137,21 @@ class HostedRun:
         while self._kept:
             del self._seats[self._kept.pop()]
 
-    def keep(self, seat: Seat) -> None:
-        """Let a seat count until another one is taken."""
+    def keep(self) -> None:
+        """Keep a seat for whoever takes the next one."""
+        seat = Seat.of_starter()
+        self._seats[seat] = None
         self._kept.append(seat)
+
+    @contextmanager
+    def seated(self) -> Iterator[None]:
+        """Have the run not count as left in a block; for one who starts it, or begins anew."""
+        seat = Seat.of_starter()
+        self.attach(seat)
+        try:
+            yield
+        finally:
+            self.detach(seat)
 
     def detach(self, seat: Seat) -> None:
         """Leave a seat; the run goes on, for its resume window at least."""

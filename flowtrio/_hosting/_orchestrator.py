@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -25,7 +26,7 @@ from ._admission import Admission
 from ._engine import StreamEngine
 from ._follower import Follower
 from ._health import Health
-from ._hosted import Seat
+from ._hosted import HostedRun
 from ._meter import Meter
 from ._recorder import Recorder
 from ._sessions import OnBusy, Sessions
@@ -248,15 +249,15 @@ class Orchestrator:
         """
         if not is_wait(resume_window):
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        seat = Seat.of_starter()
-        run_id = await self._start_in(
-            None, message, tenant_id, session_id, run_id, app, resume_window, seat, **options
-        )
-        if (hosted := self._recorder.find(tenant_id, run_id)) is not None:
-            (hosted.detach if resume_window else hosted.keep)(seat)
-        return run_id
+        async with self._starting(
+            None, message, tenant_id, session_id, run_id, app, resume_window, **options
+        ) as hosted:
+            if not resume_window:
+                hosted.keep()
+            return hosted.run_id
 
-    async def _start_in(
+    @asynccontextmanager
+    async def _starting(
         self,
         nursery: trio.Nursery | None,
         message: str | Sequence[Part],
@@ -265,9 +266,8 @@ class Orchestrator:
         run_id: str | None,
         app: Any,
         resume_window: float,
-        seat: Seat,
         **options: Any,
-    ) -> str:
+    ) -> AsyncIterator[HostedRun]:
         nursery = nursery or self._engine._home.nursery
         if nursery is None or not self.is_open:
             raise RuntimeError(
@@ -277,10 +277,10 @@ class Orchestrator:
             message, tenant_id, session_id, "events", run_id, app, **options
         )
         is_remembered = session_id is not None
-        await self._recorder.start(
-            nursery, stream, resume_window, seat, is_remembered=is_remembered
-        )
-        return stream.run_id
+        async with self._recorder.starting(
+            nursery, stream, resume_window, is_remembered=is_remembered
+        ) as hosted:
+            yield hosted
 
     def attach(
         self,

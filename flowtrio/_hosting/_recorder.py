@@ -25,7 +25,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
@@ -38,7 +39,7 @@ from flowtrio._core._telling import tell
 from flowtrio._run._controls import fail_run, run_of
 from flowtrio.abc import RunHeader
 
-from ._hosted import HostedRun, Key, Seat
+from ._hosted import HostedRun, Key
 from ._mending import STORE_DEADLINE, Mender
 from ._meter import Meter
 from ._unsettled import Unsettled, is_of_store
@@ -85,19 +86,19 @@ class Recorder:
         key = (tenant_id, run_id)
         return self.runs.get(key) or self.unsettled.find(key)
 
-    async def start(
+    @asynccontextmanager
+    async def starting(
         self,
         nursery: trio.Nursery,
         stream: EventStream,
         resume_window: float,
-        seat: Seat,
         *,
         is_remembered: bool = False,
-    ) -> HostedRun:
+    ) -> AsyncIterator[HostedRun]:
         """Host a run, unless there is one of its key that answers the same message.
 
-        Whoever starts it has *seat* from the beginning, and has to leave it (`HostedRun.detach`)
-        when this has returned. Being cancelled here does not take the start back.
+        Whoever starts it has a seat from the beginning to the end of the block. Being cancelled
+        here does not take the start back.
 
         Raises:
           RunExists: there is one of its key that answers another message.
@@ -109,8 +110,7 @@ class Recorder:
             hosted = self._make(stream, resume_window, is_remembered)
             self.runs[hosted.key] = hosted
             nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
-        hosted.attach(seat)
-        try:
+        with hosted.seated():
             await hosted.has_begun.wait()
             if hosted.has_never_begun and not hosted.is_void:
                 raise trio.ClosedResourceError(
@@ -122,10 +122,7 @@ class Recorder:
             answers = await self._find_message(hosted)
             if answers not in (None, (info.message, info.said.digest)):
                 raise of_another_message(info.run_id)
-        except BaseException:
-            hosted.detach(seat)
-            raise
-        return hosted
+            yield hosted
 
     async def _find_message(self, hosted: HostedRun) -> tuple[str, str | None] | None:
         """The text and the digest of what the run of this key answers; None if nobody can say."""

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     import trio
 
     from flowtrio._core._parts import Part
 
     from ._health import Health
-    from ._hosted import Seat
+    from ._hosted import HostedRun
     from ._meter import Meter
     from ._orchestrator import Orchestrator
     from ._recorder import Recorder
@@ -40,7 +42,7 @@ class Service:
         """The hosted runs that go on."""
         return self.orchestrator._recorder
 
-    async def start(
+    def starting(
         self,
         nursery: trio.Nursery | None,
         message: str | Sequence[Part],
@@ -48,14 +50,13 @@ class Service:
         session_id: str | None,
         run_id: str | None,
         resume_window: float,
-        seat: Seat,
-    ) -> str:
-        """Start a hosted run in *nursery*, by default the orchestrator's own; gives its id.
+    ) -> AbstractAsyncContextManager[HostedRun]:
+        """Start a hosted run in *nursery*, by default the orchestrator's own.
 
-        See `Orchestrator.start` for what is raised.
+        The starter has a seat to the end of the block. See `Orchestrator.start` for what is raised.
         """
-        return await self.orchestrator._start_in(
-            nursery, message, tenant_id, session_id, run_id, None, resume_window, seat
+        return self.orchestrator._starting(
+            nursery, message, tenant_id, session_id, run_id, None, resume_window
         )
 
     async def forget(self, tenant_id: str, session_id: str) -> None:

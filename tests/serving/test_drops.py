@@ -466,16 +466,19 @@ def loses_from_the_store(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_that_it_started(patch: pytest.MonkeyPatch) -> None:
     """A server takes each start for the first."""
-    honest = _hosting.Hosting.start
+    honest = _hosting.Hosting.starting
 
-    async def start(
-        self: Any, tenant_id: str, message: str, session_id: Any, run_id: str | None, *more: Any
-    ) -> str:
+    @asynccontextmanager
+    async def starting(
+        self: Any, tenant_id: str, message: str, session_id: Any, run_id: str | None
+    ) -> AsyncIterator[Any]:
         if run_id is not None and await self.is_known(tenant_id, run_id):
-            await honest(self, tenant_id, message, None, None)
-        return await honest(self, tenant_id, message, session_id, run_id, *more)
+            async with honest(self, tenant_id, message, None, None):
+                pass
+        async with honest(self, tenant_id, message, session_id, run_id) as started:
+            yield started
 
-    patch.setattr(_hosting.Hosting, "start", start)
+    patch.setattr(_hosting.Hosting, "starting", starting)
 
 
 def starts_anew_what_is_over(patch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -107,20 +110,25 @@ async def test_requests_that_race_to_start_leave_nothing_behind(
     orchestrator = Orchestrator(agents=[talk], store=Slow())
     async with site(orchestrator=orchestrator) as s, trio.open_nursery() as nursery:
         hosting = s.app._hosting
-        start = (hosting.start, "default", "60", None, "r")
+
+        async def start() -> str:
+            async with hosting.starting("default", "60", None, "r") as started:
+                return str(started.run_id)
+
         await s.follow("GET", "/chat/stream", params={"message": "60", "run_id": "r"})
         gate = trio.Event()
 
-        async def come_late(*_: Any) -> str:
+        @asynccontextmanager
+        async def come_late(*_: Any) -> AsyncIterator[Any]:
             # We have heard that there is such a run, and meanwhile another one asks the same.
             monkeypatch.undo()
-            nursery.start_soon(*start)
+            nursery.start_soon(start)
             while not orchestrator.attach("r").is_live:
                 await trio.lowlevel.checkpoint()
-            return "r"
+            yield SimpleNamespace(run_id="r")
 
-        monkeypatch.setattr(Orchestrator, "_start_in", come_late)
-        assert await hosting.start(*start[1:]) == "r"
+        monkeypatch.setattr(Orchestrator, "_starting", come_late)
+        assert await start() == "r"
         gate.set()
 
     assert not hosting._hosted

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
@@ -17,7 +17,7 @@ from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._hosting._follower import Follower
-from flowtrio._hosting._hosted import Seat
+from flowtrio._hosting._hosted import HostedRun
 from flowtrio._hosting._service import Service
 from flowtrio._run._controls import fail_run, run_of
 from flowtrio.serving._access import Refused
@@ -138,22 +138,23 @@ class Hosting:
 
     # Hosted runs
 
-    async def start(
+    @asynccontextmanager
+    async def starting(
         self,
         tenant_id: str,
         message: str | Sequence[Part],
         session_id: str | None,
         run_id: str | None,
-        seat: Seat | None = None,
-    ) -> str:
-        """Start a hosted run, unless there is one of this id; gives its id.
+    ) -> AsyncIterator[HostedRun]:
+        """Start a hosted run, unless there is one of this id.
+
+        It does not count as left before the block ends.
 
         Args:
           tenant_id: Whose it is.
           message: What the user says.
           session_id: The conversation.
           run_id: Its id; None for a new one.
-          seat: Where the starter sits, until `leave`: the run does not count as left before.
 
         Raises:
           LimitExceeded: the conversation or the tenant is busy.
@@ -161,31 +162,24 @@ class Hosting:
 
         """
         orchestrator = self.orchestrator
-        starter = Seat.of_starter() if seat is None else seat
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
-        run_id = await self.service.start(
-            self.nursery, message, tenant_id, session_id, run_id, self.resume_window, starter
-        )
-        hosted = self.service.recorder.runs.get((tenant_id, run_id))
-        # One that has not begun is another request's attempt, which hears soon that it came late.
-        if hosted is not None and hosted.has_begun.is_set() and not known:
-            self._hosted[hosted.key] = hosted.stream
-            run_of(hosted.stream).when_done(lambda: self._forget(hosted.key))
-        if seat is None:
-            self.leave(tenant_id, run_id, starter)
-        return run_id
+        async with self.service.starting(
+            self.nursery, message, tenant_id, session_id, run_id, self.resume_window
+        ) as started:
+            hosted = self.service.recorder.runs.get((tenant_id, started.run_id))
+            # One that has not begun is another request's attempt, which hears soon that it came
+            # late.
+            if hosted is not None and hosted.has_begun.is_set() and not known:
+                self._hosted[hosted.key] = hosted.stream
+                run_of(hosted.stream).when_done(lambda: self._forget(hosted.key))
+            yield started
 
-    def sit(self, tenant_id: str, run_id: str, seat: Seat) -> None:
-        """Have the run not count as left until `leave`, if it is one of those hosted here."""
+    @contextmanager
+    def seated(self, tenant_id: str, run_id: str) -> Iterator[None]:
+        """Have a run not count as left in a block, if it is one of those hosted here."""
         hosted = self.service.recorder.find(tenant_id, run_id)
-        if hosted is not None:
-            hosted.attach(seat)
-
-    def leave(self, tenant_id: str, run_id: str, seat: Seat) -> None:
-        """Leave a seat, which may be left already."""
-        hosted = self.service.recorder.find(tenant_id, run_id)
-        if hosted is not None:
-            hosted.detach(seat)
+        with nullcontext() if hosted is None else hosted.seated():
+            yield
 
     def _forget(self, key: Key) -> None:
         self._hosted.pop(key, None)

@@ -28,7 +28,6 @@ import trio
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
-from flowtrio._hosting._hosted import Seat
 from flowtrio._hosting._recorder import of_another_message
 from flowtrio._run._controls import run_of
 from flowtrio.wire._frames import (
@@ -203,36 +202,31 @@ class Session:
                 return await self._reject(ref, "shutting_down", "the server is shutting down")
         if run_id is None and not self.may_come_back:
             return await self._start_own(command, said)
-        session_id, seat = command.session_id or self._session_id, Seat.of_starter()
+        session_id = command.session_id or self._session_id
+        starting = hosting.starting(self.tenant_id, said, session_id, run_id)
         try:
-            run_id = await hosting.start(self.tenant_id, said, session_id, run_id, seat)
+            async with starting as started:
+                # Not asked before: it may have given DONE while the store was waited for.
+                if started.run_id in self._following:
+                    # Starting twice is starting once: its events come on this connection.
+                    return await self._accept(ref, started.run_id)
+                return await self._begin_to_follow(ref, started.run_id, -1, command.mode)
         except (LimitExceeded, RunExists) as exc:
             return await self._reject(ref, exc.code, str(exc))
-        try:
-            # Not asked before: it may have given DONE while the store was waited for.
-            if run_id in self._following:
-                # Starting twice is starting once: its events come on this connection.
-                return await self._accept(ref, run_id)
-            return await self._begin_to_follow(ref, run_id, -1, command.mode)
-        finally:
-            hosting.leave(self.tenant_id, run_id, seat)
 
     async def _resume(self, command: ResumeCommand) -> None:
         ref, run_id = command.ref, command.run_id
         if (self.tenant_id, run_id) in self.hosting.runs:
             return await self._reject(ref, "not_resumable", _NOT_KEPT)
-        hosting, seat = self.hosting, Seat.of_starter()
-        if following := self._following.get(run_id):
-            # Whoever resumes what he follows here has lost his place, and begins anew. In between
-            # he has not left.
-            hosting.sit(self.tenant_id, run_id, seat)
-            following.cancel(reason="the client resumed elsewhere in the log")
-        elif self._live >= self.hosting.limits.runs_per_connection:
+        following = self._following.get(run_id)
+        if following is None and self._live >= self.hosting.limits.runs_per_connection:
             return await self._reject_too_many(ref)
-        try:
+        with self.hosting.seated(self.tenant_id, run_id):
+            if following is not None:
+                # Whoever resumes what he follows here has lost his place, and begins anew. In
+                # between he has not left.
+                following.cancel(reason="the client resumed elsewhere in the log")
             return await self._begin_to_follow(ref, run_id, command.after, command.mode)
-        finally:
-            hosting.leave(self.tenant_id, run_id, seat)
 
     async def _begin_to_follow(
         self, ref: Ref, run_id: str, after: int, mode: StreamMode | None

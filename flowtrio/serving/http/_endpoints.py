@@ -6,14 +6,13 @@ reader may always come back.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import Any
 
 import attrs
 
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
-from flowtrio._core._parts import UserMessage
-from flowtrio._hosting._hosted import Seat
 from flowtrio.abc import Message, Request
 from flowtrio.serving._access import Refused, is_loopback_host
 from flowtrio.serving._metrics import MEDIA_TYPE, encode_metrics
@@ -53,17 +52,17 @@ class Endpoints:
             return await follow(self.hosting, exchange, tenant_id, *place, mode)
         command = await self._read_message(exchange)
         said = said_by(command, self.hosting.limits)
-        seat = Seat.of_starter()
+        run_id, mode = command.run_id, command.mode
+        await self._check_draining(tenant_id, run_id)
+        starting = self.hosting.starting(tenant_id, said, command.session_id, run_id)
         try:
-            run_id = await self._start(tenant_id, command, said, seat)
+            async with AsyncExitStack() as started:
+                run_id = (await started.enter_async_context(starting)).run_id
+                return await follow(self.hosting, exchange, tenant_id, run_id, -1, mode, started)
         except LimitExceeded as exc:
             return await exchange.refuse(429, exc.code, str(exc))
         except RunExists as exc:
             return await exchange.refuse(409, exc.code, str(exc))
-        try:
-            return await follow(self.hosting, exchange, tenant_id, run_id, -1, command.mode, seat)
-        finally:
-            self.hosting.leave(tenant_id, run_id, seat)
 
     async def _read_message(self, exchange: Exchange) -> MessageCommand:
         limits = self.hosting.limits
@@ -82,16 +81,14 @@ class Endpoints:
         assert isinstance(command, MessageCommand)
         return command
 
-    async def _start(
-        self, tenant_id: str, command: MessageCommand, said: UserMessage, seat: Seat
-    ) -> str:
-        hosting, run_id = self.hosting, command.run_id
+    async def _check_draining(self, tenant_id: str, run_id: str | None) -> None:
+        """Refuse what would be a new run of a server that stops."""
+        hosting = self.hosting
         if hosting.is_draining:
             with asking_the_store():
                 is_known = run_id is not None and await hosting.is_known(tenant_id, run_id)
             if not is_known:
                 raise Refused(503, "the server is shutting down")
-        return await hosting.start(tenant_id, said, command.session_id, run_id, seat)
 
     async def events(self, exchange: Exchange, tenant_id: str, run_id: str) -> None:
         """Follow a run from any place."""

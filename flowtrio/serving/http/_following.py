@@ -14,7 +14,6 @@ import attrs
 import trio
 
 from flowtrio._core._events import AgentEvent, StreamMode
-from flowtrio._hosting._hosted import Seat
 from flowtrio.serving.commands._clients import Hosting
 from flowtrio.serving.commands._showing import Showing, asks_for_links
 from flowtrio.wire._frames import encode_events, encode_rejected
@@ -42,7 +41,7 @@ async def follow(
     run_id: str,
     after: int,
     mode: StreamMode | None,
-    seat: Seat | None = None,
+    started: contextlib.AsyncExitStack | None = None,
 ) -> None:
     """Answer with a run's events until DONE, or say why not.
 
@@ -53,7 +52,8 @@ async def follow(
       run_id: The run.
       after: The last sequence number that was seen; -1 for none.
       mode: Which events to show; the orchestrator's own by default.
-      seat: What whoever started the run holds, given up as soon as its log is followed.
+      started: What whoever started the run holds of it, let go as soon as its log is followed: who
+        is stuck in a send holds nothing.
 
     """
     showing = hosting.showing(mode, after, is_linked=asks_for_links(exchange.request))
@@ -66,8 +66,8 @@ async def follow(
         except Exception as exc:
             code, error = hosting.refusal_of(run_id, exc)
             return await exchange.refuse(STATUSES[code], code, error)
-        if seat is not None:
-            hosting.leave(tenant_id, run_id, seat)
+        if started is not None:
+            await started.aclose()
         if follower.is_over:
             return await exchange.answer(204)
         wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
