@@ -137,11 +137,13 @@ with sync.stream(StreamEngine(), agent, "hi") as events:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stderr is not None
         while "message_chunk" not in process.stdout.readline():
             pass
         process.send_signal(signal.SIGINT)
-        rest, errors = process.stdout.read(), process.stderr.read()
+        try:
+            rest, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
 
     assert rest.endswith("ended\n")
     assert errors.rstrip().endswith("KeyboardInterrupt")
