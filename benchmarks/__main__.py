@@ -10,16 +10,37 @@ from pathlib import Path
 
 import trio
 
-from . import calls, decode, hosts, idle, paused, serving, tokens, wire
+from . import (
+    calls,
+    cluster,
+    decode,
+    hosts,
+    idle,
+    page,
+    paused,
+    processes,
+    reopen,
+    serving,
+    stores,
+    telemetry,
+    tokens,
+    wire,
+)
 from ._measure import Row
 
 SUBJECTS: dict[str, Callable[[bool], list[Row]]] = {
     "tokens": tokens.rows,
+    "telemetry": telemetry.rows,
     "calls": calls.rows,
     "idle": idle.rows,
     "paused": paused.rows,
     "decode": decode.rows,
     "serving": serving.rows,
+    "stores": stores.rows,
+    "reopen": reopen.rows,
+    "cluster": cluster.rows,
+    "processes": processes.rows,
+    "page": page.rows,
     "wire": wire.rows,
     "hosts": hosts.rows,
 }

@@ -1,8 +1,9 @@
 """Take the pictures of the web page that the documents show.
 
 ``python -m docs._screenshots`` from the project's root, with Chromium installed, writes
-``docs/images/page-*.png``. Each picture is of a real run on a real server; only the model is
-scripted. The font is Inter where the machine has it (``apt-get install fonts-inter``).
+``docs/images/page-*.png`` and ``studio-*.png``. Each picture is of a real run on a real server;
+only the model is scripted. The font is Inter where the machine has it (``apt-get install
+fonts-inter``).
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import httpx
 import trio
 
-from flowtrio import Agent, RunContext, ToolCall, tool
+from flowtrio import Agent, Orchestrator, RunContext, ToolCall, tool
+from flowtrio.abc import Caller, Request
+from flowtrio.asgi import create_app
+from flowtrio.serving._access import token_of
 from flowtrio.testing import ScriptedModel
-from tests.support.chromium import Chromium, Page, open_chromium, running_chromium
-from tests.support.front import open_front
+from tests.support.chromium import Chromium, Page, Screen, open_chromium, running_chromium
+from tests.support.front import front_of, open_front
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -215,12 +220,64 @@ async def take(scene: Scene, browser: Chromium) -> None:
         await page.screenshot(IMAGES / f"page-{scene.name}.png")
 
 
+OPERATOR = "operator"
+
+OTHERS = [("ann", "Two days in Lisbon"), ("bob", "Book the hotel"), ("eve", "Porto, for a week")]
+"""What people of other tenants said meanwhile, for the studio."""
+
+
+def who(request: Request) -> Caller | str | None:
+    """The tenant that a token names; one is an operator's."""
+    token = token_of(request)
+    return Caller("staff", is_operator=True) if token == OPERATOR else token
+
+
+async def travel(ctx: RunContext, message: str) -> None:
+    """Whatever the message asks for."""
+    await (pump if message == "Book the hotel" else planner)(ctx, message)
+
+
+async def say(url: str, tenant: str, message: str) -> None:
+    """Say something as a user of a tenant, and read what comes."""
+    headers = {"authorization": f"Bearer {tenant}"}
+    async with httpx.AsyncClient(timeout=60, headers=headers) as client:
+        await client.post(f"{url}chat/stream", json={"message": message, "session_id": tenant})
+
+
+async def take_studio(browser: Chromium, name: str, size: tuple[int, int], run: bool) -> None:
+    """Take a picture of the studio: of a run, or of what waits for a person."""
+    app = create_app(Orchestrator(agents=[travel]), authenticate=who, drain=0.1)
+    async with (
+        front_of(app) as front,
+        browser.open_page() as page,
+        trio.open_nursery() as nursery,
+    ):
+        for tenant, message in OTHERS:
+            nursery.start_soon(say, front.url, tenant, message)
+            await trio.sleep(0.3)
+        await page.look_on(Screen(*size, is_dark=not run))
+        await page.go(f"{front.url}studio#/{'runs' if run else 'inbox'}")
+        await page.until("document.querySelector('#ask-token').open")
+        await page.type("#token", OPERATOR)
+        await page.press("Enter")
+        await page.until("document.querySelector('#waiting').textContent.trim() === '2'")
+        if run:
+            await page.run("document.querySelector('#list li:nth-child(3) a').click()")
+            await page.until("document.querySelector('[data-kind=person] .bar')")
+        await page.run("document.activeElement.blur()")
+        await trio.sleep(0.5)
+        await page.screenshot(IMAGES / f"{name}.png")
+        nursery.cancel_scope.cancel()
+
+
 async def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with running_chromium() as address:
         async with open_chromium(address) as browser:
             for scene in SCENES:
                 await take(scene, browser)
+            await take_studio(browser, "studio-run", (1280, 640), run=True)
+            await take_studio(browser, "studio-inbox", (390, 844), run=False)
 
 
 if __name__ == "__main__":

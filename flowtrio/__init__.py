@@ -23,6 +23,7 @@ from flowtrio._core._events import AgentStatus as AgentStatus
 from flowtrio._core._events import EventType as EventType
 from flowtrio._core._events import StreamMode as StreamMode
 from flowtrio._core._exceptions import DeadlineExceeded as DeadlineExceeded
+from flowtrio._core._exceptions import Fenced as Fenced
 from flowtrio._core._exceptions import FlowtrioError as FlowtrioError
 from flowtrio._core._exceptions import InputDeclined as InputDeclined
 from flowtrio._core._exceptions import LimitExceeded as LimitExceeded
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from flowtrio.clients._openai import OpenAIClient as OpenAIClient
     from flowtrio.remote._connect import connect as connect
     from flowtrio.serving.sockets.websocket import serve_websocket as serve_websocket
+    from flowtrio.stores.redis._conversations import RedisConversations as RedisConversations
+    from flowtrio.stores.redis._store import RedisStore as RedisStore
     from flowtrio.stores.sqlite import SQLiteConversations as SQLiteConversations
     from flowtrio.stores.sqlite import SQLiteStore as SQLiteStore
 
@@ -82,6 +85,7 @@ __all__ = [
     "EventStream",
     "EventType",
     "FallbackClient",
+    "Fenced",
     "File",
     "FlowtrioError",
     "Follower",
@@ -100,6 +104,8 @@ __all__ = [
     "Orchestrator",
     "ProtocolError",
     "ProviderError",
+    "RedisConversations",
+    "RedisStore",
     "RemoteProtocolError",
     "ReplayGap",
     "RunCancelled",
@@ -138,6 +144,8 @@ _LAZY = {
     "GeminiClient": "flowtrio.clients._gemini",
     "OllamaClient": "flowtrio.clients._ollama",
     "OpenAIClient": "flowtrio.clients._openai",
+    "RedisConversations": "flowtrio.stores.redis._conversations",
+    "RedisStore": "flowtrio.stores.redis._store",
     "SQLiteConversations": "flowtrio.stores.sqlite",
     "SQLiteStore": "flowtrio.stores.sqlite",
     "connect": "flowtrio.remote._connect",

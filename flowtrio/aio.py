@@ -11,7 +11,6 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
 import trio
@@ -71,12 +70,7 @@ class Bridge:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Cancel what is still read or called by it, leave what is entered, and let go."""
         room, loop = self._held()
         self._room = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
+import signal
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any
 
@@ -14,6 +16,8 @@ import websockets.frames
 import wsproto.events
 from hypothesis import Phase, settings
 
+from tests.support.tracing import traced_at_first
+
 # The same examples in every run: what fails here fails for everybody, and nothing fails by luck.
 settings.register_profile("flowtrio", derandomize=True, database=None, deadline=None)
 # Making a failing example small takes most of the time of the tests in which something wrong is
@@ -22,6 +26,22 @@ settings.register_profile(
     "unshrunk", settings.get_profile("flowtrio"), phases=[Phase.explicit, Phase.generate]
 )
 settings.load_profile("flowtrio")
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it puts into the background so, and all that the tests start inherits it:
+    # whoever waits there for Ctrl-C to work would wait for ever.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collector the tests themselves.
+
+    Thousands of them are half a gigabyte, which each collection would walk: a second, where a test
+    asks for one, and many do.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @attrs.define
@@ -113,7 +133,8 @@ _watch_closing(websockets.frames.Close, "__init__")
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Fail a test in which a connection was closed with 1011."""
     _told.clear()
-    result = yield
+    with traced_at_first(pyfuncitem):
+        result = yield
     assert not _told, f"a WebSocket was closed with 1011 within {pyfuncitem.name}"
     return result
 

@@ -6,6 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support import tracing
 
 PLANTED = """
 import pytest
@@ -90,3 +97,53 @@ def test_a_test_that_a_stray_cancellation_ends_fails(tmp_path: Path) -> None:
     assert len(found["PASSED"]) == 5
     assert all("sound_" in name for name in found["PASSED"])
     assert done.stdout.count("the test did not reach its end") >= 6
+
+
+# Coverage of properties
+
+
+class Tracer:
+    """What a session with coverage has, and what is asked of it."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def stop(self) -> None:
+        self.said.append("stop")
+
+    def start(self) -> None:
+        self.said.append("start")
+
+
+@pytest.mark.parametrize("examples", [1, tracing.TRACED - 1, tracing.TRACED, 3 * tracing.TRACED])
+def test_a_property_is_traced_at_first_and_whatever_follows_it_too(
+    examples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracer, seen = Tracer(), []
+
+    @settings(max_examples=examples)
+    @given(st.integers())
+    def is_property(number: int) -> None:
+        seen.append(list(tracer.said))
+
+    monkeypatch.setattr(tracing, "coverage_of_session", lambda: tracer)
+    item = SimpleNamespace(obj=is_property)
+    with tracing.traced_at_first(item):
+        is_property()
+
+    assert len(seen) == examples
+    assert seen.count([]) == min(examples, tracing.TRACED - 1)
+    assert tracer.said == ([] if examples < tracing.TRACED else ["stop", "start"])
+
+    with tracing.traced_at_first(SimpleNamespace(obj=len)):
+        assert tracer.said[-1:] != ["stop"]
+
+
+def test_ctrl_c_works_where_a_shell_has_put_the_tests_into_the_background() -> None:
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import tests.conftest; "
+        "signal.raise_signal(signal.SIGINT)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")

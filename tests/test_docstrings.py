@@ -19,7 +19,7 @@ PACKAGE = Path(flowtrio.__file__).parent
 
 DOORS = {
     "flowtrio": "__init__.py",
-    "flowtrio.abc": "abc.py",
+    "flowtrio.abc": "abc/__init__.py",
     "flowtrio.testing": "testing/__init__.py",
     "flowtrio.stores.memory": "stores/memory.py",
     "flowtrio.stores.sqlite": "stores/sqlite.py",

@@ -19,7 +19,7 @@ from flowtrio import AgentEvent, EventType, Limits, ToolCall
 from flowtrio.testing import CUT, Reader, find_violations
 from tests.proof.bugs import BUGS, Bug
 from tests.proof.judge import problems_of
-from tests.proof.worlds import World, draw_world, play
+from tests.proof.worlds import World, draw_plain_world, draw_world, play
 
 T = EventType
 
@@ -30,6 +30,8 @@ SEEDS_TO_CATCH = 2000
 """Within which each planted bug has to be noticed."""
 
 WORLDS = st.randoms(use_true_random=False).map(draw_world)
+PLAIN_WORLDS = st.randoms(use_true_random=False).map(draw_plain_world)
+"""For shrinking, which ends early where one draw means two things, as what people do does."""
 
 SILENT_HELPER = World(
     turns=((ToolCall("p0", "c", {"n": 1}),),),
@@ -60,12 +62,11 @@ def test_worlds_from_hypothesis_obey_every_law(world: World) -> None:
 
 def test_the_worlds_are_not_all_alike() -> None:
     worlds = [draw_world(Random(seed)) for seed in range(300)]
-    ends = [play(world)[0] for world in worlds[:100]]
+    ends = [play(world)[0] for world in worlds]
     types = {event.type for run in ends for event in run.events}
 
     assert {run.status for run in ends} == {"completed", "error", "cancelled"}
-    # Nobody posts in these worlds: their readers answer, and say nothing of their own.
-    assert types >= set(T) - {T.MESSAGE_PART, T.USER_MESSAGE}
+    assert types >= set(T) - {T.MESSAGE_PART}
     assert {world.reader.is_bare for world in worlds} == {False, True}
 
 
@@ -103,7 +104,7 @@ SHRUNK = {
 def test_what_catches_a_bug_shrinks_to_a_small_world(bug: Bug) -> None:
     with bug.planted():
         world = find(
-            WORLDS,
+            PLAIN_WORLDS,
             lambda world: bool(problems_of(world)),
             settings=settings(max_examples=2000, phases=[Phase.generate, Phase.shrink]),
         )

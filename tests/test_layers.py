@@ -54,28 +54,34 @@ LAYERS = {
     ),
     "_hosting": _layer("_core", "abc", "_run", "_agents", libraries=("trio", "outcome")),
     "clients": _layer("_core", "wire", "abc", libraries=("trio", "httpx", "httpx2")),
-    "stores": _layer("_core", "wire", "abc", libraries=("trio",)),
+    "stores": _layer("_core", "wire", "abc", libraries=("trio", "glide")),
     "page": _layer(),
     "serving": _layer(
         *("_core", "wire", "abc", *RUNS, "page"),
-        libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn"),
+        libraries=("trio", "trio_websocket", "wsproto", "h11", "hypercorn", "prometheus_client"),
     ),
     "remote": _layer("_core", "wire", libraries=("trio", "trio_websocket", "wsproto", "h11")),
+    "protocols": _layer("_core", "abc", "wire", "_agents", "serving", libraries=("trio",)),
     "asgi": _layer("_core", "serving"),
+    "auth": _layer("_core", "abc", "serving", libraries=("trio", "httpx", "jwt")),
     "aio": _layer("_core", "_run", "_hosting", libraries=("trio",)),
     "sync": _layer("_core", "abc", "_run", "_hosting", libraries=("trio", "outcome")),
     "mcp": _layer(
         *("_core", *RUNS, "serving"),
         libraries=("trio", "mcp", "mcp_types", "httpx2"),
     ),
+    "otel": _layer("_core", "abc", "_agents", libraries=("opentelemetry",)),
     "pictures": _layer("_core"),
     "testing": _layer(
         *(*BELOW_TESTING, "pictures", ROOT), libraries=("trio", "outcome", "hypothesis", "pytest")
     ),
     ROOT: _layer(*BELOW_TESTING),
     "cli": _layer(
-        *(*BELOW_TESTING, ROOT, "asgi", "mcp", "pictures", "testing"),
-        libraries=("trio", "rich", "prompt_toolkit", "hypercorn"),
+        *(*BELOW_TESTING, ROOT, "asgi", "auth", "mcp", "otel", "pictures", "protocols", "testing"),
+        libraries=(
+            *("trio", "outcome", "httpx", "hypercorn", "opentelemetry"),
+            *("rich", "prompt_toolkit"),
+        ),
     ),
     "__main__": _layer("cli"),
 }
@@ -103,11 +109,11 @@ EXCEPTIONS = {
         "lazy",
         "an orchestrator that is given no stores makes them",
     ),
-    ("flowtrio.abc", "flowtrio._agents._context"): (
+    ("flowtrio.abc._agents", "flowtrio._agents._context"): (
         "named",
         "an agent is called with a RunContext, and its interface has to say so",
     ),
-    ("flowtrio.abc", "flowtrio._agents._tools"): (
+    ("flowtrio.abc._agents", "flowtrio._agents._tools"): (
         "named",
         "a toolset gives tools, and its interface has to say so",
     ),
@@ -119,7 +125,9 @@ EXCEPTIONS = {
 
 
 CIRCLES = {
-    ("flowtrio.abc", "flowtrio._agents._context"): "the interface of agents names their context",
+    ("flowtrio.abc._agents", "flowtrio._agents._context"): (
+        "the interface of agents names their context"
+    ),
 }
 """Imports without which no module would come back to itself by what it imports, with the reason."""
 
@@ -309,6 +317,29 @@ def test_a_circle_that_is_gone_is_no_exception_any_more(exception: tuple[str, st
     assert set(exception) <= set(find_circle(asked))
 
 
+# Each protocol is a room with one door
+
+
+def find_side_doors(module: str, source: str) -> set[str]:
+    """Modules of others' rooms among the protocols that a module asks for, but for their doors."""
+    behind = {m for m in MODULES if m.startswith("flowtrio.protocols._") and m.count(".") > 2}
+    behind -= {m for m in behind if m.endswith("._routes")}
+    own = module.rpartition(".")[0]
+    return {m for m in modules_asked(module, source) & behind if m.rpartition(".")[0] != own}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_protocols_room_is_entered_by_its_door(module: str) -> None:
+    assert find_side_doors(module, MODULES[module].read_text(encoding="utf-8")) == set()
+
+
+@pytest.mark.parametrize("module", ["flowtrio.cli._protocols", "flowtrio.protocols._agui._planted"])
+def test_a_planted_side_door_is_found(module: str) -> None:
+    source = "from flowtrio.protocols._openai._errors import Failure"
+
+    assert find_side_doors(module, source) == {"flowtrio.protocols._openai._errors"}
+
+
 # The order is noticed when it is broken
 
 PLANTED = {
@@ -356,11 +387,11 @@ PLANTED = {
     "hypothesis in a store": ("flowtrio.stores.planted", "async def f():\n    import hypothesis"),
     "asyncio anywhere": ("flowtrio.cli._main", "import asyncio"),
     "an interface that runs something": (
-        "flowtrio.abc",
+        "flowtrio.abc._planted",
         "from flowtrio._hosting._engine import StreamEngine",
     ),
     "the named exception at import time": (
-        "flowtrio.abc",
+        "flowtrio.abc._agents",
         "from flowtrio._agents._context import RunContext",
     ),
     "the lazy exception at import time": (

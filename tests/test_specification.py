@@ -335,7 +335,7 @@ def hypercorn(folder: Path, source: str) -> Iterator[str]:
         else:
             raise AssertionError("".join(said))
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
@@ -344,9 +344,9 @@ def hypercorn(folder: Path, source: str) -> Iterator[str]:
 def test_the_websocket_example_runs_by_hypercorns_command(tmp_path: Path) -> None:
     with hypercorn(tmp_path, WEBSOCKET) as address, connect(f"ws://{address}/chat") as websocket:
         websocket.send("Paris?")
-        events = [json.loads(websocket.recv(timeout=20))]
+        events = [json.loads(websocket.recv(timeout=60))]
         while events[-1]["type"] != "done":
-            events.append(json.loads(websocket.recv(timeout=20)))
+            events.append(json.loads(websocket.recv(timeout=60)))
 
     assert events[0]["data"]["message"] == "Paris?"
     assert events[-1]["data"]["status"] == "completed"
@@ -354,7 +354,7 @@ def test_the_websocket_example_runs_by_hypercorns_command(tmp_path: Path) -> Non
 
 def test_the_sse_example_runs_by_hypercorns_command(tmp_path: Path) -> None:
     with hypercorn(tmp_path, SSE) as address:
-        answer = httpx.get(f"http://{address}/chat/stream", params={"message": "hi"}, timeout=20)
+        answer = httpx.get(f"http://{address}/chat/stream", params={"message": "hi"}, timeout=60)
     events = [json.loads(line[6:]) for line in answer.text.splitlines() if line]
 
     assert events[0]["data"]["message"] == "hi"

@@ -130,6 +130,9 @@ class Agent(Generic[T]):
         """
         said = read_message(message)
         caller = ctx._frame
+        if caller.aside is not None:
+            value_aside: T = await ctx.delegate(self, message, caller.transcript.history)
+            return value_aside
         given = given_to(caller)
         await caller.check_open("run an agent")
         transcript = caller.transcript.begin(said, is_told=caller.call_id is None)
@@ -141,7 +144,7 @@ class Agent(Generic[T]):
             tool_name=caller.tool_name,
             client=self.llm_client,
             transcript=transcript,
-            hooks=caller.run.info.hooks.inside(self.around_tool, self.around_model),
+            hooks=caller.hooks.inside(self.around_tool, self.around_model),
         )
         try:
             with caller.run.visited():

@@ -25,6 +25,8 @@ class AnswerForm:
     schema: dict[str, Any] | None
     """What the user is told: a JSON Schema; None for a line of text."""
     _decode: Decode | None
+    is_for_programs: bool = False
+    """Whether no person is asked, but a program that runs a tool of its own."""
 
     @classmethod
     def of(cls, wanted: Any) -> AnswerForm:
@@ -35,6 +37,8 @@ class AnswerForm:
           ValueError: it is a mapping, and no JSON Schema.
 
         """
+        if isinstance(wanted, AnswerForm):
+            return wanted
         if wanted is None:
             return cls(None, None)
         if isinstance(wanted, Mapping):

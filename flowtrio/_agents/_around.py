@@ -6,7 +6,8 @@ It may go there several times, one after the other, or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -15,13 +16,14 @@ from flowtrio._core._exceptions import LocalProtocolError
 from flowtrio._core._history import read_history
 from flowtrio._core._requests import ModelRequest
 from flowtrio._core._values import copy_json, type_name
+from flowtrio._run._body import agent_name
 from flowtrio._run._frame import Frame
 from flowtrio._run._hooks import Hooks
 
 from ._tools import as_tool
 
 if TYPE_CHECKING:
-    from flowtrio.abc import AroundModel
+    from flowtrio.abc import AroundModel, AroundTool
 
 _R = TypeVar("_R")
 
@@ -53,11 +55,47 @@ async def around_tool(
     assert frame.call_id is not None
     assert frame.tool_name is not None
     call = ToolCall(frame.call_id, frame.tool_name, copy_json(arguments))
-    ctx, gate = frame.make_context(frame), _OneByOne(frame)
+    hooks, gate = frame.hooks, _OneByOne(frame)
     proceed: Callable[[], Awaitable[Any]] = partial(gate.run, partial(attempt, frame))
-    for hook in reversed(frame.hooks.tool):
-        proceed = partial(hook, ctx, call, proceed)
+    for place, hook in reversed([*enumerate(hooks.tool)]):
+        proceed = partial(_visit_tool, hook, frame, hooks.outer(tools=place), call, proceed)
     return await proceed()
+
+
+async def _visit_tool(
+    hook: AroundTool,
+    owner: Frame,
+    hooks: Hooks,
+    call: ToolCall,
+    proceed: Callable[[], Awaitable[Any]],
+) -> Any:
+    with _frame_inside(owner, hooks) as frame:
+
+        async def inwards() -> Any:
+            try:
+                return await proceed()
+            finally:
+                frame.attempt = owner.attempt
+
+        return await hook(frame.make_context(frame), call, inwards)
+
+
+@contextmanager
+def _frame_inside(owner: Frame, hooks: Hooks) -> Iterator[Frame]:
+    """What a function that stands around something of *owner*'s says and does."""
+    frame = Frame(
+        owner.run,
+        owner,
+        owner.agent,
+        call_id=owner.call_id,
+        tool_name=owner.tool_name,
+        hooks=hooks,
+    )
+    frame.attempt = owner.attempt
+    try:
+        yield frame
+    finally:
+        frame.leave()
 
 
 class ReplyTurn(Protocol):
@@ -105,30 +143,15 @@ class Exchange:
     async def run(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]]) -> Chunk:
         """Ask the model through all of them; gives the final chunk of what the reply came to."""
         turn, owner = self._turn, self._turn.owner
-        hooks = owner.hooks
-        # A model that they ask themselves has nothing around it, or they would for ever.
-        frame = Frame(
-            owner.run,
-            owner,
-            owner.agent,
-            call_id=owner.call_id,
-            tool_name=owner.tool_name,
-            hooks=Hooks(hooks.tool),
-        )
-        frame.attempt = owner.attempt
-        ctx = frame.make_context(frame)
-        proceed: Callable[[ModelRequest], Awaitable[Completion]] = self._proceed
-        for hook in reversed(hooks.model):
-            proceed = _inwards(hook, ctx, proceed)
+        hooks, proceed = owner.hooks, self._proceed
+        for place, hook in reversed([*enumerate(hooks.model)]):
+            proceed = partial(_visit_model, hook, owner, hooks.outer(models=place), proceed)
         request = ModelRequest(
             messages=copy_json(list(messages)),
             tools=copy_json(list(tools)),
             model_settings=self._settings,
         )
-        try:
-            given = await proceed(request)
-        finally:
-            frame.leave()
+        given = await proceed(request)
         if not isinstance(given, Completion) or not isinstance(given.content, str):
             raise TypeError(f"around_model gave {type_name(given)}: expected a Completion")
         if self._final is not None and given == self._streamed:
@@ -157,7 +180,13 @@ class Exchange:
         return turn.fold(final)
 
 
-def _inwards(
-    hook: AroundModel, ctx: Any, proceed: Callable[[ModelRequest], Awaitable[Completion]]
-) -> Callable[[ModelRequest], Awaitable[Completion]]:
-    return lambda request: hook(ctx, request, proceed)
+async def _visit_model(
+    hook: AroundModel,
+    owner: Frame,
+    hooks: Hooks,
+    proceed: Callable[[ModelRequest], Awaitable[Completion]],
+    request: ModelRequest,
+) -> Completion:
+    with _frame_inside(owner, hooks) as frame:
+        frame.aside = agent_name(hook)
+        return await hook(frame.make_context(frame), request, proceed)

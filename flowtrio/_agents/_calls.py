@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from flowtrio._run._run import Run
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class CallEnd:
     """How a call ended."""
 
@@ -267,7 +267,7 @@ class ActiveCall:
             if asked is None:
                 return self._gone()
             await run.log.set_status(self.owner)
-            if run.is_unattended:
+            if run.is_unattended or not run.has_people:
                 pending.abandon()
             with self.owner.waiting_for_person(), trio.move_on_after(seconds):
                 await pending.wait()

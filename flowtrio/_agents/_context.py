@@ -17,7 +17,7 @@ from flowtrio._core._history import read_history
 from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript
 from flowtrio._core._values import check_json
-from flowtrio._run._body import agent_name, as_awaitable, encode_result
+from flowtrio._run._body import agent_name, ask_agent, encode_result
 from flowtrio._run._frame import Envoy, Frame
 
 from ._about import AboutRun, AppT
@@ -35,7 +35,7 @@ from ._replies import (
     run_calls,
 )
 from ._signature import Context
-from ._steering import ask_model
+from ._steering import ask_aside, ask_model
 from ._tools import Tool, as_tool
 from ._toolsets import unique_tools
 
@@ -128,6 +128,9 @@ class RunContext(AboutRun[AppT], Context):
     ) -> Completion:
         """Ask a model once; what it says is streamed as this agent's message.
 
+        Where a function around models asks, what is said joins no conversation: it is that of a
+        nested agent of the function's name.
+
         In the root's body, what was said with `EventStream.post` goes behind *messages*, and stands
         in `messages` from then on. Where that cuts the reply, the model is asked once more.
 
@@ -154,6 +157,12 @@ class RunContext(AboutRun[AppT], Context):
                 f"agent {frame.agent!r} has no model of its own: expected client=..."
             )
         conversation = read_history(messages, "messages")
+        if frame.aside is not None:
+            return await ask_aside(
+                self.delegate,
+                frame.aside,
+                lambda ctx: ctx.model(conversation, client, tools, **options),
+            )
         specs = [tool if isinstance(tool, dict) else as_tool(tool).spec() for tool in tools]
         with frame.run.visited():
             turn, completion, calls = await ask_model(frame, client, conversation, specs, options)
@@ -350,7 +359,7 @@ class NestedAgent:
             parent,
             path,
             transcript=transcript,
-            hooks=parent.run.info.hooks,
+            hooks=parent.hooks.of_the_run,
         )
         self._end: dict[str, Any] = {}
 
@@ -403,9 +412,7 @@ class NestedAgent:
 
 async def run_agent(frame: Frame, agent: AgentLike, message: str) -> Any:
     """Run an agent's body in *frame*."""
-    return await frame.run_body(
-        lambda: as_awaitable(agent(frame.make_context(frame), message)),
-    )
+    return await frame.run_body(ask_agent, frame, agent, message)
 
 
 def context_of(frame: Frame) -> RunContext:

@@ -217,7 +217,9 @@ class Turn(Saying):
         if said is None and not self._has_spoken:
             # It failed before it said anything, and nobody told of a cost.
             usage = Usage()
-        await self._reset(Chunk(reset=reason, usage=usage, model=model))
+        if await self._reset(Chunk(reset=reason, usage=usage, model=model)) is None:
+            # It was ended while this waited for the reader: no event would tell of a request.
+            raise self.owner.closed("ask a model")
         self._watch, self._refusal = Watch(self.run.clock), None
 
     # The end of the turn

@@ -130,7 +130,7 @@ class Question:
             if await frame.emit(EventType.INPUT_REQUIRED, data) is None:
                 raise frame.closed("ask the user")
             await run.log.set_status(frame)
-            if run.is_unattended:
+            if run.is_unattended or not (run.has_people or self._form.is_for_programs):
                 self.pending.abandon()
             with frame.waiting_for_person(), trio.move_on_after(seconds):
                 await self.pending.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -66,14 +67,19 @@ class Plan:
         if self.ticket is not None:
             self.ticket.give_back()
 
-    async def run(self, frame: Frame) -> Any:
-        """Do it in *frame*, inside what stands around it."""
-        if frame.hooks.tool:
-            return await around_tool(frame, self.arguments, self.attempt)
-        return await self.attempt(frame)
+    # Functions that give what is to be awaited: each level of coroutines costs every call.
 
-    async def attempt(self, frame: Frame) -> Any:
-        """Run the function in *frame*, as often as it may be tried."""
+    def run(self, frame: Frame) -> Awaitable[Any]:
+        """Do it in *frame*, inside what stands around it: to be awaited at once."""
+        if frame.hooks.tool:
+            return around_tool(frame, self.arguments, self.attempt)
+        return self.attempt(frame)
+
+    def attempt(self, frame: Frame) -> Awaitable[Any]:
+        """Run the function in *frame*, as often as it may be tried: to be awaited at once."""
+        return self._retry(frame) if self.tool.retries else self._invoke(frame)
+
+    async def _retry(self, frame: Frame) -> Any:
         tool = self.tool
         for tries in range(tool.retries):
             try:
@@ -86,25 +92,26 @@ class Plan:
                 await trio.sleep(tool.backoff * 2**tries)
         return await self._invoke(frame)
 
-    async def _invoke(self, frame: Frame) -> Any:
+    def _invoke(self, frame: Frame) -> Awaitable[Any]:
         frame.attempt += 1
         # The function may have changed those that it got.
         keywords = self.keywords if frame.attempt == 1 else self.decode()
         if self.tool.context_parameter is None:
-            return await self._run_function(frame, keywords)
+            return self._call_function(frame, keywords)
         keywords = {**keywords, self.tool.context_parameter: frame.make_context(frame)}
-        return await frame.run_body(self._run_function, frame, keywords)
+        return frame.run_body(self._call_function, frame, keywords)
 
-    async def _run_function(self, frame: Frame, keywords: dict[str, Any]) -> Any:
+    def _call_function(self, frame: Frame, keywords: dict[str, Any]) -> Awaitable[Any]:
         tool, call_id = self.tool, frame.call_id
         assert call_id is not None
         simulation = frame.run.info.simulation
         if simulation is not None:
-            return await simulation.run_tool(call_id, tool, keywords)
+            return simulation.run_tool(call_id, tool, keywords)
         if tool.is_async:
-            return await tool.fn(**keywords)
+            given: Awaitable[Any] = tool.fn(**keywords)
+            return given
         name = f"tool {tool.name} ({call_id})"
-        return await call_in_thread(frame.run, tool, keywords, name)
+        return call_in_thread(frame.run, tool, keywords, name)
 
 
 def edit(plan: Plan | None, decision: Decision) -> None:
@@ -120,6 +127,8 @@ def edit(plan: Plan | None, decision: Decision) -> None:
         raise Unfit("arguments: what is asked about is no tool, and takes none")
     try:
         keywords = plan.tool.decode(copy_json(decision.arguments))
+    except ValueError as exc:
+        raise Unfit(why_unfit(exc)) from exc
     except Exception as exc:
         # A tool may check its arguments itself.
         raise Unfit(f"arguments of {plan.tool.name!r}: {why_unfit(exc)}") from exc

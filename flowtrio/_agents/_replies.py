@@ -8,7 +8,7 @@ else a body calls is its own doing, and no model is told of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from flowtrio._run._frame import Frame
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class AskedCall:
     """A call that is to be run."""
 
@@ -251,13 +251,12 @@ class Answer:
         assert arguments is not None
         await self._active.begin(self._tool, arguments)
 
-    async def run(self) -> None:
+    def run(self) -> Coroutine[Any, Any, CallEnd]:
         """Run the call to its end."""
         if self._tool is None:
             known = ", ".join(self._tools) or "none"
-            await self._active.refuse(f"there is no tool of that name; there are: {known}")
-        else:
-            await answer(self._active, self._tool, self._asked.call)
+            return self._active.refuse(f"there is no tool of that name; there are: {known}")
+        return answer(self._active, self._tool, self._asked.call)
 
     def result(self) -> CallResult:
         """What became of it; it has ended."""
@@ -267,8 +266,10 @@ class Answer:
         return CallResult(asked.call, asked.call_id, end.outcome, end.value, end.error, told)
 
 
-async def answer(active: ActiveCall, tool: Tool[..., Any], call: ToolCall) -> CallEnd:
-    """Run *tool* with the arguments of *call*."""
+def answer(
+    active: ActiveCall, tool: Tool[..., Any], call: ToolCall
+) -> Coroutine[Any, Any, CallEnd]:
+    """Run *tool* with the arguments of *call*: to be awaited."""
     if call.arguments is None:
-        return await active.refuse("the arguments are not a JSON object")
-    return await active.execute(tool, call.arguments)
+        return active.refuse("the arguments are not a JSON object")
+    return active.execute(tool, call.arguments)

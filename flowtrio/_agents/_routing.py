@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import attrs
 
 from flowtrio._core._transcript import Reply
+from flowtrio._core._values import told
 from flowtrio._run._body import agent_name, check_agent
 
 from ._agent import Agent
@@ -94,7 +95,7 @@ async def choose_agent(ctx: RunContext, client: LLMClient, agents: Mapping[str, 
     instructions = "\n".join(
         [
             f"Choose who answers the user's message, by calling {_TOOL} once. There are:",
-            *(f"- {name}: {_purpose(agent)}" for name, agent in agents.items()),
+            *(f"- {name}: {purpose_of(agent)}" for name, agent in agents.items()),
         ]
     )
     conversation = [{"role": "system", "content": instructions}, *ctx.messages]
@@ -108,7 +109,26 @@ async def choose_agent(ctx: RunContext, client: LLMClient, agents: Mapping[str, 
     return named[0] if len(named) == 1 else next(iter(agents))
 
 
-def _purpose(agent: AgentLike) -> str:
+def agents_by_name(agent: AgentLike) -> dict[str, AgentLike]:
+    """Who can be asked for by name: *agent*, and those between which it chooses."""
+    inner = agent.agents if isinstance(agent, _Routed) else {}
+    return {agent_name(agent): agent, **inner}
+
+
+def find_agent(agents: Mapping[str, AgentLike], name: str) -> AgentLike:
+    """The one of *agents* that is asked for by *name*.
+
+    Raises:
+      ValueError: there is none.
+
+    """
+    if name not in agents:
+        raise ValueError(f"agent={told(name)}: expected one of {', '.join(agents)}")
+    return agents[name]
+
+
+def purpose_of(agent: AgentLike) -> str:
+    """What an agent is for: its instructions, or its docstring."""
     text = agent.instructions if isinstance(agent, Agent) else agent.__doc__
     if not isinstance(text, str | None):
         text = text.__doc__

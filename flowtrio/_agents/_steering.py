@@ -5,8 +5,8 @@ Only the run's root agent takes it: its turn loop, or its body, where that asks 
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import trio
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from flowtrio._core._transcript import Transcript
     from flowtrio._run._frame import Frame
     from flowtrio.abc import LLMClient, Message
+
+_C = TypeVar("_C")
 
 
 class Listener:
@@ -44,12 +46,7 @@ class Listener:
             self._inbox.listeners += (self._transcript,)
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop."""
         self.stop()
 
@@ -138,6 +135,23 @@ async def ask_model(
             return turn, *told
         if not is_blank(told):
             conversation.append({"role": "assistant", "content": told})
+
+
+async def ask_aside(
+    delegate: Callable[[Callable[[_C, str], Awaitable[str]], str], Awaitable[str]],
+    name: str,
+    ask: Callable[[_C], Awaitable[Completion]],
+) -> Completion:
+    """Ask a model for what stands around models: as a nested agent, whose talk ends with it."""
+    said: list[Completion] = []
+
+    async def aside(ctx: _C, message: str) -> str:
+        said.append(await ask(ctx))
+        return said[0].content
+
+    aside.__name__ = name
+    await delegate(aside, "")
+    return said[0]
 
 
 def _is_root(frame: Frame) -> bool:

@@ -139,6 +139,11 @@ class Brackets:
             return brackets
         return [bracket for bracket in brackets if bracket.key in only]
 
+    def is_open(self, bracket: Bracket) -> bool:
+        """Whether *bracket*, which was open, still is."""
+        kept = (self._calls, self._agents, self._questions, self._messages)
+        return any(brackets.get(bracket.key) is bracket for brackets in kept)
+
     def open_call(self, call_id: str) -> OpenCall | None:
         """The open call of this id, or None."""
         return self._calls.get(call_id)

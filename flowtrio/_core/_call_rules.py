@@ -7,10 +7,10 @@ call      ARGS* [APPROVAL_REQUIRED] (START PROGRESS* END | END)
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from ._brackets import Brackets, CallPhase
-from ._events import SCHEMA, EventType
+from ._events import SCHEMA, EventType, Outcome
 
 _T = EventType
 
@@ -20,7 +20,7 @@ UNFIT_TO_RUN: Final = {
 }
 """Why the calls of a reply do not run, by its finish reason."""
 
-OUTCOMES: Final = frozenset({"ok", "error", "timeout", "cancelled", "denied"})
+OUTCOMES: Final = frozenset(get_args(Outcome))
 """How a call may end."""
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+_MAX: Final = sys.float_info.max
 
 JSON: TypeAlias = Any
 """A JSON value by RFC 8259: dict with text keys, list, str, int, float, bool or None."""
@@ -95,7 +99,10 @@ class AgentStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-RUN_ID: Final = r"[A-Za-z0-9_.~-]{1,64}"
+NO_DOTS: Final = r"(?!\.{1,2}\Z)"
+"""Before a name that addresses have: a browser takes ``.`` and ``..`` for steps (WHATWG URL), also
+where they are escaped, so that nothing of such a name could ever be asked for."""
+RUN_ID: Final = rf"{NO_DOTS}[A-Za-z0-9_.~-]{{1,64}}"
 """A whole run id: URL-safe (RFC 3986, unreserved), up to 64 characters. A pattern to anchor."""
 
 
@@ -118,69 +125,170 @@ class AgentEvent(msgspec.Struct, frozen=True, gc=False):
     """UTC, seconds; for people to read, never for order."""
 
 
-DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
-    EventType.MESSAGE_CHUNK: ("chunk", "message_id"),
-    EventType.MESSAGE_COMPLETE: (
-        "message_id",
-        "content",
-        "finish_reason",
-        "usage",
-        "model",
-        "provider",
-        "requested_model",
-        "duration",
-        "first_token",
-        "parent_call_id",
-    ),
-    EventType.STATE_CHANGE: ("old_status", "new_status", "reason"),
-    EventType.TOOL_CALL_START: (
-        "call_id",
-        "tool_name",
-        "arguments",
-        "message_id",
-        "provider_executed",
-        "parent_call_id",
-    ),
-    EventType.TOOL_CALL_END: ("call_id", "tool_name", "outcome", "result", "error", "duration"),
-    EventType.ERROR: (
-        "error",
-        "code",
-        "source",
-        "retryable",
-        "deadline",
-        "limit",
-        "detail",
-        "causes",
-    ),
-    EventType.DONE: ("status", "reason", "result", "usage", "events", "duration", "leftover"),
-    EventType.RUN_START: ("message", "parts", "session_id", "agent", "parent_run_id", "schema"),
-    EventType.AGENT_START: ("agent", "call_id"),
-    EventType.AGENT_END: ("agent", "call_id", "outcome", "result", "error", "usage", "duration"),
-    EventType.REASONING_CHUNK: ("chunk", "message_id"),
-    EventType.MESSAGE_PART: ("message_id", "part"),
-    EventType.MESSAGE_RESET: ("message_id", "reason"),
-    EventType.TOOL_CALL_ARGS: ("call_id", "tool_name", "delta", "message_id"),
-    EventType.TOOL_PROGRESS: ("call_id", "tool_name", "progress"),
-    EventType.APPROVAL_REQUIRED: (
-        "call_id",
-        "tool_name",
-        "arguments",
-        "deadline",
-        "parent_call_id",
-    ),
-    EventType.INPUT_REQUIRED: ("request_id", "prompt", "call_id", "schema"),
-    EventType.INPUT_RESOLVED: ("request_id", "outcome", "text"),
-    EventType.USER_MESSAGE: ("message", "parts"),
-    EventType.CUSTOM: ("name", "value"),
+Shape: TypeAlias = Any
+"""A type that msgspec can check a value against."""
+
+Word: TypeAlias = Annotated[str, Meta(min_length=1)]
+Path: TypeAlias = Annotated[str, Meta(pattern=r"^root(/[^/]+)*$")]
+Count: TypeAlias = Annotated[int, Meta(ge=0)]
+Instant: TypeAlias = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
+Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=_MAX)]
+WordOrNone: TypeAlias = Word | None
+SecondsOrNone: TypeAlias = Seconds | None
+Status: Shape = Literal[tuple(map(str, AgentStatus))]
+Outcome: TypeAlias = Literal["ok", "error", "timeout", "cancelled", "denied"]
+Source: Shape = Literal["model", "tool", "agent", "deadline", "limit", "store", "internal"]
+
+
+class _Usage(msgspec.Struct, forbid_unknown_fields=True):
+    """See `flowtrio.Usage`; here all six keys are required."""
+
+    prompt_tokens: Count
+    completion_tokens: Count
+    reasoning_tokens: Count
+    cached_tokens: Count
+    quality: Literal["measured", "lower_bound"]
+    cost: Word | None
+
+
+class _Cause(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of an ERROR's ``causes``."""
+
+    error: Word
+    type: Word
+    source: Source
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True):
+    """One entry of a RUN_START's ``parts``."""
+
+    kind: Word
+    media_type: WordOrNone
+    bytes: Count | None
+    name: WordOrNone
+
+
+FIELDS: Final[dict[EventType, dict[str, Shape]]] = {
+    EventType.MESSAGE_CHUNK: {"chunk": str, "message_id": Word},
+    EventType.MESSAGE_COMPLETE: {
+        "message_id": Word,
+        "content": str,
+        "finish_reason": Literal[
+            "stop", "length", "tool_calls", "content_filter", "cancelled", "error"
+        ],
+        "usage": _Usage | None,
+        "model": WordOrNone,
+        "provider": WordOrNone,
+        "requested_model": WordOrNone,
+        "duration": SecondsOrNone,
+        "first_token": SecondsOrNone,
+        "parent_call_id": WordOrNone,
+    },
+    EventType.STATE_CHANGE: {"old_status": Status, "new_status": Status, "reason": str | None},
+    EventType.TOOL_CALL_START: {
+        "call_id": Word,
+        "tool_name": Word,
+        "arguments": dict[str, Any],
+        "message_id": WordOrNone,
+        "provider_executed": bool,
+        "parent_call_id": WordOrNone,
+    },
+    EventType.TOOL_CALL_END: {
+        "call_id": Word,
+        "tool_name": Word,
+        "outcome": Outcome,
+        "result": Any,
+        "error": str | None,
+        "duration": SecondsOrNone,
+    },
+    EventType.ERROR: {
+        "error": Word,
+        "code": Word,
+        "source": Source,
+        "retryable": bool,
+        "deadline": Literal[
+            "run", "tool", "connect", "first_token", "gap", "content", "approval", "input"
+        ]
+        | None,
+        "limit": WordOrNone,
+        "detail": dict[str, Any] | None,
+        "causes": list[_Cause],
+    },
+    EventType.DONE: {
+        "status": Literal["completed", "error", "cancelled"],
+        "reason": str | None,
+        "result": Any,
+        "usage": _Usage,
+        "events": Annotated[int, Meta(ge=1)],
+        "duration": Seconds,
+        "leftover": list[Word],
+    },
+    EventType.RUN_START: {
+        "message": str,
+        "parts": list[_Part],
+        "session_id": WordOrNone,
+        "agent": Word,
+        "parent_run_id": WordOrNone,
+        "schema": Literal[SCHEMA],
+    },
+    EventType.AGENT_START: {"agent": Path, "call_id": WordOrNone},
+    EventType.AGENT_END: {
+        "agent": Path,
+        "call_id": WordOrNone,
+        "outcome": Literal["ok", "error", "timeout", "cancelled"],
+        "result": Any,
+        "error": str | None,
+        "usage": _Usage | None,
+        "duration": SecondsOrNone,
+    },
+    EventType.REASONING_CHUNK: {"chunk": str, "message_id": Word},
+    EventType.MESSAGE_PART: {"message_id": Word, "part": dict[str, Any]},
+    EventType.MESSAGE_RESET: {"message_id": Word, "reason": Word},
+    EventType.TOOL_CALL_ARGS: {
+        "call_id": Word,
+        "tool_name": Word,
+        "delta": str,
+        "message_id": Word,
+    },
+    EventType.TOOL_PROGRESS: {"call_id": Word, "tool_name": Word, "progress": Any},
+    EventType.APPROVAL_REQUIRED: {
+        "call_id": Word,
+        "tool_name": Word,
+        "arguments": dict[str, Any],
+        "deadline": SecondsOrNone,
+        "parent_call_id": WordOrNone,
+    },
+    EventType.INPUT_REQUIRED: {
+        "request_id": Word,
+        "prompt": str,
+        "call_id": WordOrNone,
+        "schema": dict[str, Any] | None,
+    },
+    EventType.INPUT_RESOLVED: {
+        "request_id": Word,
+        "outcome": Literal["answered", "declined", "timeout", "cancelled"],
+        "text": str | None,
+    },
+    EventType.USER_MESSAGE: {"message": str, "parts": list[_Part]},
+    EventType.CUSTOM: {"name": str, "value": Any},
 }
-"""The keys of each type's data. Every key is always present, None where there is nothing to say."""
+"""The keys of each type's data, each with what its value may be. Every key is always present, null
+where there is nothing to say.
+
+What has to know of a new type or key is named by ``tests/test_event_types.py``.
+"""
+
+DATA_KEYS: Final[dict[EventType, tuple[str, ...]]] = {
+    type: tuple(fields) for type, fields in FIELDS.items()
+}
+"""The keys alone."""
 
 ADDED_KEYS: Final[dict[EventType, frozenset[str]]] = {
-    EventType.RUN_START: frozenset({"parts"}),
     EventType.MESSAGE_COMPLETE: frozenset(
         {"provider", "requested_model", "duration", "first_token", "parent_call_id"}
     ),
     EventType.TOOL_CALL_START: frozenset({"parent_call_id"}),
+    EventType.RUN_START: frozenset({"parts"}),
     EventType.APPROVAL_REQUIRED: frozenset({"parent_call_id"}),
     EventType.INPUT_REQUIRED: frozenset({"call_id", "schema"}),
 }

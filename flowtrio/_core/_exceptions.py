@@ -6,6 +6,7 @@
       ProtocolError            abstract
         LocalProtocolError     our side tried something illegal
           RunExists            another message was to be started under a run's id
+          Fenced               somebody else runs this run now, or has ended it
         RemoteProtocolError    the other side sent something illegal
       ProviderError            the model's host refused, and said why
       RunFailed                a run ended in failure; ``__cause__`` is the reason
@@ -61,6 +62,14 @@ class RunExists(LocalProtocolError):
         """The run that exists."""
         self.code = code
         """A stable word for programs, as in a server's reply."""
+
+
+class Fenced(LocalProtocolError):
+    """A run is not ours any more: another process runs it, or has ended it; nothing was changed.
+
+    A store raises it to who was taken for dead, and comes back. What it would still have to say of
+    that run is nobody's business: its log, and its conversation, have gone on without it.
+    """
 
 
 class RemoteProtocolError(ProtocolError):
@@ -212,12 +221,22 @@ class DeadlineExceeded(FlowtrioError, TimeoutError):
 class LimitExceeded(FlowtrioError):
     """A named limit of a run, a session or a tenant was reached."""
 
-    def __init__(self, message: str, *, limit: str, code: str = "limit_exceeded") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        limit: str,
+        code: str = "limit_exceeded",
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.limit = limit
         """Which: a field of `Limits`, or ``runs_per_tenant``, ``queue``."""
         self.code = code
-        """``limit_exceeded``, ``session_busy`` or ``tenant_busy``."""
+        """``limit_exceeded``, ``session_busy`` or ``tenant_busy``; of a server, ``rate_limited`` or
+        ``spend_limited`` too."""
+        self.retry_after = retry_after
+        """Seconds after which it is worth a try; None where nobody knows."""
 
 
 class ReplayGap(FlowtrioError):

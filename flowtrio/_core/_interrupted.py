@@ -42,14 +42,23 @@ def missing_end(
     return list(ending.finish())
 
 
+def cancelled_end(start: AgentEvent, reason: str) -> list[AgentEvent]:
+    """Give the whole log of a run that was cancelled before anybody began it."""
+    ending = _Ending(start, None, reason)
+    return list(ending.finish())
+
+
 class _Ending:
     """Walks a log, and then ends it."""
 
-    def __init__(self, start: AgentEvent, failure: Failure) -> None:
+    def __init__(
+        self, start: AgentEvent, failure: Failure | None, reason: str | None = None
+    ) -> None:
         self._law = Law()
         self._snapshot = Snapshot()
         self._start = start
         self._failure = failure
+        self._reason = reason if failure is None else failure.code
         self._first: AgentEvent | None = None
         self._last = start
         self._characters = 0
@@ -81,9 +90,11 @@ class _Ending:
                 is_message = isinstance(bracket, OpenMessage)
                 closer = closing_event(bracket, told if is_message else None)
                 yield self._record(*closer, bracket.agent)
-            change = {"old_status": str(law.status), "new_status": "error"}
-            yield self._record(_T.STATE_CHANGE, {**change, "reason": self._failure.code}, ROOT)
+            status = "cancelled" if self._failure is None else "error"
+            change = {"old_status": str(law.status), "new_status": status, "reason": self._reason}
+            yield self._record(_T.STATE_CHANGE, change, ROOT)
         if law.status is AgentStatus.ERROR and self._last.type is not _T.ERROR:
+            assert self._failure is not None
             yield self._record(_T.ERROR, self._failure.to_data([]), ROOT)
         yield self._record(_T.DONE, self._done(), ROOT)
 

@@ -63,6 +63,9 @@ TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
 TERMINAL: Final = frozenset({_S.COMPLETED, _S.ERROR, _S.CANCELLED})
 """The statuses that end a run."""
 
+OF_THE_RUN: Final = frozenset({_T.RUN_START, _T.STATE_CHANGE, _T.ERROR, _T.DONE})
+"""The run's own events: they may come when it is not live, and are in no conversation."""
+
 
 class Law(CallRules):
     """Walks one run's events and refuses the first illegal one, every time."""
@@ -104,7 +107,7 @@ class Law(CallRules):
                 message.text.write(data["chunk"])
                 self.count += 1
                 return
-        if not self._live and type not in _OUTSIDE:
+        if not self._live and type not in OF_THE_RUN:
             law = "L4" if type is _T.STATE_CHANGE else "L2"
             self._refuse(type, "only RUN_START, STATE_CHANGE, ERROR and DONE are legal there", law)
         self._RULES[type](self, data, agent)
@@ -282,7 +285,3 @@ class Law(CallRules):
         _T.USER_MESSAGE: _user_message,
         _T.CUSTOM: _custom,
     }
-
-
-_OUTSIDE: Final = frozenset({_T.RUN_START, _T.STATE_CHANGE, _T.ERROR, _T.DONE})
-"""What may come when the run is not live."""

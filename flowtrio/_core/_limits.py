@@ -194,6 +194,17 @@ class ServerLimits:
     """Until a ping is answered."""
     close: float = attrs.field(default=2, validator=_positive)
     """Until a client has answered a closing handshake."""
+    requests_per_minute: float = attrs.field(default=math.inf, validator=_positive)
+    """Requests and connections from one address, those of the page aside. Behind a proxy all come
+    from its address."""
+    starts_per_minute: float = attrs.field(default=math.inf, validator=_positive)
+    """Runs that one tenant starts."""
+    spend_per_day: Decimal | None = attrs.field(
+        default=None, converter=_decimal, validator=_positive_or_none
+    )
+    """What the runs of one tenant may cost that began within 24 hours, a number or a text such as
+    ``"0.50"``, in the currency of ``prices=``; None for no limit. The run that passes it is the
+    last."""
 
     @property
     def whole_message(self) -> int:

@@ -259,7 +259,7 @@ class UserMessage(Sequence[Part]):
         return hashlib.sha256(msgspec.json.encode(self.content)).hexdigest()
 
 
-def read_message(given: Any, what: str = "message") -> UserMessage:
+def read_message(given: Any) -> UserMessage:
     """Read what a user says: a text, or a list of parts; one that was read is taken as it is.
 
     Raises:
@@ -275,26 +275,28 @@ def read_message(given: Any, what: str = "message") -> UserMessage:
             text = clean_text(given if type(given) is str else str.__str__(given))
             return UserMessage(text, text)
         case Text() | _Medium():
-            return _read_parts([given], what)
+            return _read_parts([given])
         case Sequence() if not isinstance(given, bytes | bytearray | memoryview):
-            return _read_parts(list(given), what)
+            return _read_parts(list(given))
         case _:
-            raise TypeError(f"{what}: expected a str or a list of parts, got {type_name(given)}")
+            raise TypeError(f"message: expected a str or a list of parts, got {type_name(given)}")
 
 
-def _read_parts(given: list[Any], what: str) -> UserMessage:
+def _read_parts(given: list[Any]) -> UserMessage:
     if not given:
-        raise ValueError(f"{what}: expected at least one part, got none")
+        raise ValueError("message: expected at least one part, got none")
     if len(given) > MAX_PARTS:
-        raise ValueError(f"{what}: has {len(given)} parts, more than {MAX_PARTS}")
+        raise ValueError(f"message: has {len(given)} parts, more than {MAX_PARTS}")
     for place, part in enumerate(given):
         if not isinstance(part, Text | _Medium):
-            raise TypeError(f"{what}[{place}]: expected Text, Image or File, got {type_name(part)}")
+            raise TypeError(
+                f"message[{place}]: expected Text, Image or File, got {type_name(part)}"
+            )
     text = "\n".join(clean_text(part.text) for part in given if isinstance(part, Text))
     media = [part.told() for part in given if isinstance(part, _Medium)]
     if not media:
         return UserMessage(text, text)
-    check_bytes(given, MAX_BYTES, what)
+    check_bytes(given, MAX_BYTES, "message")
     return UserMessage(text, to_content(given), tuple(media))
 
 
@@ -339,11 +341,16 @@ def _part_of(part: dict[str, Any]) -> Part:
 # A tool's result
 
 
+# Asked of each call's result, and a union is made anew each time that it is written.
+_PARTS: Final = (Text, _Medium)
+_LISTS: Final = (list, tuple)
+
+
 def parts_of_result(value: Any) -> list[Any] | None:
     """The items of a result that is a part, or a list with one in it; None for any other."""
-    if isinstance(value, Text | _Medium):
+    if isinstance(value, _PARTS):
         return [value]
-    if isinstance(value, list | tuple) and any(isinstance(i, Text | _Medium) for i in value):
+    if isinstance(value, _LISTS) and any(isinstance(item, _PARTS) for item in value):
         return list(value)
     return None
 

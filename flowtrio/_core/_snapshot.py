@@ -26,6 +26,10 @@ class Snapshot:
         self._approvals: dict[str, None] = {}
         self._questions: dict[str, dict[str, Any]] = {}
         self._said: tuple[dict[str, Any], ...] = ()
+        self._said_at: tuple[int, ...] = ()
+        self._began: dict[str, int] = {}
+        """The ``seq`` at which what has this id, or path, began."""
+        self._error: dict[str, Any] | None = None
         self._usage: dict[str, Any] = Usage().to_dict()
 
     def state(self) -> dict[str, Any]:
@@ -33,7 +37,9 @@ class Snapshot:
 
         Keys: ``status``, ``reason``, ``messages``, ``calls``, ``agents`` (lists in order of their
         beginning), ``approvals`` (open call ids), ``questions`` (open, with their prompts and
-        schemas), ``user_messages`` (what the user said meanwhile), ``usage``.
+        schemas), ``user_messages`` (what the user said meanwhile), ``error`` (what ERROR told, or
+        None), ``usage``; and ``began``: for each list of dicts the ``seq`` where each began,
+        so that they can be put in order.
         """
         return {
             "status": self._status,
@@ -44,7 +50,15 @@ class Snapshot:
             "approvals": list(self._approvals),
             "questions": list(self._questions.values()),
             "user_messages": list(self._said),
+            "error": self._error,
             "usage": self._usage,
+            "began": {
+                "messages": [self._began[key] for key in self._messages],
+                "calls": [self._began[key] for key in self._calls],
+                "agents": [self._began[key] for key in self._agents],
+                "questions": [self._began[key] for key in self._questions],
+                "user_messages": list(self._said_at),
+            },
         }
 
     def add(self, event: AgentEvent) -> None:
@@ -80,6 +94,7 @@ class Snapshot:
                     event, status=data["outcome"], result=data["result"], error=data["error"]
                 )
             case EventType.AGENT_START:
+                self._began[data["agent"]] = event.seq
                 self._agents[data["agent"]] = {
                     "agent": data["agent"],
                     "call_id": data["call_id"],
@@ -95,6 +110,7 @@ class Snapshot:
                     "error": data["error"],
                 }
             case EventType.INPUT_REQUIRED:
+                self._began[data["request_id"]] = event.seq
                 self._questions[data["request_id"]] = {
                     "request_id": data["request_id"],
                     "prompt": data["prompt"],
@@ -104,6 +120,9 @@ class Snapshot:
                 self._questions.pop(data["request_id"], None)
             case EventType.USER_MESSAGE:
                 self._said += (data,)
+                self._said_at += (event.seq,)
+            case EventType.ERROR:
+                self._error = data
             case EventType.DONE:
                 self._usage = data["usage"]
             case _:
@@ -114,6 +133,7 @@ class Snapshot:
     def _open(self, event: AgentEvent) -> tuple[StringIO, StringIO]:
         message_id = event.data["message_id"]
         if message_id not in self._messages:
+            self._began[message_id] = event.seq
             self._texts[message_id] = (StringIO(), StringIO())
             self._messages[message_id] = {
                 "message_id": message_id,
@@ -155,6 +175,7 @@ class Snapshot:
 
     def _change_call(self, event: AgentEvent, **changes: Any) -> None:
         call_id = event.data["call_id"]
+        self._began.setdefault(call_id, event.seq)
         call = self._calls.get(call_id) or {
             "call_id": call_id,
             "tool_name": event.data["tool_name"],

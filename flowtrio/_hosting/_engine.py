@@ -28,12 +28,13 @@ from flowtrio._run._info import RunInfo
 from flowtrio._run._log import SCHEDULE_EVERY
 from flowtrio._run._run import Run, current_run
 from flowtrio._run._stream import EventStream
+from flowtrio._run._telemetry import Observer, check_telemetry
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
     from flowtrio._run._host import Admission
     from flowtrio._run._simulation import Simulation
-    from flowtrio.abc import AgentLike, AroundModel, AroundTool, Message
+    from flowtrio.abc import AgentLike, AroundModel, AroundTool, Message, Telemetry
 
 
 R = TypeVar("R")
@@ -64,6 +65,8 @@ class StreamEngine:
     """Stands around each tool call of its runs; see `flowtrio.abc.AroundTool`."""
     around_model: AroundModel | None = attrs.field(default=None, validator=check_hook)
     """Stands around each model reply of its runs; see `flowtrio.abc.AroundModel`."""
+    telemetry: Telemetry | None = attrs.field(default=None, validator=check_telemetry)
+    """Hears what its runs record; see `flowtrio.abc.Telemetry`, and `flowtrio.otel`."""
     wall_clock: Callable[[], float] = time.time
     """UTC in seconds; read once per run."""
     make_run_id: Callable[[], str] = make_run_id
@@ -134,8 +137,13 @@ class StreamEngine:
             # What a simulated run starts is simulated too, whatever engine it takes for that.
             simulation = outer.info.simulation
         world = self if simulation is None else simulation
+        run_id = world.make_run_id() if run_id is None else run_id
+        observer, hooks = None, NO_HOOKS
+        if self.telemetry is not None:
+            observer = Observer(self.telemetry, run_id, tenant_id)
+            hooks = observer.hooks
         info = RunInfo(
-            run_id=world.make_run_id() if run_id is None else run_id,
+            run_id=run_id,
             said=said,
             agent_name=agent_name(agent),
             limits=self.limits if limits is None else limits,
@@ -148,7 +156,8 @@ class StreamEngine:
             schedule_every=world.schedule_every,
             simulation=simulation,
             prices=self.prices,
-            hooks=NO_HOOKS.inside(self.around_tool, self.around_model),
+            hooks=hooks.joined_by(self.around_tool, self.around_model),
+            observer=observer,
             given=given,
         )
         host = Host(Run(info), agent, context_of, admission)

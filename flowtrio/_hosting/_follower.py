@@ -4,95 +4,28 @@ from __future__ import annotations
 
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Self
 
 import trio
 from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 
-from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
+from flowtrio._core._events import AgentEvent, EventType, StreamMode
 from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
 from flowtrio._run._elsewhere import is_elsewhere, read_elsewhere
 from flowtrio._run._log import SCHEDULE_EVERY
 
 from ._cursor import Cursor
-from ._hosted import HostedRun, Key, Seat
+from ._followed import FollowedControls
+from ._hosted import HostedRun, Seat
 from ._recorder import Recorder
 
 if TYPE_CHECKING:
-    from flowtrio._core._parts import Part
     from flowtrio._run._reading import Reading
-    from flowtrio._run._stream import EventStream
 
 
-class _Controls:
-    """The controls of a run that somebody follows: its stream's, while that is here."""
-
-    __slots__ = ("_hosted", "_key", "_mode", "_recorder")
-
-    _recorder: Recorder
-    _key: Key
-    _hosted: HostedRun | None
-    _mode: StreamMode
-
-    @property
-    def run_id(self) -> str:
-        """The run's id."""
-        return self._key[1]
-
-    @property
-    def mode(self) -> StreamMode:
-        """Which view of the log this follower gives."""
-        return self._mode
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the run goes on in this process, so that the controls can take effect."""
-        return self._key in self._recorder.runs
-
-    def _stream(self) -> EventStream | None:
-        hosted = self._hosted or self._recorder.runs.get(self._key)
-        return None if hosted is None else hosted.stream
-
-    def cancel(self, reason: str | None = None) -> bool:
-        """See `EventStream.cancel`."""
-        stream = self._stream()
-        return stream is not None and stream.cancel(reason)
-
-    def cancel_tool(self, call_id: str) -> bool:
-        """See `EventStream.cancel_tool`."""
-        stream = self._stream()
-        return stream is not None and stream.cancel_tool(call_id)
-
-    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
-        """See `EventStream.approve`."""
-        stream = self._stream()
-        return stream is not None and stream.approve(call_id, arguments)
-
-    def deny(self, call_id: str, reason: str | None = None) -> bool:
-        """See `EventStream.deny`."""
-        stream = self._stream()
-        return stream is not None and stream.deny(call_id, reason)
-
-    def answer(self, request_id: str, value: Any) -> bool:
-        """See `EventStream.answer`."""
-        stream = self._stream()
-        return stream is not None and stream.answer(request_id, value)
-
-    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
-        """See `EventStream.dismiss`."""
-        stream = self._stream()
-        return stream is not None and stream.dismiss(request_id, reason)
-
-    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
-        """See `EventStream.post`."""
-        stream = self._stream()
-        return stream is not None and stream.post(message, interrupt)
-
-
-class Follower(_Controls, AsyncIterator[AgentEvent]):
+class Follower(FollowedControls, AsyncIterator[AgentEvent]):
     """A hosted run's events from a place in its log on. Made by `Orchestrator.attach`.
 
     Read like an `EventStream`: ``async for``, or `receive_batch`; one task at a time, and a read
@@ -117,6 +50,7 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         "_token",
         "_until_schedule",
         "_view",
+        "_wants_snapshot",
         "seq",
     )
 
@@ -129,6 +63,8 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         mode: StreamMode,
         patience: float,
         start: int | None = None,
+        *,
+        snapshot: bool = False,
     ) -> None:
         # With *start* reading begins there, for whoever makes a view of it and shows what is behind
         # *after* himself.
@@ -136,6 +72,7 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._key = (tenant_id, run_id)
         self._mode = mode
         self._view = None if mode is StreamMode.EVENTS else View(mode)
+        self._wants_snapshot = snapshot
         is_encoder = start is not None
         if start is None:
             # A state is the fold of all that went before it.
@@ -148,7 +85,7 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._seat = Seat(patience, start)
         self._ready: deque[AgentEvent] = deque()
         self._hosted = None
-        self._cursor = Cursor(recorder.store, recorder.owner, self._key)
+        self._cursor = Cursor(recorder.store, recorder.owner, self._key, recorder.shared)
         self._token: trio.lowlevel.TrioToken | None = None
         self._is_attached = False
         self._is_closed = False
@@ -157,24 +94,6 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         self._until_schedule = SCHEDULE_EVERY
         self.seq: int = after
         """The last event that was given, by its number; ``after`` before the first."""
-
-    def __repr__(self) -> str:
-        return f"<Follower run={self.run_id!r} seq={self.seq}>"
-
-    @property
-    def status(self) -> AgentStatus:
-        """What the run is doing, as far as it is known here; ``initializing`` before attaching."""
-        stream = self._stream()
-        if stream is not None:
-            return stream.status
-        header = self._cursor.header
-        ended = header.status if header is not None else None
-        return AgentStatus.INITIALIZING if ended is None else ended
-
-    @property
-    def is_over(self) -> bool:
-        """Whether DONE was given, or was seen before reading began; known once it is attached."""
-        return self._is_over
 
     # Attaching and detaching
 
@@ -195,12 +114,7 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
             await self._attach()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Detach; the run goes on."""
         self.close()
         if self._away is not None:
@@ -241,15 +155,26 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
             if hosted.is_void or hosted.has_never_begun:
                 hosted = None
         await self._check(hosted)
+        if self._wants_snapshot:
+            self._view = View(self._mode, await self._recorder.newest(*self._key))
         if hosted is not None and not self._is_over:
             self._token = trio.lowlevel.current_trio_token()
             hosted.attach(self._seat)
         self._hosted = hosted
+        if hosted is None and not self._is_over:
+            await self._cursor.follow()
         self._is_attached = True
 
     async def _attach_elsewhere(self) -> None:
         """Attach in the Trio thread, and read there for this one."""
-        inner = Follower(self._recorder, *self._key, self.seq, self._mode, self._seat.patience)
+        inner = Follower(
+            self._recorder,
+            *self._key,
+            self.seq,
+            self._mode,
+            self._seat.patience,
+            snapshot=self._wants_snapshot,
+        )
         was_over: list[bool] = []
         self._away = read_elsewhere(lambda: _attached(inner, was_over), f"a flowtrio {self!r}")
         self._away.begin()
@@ -274,6 +199,7 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
             self._away.abandon()
         if self._hosted is not None:
             self._hosted.detach(self._seat)
+        self._cursor.leave()
 
     # Reading
 
@@ -371,17 +297,19 @@ class Follower(_Controls, AsyncIterator[AgentEvent]):
         await checkpoint_if_cancelled()
         hosted, seat = self._hosted, self._seat
         if hosted is None:
-            events = await self._cursor.read_elsewhere(seat.seq)
-            self._cursor.last = events[-1]
-            seat.seq = events[-1].seq
-            return events
+            return await self._cursor.read_elsewhere(seat)
         # Whoever was too slow lost his seat, and takes it again by reading on.
         hosted.attach(seat)
         hosted.note(seat)
-        while hosted.last == seat.seq:
+        while hosted.last == seat.seq and not hosted.is_apart:
             if hosted.is_over:
                 raise self._cursor.cut_short(self._seat.seq)
             await hosted.news.park()
+        if hosted.is_apart:
+            # It goes on elsewhere, or its log does.
+            hosted.detach(seat)
+            self._hosted = None
+            return await self._cursor.read_elsewhere(seat)
         events = hosted.take(seat) or await self._cursor.read(seat.seq)
         if not events:
             # The store has lost what is next, and it is not kept here any more.

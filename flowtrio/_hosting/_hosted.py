@@ -13,6 +13,7 @@ import trio
 from trio.lowlevel import ParkingLot
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
+from flowtrio._core._exceptions import Fenced
 from flowtrio._core._telling import tell
 from flowtrio._run._controls import run_of
 
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     from flowtrio._run._stream import EventStream
     from flowtrio.abc import RunHeader
 
+    from ._claims import Claim
+
 Key = tuple[str, str]
 """A run's key: tenant and run id."""
 
-_WAITING: Final = frozenset({AgentStatus.WAITING_FOR_INPUT, AgentStatus.WAITING_FOR_APPROVAL})
+WAITING: Final = frozenset({AgentStatus.WAITING_FOR_INPUT, AgentStatus.WAITING_FOR_APPROVAL})
 
 
 @attrs.define(eq=False)
@@ -58,6 +61,12 @@ class HostedRun:
     """Events that an up to date follower may fall back before the recorder waits."""
     kept: int
     """Events kept of those that the store has taken: for followers, and in case it loses them."""
+    claim: Claim | None = None
+    """How it was claimed, where processes share the store."""
+    is_apart: bool = attrs.field(default=False, init=False)
+    """Whether its log may go on otherwise in a shared store: then that is what followers read."""
+    is_fenced: bool = attrs.field(default=False, init=False)
+    """Whether it is another process's now, and nothing may be said of it here."""
     last: int = attrs.field(default=-1, init=False)
     """The newest event that followers may see; -1 for none."""
     stored: int = attrs.field(default=-1, init=False)
@@ -96,6 +105,10 @@ class HostedRun:
     """Seats among those that are given to whoever takes the next one."""
     _alarm: Alarm | None = attrs.field(default=None, init=False)
 
+    def __attrs_post_init__(self) -> None:
+        if self.claim is not None:
+            self.claim.recent = self.recent
+
     @property
     def key(self) -> Key:
         """Its key in the store."""
@@ -105,6 +118,11 @@ class HostedRun:
     def run_id(self) -> str:
         """The run's id."""
         return self.header.run_id
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """In whose name it is appended to, as further arguments; none where nobody asks."""
+        return () if self.claim is None else (self.claim.owner,)
 
     @property
     def has_done(self) -> bool:
@@ -125,6 +143,18 @@ class HostedRun:
     def seats(self) -> int:
         """How many followers are attached."""
         return len(self._seats) - len(self._kept)
+
+    def fence(self) -> bool:
+        """End it, and say nothing of that: its log is another process's. False if that was done."""
+        if self.is_fenced:
+            return False
+        self.failure = Fenced(f"run {self.run_id!r} is another process's")
+        self.is_fenced = self.is_apart = self.is_settled = True
+        if self.claim is not None:
+            self.claim.keep = None
+        self.stream.cancel("another process has taken its place")
+        self.news.unpark_all()
+        return True
 
     # The followers' side
 
@@ -187,7 +217,7 @@ class HostedRun:
 
     def _ring(self) -> None:
         self._alarm = None
-        if self.stream.status in _WAITING:
+        if self.stream.status in WAITING:
             # Whoever is asked may take his time. Look again later; at once would be for ever.
             when = trio.current_time() + max(self.resume_window, 1)
             self._alarm = run_of(self.stream).clock.call_at(when, self._ring)

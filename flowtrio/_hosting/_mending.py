@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from flowtrio._core._events import AgentEvent
-from flowtrio._core._exceptions import ReplayGap
+from flowtrio._core._exceptions import Fenced, ReplayGap
 from flowtrio._core._failures import Failure
 from flowtrio._core._interrupted import missing_end
 
@@ -77,6 +77,9 @@ class Mender:
     """The log's, as it was created."""
     known: Sequence[AgentEvent]
     """The newest events of the run, without gaps; one or more."""
+    named: tuple[str, ...] = ()
+    """In whose name it is appended to, where processes share the store: then another one may have
+    ended it, and all that is done here raises `Fenced`."""
 
     async def create(self) -> None:
         """Begin the log, for one of which nobody knows whether it was begun.
@@ -113,7 +116,7 @@ class Mender:
         self._check_header(await self.store.header(*self._key))
         at = await self._find_end(stored)
         if lacking := self.known[at + 1 - self._first :]:
-            await self.store.append(*self._key, at, lacking)
+            await self.store.append(*self._key, at, lacking, *self.named)
 
     async def close(self, opening: AgentEvent) -> int:
         """End the log where it ends.
@@ -139,7 +142,7 @@ class Mender:
         missing = missing_end(log, opening, LOST)
         if not missing:
             return -1
-        await self.store.append(*self._key, len(log) - 1, missing)
+        await self.store.append(*self._key, len(log) - 1, missing, *self.named)
         return len(log) - 1
 
     @property
@@ -154,6 +157,8 @@ class Mender:
         if header is None:
             raise Deleted("it was deleted")
         ours = self.header
+        if self.named and header.owner != ours.owner:
+            raise Fenced(f"run {ours.run_id!r} is another process's")
         if (header.owner, header.created_at) != (ours.owner, ours.created_at):
             raise Refused("there is another run of this key")
 

@@ -2,50 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from flowtrio._core._events import AgentEvent, EventType
 
+from ._histogram import Histogram
+from ._labels import Labelled
+
 if TYPE_CHECKING:
     from flowtrio._run._run import Run
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
-_BOUNDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-
-
-@attrs.define(eq=False)
-class Histogram:
-    """Seconds, counted by how long they are."""
-
-    bounds: tuple[float, ...] = _BOUNDS
-    counts: list[int] = attrs.field(init=False)
-    """How many were at most as long as each bound, and longer than the one before; then longer."""
-    total: float = attrs.field(default=0.0, init=False)
-    """All together, in seconds."""
-
-    def __attrs_post_init__(self) -> None:
-        self.counts = [0] * (len(self.bounds) + 1)
-
-    def add(self, seconds: float) -> None:
-        """Count one."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.total += seconds
-
-    def add_gaps(self, times: Sequence[float]) -> None:
-        """Count what lies between each of *times* and the next; they only grow."""
-        span = times[-1] - times[0]
-        if span <= self.bounds[0]:
-            # None of them is longer: the usual case where a model is fast.
-            self.counts[0] += len(times) - 1
-            self.total += span
-        else:
-            for earlier, later in pairwise(times):
-                self.add(later - earlier)
 
 
 @attrs.define(eq=False)
@@ -60,10 +30,19 @@ class Meter:
     """Events of the runs that ended."""
     store_failures: int = attrs.field(default=0, init=False)
     """Hosted runs whose store failed."""
+    healed: int = attrs.field(default=0, init=False)
+    """How often a log of which the store had lost something was put right."""
+    fenced: int = attrs.field(default=0, init=False)
+    """Runs that ended here because another process had, or might have, taken their place."""
+    reaped: int = attrs.field(default=0, init=False)
+    """Runs of processes that are gone, to which an end was given here."""
     first_token: Histogram = attrs.field(factory=Histogram, init=False)
     """From a hosted run's start to its first chunk."""
     gaps: Histogram = attrs.field(factory=Histogram, init=False)
     """Between two chunks of a hosted run."""
+
+    labelled: Labelled = attrs.field(factory=Labelled, init=False)
+    """What hosted runs did, by model, tool and code."""
 
     def watch(self, run: Run) -> None:
         """Count *run*, and again when it has ended."""
@@ -77,7 +56,7 @@ class Meter:
         self.events += run.log.law.count
 
     def note(self, last_at: float, has_spoken: bool, batch: Sequence[AgentEvent]) -> float:
-        """Count a hosted run's chunks; gives when the last one came.
+        """Count what a hosted run tells; gives when its last chunk came.
 
         Args:
           last_at: When its last chunk came, or the run began.
@@ -86,6 +65,10 @@ class Meter:
 
         """
         times = [event.timestamp for event in batch if event.type is _CHUNK]
+        if len(times) < len(batch):
+            for event in batch:
+                if event.type is not _CHUNK:
+                    self.labelled.note(event)
         if not times:
             return last_at
         # By itself, as it is the long one: what comes together was said at once.

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import secrets
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import attrs
-import trio
 from trio.lowlevel import enable_ki_protection
 
+from flowtrio._agents._client_tool import made_again
 from flowtrio._agents._given import for_run
-from flowtrio._agents._routing import Route, make_agent
+from flowtrio._agents._routing import Route, agents_by_name, find_agent, make_agent
 from flowtrio._agents._toolsets import Given
 from flowtrio._core._events import StreamMode
-from flowtrio._core._limits import Limits, is_wait, is_whole
+from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
-from flowtrio._core._values import clean_text, told
+from flowtrio._run._controls import run_of
 from flowtrio._run._stream import EventStream
+from flowtrio.abc import RunOptions
 
 from ._admission import Admission
+from ._cluster import Cluster, Role
+from ._commands import message_of
+from ._descriptions import Descriptions
 from ._engine import StreamEngine
-from ._follower import Follower
 from ._health import Health
-from ._hosted import HostedRun
+from ._hosted_runs import HostedRuns
 from ._meter import Meter
+from ._options import check_name, check_queue, check_sharing
 from ._recorder import Recorder
 from ._sessions import OnBusy, Sessions
 
@@ -41,7 +44,10 @@ if TYPE_CHECKING:
         EventStore,
         LLMClient,
         Message,
+        Telemetry,
     )
+
+    from ._claims import Claim
 
 
 def _conversations(given: ConversationStore | None) -> ConversationStore:
@@ -61,7 +67,7 @@ def _store(given: EventStore | None) -> EventStore:
 
 
 @attrs.define(eq=False, kw_only=True)
-class Orchestrator:
+class Orchestrator(HostedRuns):
     """Answers messages of many users: keeps their conversations and chooses who answers.
 
     A conversation is a ``(tenant_id, session_id)``; it has one run at a time. Can be built outside
@@ -92,6 +98,8 @@ class Orchestrator:
     """Stands around each tool call of its runs; see `flowtrio.abc.AroundTool`."""
     around_model: AroundModel | None = None
     """Stands around each model reply of its runs; see `flowtrio.abc.AroundModel`."""
+    telemetry: Telemetry | None = None
+    """Hears what its runs record; see `flowtrio.abc.Telemetry`."""
     on_busy: OnBusy = "queue"
     """What a message for a busy conversation does: ``queue``, ``reject``, ``cancel`` others, or
     ``post``: it is said to the run that goes on (see `EventStream.post`), and its own run is
@@ -103,30 +111,37 @@ class Orchestrator:
     """Messages that may wait in one conversation."""
     queue_wait: float = 60
     """Seconds that a message waits at most."""
+    role: Role = "both"
+    """What this process does where several share a store: a ``gateway`` starts and reads runs, a
+    ``worker`` is there to run them."""
+    lease: float = 10
+    """Seconds without a sign of life after which others end the runs of this process."""
+    capacity: float = 500
+    """Runs that this process runs at once, of a store that several share."""
     _engine: StreamEngine = attrs.field(init=False)
     _sessions: Sessions = attrs.field(init=False)
     _agent: AgentLike = attrs.field(init=False)
+    _agents: dict[str, AgentLike] = attrs.field(init=False)  # who can be asked for, by name
     _meter: Meter = attrs.field(init=False)
     _health: Health = attrs.field(init=False)
     _recorder: Recorder = attrs.field(init=False)
     _admissions: dict[bool, Admission] = attrs.field(init=False)
     """How its runs are let in, by whether their conversation is kept."""
+    _cluster: Cluster | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        _check_queue(self)
-        shared = ("mode", "limits", "prices", "around_tool", "around_model")
+        check_queue(self.on_busy, self.queue_wait, self.queue_length, self.runs_per_tenant)
+        check_sharing(self.store, self.conversations, self.role, self.lease, self.capacity)
+        shared = ("mode", "limits", "prices", "around_tool", "around_model", "telemetry")
         self._engine = StreamEngine(**{name: getattr(self, name) for name in shared})
-        self._sessions = Sessions(
-            on_busy=self.on_busy,
-            queue_length=self.queue_length,
-            queue_wait=self.queue_wait,
-            runs_per_tenant=self.runs_per_tenant,
-        )
+        self._sessions = _sessions_of(self)
         self._agent = make_agent(self.agents, self.route, self.llm_client, self.tools)
-        self._meter = Meter()
+        self._agents, self._meter = agents_by_name(self._agent), Meter()
         self._health = Health(self.store, self.conversations)
-        self._recorder = Recorder(self.store, self._meter, self._health.note)
+        hear = Descriptions(self.conversations).hear
+        self._recorder = Recorder(self.store, self._meter, self._health.note, hear)
         self._admissions = _admissions_of(self)
+        self._cluster = _cluster_of(self)
 
     def process_stream(
         self,
@@ -141,6 +156,7 @@ class Orchestrator:
         history: Sequence[Message] | None = None,
         tools: Sequence[Given] = (),
         model_settings: Mapping[str, Any] | None = None,
+        agent: str | None = None,
     ) -> EventStream:
         """Make the stream of the run that answers *message*; see `StreamEngine.stream`.
 
@@ -158,18 +174,20 @@ class Orchestrator:
           history: What was said before; only where there is no conversation that has its own.
           tools: Further tools of the agent that answers, in this run.
           model_settings: Settings of its model in this run, beside its own.
+          agent: The name of the one that answers; by default the route chooses.
 
         Raises:
-          ValueError: there is both a *history* and a *session_id*, or an argument cannot be one.
+          ValueError: there is both a *history* and a *session_id*, there is no such *agent*, or an
+            argument cannot be one.
 
         """
-        _check_name("tenant_id", tenant_id)
+        check_name("tenant_id", tenant_id)
         if session_id is not None:
-            _check_name("session_id", session_id)
+            check_name("session_id", session_id)
             if history is not None:
                 raise ValueError("history= and session_id=: a conversation has its own history")
         return self._engine._stream(
-            self._agent,
+            self._agent if agent is None else find_agent(self._agents, agent),
             message,
             mode=mode,
             limits=limits,
@@ -193,7 +211,7 @@ class Orchestrator:
         """Answer *message* and give the result.
 
         There is nobody to ask: approvals are denied, and questions time out at once. *options* are
-        `process_stream`'s: ``limits history tools model_settings``.
+        `process_stream`'s: ``limits history tools model_settings agent``.
 
         Raises:
           RunFailed: the run failed, also because the conversation or the tenant is busy.
@@ -203,128 +221,6 @@ class Orchestrator:
         stream = self.process_stream(message, tenant_id, session_id, app=app, **options)
         async with stream:
             return await stream.result()
-
-    # Hosted runs
-
-    async def start(
-        self,
-        message: str | Sequence[Part],
-        tenant_id: str = "default",
-        session_id: str | None = None,
-        run_id: str | None = None,
-        app: Any = None,
-        *,
-        resume_window: float = math.inf,
-        **options: Any,
-    ) -> str:
-        """Start a run that needs no reader: its log goes into the store, where many may follow it.
-
-        Starting the same message under an id that exists, of the same tenant, starts nothing:
-        whoever lost the answer may start again, and the agent and its tools run once. Being
-        cancelled while this waits does not take the start back. The run ends with this
-        orchestrator's block at the latest.
-
-        Args:
-          message: What the user says; all up to *app* is as in `process_stream`.
-          tenant_id: Whose it is.
-          session_id: The conversation.
-          run_id: Its id.
-          app: Found as ``ctx.app``.
-          resume_window: Seconds after which the run is cancelled when no follower is attached, and
-            none was since the start; a run that waits for a person is not. 0 cancels it as soon as
-            its last follower has left, and leaves it alone until the first one comes. By default
-            none.
-          options: As `process_stream` takes them: ``limits history tools model_settings``.
-
-        Returns:
-          The run's id, for `attach`. A store that fails is an ERROR there, not an exception here.
-
-        Raises:
-          LimitExceeded: the conversation or the tenant is busy (``code`` says which); nothing was
-            started, and no log is left.
-          RunExists: there is a run of this id, and it answers another message.
-          RuntimeError: the orchestrator is not open.
-          ValueError: *resume_window* is below 0, or another argument cannot be one.
-
-        """
-        if not is_wait(resume_window):
-            raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        async with self._starting(
-            None, message, tenant_id, session_id, run_id, app, resume_window, **options
-        ) as hosted:
-            if not resume_window:
-                hosted.keep()
-            return hosted.run_id
-
-    @asynccontextmanager
-    async def _starting(
-        self,
-        nursery: trio.Nursery | None,
-        message: str | Sequence[Part],
-        tenant_id: str,
-        session_id: str | None,
-        run_id: str | None,
-        app: Any,
-        resume_window: float,
-        **options: Any,
-    ) -> AsyncIterator[HostedRun]:
-        nursery = nursery or self._engine._home.nursery
-        if nursery is None or not self.is_open:
-            raise RuntimeError(
-                "can't start a hosted run: expected an open orchestrator (async with orchestrator)"
-            )
-        stream = self.process_stream(
-            message, tenant_id, session_id, "events", run_id, app, **options
-        )
-        is_remembered = session_id is not None
-        async with self._recorder.starting(
-            nursery, stream, resume_window, is_remembered=is_remembered
-        ) as hosted:
-            yield hosted
-
-    def attach(
-        self,
-        run_id: str,
-        after: int = -1,
-        tenant_id: str = "default",
-        mode: StreamMode | str | None = None,
-        *,
-        patience: float = 10,
-    ) -> Follower:
-        """Make a reader of a hosted run, live or ended, from any place in its log.
-
-        Nothing happens until it is entered or read; then `LookupError` says that there is no such
-        run, also where it is another tenant's, and `ReplayGap` that the place is gone.
-
-        Args:
-          run_id: The run.
-          after: The last sequence number that was seen; -1 for none.
-          tenant_id: Whose it is.
-          mode: Which events to give; the orchestrator's by default. Where the beginning of a log
-            is gone, its ``values`` are a `ReplayGap` too.
-          patience: Seconds that the run waits for this reader at most, when it reads too slowly.
-
-        Raises:
-          ValueError: *after* is no sequence number, or *mode* is not one of the modes.
-
-        """
-        if isinstance(after, bool) or not isinstance(after, int) or after < -1:
-            raise ValueError(f"after={after!r}: expected the last seq that was seen, or -1")
-        return Follower(
-            self._recorder,
-            tenant_id,
-            run_id,
-            after,
-            self.mode if mode is None else StreamMode(mode),
-            patience,
-        )
-
-    async def _forget(self, tenant_id: str, session_id: str) -> None:
-        """Delete a conversation and its logs; what is under way in it would bring it back."""
-        await self._sessions.clear(tenant_id, session_id, "its conversation was deleted")
-        await self._recorder.forget_session(tenant_id, session_id)
-        await self.conversations.delete(tenant_id, session_id)
-        await self.store.delete(tenant_id, session_id=session_id)
 
     if not TYPE_CHECKING:
 
@@ -337,6 +233,8 @@ class Orchestrator:
     @enable_ki_protection
     async def __aenter__(self) -> Self:
         """Open the orchestrator: its runs are held, and joined at the block's end."""
+        if self._cluster is not None:
+            self._cluster.open()
         await self._engine.__aenter__()
         self._health.begin()
         self._recorder.unsettled.is_open = True
@@ -350,32 +248,25 @@ class Orchestrator:
         traceback: TracebackType | None,
     ) -> None:
         """Cancel the runs that are still open, and wait until all of them have ended."""
+        cluster = self._cluster
+        if cluster is not None:
+            cluster.stop_claiming()
         self._recorder.cancel_all("the orchestrator was closed")
-        await self._engine.__aexit__(exc_type, exc, traceback)
+        try:
+            await self._engine.__aexit__(exc_type, exc, traceback)
+        finally:
+            if cluster is not None:
+                await cluster.close()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether it is inside its ``async with`` block."""
-        return self._engine.is_open
 
-
-def _check_queue(given: Orchestrator) -> None:
-    """Refuse what cannot be waited by."""
-    if given.on_busy not in ("queue", "reject", "cancel", "post"):
-        raise ValueError(
-            f"on_busy={given.on_busy!r}: expected 'queue', 'reject', 'cancel' or 'post'"
-        )
-    if not is_wait(given.queue_wait):
-        raise ValueError(f"queue_wait={told(given.queue_wait)}: expected seconds, 0 or more")
-    if not (given.queue_length == math.inf or is_whole(given.queue_length, 0)):
-        raise ValueError(
-            f"queue_length={told(given.queue_length)}: expected a whole number, at least 0"
-        )
-    if not (given.runs_per_tenant is None or is_whole(given.runs_per_tenant, 1)):
-        raise ValueError(
-            f"runs_per_tenant={told(given.runs_per_tenant)}: expected a whole number, at least 1"
-            ", or None"
-        )
+def _sessions_of(given: Orchestrator) -> Sessions:
+    """Who waits for whom in its conversations."""
+    return Sessions(
+        on_busy=given.on_busy,
+        queue_length=given.queue_length,
+        queue_wait=given.queue_wait,
+        runs_per_tenant=given.runs_per_tenant,
+    )
 
 
 def _admissions_of(given: Orchestrator) -> dict[bool, Admission]:
@@ -393,7 +284,41 @@ def _admissions_of(given: Orchestrator) -> dict[bool, Admission]:
     }
 
 
-def _check_name(what: str, name: object) -> None:
-    # Half a character is none that an event, or a store, could carry.
-    if not isinstance(name, str) or not name or clean_text(name) != name:
-        raise ValueError(f"{what} {told(name)}: expected a text that is not empty")
+def _cluster_of(given: Orchestrator) -> Cluster | None:
+    """What it does as one of several processes; None where it shares its store with nobody."""
+    if given._recorder.shared is None:
+        return None
+    return Cluster(
+        store=given._recorder.shared,
+        recorder=given._recorder,
+        role=given.role,
+        ttl=given.lease,
+        capacity=given.capacity,
+        on_busy=given.on_busy,
+        queue_length=given.queue_length,
+        queue_wait=given.queue_wait,
+        runs_per_tenant=given.runs_per_tenant,
+        make_stream=partial(_stream_of, given),
+        find_nursery=lambda: given._engine._home.nursery,
+    )
+
+
+def _stream_of(given: Orchestrator, claim: Claim) -> EventStream:
+    """Make the stream of a run that another process may have started."""
+    header = claim.header
+    asked = header.asked or RunOptions()
+    stream = given._engine._stream(
+        find_agent(given._agents, header.agent),
+        message_of(header.message, header.parts),
+        mode=StreamMode.EVENTS,
+        limits=asked.limits,
+        run_id=header.run_id,
+        history=() if asked.history is None else asked.history,
+        given=for_run(made_again(asked.client_tools), asked.model_settings),
+        app=given.app if asked.app is None else asked.app,
+        tenant_id=header.tenant_id,
+        session_id=header.session_id,
+        admission=attrs.evolve(given._admissions[header.is_remembered], claim=claim),
+    )
+    run_of(stream).has_people = asked.is_attended
+    return stream

@@ -24,8 +24,9 @@ for the followers, and is stored when the store is there again; `_mending` tells
 from __future__ import annotations
 
 import logging
+import math
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -33,12 +34,13 @@ import attrs
 import trio
 from trio.lowlevel import enable_ki_protection
 
-from flowtrio._core._events import AgentEvent
-from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, RunExists
+from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._exceptions import Fenced, LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._telling import tell
 from flowtrio._run._controls import fail_run, run_of
-from flowtrio.abc import RunHeader
+from flowtrio.abc import RunHeader, SharedStore
 
+from ._cursor import Cursor
 from ._hosted import HostedRun, Key
 from ._mending import STORE_DEADLINE, Mender
 from ._meter import Meter
@@ -47,6 +49,8 @@ from ._unsettled import Unsettled, is_of_store
 if TYPE_CHECKING:
     from flowtrio._run._stream import EventStream
     from flowtrio.abc import EventStore
+
+    from ._claims import Claim
 
 AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
 _MOST_RECENT: Final = 1024
@@ -67,6 +71,12 @@ class Recorder:
     meter: Meter
     note_fault: Callable[[BaseException], object]
     """Called with what the store raises."""
+    hear: Callable[[RunHeader, Sequence[AgentEvent]], Awaitable[None]]
+    """Called with what was recorded."""
+    shared: SharedStore | None = attrs.field(
+        default=attrs.Factory(lambda self: _shared(self.store), takes_self=True), init=False
+    )
+    """The store, where several processes divide its runs."""
     owner: str = attrs.field(factory=lambda: secrets.token_hex(8), init=False)
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
@@ -84,7 +94,22 @@ class Recorder:
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
         key = (tenant_id, run_id)
-        return self.runs.get(key) or self.unsettled.find(key)
+        hosted = self.runs.get(key) or self.unsettled.find(key)
+        return None if hosted is not None and hosted.is_apart else hosted
+
+    async def newest(self, tenant_id: str, run_id: str) -> int:
+        """The newest event that followers of a run may see, by its number; -1 for none.
+
+        Raises:
+          LookupError: there is no such run; what the store raises is raised too.
+
+        """
+        hosted = self.find(tenant_id, run_id)
+        if hosted is not None:
+            await hosted.has_begun.wait()
+            if hosted.last >= 0:
+                return hosted.last
+        return await Cursor(self.store, self.owner, (tenant_id, run_id)).newest()
 
     @asynccontextmanager
     async def starting(
@@ -138,23 +163,24 @@ class Recorder:
         return None if header is None else (header.message, header.digest)
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
-        info = run_of(stream).info
-        header = RunHeader(
-            tenant_id=info.tenant_id,
-            run_id=info.run_id,
-            session_id=info.session_id,
-            agent=info.agent_name,
-            message=info.message,
-            parts=info.said.parts,
-            digest=info.said.digest,
-            created_at=info.wall_clock(),
-            owner=self.owner,
-            is_remembered=is_remembered,
-        )
-        lag = int(min(info.limits.buffer, _MOST_RECENT))
+        header = header_of(stream, self.owner, is_remembered=is_remembered)
+        lag = _lag_of(stream)
         # What is asked without waiting is in this process, and loses nothing.
         kept = min(_LAGS * lag, _MOST_RECENT) if self._append_nowait is not None else _MOST_RECENT
         return HostedRun(stream, header, resume_window, lag, kept)
+
+    def take_over(self, nursery: trio.Nursery, stream: EventStream, claim: Claim) -> None:
+        """Host a run that was claimed in a store that several processes share."""
+        header = claim.header
+        hosted = HostedRun(stream, header, math.inf, _lag_of(stream), _MOST_RECENT, claim)
+        hosted.is_created = True
+        self.runs[hosted.key] = hosted
+        nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {header.run_id}")
+
+    def fence(self, hosted: HostedRun) -> None:
+        """Another process has ended this run, or will: end it here, and say nothing of it."""
+        if hosted.fence():
+            self.meter.fenced += 1
 
     def cancel_all(self, reason: str) -> None:
         """Cancel the runs, those that have not begun too; what is left to store has one try."""
@@ -169,17 +195,28 @@ class Recorder:
             header = hosted.header
             return (header.tenant_id, header.session_id) == (tenant_id, session_id)
 
-        for hosted in filter(of_session, list(self.runs.values())):
+        await self._forget(of_session)
+
+    async def forget_run(self, tenant_id: str, run_id: str, reason: str) -> None:
+        """Cancel a run if it goes on, wait until it has nothing to store, and forget it."""
+        hosted = self.runs.get((tenant_id, run_id))
+        if hosted is not None:
+            hosted.stream.cancel(reason)
+        await self._forget(lambda other: other.key == (tenant_id, run_id))
+
+    async def _forget(self, is_meant: Callable[[HostedRun], bool]) -> None:
+        for hosted in filter(is_meant, list(self.runs.values())):
             while not hosted.is_over:
                 await hosted.news.park()
-        await self.unsettled.forget(of_session)
+        await self.unsettled.forget(is_meant)
 
     # One hosted run, in the order of its life
 
     @enable_ki_protection
     async def _host(self, hosted: HostedRun) -> None:
         try:
-            await self._create(hosted)
+            if not hosted.is_created:
+                await self._create(hosted)
             if not hosted.is_void:
                 async with hosted.stream as stream:
                     if stream.refusal is not None:
@@ -191,8 +228,9 @@ class Recorder:
             hosted.is_settled = not hosted.recent
             tell(logging.ERROR, "run %s: not recorded", hosted.run_id, exc=exc)
         finally:
-            del self.runs[hosted.key]
-            if not hosted.is_whole and not hosted.is_unwanted:
+            if self.runs.get(hosted.key) is hosted:
+                del self.runs[hosted.key]
+            if not (hosted.is_whole or hosted.is_unwanted or hosted.is_fenced):
                 self.unsettled.add(hosted)
             hosted.end()
         await self.unsettled.go_on(hosted)
@@ -247,9 +285,12 @@ class Recorder:
             if hosted.opening is None:
                 hosted.opening = batch[0]
             if hosted.failure is None:
+                if hosted.claim is not None and batch[-1].type is EventType.DONE:
+                    await hosted.claim.keep_late()
                 await self._append(hosted, batch)
             hosted.publish(batch)
             self._measure(hosted, batch)
+            await self.hear(hosted.header, batch)
             await hosted.wait_for_followers()
         await self.unsettled.mend(hosted)
 
@@ -271,10 +312,14 @@ class Recorder:
             # Shielded: an append of which nobody knows whether it happened would have to be asked
             # for. By hand: for every token, `trio.fail_after` costs twice as much.
             with trio.CancelScope(shield=True, deadline=deadline) as scope:
-                await self.store.append(tenant_id, run_id, hosted.stored, batch)
+                await self.store.append(tenant_id, run_id, hosted.stored, batch, *hosted.named)
                 hosted.stored = batch[-1].seq
             if scope.cancelled_caught:
                 raise trio.TooSlowError
+            if hosted.claim is not None:
+                hosted.claim.has_log.set()
+        except Fenced:
+            self.fence(hosted)
         except LocalProtocolError:
             await self._heal(hosted, batch)
         except BaseException as exc:
@@ -282,14 +327,21 @@ class Recorder:
 
     async def _heal(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
         """The log does not end where it did: put that right and go on, or fail."""
-        mender = Mender(self.store, hosted.header, [*hosted.recent, *batch])
+        mender = Mender(self.store, hosted.header, [*hosted.recent, *batch], hosted.named)
         try:
             with trio.fail_after(STORE_DEADLINE, shield=True):
+                if hosted.claim is not None and batch[-1].type is EventType.DONE:
+                    await hosted.claim.keep_again()
                 await mender.complete(hosted.stored)
             hosted.stored = batch[-1].seq
+        except Fenced:
+            self.fence(hosted)
         except BaseException as exc:
             self._fail(hosted, exc)
         else:
+            self.meter.healed += 1
+            if hosted.claim is not None:
+                hosted.claim.has_log.set()
             tell(logging.WARNING, "run %s: the store's log was put right", hosted.run_id)
 
     def _fail(self, hosted: HostedRun, exc: BaseException) -> None:
@@ -301,13 +353,38 @@ class Recorder:
         """
         if not is_of_store(exc):
             raise exc
+        if hosted.is_fenced:
+            return
         hosted.failure = exc
         hosted.is_settled = False
+        # What is not stored may never be: where others can end it, their word is the log's.
+        hosted.is_apart = hosted.claim is not None
         self.meter.store_failures += 1
         self.note_fault(exc)
         # Its text may name places and people of the operators'.
         fail_run(hosted.stream, "store_failed", "store", f"the store failed: {type(exc).__name__}")
         tell(logging.ERROR, "run %s: the store failed", hosted.run_id, exc=exc)
+
+
+def header_of(stream: EventStream, owner: str | None, *, is_remembered: bool) -> RunHeader:
+    """A run's header, before it has begun."""
+    info = run_of(stream).info
+    return RunHeader(
+        tenant_id=info.tenant_id,
+        run_id=info.run_id,
+        session_id=info.session_id,
+        agent=info.agent_name,
+        message=info.message,
+        parts=info.said.parts,
+        digest=info.said.digest,
+        created_at=info.wall_clock(),
+        owner=owner,
+        is_remembered=is_remembered,
+    )
+
+
+def _lag_of(stream: EventStream) -> int:
+    return int(min(run_of(stream).info.limits.buffer, _MOST_RECENT))
 
 
 def of_another_message(run_id: str) -> RunExists:
@@ -317,6 +394,10 @@ def of_another_message(run_id: str) -> RunExists:
         "message, or another run_id",
         run_id=run_id,
     )
+
+
+def _shared(store: EventStore) -> SharedStore | None:
+    return store if isinstance(store, SharedStore) else None
 
 
 def _find_append_nowait(store: EventStore) -> AppendNowait | None:

@@ -16,6 +16,7 @@ import attrs
 import trio
 from trio.lowlevel import ParkingLot
 
+from flowtrio._core._exceptions import Fenced
 from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 
@@ -62,10 +63,14 @@ class Unsettled:
         for hosted in self._waiting:
             hosted.mending.cancel(reason)
 
-    async def forget(self, is_meant: Callable[[HostedRun], bool]) -> None:
-        """Give up some, and wait until nothing of them is stored any more."""
+    def give_up(self, is_meant: Callable[[HostedRun], bool]) -> None:
+        """Leave the logs of some as they are."""
         for hosted in filter(is_meant, [*self._cut.values(), *self._waiting]):
             self._give_up(hosted)
+
+    async def forget(self, is_meant: Callable[[HostedRun], bool]) -> None:
+        """Give up some, and wait until nothing of them is stored any more."""
+        self.give_up(is_meant)
         while any(map(is_meant, self._waiting)):
             await self._news.park()
 
@@ -75,9 +80,10 @@ class Unsettled:
             return
         try:
             with trio.fail_after(STORE_DEADLINE, shield=True):
-                await self._settle(hosted, Mender(self.store, hosted.header, hosted.recent))
+                mender = Mender(self.store, hosted.header, hosted.recent, hosted.named)
+                await self._settle(hosted, mender)
             hosted.is_settled = True
-        except Deleted:
+        except (Deleted, Fenced):
             self._give_up(hosted)
         except Refused as exc:
             hosted.is_settled = True
@@ -125,7 +131,11 @@ class Unsettled:
 
     def _give_up(self, hosted: HostedRun) -> None:
         """Leave its log as it is, and remember nothing of it."""
-        hosted.is_settled = hosted.is_unwanted = True
+        hosted.is_settled = True
+        if hosted.claim is None:
+            hosted.is_unwanted = True
+        else:
+            hosted.is_fenced = True
         hosted.mending.cancel(reason="its log is given up")
         if self._cut.get(hosted.key) is hosted:
             del self._cut[hosted.key]

@@ -16,6 +16,8 @@ from flowtrio._core._values import clean_text, type_name
 if TYPE_CHECKING:
     from flowtrio.abc import AgentLike
 
+    from ._frame import Frame
+
 
 def agent_name(agent: Any) -> str:
     """The name of an agent in events: its ``name``, or that of the function."""
@@ -36,6 +38,14 @@ def check_agent(agent: AgentLike) -> AgentLike:
             "async def agent(ctx, message)"
         )
     return agent
+
+
+def ask_agent(frame: Frame, agent: AgentLike, message: str) -> Awaitable[Any]:
+    """Call an agent's body in *frame*, inside what stands around it."""
+    ctx, around = frame.make_context(frame), frame.hooks.agent
+    if around is None:
+        return as_awaitable(agent(ctx, message))
+    return around(ctx, lambda: as_awaitable(agent(ctx, message)))
 
 
 def as_awaitable(value: Any) -> Awaitable[Any]:

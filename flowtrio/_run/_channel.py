@@ -125,6 +125,20 @@ class EventChannel:
         self.give_back()
         return event
 
+    def take_ready(self) -> AgentEvent | None:
+        """Take the oldest event; None where there is none yet.
+
+        For who waits then: behind an ``except``, an exception and its frames would be kept.
+
+        Raises:
+          trio.EndOfChannel: the last event was taken.
+
+        """
+        try:
+            return self.take_nowait()
+        except trio.WouldBlock:
+            return None
+
     def take_all(self) -> list[AgentEvent]:
         """Take all that is there."""
         take = self._receive.receive_nowait

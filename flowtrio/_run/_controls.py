@@ -88,7 +88,13 @@ class Controls:
         words = None if reason is None else self._words(reason, "reason")
         return self._decide(_words(request_id, "request_id"), Declined(words))
 
-    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
+    def post(
+        self,
+        message: str | Sequence[Part],
+        interrupt: bool = False,
+        *,
+        post_id: str | None = None,
+    ) -> bool:
         """Say something to the model while the run goes on, before its next reply.
 
         It is told as USER_MESSAGE where it is taken, behind the results of the calls that run now,
@@ -98,6 +104,8 @@ class Controls:
           message: What the user says: a text, or a list of `Text`, `Image` and `File`.
           interrupt: Cut the reply that is being written now; it is kept and marked as partial, and
             its calls do not run.
+          post_id: A name of its own. A message with the name of one that was taken in is that one,
+            so who has lost the answer may post again.
 
         Returns:
           Whether it was taken in; False where no reply follows.
@@ -105,7 +113,9 @@ class Controls:
         """
         said = read_message(message)
         self._run.info.check_length(said.text, "message")
-        return self._in_loop(lambda: self._run.inbox.post(said, interrupt=interrupt))
+        key = None if post_id is None else _words(post_id, "post_id")
+        inbox = self._run.inbox
+        return self._in_loop(lambda: inbox.post(said, interrupt=interrupt, post_id=key))
 
     def _json(self, value: Any, what: str) -> Any:
         return check_json(value, what, limit_bytes=self._run.info.limits.result_bytes)

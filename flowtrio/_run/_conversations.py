@@ -34,20 +34,20 @@ class Conversations(dict[str, Transcript]):
         """An event may be a part of what was said."""
         data = event.data
         match event.type:
-            case EventType.APPROVAL_REQUIRED:
-                if transcript := self.get(event.agent):
-                    transcript.note_approval(data)
             case EventType.TOOL_CALL_START:
                 if transcript := self.get(event.agent):
                     transcript.note_start(data)
-            case EventType.MESSAGE_COMPLETE:
-                if transcript := self.get(event.agent):
-                    transcript.note_message(data)
             case EventType.TOOL_CALL_END:
                 # Whoever ran it: one agent's model may have asked for it, and another agent run it.
                 shown = getattr(self, "_shown", {}).pop(data["call_id"], None)
                 for transcript in self.values():
                     transcript.note_result(data, shown)
+            case EventType.MESSAGE_COMPLETE:
+                if transcript := self.get(event.agent):
+                    transcript.note_message(data)
+            case EventType.APPROVAL_REQUIRED:
+                if transcript := self.get(event.agent):
+                    transcript.note_approval(data)
             case EventType.USER_MESSAGE:
                 transcript, said = self._heard
                 transcript.hear(said)

@@ -166,6 +166,7 @@ def tell_operators(
         values += [keys["request_id"], _with_words(failure.error, keys["words"])]
     is_bug = not isinstance(ending.exc, FlowtrioError)
     told = [_printable(value) if isinstance(value, str) else value for value in values]
+    keys = {**info.log_keys, **keys}
     tell(level, line, *told, exc=ending.exc if is_bug else None, keys=keys)
     if not is_bug:
         tell(logging.DEBUG, "run %s: where it failed", info.run_id, exc=ending.exc)

@@ -41,6 +41,7 @@ class Frame:
         "_nursery",
         "_places",
         "agent",
+        "aside",
         "asked",
         "attempt",
         "call_id",
@@ -95,6 +96,9 @@ class Frame:
             hooks = run.info.hooks if parent is None else parent.hooks
         self.hooks: Hooks = hooks
         """What stands around the tools and models of its code."""
+        self.aside: str | None = None
+        """The name under which its code asks models for purposes of its own, which is no part of
+        the agent's conversation; None where it speaks for the agent."""
         self.attempt: int = 0
         """Which try of its function this is, from 1, where it is a call."""
         self.transcript: Transcript = transcript

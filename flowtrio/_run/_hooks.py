@@ -1,14 +1,21 @@
-"""What stands around tools and models: functions of the application's, outermost first."""
+"""What stands around tools and models: functions of the application's, outermost first.
+
+What such a function does itself has around it what stands around the function: not the function
+again, which would ask for ever, nor what is inside of it; but all that is outside of it, or a
+guardrail of the engine's would not hold for what an agent's hook asks and calls.
+"""
 
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 
 if TYPE_CHECKING:
-    from flowtrio.abc import AroundModel, AroundTool
+    from flowtrio.abc import AroundAgent, AroundModel, AroundTool
+
+_H = TypeVar("_H")
 
 
 def check_hook(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -23,19 +30,46 @@ def check_hook(instance: object, attribute: attrs.Attribute[Any], value: Any) ->
 
 @attrs.frozen
 class Hooks:
-    """The functions around the tools and the models of a frame."""
+    """The functions around the tools, the models and the agents of a frame."""
 
     tool: tuple[AroundTool, ...] = ()
     model: tuple[AroundModel, ...] = ()
+    agent: AroundAgent | None = None
+    _of_the_run: Hooks | None = None
 
-    def inside(self, tool: AroundTool | None, model: AroundModel | None) -> Hooks:
-        """These, and inside them those that are given."""
+    @property
+    def of_the_run(self) -> Hooks:
+        """Those that stand around other agents of the run too."""
+        return self if self._of_the_run is None else self._of_the_run
+
+    def joined_by(self, tool: AroundTool | None, model: AroundModel | None) -> Hooks:
+        """The run's, and inside them more of the run's."""
         if tool is None and model is None:
             return self
-        return Hooks(
-            self.tool if tool is None else (*self.tool, tool),
-            self.model if model is None else (*self.model, model),
+        return attrs.evolve(
+            self, tool=(*self.tool, *_given(tool)), model=(*self.model, *_given(model))
         )
+
+    def inside(self, tool: AroundTool | None, model: AroundModel | None) -> Hooks:
+        """The run's, and inside them an agent's own."""
+        run = self.of_the_run
+        if tool is None and model is None:
+            return run
+        return attrs.evolve(run.joined_by(tool, model), of_the_run=run)
+
+    def outer(self, *, tools: int | None = None, models: int | None = None) -> Hooks:
+        """The first so many of each kind; None for all."""
+        run = self._of_the_run
+        return Hooks(
+            self.tool[:tools],
+            self.model[:models],
+            self.agent,
+            None if run is None else run.outer(tools=tools, models=models),
+        )
+
+
+def _given(hook: _H | None) -> tuple[_H, ...]:
+    return () if hook is None else (hook,)
 
 
 NO_HOOKS = Hooks()

@@ -33,7 +33,7 @@ from flowtrio._core._failures import cut_text
 from flowtrio._core._telling import tell
 from flowtrio._core._values import copy_json
 
-from ._body import as_awaitable, encode_result
+from ._body import ask_agent, encode_result
 from ._ending import Ending
 from ._frame import Frame
 from ._run import Run, current_run
@@ -129,9 +129,16 @@ class Host:
                     run.nursery.cancel_scope.cancel(reason="the run ended before it began")
                 else:
                     run.clock.start(run.nursery.cancel_scope)
-                run.spawn(self._run_body, name=f"agent {run.info.agent_name}")
+                run.nursery.start_soon(self._run_body, name=f"agent {run.info.agent_name}")
+                run.alive += 1
                 try:
-                    await self._supervise()
+                    # Without functions around it: what a run idles in is kept for all that time,
+                    # and walked by the garbage collector.
+                    while not run.is_closing:
+                        if run.clock.has_alarms:
+                            await run.clock.wait_for_alarm(self._abort)
+                        else:
+                            await run.clock.sleep(self._abort)
                 except trio.Cancelled as exc:
                     # An alarm that rang in the same moment hid from _abort what this is.
                     run.close_from_outside()
@@ -163,17 +170,23 @@ class Host:
         del self.root
 
     async def _run_body(self) -> None:
+        """The run's first task; see `Run.spawn` for the others."""
         run = self.run
-        if run.is_closing:
-            # It ended before it began, and has no place in any line.
-            return
-        if run.refusal is not None:
-            raise run.refusal
-        if self._admission is not None:
-            return await self._run_admitted(self._admission)
-        await run.log.set_status(self.root)
-        # Without a function around it: what a run waits in is kept, and walked by the collector.
-        run.close(await self._answer(await self._ask_agent()))
+        try:
+            if run.is_closing:
+                # It ended before it began, and has no place in any line.
+                return
+            if run.refusal is not None:
+                raise run.refusal
+            if self._admission is not None:
+                return await self._run_admitted(self._admission)
+            await run.log.set_status(self.root)
+            # As in `host`, without functions around it.
+            run.close(await self._answer(await self._ask_agent()))
+        except BaseException as exc:
+            run.fail(exc, "agent")
+        finally:
+            run.task_ended()
 
     async def _run_admitted(self, admission: Admission) -> None:
         run = self.run
@@ -188,8 +201,7 @@ class Host:
         run.close(ending)
 
     def _ask_agent(self) -> Awaitable[Any]:
-        root = self.root
-        return as_awaitable(self._body(root.make_context(root), self.run.info.message))
+        return ask_agent(self.root, self._body, self.run.info.message)
 
     async def _answer(self, value: Any) -> Ending:
         """Let the root agent's background tasks end: then *value* is its answer."""
@@ -205,16 +217,6 @@ class Host:
         return Ending(AgentStatus.COMPLETED, value=value, result=result)
 
     # Waiting
-
-    async def _supervise(self) -> None:
-        """Ring the run's alarms until it is closing."""
-        run, clock = self.run, self.run.clock
-        while not run.is_closing:
-            if clock.has_alarms:
-                await clock.wait_for_alarm(self._abort)
-            else:
-                # Without a function around it: what a run idles in is kept for all that time.
-                await clock.sleep(self._abort)
 
     def _abort(self, _: object) -> Abort:
         """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside."""
@@ -234,8 +236,8 @@ class Host:
         await self._wait_shielded(trio.current_time() + run.limits.grace)
         if run.alive:
             assert run.nursery is not None
-            visitors = [task.name for task in run.visitors]
             # Named by whoever started them, and DONE is JSON.
+            visitors = [visit.task.name for visit in run.visits]
             names = [cut_text(name) for name in (*_names_of_leaves(run.nursery), *visitors)]
             run.finish(leftover=sorted(names))
             # The nursery waits for its own, and for none of the visitors. They get as long again,

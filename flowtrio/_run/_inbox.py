@@ -31,7 +31,7 @@ _MOST_WAITING = 64
 class Inbox:
     """The messages to one run that were not taken yet."""
 
-    __slots__ = ("body_listens", "is_closed", "listeners", "replies", "waiting")
+    __slots__ = ("body_listens", "is_closed", "listeners", "post_ids", "replies", "waiting")
 
     def __init__(self) -> None:
         self.waiting: tuple[UserMessage, ...] = ()
@@ -45,12 +45,20 @@ class Inbox:
         self.replies: tuple[trio.CancelScope, ...] = ()
         """Around each reply that is being written."""
 
-    def post(self, said: UserMessage, *, interrupt: bool) -> bool:
+        self.post_ids: tuple[str, ...] = ()
+        """Names of messages that were taken in, of those that have one."""
+
+    def post(self, said: UserMessage, *, interrupt: bool, post_id: str | None = None) -> bool:
         """Take in a message; False where nobody would take it to a model."""
+        if post_id in self.post_ids:
+            # Whoever sent it lost the answer, and sends it again.
+            return True
         is_open = (self.listeners or self.body_listens) and not self.is_closed
         if not is_open or len(self.waiting) >= _MOST_WAITING:
             return False
         self.waiting += (said,)
+        if post_id is not None:
+            self.post_ids += (post_id,)
         if interrupt:
             for scope in self.replies:
                 scope.cancel(reason="the user says something")

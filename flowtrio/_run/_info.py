@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from flowtrio._core._prices import PriceTable
 
     from ._simulation import Simulation
+    from ._telemetry import Observer
 
 
 @attrs.frozen(kw_only=True)
@@ -36,8 +37,16 @@ class RunInfo:
     simulation: Simulation | None
     prices: PriceTable | None
     hooks: Hooks = NO_HOOKS
+    observer: Observer | None = None
+    """Who hears of its events as they are recorded."""
     given: object | None = None
     """What its root agent is given for this run alone; kept here for `_agents`."""
+
+    @property
+    def log_keys(self) -> dict[str, str]:
+        """What lines carry by name that are written of it, or by its code."""
+        keys = {} if self.observer is None else self.observer.log_keys
+        return {"run_id": self.run_id, **keys}
 
     @property
     def message(self) -> str:

@@ -20,7 +20,7 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protect
 
 from flowtrio._core._closing import closing_event
 from flowtrio._core._events import ROOT, AgentEvent, AgentStatus, EventType
-from flowtrio._core._law import Law
+from flowtrio._core._law import OF_THE_RUN, Law
 from flowtrio._core._telling import tell
 
 from ._channel import EventChannel
@@ -29,6 +29,7 @@ from ._open import OpenThings
 
 if TYPE_CHECKING:
     from ._channel import Speaker
+    from ._telemetry import Observer
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
 _UNNOTED: Final = frozenset(
@@ -57,6 +58,18 @@ class RunStatistics:
     open_brackets: int
     """Calls, nested agents, questions and messages without their closing event."""
 
+    @classmethod
+    def of(cls, log: EventLog) -> RunStatistics:
+        """What *log* is like now."""
+        return cls(
+            events=log.law.count,
+            undelivered=log.channel.undelivered,
+            credits=log.channel.credits,
+            parked_emitters=len(log.channel.emitters),
+            late_events=log.late_events,
+            open_brackets=len(log.law.open_brackets()),
+        )
+
 
 class EventLog:
     """The events of one run, from RUN_START to DONE."""
@@ -70,13 +83,18 @@ class EventLog:
         "is_closing",
         "late_events",
         "law",
+        "observer",
         "opened",
         "run_id",
         "transcripts",
     )
 
-    def __init__(self, run_id: str, buffer: float, schedule_every: int) -> None:
+    def __init__(
+        self, run_id: str, buffer: float, schedule_every: int, observer: Observer | None = None
+    ) -> None:
         self.run_id: str = run_id
+        self.observer: Observer | None = observer
+        """Who hears of what is recorded, the pieces of messages and calls aside."""
         self.law: Law = Law()
         self.channel: EventChannel = EventChannel(buffer)
         self.is_closing: bool = False
@@ -222,7 +240,10 @@ class EventLog:
             self.law.count += 1
             self.law.is_done = type is EventType.DONE
             now = self._clock.current_time() + self._wall_offset
-            self.channel.put(AgentEvent(type, data, self.law.count - 1, self.run_id, ROOT, now))
+            event = AgentEvent(type, data, self.law.count - 1, self.run_id, ROOT, now)
+            self.channel.put(event)
+            if self.observer is not None:
+                self.observer.hear(event)
 
     def _put(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
         """Check the law, stamp, put: the gate of all. To be called with Ctrl-C held off.
@@ -240,8 +261,12 @@ class EventLog:
 
     def _note(self, event: AgentEvent) -> None:
         """Keep what later events and the conversation need of this one, in the same step."""
-        self.opened.note(event, self._clock.current_time())
-        self.transcripts.note(event)
+        if event.type not in OF_THE_RUN:
+            self.opened.note(event, self._clock.current_time())
+            self.transcripts.note(event)
+        if self.observer is not None:
+            # Last, since whoever hears of it may end a call, or the run, there and then.
+            self.observer.hear(event)
 
     # Closers
 
@@ -270,7 +295,8 @@ class EventLog:
         """Close some of what is open, at once and owing the credits; the run goes on."""
         if self.is_closing:
             return
-        for bracket in self.law.open_brackets(only):
+        # Asked of each in its turn: one may be closed by whoever hears of another one's end.
+        for bracket in filter(self.law.is_open, self.law.open_brackets(only)):
             type, data = closing_event(bracket, self.opened.ask(bracket.key))
             self.channel.credits -= 1
             self._record_or_give_back(type, data, bracket.agent)
@@ -344,14 +370,7 @@ class EventLog:
 
     def statistics(self) -> RunStatistics:
         """See `EventStream.statistics`."""
-        return RunStatistics(
-            events=self.law.count,
-            undelivered=self.channel.undelivered,
-            credits=self.channel.credits,
-            parked_emitters=len(self.channel.emitters),
-            late_events=self.late_events,
-            open_brackets=len(self.law.open_brackets()),
-        )
+        return RunStatistics.of(self)
 
 
 def _is_over(by: Speaker) -> bool:

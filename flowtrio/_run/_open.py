@@ -99,12 +99,12 @@ class OpenThings:
         match event.type:
             case EventType.TOOL_CALL_START:
                 self._since[data["call_id"]] = now
+            case EventType.TOOL_CALL_END:
+                self.forget(data["call_id"])
             case EventType.AGENT_START:
                 self._since[event.agent] = now
             case EventType.MESSAGE_COMPLETE:
                 self.forget(data["message_id"])
-            case EventType.TOOL_CALL_END:
-                self.forget(data["call_id"])
             case EventType.AGENT_END:
                 self.forget(event.agent)
             case EventType.INPUT_RESOLVED:

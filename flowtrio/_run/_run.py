@@ -16,7 +16,7 @@ import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import attrs
 import trio
@@ -27,7 +27,7 @@ from flowtrio._core._events import ROOT, AgentStatus
 from flowtrio._core._exceptions import DeadlineExceeded, LimitExceeded
 from flowtrio._core._failures import Failure, leaves
 from flowtrio._core._limits import Limits
-from flowtrio._core._telling import tell
+from flowtrio._core._telling import inside, tell
 from flowtrio._core._transcript import Transcript
 
 from ._clock import RunClock
@@ -35,12 +35,13 @@ from ._ending import Ending, blamed, end_events, tell_operators
 from ._inbox import Inbox
 from ._info import RunInfo
 from ._log import EventLog
+from ._visits import Visit, is_below, visiting
 
 NO_USAGE: Final = Usage()
 _MOST_NOTED = 16
 """Errors that are kept beside the one that ends a run; more are no causes that anybody reads."""
 
-current_run: ContextVar[Run | None] = ContextVar("flowtrio_run", default=None)
+current_run: ContextVar[Run | None] = cast("ContextVar[Run | None]", inside)
 """The run that the current task belongs to."""
 
 
@@ -68,10 +69,10 @@ class Run:
     """What the user says while it goes on."""
     usage: Usage = attrs.field(default=NO_USAGE, init=False)
     requests: int = attrs.field(default=0, init=False)  # how often its agents asked models
-    refusal: LimitExceeded | None = attrs.field(default=None, init=False)
-    """Why the run was not let in, from its first event on."""
+    refusal: LimitExceeded | None = attrs.field(default=None, init=False)  # why it was not let in
     is_unattended: bool = attrs.field(default=False, init=False)
     """Whether there is nobody to ask: approvals are denied and questions time out at once."""
+    has_people: bool = attrs.field(default=True, init=False)  # else only programs answer, for tools
     is_joined: bool = attrs.field(default=False, init=False)
     """Whether nothing of the run is alive any more."""
     is_cut_off: bool = attrs.field(default=False, init=False)
@@ -85,7 +86,8 @@ class Run:
     """Its tasks, and those that visit it."""
     background: int = attrs.field(default=0, init=False)
     """Tasks that the root body waits for before it ends."""
-    visitors: tuple[trio.lowlevel.Task, ...] = attrs.field(default=(), init=False)
+    outer: Run | None = attrs.field(default=None, init=False)  # the one whose end waits for this
+    visits: tuple[Visit, ...] = attrs.field(default=(), init=False)  # to it, and to runs inside
     asked_to_end: Ending | None = attrs.field(default=None, init=False)
     """Why it ends as soon as it begins."""
     _ending: Ending | None = attrs.field(default=None, init=False)
@@ -96,7 +98,7 @@ class Run:
     def __attrs_post_init__(self) -> None:
         info = self.info
         self.limits = info.limits
-        self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every)
+        self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every, info.observer)
         self.log.transcripts[ROOT] = Transcript(info.history, info.said, info.run_id)
         self.clock = RunClock(info.limits.run)
 
@@ -130,16 +132,16 @@ class Run:
             # Cancelled ends here too: the host has one of its own where it came from outside.
             self.fail(exc, "agent")
         finally:
-            if trio.current_effective_deadline() == -math.inf:
-                # The host was awake when this came, and has not heard of it yet.
-                self.close_from_outside()
-            self._task_ended()
+            self.task_ended()
 
-    def _task_ended(self) -> None:
+    def task_ended(self, *, is_own: bool = True) -> None:
+        """A task of the run ends, in its last step; or a visit to it does."""
+        if is_own and trio.current_effective_deadline() == -math.inf:
+            # The host was awake when this came, and has not heard of it yet.
+            self.close_from_outside()
         self.alive -= 1
         if not self.alive:
-            if not self.is_closing:
-                # Only a Cancelled that was kept and raised again later gets a run here.
+            if not self.is_closing:  # By a Cancelled that was kept, and raised again later.
                 self.fail(RuntimeError("the agent ended by a stale Cancelled"), "agent")
             self.finish(leftover=[])
             self.clock.wake_host()
@@ -156,16 +158,15 @@ class Run:
             yield
             return
         self.alive += 1
-        self.visitors += (task,)
         try:
-            yield
+            with visiting(self, task):
+                yield
         finally:
-            self.visitors = tuple(other for other in self.visitors if other is not task)
-            self._task_ended()
+            self.task_ended(is_own=False)
 
     def waits_for(self, task: trio.lowlevel.Task) -> bool:
         """Whether the run's end waits for *task*: one of its own, or one that visits it now."""
-        return _is_below(task, self.nursery) or task in self.visitors
+        return is_below(task, self.nursery) or any(v.includes(task) for v in self.visits)
 
     # Closing
 
@@ -287,7 +288,7 @@ class Run:
 
     def join(self) -> None:
         """Nothing of the run is alive any more: let go of what leads back here."""
-        self.is_joined = True
+        self.is_joined, self.outer = True, None
         self.wake_waiters()
         self._when_done = ()
         del self.root
@@ -355,11 +356,3 @@ class Run:
             return ending.value
         told = {"messages": self.messages(), "usage": self.usage.to_dict()}
         raise ending.as_exception(self.info.run_id, self._also, told) from ending.exc
-
-
-def _is_below(task: trio.lowlevel.Task, nursery: trio.Nursery | None) -> bool:
-    """Whether *task* is in *nursery*, or below one that is."""
-    above = task.parent_nursery
-    while above is not None and above is not nursery:
-        above = above.parent_task.parent_nursery
-    return above is not None

@@ -132,6 +132,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
             return self
         self._manager = trio.open_nursery()
         nursery = await self._manager.__aenter__()
+        self._run.outer = _outer_run(of_block=True)
         self._host.start(nursery.start_soon, self._home.runs)
         return self
 
@@ -259,7 +260,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)
         if self._away is None:
-            self._host.start(_find_place(self._home), self._home.runs)
+            outer = self._run.outer = _outer_run()
+            self._host.start(_find_place(outer, self._home), self._home.runs)
 
     # Reading
 
@@ -281,9 +283,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
                 self._until_schedule = self._run.info.schedule_every
                 await checkpoint()
             while True:
-                try:
-                    event = channel.take_nowait()
-                except trio.WouldBlock:
+                event = channel.take_ready()
+                if event is None:
                     event = await channel.take()
                 if view is None:
                     return event
@@ -361,10 +362,18 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
         return value
 
 
-def _find_place(home: Home) -> Callable[..., Any]:
-    """How to spawn the host of a bare run."""
+def _outer_run(*, of_block: bool = False) -> Run | None:
+    """The run that hosts what the current task starts, or waits for its block."""
     outer = current_run.get()
-    if outer is not None and outer.takes_guests:
+    if outer is None or not outer.takes_guests:
+        return None
+    is_waited_for = not of_block or outer.waits_for(trio.lowlevel.current_task())
+    return outer if is_waited_for else None
+
+
+def _find_place(outer: Run | None, home: Home) -> Callable[..., Any]:
+    """How to spawn the host of a bare run."""
+    if outer is not None:
         return outer.spawn
     if home.nursery is not None:
         return home.nursery.start_soon

@@ -3,35 +3,35 @@
 ::
 
     orchestrator, or a server ─ events ─ screen
-                      ◄─ cancel, approve, deny, answer ─ keyboard
+                      ◄─ cancel, approve, deny, answer, post ─ keyboard
 
-Ctrl-C cancels the run, and its end is shown like any other; a second one leaves at once. Where the
-output is no terminal it is plain text: what the model says, and nothing else. Whatever others wrote
-(a model, a tool, a server) reaches the terminal without control characters.
+What is typed while a run goes on is said to it before the model's next reply; what no reply
+follows is the next message. Ctrl-C cancels the run, and its end is shown like any other; a second
+one leaves at once. Where the output is no terminal it is plain text: what the model says, and
+nothing else. Whatever others wrote (a model, a tool, a server) reaches the terminal without control
+characters.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import signal
 import sys
-import termios
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import attrs
 import msgspec
 import trio
 
-from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import FlowtrioError
+from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._parts import File, Part, Text
-from flowtrio._hosting._orchestrator import Orchestrator
 
+from ._keyboard import Keyboard, Lines
 from ._screen import PlainScreen, Screen, printable
+from ._sources import Run, Source
 
 COMPLETED, FAILED, CANCELLED = 0, 1, 130
 """Exit statuses by outcome; 130 is a shell's for what Ctrl-C ended."""
@@ -42,152 +42,9 @@ _FRAME = 1 / 12
 _PATIENCE = 2.0
 """Seconds in which what was decided is to be seen in the run's events."""
 
+Message: TypeAlias = str | Sequence[Part]
+
 _STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
-
-
-class Run(AsyncIterable[AgentEvent], Protocol):
-    """What a chat needs of a run, here or on a server: `flowtrio.EventStream` is one."""
-
-    def cancel(self, reason: str | None = None) -> bool:
-        """End it on purpose."""
-        ...
-
-    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
-        """Let a call begin."""
-        ...
-
-    def deny(self, call_id: str, reason: str | None = None) -> bool:
-        """Refuse a call."""
-        ...
-
-    def answer(self, request_id: str, value: Any) -> bool:
-        """Answer a question."""
-        ...
-
-    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
-        """Decline to answer one."""
-        ...
-
-
-class Source(Protocol):
-    """Where a chat's runs are: an orchestrator in this process, or a server."""
-
-    def start(self, message: str | Sequence[Part]) -> AbstractAsyncContextManager[Run]:
-        """Start the run that answers *message*, in the chat's one conversation."""
-        ...
-
-
-@attrs.frozen
-class LocalSource:
-    """Runs in this process."""
-
-    orchestrator: Orchestrator
-
-    def start(self, message: str | Sequence[Part]) -> AbstractAsyncContextManager[Run]:
-        """See `Source`."""
-        return self.orchestrator.process_stream(message, session_id="chat")
-
-
-class RemoteError(Exception):
-    """A server cannot be reached, is lost, or refuses."""
-
-    def __init__(self, message: str, *, has_begun: bool) -> None:
-        super().__init__(message)
-        self.has_begun = has_begun
-        """Whether the run had begun."""
-
-
-@attrs.frozen
-class RemoteSource:
-    """Runs on a server, all of one conversation."""
-
-    url: str
-    """Address of its WebSocket."""
-    token: str | None = attrs.field(default=None, repr=False)
-    patience: float = 30
-    """Seconds without a connection after which a run is given up."""
-    _session_id: str = attrs.Factory(lambda: secrets.token_urlsafe(16))
-
-    @asynccontextmanager
-    async def start(self, message: str | Sequence[Part]) -> AsyncIterator[Run]:
-        """See `Source`."""
-        # A chat without a server needs none of what this imports.
-        from flowtrio.remote._connect import connect
-
-        async with AsyncExitStack() as stack:
-            opening = connect(self.url, token=self.token, patience=self.patience)
-            try:
-                remote = await stack.enter_async_context(opening)
-            except ConnectionError as exc:
-                raise RemoteError(str(exc), has_begun=False) from None
-            run = remote.process_stream(message, self._session_id)
-            await stack.enter_async_context(run)
-            try:
-                yield run
-            except (KeyError, IndexError):
-                raise  # of our own making, and no unknown run
-            except (trio.BrokenResourceError, FlowtrioError, LookupError) as exc:
-                has_begun = run.status is not AgentStatus.INITIALIZING
-                raise RemoteError(_failure(exc, has_begun), has_begun=has_begun) from None
-
-
-def _failure(exc: Exception, has_begun: bool) -> str:
-    if isinstance(exc, trio.BrokenResourceError):
-        return str(exc)
-    return f"{'lost the run' if has_begun else 'no run'}: {exc}"
-
-
-class Lines(Protocol):
-    """Where the lines come from that are asked for."""
-
-    async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
-        """Ask on standard error, so that a redirected output stays clean; None at the end.
-
-        Args:
-          prompt: What is asked.
-          is_fresh: Whether a line that was typed before the prompt is no answer to it.
-
-        """
-        ...
-
-
-@attrs.define(eq=False)
-class Keyboard:
-    """Lines that a pipe brings, or that a person types whose terminal cannot edit them."""
-
-    fd: int = 0
-    """Standard input. It is read here and nowhere else, as its lines come: a thread that waited for
-    one could not be woken when the chat ends."""
-    _typed: bytes = b""
-    _lock: trio.Lock = attrs.Factory(trio.Lock)
-
-    async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
-        """See `Lines`."""
-        async with self._lock:
-            if is_fresh and os.isatty(self.fd):
-                termios.tcflush(self.fd, termios.TCIFLUSH)
-                self._typed = b""
-            sys.stderr.write(prompt)
-            sys.stderr.flush()
-            try:
-                return await self._read_line()
-            except trio.Cancelled:
-                # Nobody answers any more: what is shown next begins on a line of its own.
-                sys.stderr.write("\n")
-                sys.stderr.flush()
-                raise
-
-    async def _read_line(self) -> str | None:
-        while b"\n" not in self._typed:
-            # Files are always readable, and refuse to be waited for.
-            with contextlib.suppress(PermissionError):
-                await trio.lowlevel.wait_readable(self.fd)
-            if not (data := os.read(self.fd, 1 << 16)):
-                line, self._typed = self._typed, b""
-                return line.decode("utf-8", "replace") if line else None
-            self._typed += data
-        line, _, self._typed = self._typed.partition(b"\n")
-        return line.decode("utf-8", "replace")
 
 
 @attrs.define(eq=False)
@@ -205,24 +62,40 @@ class Chat:
     _nursery: trio.Nursery = attrs.field(init=False)
     _prompts: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """Open prompts, by what they ask about."""
+    _said: deque[Message] = attrs.field(factory=deque, init=False)
+    """What was said to the run that goes on, until it is taken there."""
 
     async def talk(self, text: str | None) -> int:
         """Answer *text*, or what is typed until the input ends; give the exit status."""
         status = CANCELLED
         async with trio.open_nursery() as self._nursery:
             await self._nursery.start(self._watch_signals)
-            status = await (self._converse() if text is None else self._answer(text))
+            status = await (self._converse() if text is None else self._answer(self._message(text)))
             self._nursery.cancel_scope.cancel()
         return status
 
     async def _converse(self) -> int:
         status = COMPLETED
+        while (message := await self._next_message()) is not None:
+            async with trio.open_nursery() as listening:
+                listening.start_soon(self._listen)
+                status = await self._answer(message)
+                listening.cancel_scope.cancel(reason="the run has ended")
+            if status == CANCELLED:
+                # Whoever stops a run does not want the next one to begin by itself.
+                self._said.clear()
+        return status
+
+    async def _next_message(self) -> Message | None:
+        """What was said too late for a run, or else what is typed now."""
+        if self._said:
+            return self._said.popleft()
         while (line := await self.keyboard.ask("> ")) is not None:
             if line.startswith(_FILE):
                 self._attach(line.removeprefix(_FILE).strip())
             elif line.strip() or self.files:
-                status = await self._answer(line)
-        return status
+                return self._message(line)
+        return None
 
     def _attach(self, path: str) -> None:
         try:
@@ -230,10 +103,37 @@ class Chat:
         except (OSError, ValueError) as exc:
             sys.stderr.write(f"flowtrio: {printable(str(exc))}\n")
 
-    async def _answer(self, text: str) -> int:
+    async def _listen(self) -> None:
+        """Say to the run what is typed while it goes on."""
+        while True:
+            line = await self.keyboard.overhear(_SAY, self.screen.paused)
+            if line is not None and line.startswith(_FILE):
+                self._attach(line.removeprefix(_FILE).strip())
+            elif line is not None and line.strip():
+                self._post(line)
+
+    def _post(self, line: str) -> None:
+        is_now = line.startswith(_NOW)
+        text = line.removeprefix(_NOW).strip() if is_now else line
+        if not text:
+            return
+        message = self._message(text)
+        try:
+            # Whether it was taken is told by the run: a server may refuse it without a word.
+            if self._run is not None:  # The line was entered as the run ended.
+                self._run.post(message, interrupt=is_now)
+        except ValueError as exc:
+            sys.stderr.write(f"flowtrio: {printable(str(exc))}\n")
+        else:
+            self._said.append(message)
+
+    def _message(self, text: str) -> Message:
+        """A text with the files that go with it."""
+        files, self.files = self.files, []
+        return [Text(text), *files] if files else text
+
+    async def _answer(self, message: Message) -> int:
         status = FAILED
-        message = [Text(text), *self.files] if self.files else text
-        self.files = []
         async with self.source.start(message) as run:
             self._run = run
             with self.screen, self._redrawing():
@@ -243,10 +143,18 @@ class Chat:
                     if event.type in (EventType.APPROVAL_REQUIRED, EventType.INPUT_REQUIRED):
                         scope = self._prompts[_subject(event)] = trio.CancelScope()
                         self._nursery.start_soon(self._consult, run, event, scope)
+                    elif event.type is EventType.USER_MESSAGE:
+                        self._taken(event.data["message"])
                     elif event.type is EventType.DONE:
                         status = _STATUSES.get(event.data["status"], FAILED)
         self._run = None
         return status
+
+    def _taken(self, text: str) -> None:
+        """What was said is in the conversation now, and said no more."""
+        taken = (said for said in self._said if _text_of(said) == text)
+        if (said := next(taken, None)) is not None:
+            self._said.remove(said)
 
     @contextlib.contextmanager
     def _redrawing(self) -> Iterator[None]:
@@ -325,11 +233,18 @@ class Chat:
             self._nursery.cancel_scope.cancel(reason=_INTERRUPTED)
         elif not self._run.cancel(_INTERRUPTED):
             self.screen.__exit__(None, None, None)
+            self.keyboard.release()
             self.leave(CANCELLED)
 
 
 _FILE = "/file "
 """What a line begins with that names a file for the next message."""
+
+_NOW = "!"
+"""What a line begins with for which the reply that is being written is cut."""
+
+_SAY = "say> "
+"""Before what is typed while a run goes on."""
 
 _INTERRUPTED = "interrupted at the terminal"
 
@@ -362,6 +277,12 @@ def _subject(event: AgentEvent) -> str:
             return str(event.data["request_id"])
         case _:
             return ""
+
+
+def _text_of(message: Message) -> str:
+    if isinstance(message, str):
+        return message
+    return "".join(part.text for part in message if isinstance(part, Text))
 
 
 class EventScreen(PlainScreen):

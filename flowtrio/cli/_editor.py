@@ -2,6 +2,9 @@
 
 ``prompt_toolkit`` edits them, in a thread of its own: it waits for its keys on a loop that is not
 Trio's. A prompt that is withdrawn is told so there, and the thread leaves the terminal as it was.
+
+While a run goes on the terminal does not show what is typed: a key opens a prompt of its own, and
+what stands in it when it is withdrawn stands in the next one.
 """
 
 from __future__ import annotations
@@ -11,13 +14,16 @@ import os
 import signal
 import sys
 import termios
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 import attrs
+import outcome
 import trio
 from prompt_toolkit import PromptSession
 from prompt_toolkit.history import DummyHistory, InMemoryHistory
-from prompt_toolkit.input.typeahead import clear_typeahead
+from prompt_toolkit.input.typeahead import clear_typeahead, get_typeahead, store_typeahead
 from prompt_toolkit.output.vt100 import Vt100_Output
 
 if TYPE_CHECKING:
@@ -26,28 +32,90 @@ if TYPE_CHECKING:
 
 @attrs.define(eq=False)
 class LineEditor:
-    """Asks a person; see `flowtrio.cli._chat.Lines`."""
+    """Asks a person; see `flowtrio.cli._keyboard.Lines`."""
 
     _lock: trio.Lock = attrs.Factory(trio.Lock)
     _messages: PromptSession[str] = attrs.Factory(lambda: _open(InMemoryHistory()))
     _answers: PromptSession[str] = attrs.Factory(lambda: _open(DummyHistory()))
     """For what is asked in between: a ``y`` is no line to come back to."""
 
+    _listening: trio.CancelScope | None = None
+    """That of `overhear`, until a key is pressed: whoever asks comes first."""
+    _draft: str = ""
+    """What stood in a prompt of `overhear` that was withdrawn."""
+    _found: list[Any] | None = None
+    """The terminal's attributes, while they are not as they were."""
+
     async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
         """Ask on standard error; None at the end, which is Ctrl-D."""
+        if self._listening is not None:
+            self._listening.cancel(reason="somebody is asked")
         async with self._lock:
             session = self._answers if is_fresh else self._messages
             if is_fresh:
                 termios.tcflush(sys.stdin, termios.TCIFLUSH)
                 clear_typeahead(session.input)
+                return await self._ask(_Prompt(session, prompt))
+            draft, self._draft = self._draft, ""
+            return await self._ask(_Prompt(session, prompt, draft))
+
+    async def overhear(
+        self, prompt: str, paused: Callable[[], AbstractContextManager[object]]
+    ) -> str | None:
+        """See `flowtrio.cli._keyboard.Lines`."""
+        while True:
+            async with self._lock:
+                with self._silent():
+                    with trio.CancelScope() as self._listening:
+                        if not self._draft and not self._has_more():
+                            await trio.lowlevel.wait_readable(sys.stdin)
+                    was_asked, self._listening = self._listening.cancelled_caught, None
+                    if not was_asked:
+                        return await self._ask_typed(prompt, paused)
+
+    def _has_more(self) -> bool:
+        """Whether keys came with those of the line before: no others may follow them."""
+        keys = get_typeahead(self._messages.input)
+        store_typeahead(self._messages.input, keys)
+        return bool(keys)
+
+    async def _ask_typed(
+        self, prompt: str, paused: Callable[[], AbstractContextManager[object]]
+    ) -> str | None:
+        typed = _Prompt(self._messages, prompt, self._draft)
+        with paused():
             try:
-                return await _edit(session, prompt)
-            except EOFError:
-                return None
-            except KeyboardInterrupt:
-                # To the editor Ctrl-C is a key. It means here what it means at any other time.
-                signal.raise_signal(signal.SIGINT)
-                await trio.sleep_forever()
+                return await self._ask(typed)
+            finally:
+                self._draft = typed.left
+
+    async def _ask(self, prompt: _Prompt) -> str | None:
+        try:
+            return await _edit(prompt)
+        except EOFError:
+            return None
+        except KeyboardInterrupt:
+            # To the editor Ctrl-C is a key. It means here what it means at any other time.
+            signal.raise_signal(signal.SIGINT)
+            await trio.sleep_forever()
+
+    @contextlib.contextmanager
+    def _silent(self) -> Iterator[None]:
+        """Have the terminal keep keys for whoever asks next, and show none of them."""
+        self._found = termios.tcgetattr(sys.stdin)
+        silent = [*self._found]
+        silent[3] &= ~(termios.ECHO | termios.ICANON)
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+        try:
+            yield
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """See `flowtrio.cli._keyboard.Lines`."""
+        if self._found is not None:
+            termios.tcsetattr(sys.stdin, termios.TCSANOW, self._found)
+            self._found = None
 
 
 class _Withdrawn(Exception):
@@ -60,12 +128,18 @@ class _Prompt:
 
     session: PromptSession[str]
     text: str
+    draft: str = ""
+    """What stands in it already."""
+    left: str = ""
+    """What stood in it when it was withdrawn."""
     is_withdrawn: bool = False
     has_begun: bool = False
 
     def run(self) -> str:
         """Wait for the line, in the thread that is the editor's."""
-        line: str = self.session.prompt(self.text, pre_run=self._begin, handle_sigint=False)
+        line: str = self.session.prompt(
+            self.text, default=self.draft, pre_run=self._begin, handle_sigint=False
+        )
         return line
 
     def _begin(self) -> None:
@@ -84,41 +158,41 @@ class _Prompt:
     def _leave(self) -> None:
         app = self.session.app
         if app.is_running and not app.is_done:
+            self.left = self.session.default_buffer.text
             app.exit(exception=_Withdrawn(), style="class:aborting")
 
 
-async def _edit(session: PromptSession[str], text: str) -> str:
-    """Wait for a line.
+async def _edit(prompt: _Prompt) -> str:
+    """Wait for a line; one that was entered as the caller was cancelled is given all the same.
 
     Raises:
       EOFError: Ctrl-D was pressed.
       KeyboardInterrupt: Ctrl-C was.
 
     """
-    prompt = _Prompt(session, text)
-    raised: BaseException | None = None
-    line = ""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_withdraw_when_cancelled, prompt)
-        try:
-            # The thread is always waited for: it has to leave the terminal as it was.
-            with trio.CancelScope(shield=True):
-                line = await trio.to_thread.run_sync(prompt.run)
-        except _Withdrawn:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        except BaseException as exc:
-            raised = exc  # Not from within a nursery, which would put it into a group.
-        nursery.cancel_scope.cancel(reason="the line is there")
-    if raised is not None:
-        raise raised
-    return line
+    ended = trio.Event()
+    outcomes: list[outcome.Outcome[str]] = []
+    token = trio.lowlevel.current_trio_token()
 
+    def end(how: outcome.Outcome[str]) -> None:
+        outcomes.append(how)
+        token.run_sync_soon(ended.set)
 
-async def _withdraw_when_cancelled(prompt: _Prompt) -> None:
+    trio.lowlevel.start_thread_soon(prompt.run, end)
     try:
-        await trio.sleep_forever()
-    finally:
+        await ended.wait()
+    except BaseException:
         prompt.withdraw()
+        # The thread is always waited for: it has to leave the terminal as it was.
+        with trio.CancelScope(shield=True):
+            await ended.wait()
+        if _is_withdrawal(outcomes[0]):
+            raise
+    return outcomes[0].unwrap()
+
+
+def _is_withdrawal(ended: outcome.Outcome[str]) -> bool:
+    return isinstance(ended, outcome.Error) and isinstance(ended.error, _Withdrawn)
 
 
 def _open(history: History) -> PromptSession[str]:

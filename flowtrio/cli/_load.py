@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 import flowtrio
 from flowtrio._agents._agent import Agent
 from flowtrio._core._values import told
@@ -18,7 +20,7 @@ from flowtrio._hosting._orchestrator import Orchestrator
 from ._demo import demo_agent
 
 if TYPE_CHECKING:
-    from flowtrio.abc import Toolset
+    from flowtrio.abc import Telemetry, Toolset
 
 CLIENTS = {
     "openai": "OpenAIClient",
@@ -42,23 +44,29 @@ def make_orchestrator(
     agent: str | None,
     stores: Mapping[str, Any] = MappingProxyType({}),
     toolsets: Sequence[Toolset] = (),
+    telemetry: Telemetry | None = None,
 ) -> Orchestrator:
-    """Make what is served from ``--model``, ``--agent``, the stores and ``--mcp``."""
+    """Make what is served from ``--model``, ``--agent``, the stores, ``--mcp`` and ``--otel``."""
     served = demo_agent(make_model(model or "demo")) if agent is None else make_served(agent)
     if isinstance(served, Orchestrator):
-        options = {"--model": model is not None, "--store": bool(stores), "--mcp": bool(toolsets)}
+        options = {
+            "--model": model is not None,
+            "--mcp": bool(toolsets),
+            "--otel": telemetry is not None,
+        }
         for option, given in options.items():
             if given:
                 words = f"--agent {agent} is an orchestrator: {option} does not apply to it"
                 raise UsageError(words)
-        return served
+        # The same with other stores: it is not open yet, and has begun nothing.
+        return attrs.evolve(served, **stores) if stores else served
     if isinstance(served, Agent) and agent is not None and model is not None:
         served = served.replace(llm_client=make_model(model))
     if toolsets:
         if not isinstance(served, Agent):
             raise UsageError(f"--agent {agent} is no Agent: --mcp does not apply to it")
         served = served.replace(tools=[*served.tools, *toolsets])
-    return Orchestrator(agents=[served], **stores)
+    return Orchestrator(agents=[served], telemetry=telemetry, **stores)
 
 
 def make_served(name: str) -> Any:
@@ -116,27 +124,27 @@ def make_model(name: str) -> Any:
         raise UsageError(str(exc)) from None
 
 
-def load(name: str) -> Any:
-    """Import what ``--agent`` names, from the current directory too."""
+def load(name: str, option: str = "--agent") -> Any:
+    """Import what an option names, from the current directory too."""
     module, colon, attribute = name.partition(":")
     if not (module and colon and attribute):
-        raise UsageError(f"--agent {name}: expected package.module:name")
+        raise UsageError(f"{option} {name}: expected package.module:name")
     sys.path.insert(0, os.getcwd())
     try:
         value: Any = importlib.import_module(module)
     except ModuleNotFoundError as exc:
         if exc.name is None or not f"{module}.".startswith(f"{exc.name}."):
             raise
-        raise UsageError(f"--agent {name}: there is no module {exc.name!r}") from None
+        raise UsageError(f"{option} {name}: there is no module {exc.name!r}") from None
     except Exception as exc:
         # Its own traceback says where; the note says why it was run at all.
         exc.add_note(
-            f"--agent {name}: {module!r} failed while it was imported; what it runs as a program "
+            f"{option} {name}: {module!r} failed while it was imported; what it runs as a program "
             'belongs below `if __name__ == "__main__":`'
         )
         raise
     for part in attribute.split("."):
         if not hasattr(value, part):
-            raise UsageError(f"--agent {name}: {module!r} has no {attribute!r}")
+            raise UsageError(f"{option} {name}: {module!r} has no {attribute!r}")
         value = getattr(value, part)
     return value

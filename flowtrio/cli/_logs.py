@@ -8,6 +8,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from flowtrio._core._telling import log_keys
+
 FORMATS: Final = ("text", "json")
 """What ``--log-format`` may name."""
 
@@ -67,4 +69,12 @@ def configure_logging(log_format: str) -> None:
         handler.setFormatter(JSONFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(tell_run)
     logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+
+def tell_run(record: logging.LogRecord) -> bool:
+    """Give a record that was written inside a run the run's id, whoever wrote it."""
+    for name, value in log_keys().items():
+        vars(record).setdefault(name, value)
+    return True

@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import StringIO
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import attrs
@@ -27,12 +26,7 @@ class Screen(Protocol):
         """Begin to show a run."""
         ...
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave what was shown in place."""
         ...
 
@@ -69,12 +63,7 @@ class PlainScreen:
         """See `Screen`."""
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """See `Screen`."""
         if self._is_in_line:
             self.write("\n")
@@ -207,12 +196,7 @@ class RichScreen:
         self._start()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """See `Screen`."""
         self._is_entered = False
         self._stop()
@@ -277,6 +261,8 @@ class RichScreen:
                 self._work[event.agent] = _Work(_agent_name(event), depth - 1)
             case EventType.AGENT_END:
                 self._print_end(event.agent, _agent_name(event), data, depth - 1)
+            case EventType.USER_MESSAGE:
+                self._print(f"[bold]›[/] {_escape(data['message'])}", 0)
             case EventType.STATE_CHANGE:
                 self._waiting.name = _short(data["reason"] or data["new_status"].replace("_", " "))
             case EventType.ERROR:

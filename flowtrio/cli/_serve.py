@@ -11,18 +11,17 @@ the other's address before it takes its first connection.
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
 import re
 import signal
-import sqlite3
 import ssl
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
@@ -31,11 +30,17 @@ import trio
 from flowtrio._core._failures import leaves
 from flowtrio._core._limits import ServerLimits
 from flowtrio.serving._access import Access, is_loopback_host
+from flowtrio.serving._listening import open_listeners
+
+from ._processes import stop_at_end_of_input
+from ._protocols import PROTOCOLS, lines_of, make_protocols
+from ._stores import CannotServe
 
 if TYPE_CHECKING:
     from hypercorn import Config
 
     from flowtrio._hosting._orchestrator import Orchestrator
+    from flowtrio.abc import Authenticate
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
@@ -52,10 +57,6 @@ _MOST_NAMES: Final = 20
 _DEFAULT_PORTS: Final = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 
 
-class CannotServe(Exception):
-    """What was asked for cannot be done; told in one line."""
-
-
 @attrs.frozen(kw_only=True)
 class Serving:
     """What is served where, and for whom."""
@@ -66,16 +67,38 @@ class Serving:
     ws_port: int | None = 8765
     """Of the WebSocket listener, likewise."""
     tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    operator_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    authenticate: Authenticate | None = None
+    """Instead of tokens."""
     origins: tuple[str, ...] = ()
     insecure: bool = False
+    protocols: tuple[str, ...] = tuple(PROTOCOLS)
+    """Other people's that are spoken at the HTTP address."""
     limits: ServerLimits = attrs.Factory(ServerLimits)
     resume_window: float = 60
     """Seconds that a run goes on without a reader."""
+    is_one_of_many: bool = False
+    """Whether other processes listen at the same addresses, and a parent says when to stop."""
     drain: float = 5
     """Seconds that running runs get when the server stops."""
     certfile: str | None = None
     keyfile: str | None = None
     """None where the certificate's file has the key too."""
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether clients have to say who they are."""
+        return bool(self.tokens or self.authenticate)
+
+    @property
+    def access(self) -> dict[str, Any]:
+        """Who may connect, as servers and `Access` are told it."""
+        return {
+            "token": self.tokens or None,
+            "operator_token": self.operator_tokens,
+            "authenticate": self.authenticate,
+            "insecure": self.insecure,
+        }
 
     @property
     def is_tls(self) -> bool:
@@ -107,11 +130,17 @@ async def serve(orchestrator: Orchestrator, serving: Serving) -> None:
     _check(serving)
     async with trio.open_nursery() as nursery:
         stopping = await nursery.start(_watch_signals, serving.drain + _LAST)
+        if serving.is_one_of_many:
+            nursery.start_soon(stop_at_end_of_input)
         async with orchestrator, trio.open_nursery() as servers:
             try:
                 lines = await _start(servers, orchestrator, serving, stopping)
             except* ValueError as group:
                 raise CannotServe(str(next(leaves(group)))) from None
+            # What is there by now is there to stay. The collector would walk it again and again,
+            # 40 ms each time, in which nobody is told anything.
+            gc.collect()
+            gc.freeze()
             for line in lines:
                 print(line, flush=True)
         nursery.cancel_scope.cancel(reason="both listeners have stopped")
@@ -127,10 +156,10 @@ def _check(serving: Serving) -> None:
             raise CannotServe(
                 "the HTTP address needs hypercorn: pip install 'flowtrio[server]', or --no-http"
             ) from None
-    if not (is_loopback_host(serving.host) or serving.tokens or serving.insecure):
+    if not (is_loopback_host(serving.host) or serving.has_keys or serving.insecure):
         raise CannotServe(
-            f"can't listen on {serving.host} for anybody: expected --token, --insecure, or a "
-            "loopback address"
+            f"can't listen on {serving.host} for anybody: expected --token, --tokens, "
+            "--authenticate, --insecure, or a loopback address"
         )
 
 
@@ -190,7 +219,8 @@ async def _start(
         url = ""
         origins, sockets = list(serving.origins), list[str]()
         if serving.port is not None:
-            listeners = await _listen(serving.host, serving.port)
+            shared = serving.is_one_of_many
+            listeners = await _listen(serving.host, serving.port, is_shared=shared)
             for listener in listeners:
                 opened.push_async_callback(listener.aclose)
                 _drop_who_takes_nothing(listener.socket, serving.limits.send)
@@ -204,13 +234,16 @@ async def _start(
         if listeners:
             await _start_http(servers, orchestrator, serving, sockets, listeners, tls, stopping)
             opened.pop_all()  # They are the server's now.
-            lines = [f"{url}/", *lines, _curl(url, has_token=bool(serving.tokens))]
+            lines = [f"{url}/", *lines, _curl(url, has_token=serving.has_keys)]
+            lines += lines_of(url, serving.protocols)
+            if serving.operator_tokens or serving.authenticate:
+                lines.append(f"{url}/studio (studio)")
         return lines
 
 
-async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+async def _listen(host: str, port: int, *, is_shared: bool) -> list[trio.SocketListener]:
     try:
-        return await trio.open_tcp_listeners(port, host=host)
+        return await open_listeners(host, port, is_shared=is_shared)
     except OSError as exc:
         raise _cannot_listen(host, port, exc) from None
 
@@ -251,12 +284,12 @@ async def _start_websocket(
         serving.host,
         serving.ws_port,
         ssl_context=tls,
-        token=serving.tokens or None,
         origins=origins,
         limits=serving.limits,
         resume_window=serving.resume_window,
+        reuse_port=serving.is_one_of_many,
         drain=serving.drain,
-        insecure=serving.insecure,
+        **serving.access,
     )
     try:
         listeners: list[trio.SocketListener] = await servers.start(_run_until, listener, stopping)
@@ -297,21 +330,15 @@ async def _start_http(
 
     app = create_app(
         orchestrator,
-        token=serving.tokens or None,
         origins=serving.origins,
         limits=serving.limits,
         resume_window=serving.resume_window,
         drain=serving.drain,
-        insecure=serving.insecure,
         sockets=sockets,
+        protocols=make_protocols(serving.protocols),
+        **serving.access,
     )
-    access = Access.of(
-        host=serving.host,
-        token=serving.tokens or None,
-        origins=serving.origins,
-        authenticate=None,
-        insecure=serving.insecure,
-    )
+    access = Access.of(host=serving.host, origins=serving.origins, **serving.access)
     front = partial(
         serve_front,
         app,
@@ -363,44 +390,3 @@ def _make_tls(serving: Serving) -> ssl.SSLContext | None:
 def _curl(url: str, *, has_token: bool) -> str:
     token = ' -H "Authorization: Bearer $TOKEN"' if has_token else ""
     return f"curl -N{token} '{url}/chat/stream?message=Book+a+flight+to+Paris'"
-
-
-# Stores
-
-
-@asynccontextmanager
-async def open_stores(name: str, keep: float | None) -> AsyncIterator[dict[str, Any]]:
-    """Open what ``--store`` names; gives the options of an orchestrator.
-
-    Args:
-      name: ``memory`` or ``sqlite:PATH``.
-      keep: Seconds after which what has ended is forgotten; None for never.
-
-    Raises:
-      CannotServe: there is no such kind, or the file cannot be used.
-
-    """
-    kind, _, path = name.partition(":")
-    if (kind, path) == ("memory", ""):
-        if keep is not None:
-            raise CannotServe("--keep is for an sqlite store: memory is bounded by its size")
-        yield {}
-        return
-    if kind != "sqlite" or not path:
-        raise CannotServe(f"--store {name}: expected memory or sqlite:PATH")
-    if not Path(path).parent.is_dir():
-        raise CannotServe(f"--store {name}: there is no folder {Path(path).parent}")
-
-    from flowtrio.stores.sqlite import SQLiteConversations, SQLiteStore
-
-    async with (
-        SQLiteStore(path, keep=keep) as store,
-        SQLiteConversations(path, keep=keep) as conversations,
-    ):
-        try:
-            # A store opens its file at its first use, which would be the first client's.
-            await store.header("default", "")
-        except (OSError, ValueError, sqlite3.Error) as exc:
-            words = getattr(exc, "strerror", None) or exc
-            raise CannotServe(f"can't open the store {path}: {words}") from None
-        yield {"store": store, "conversations": conversations}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -14,12 +13,9 @@ from flowtrio.abc import ToolSpec
 from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
 from flowtrio.wire._anthropic_requests import KNOWN, continued, encode_request, made_under
 
-from ._client import HttpClient
-from ._host import ModelHost
+from ._client import HttpClient, Place
 from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
-
-_BASE_URL = "https://api.anthropic.com"
 
 _VERSION = "2023-06-01"
 # The newer version takes away temperature, top_p and top_k, and adds nothing to what is said here.
@@ -53,6 +49,14 @@ class AnthropicClient(HttpClient):
     provider: str = "anthropic"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
+    _place = Place(
+        url="https://api.anthropic.com",
+        url_name="ANTHROPIC_BASE_URL",
+        key_names=("ANTHROPIC_API_KEY",),
+        key_header=("x-api-key", ""),
+    )
+    _known = KNOWN
+
     def __init__(
         self,
         *,
@@ -67,25 +71,19 @@ class AnthropicClient(HttpClient):
         betas: tuple[str, ...] | list[str] = (),
         **options: Any,
     ) -> None:
-        given_url = base_url or os.environ.get("ANTHROPIC_BASE_URL")
-        key = api_key if api_key is not None else os.environ.get("ANTHROPIC_API_KEY")
-        if not key and not given_url:
-            raise ValueError(
-                "AnthropicClient(): expected api_key=... or ANTHROPIC_API_KEY in the environment"
-            )
-        headers = {"anthropic-version": api_version}
+        self._headers = {"anthropic-version": api_version}
         if betas:
-            headers["anthropic-beta"] = ",".join(betas)
-        host = ModelHost.of(
-            given_url or _BASE_URL,
-            headers=headers,
-            key=key,
-            key_header=("x-api-key", ""),
+            self._headers["anthropic-beta"] = ",".join(betas)
+        super().__init__(
+            api_key=api_key,
+            model=model,
+            base_url=base_url,
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
+            extra_body=extra_body,
+            **options,
         )
-        super().__init__(model, host, options, KNOWN, extra_body)
 
     def _request(
         self,

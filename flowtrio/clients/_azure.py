@@ -11,8 +11,7 @@ from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 
-from ._client import HttpClient
-from ._host import ModelHost
+from ._client import HttpClient, Place
 from ._openai import KNOWN, PATHS, Api, check_api, make_request
 from ._request import HostRequest
 from ._retries import MAX_RETRIES
@@ -50,6 +49,12 @@ class AzureOpenAIClient(HttpClient):
     provider: str = "azure.ai.openai"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
+    _place = Place(
+        url_name="AZURE_OPENAI_ENDPOINT",
+        key_names=("AZURE_OPENAI_API_KEY",),
+        key_header=("api-key", ""),
+    )
+
     def __init__(
         self,
         *,
@@ -70,14 +75,13 @@ class AzureOpenAIClient(HttpClient):
         if azure_endpoint and base_url:
             raise ValueError("AzureOpenAIClient(): expected azure_endpoint=... or base_url=...")
         own_url = azure_endpoint or base_url
-        url = own_url or os.environ.get("AZURE_OPENAI_ENDPOINT")
+        url = own_url or self._usual_url()
         if not url:
             raise ValueError(
                 "AzureOpenAIClient(): expected azure_endpoint=... or AZURE_OPENAI_ENDPOINT in the "
                 "environment"
             )
-        key = api_key if api_key is not None else os.environ.get("AZURE_OPENAI_API_KEY")
-        if not key and not own_url:
+        if not self._key(api_key) and not own_url:
             raise ValueError(
                 "AzureOpenAIClient(): expected api_key=... or AZURE_OPENAI_API_KEY in the "
                 "environment"
@@ -85,16 +89,17 @@ class AzureOpenAIClient(HttpClient):
         given = api_version or os.environ.get("OPENAI_API_VERSION")
         self.api_version: str = given or _VERSIONS[self.api]
         """The version of Azure's interface."""
-        host = ModelHost.of(
-            url,
-            headers={},
-            key=key,
-            key_header=("api-key", ""),
+        self._known = KNOWN[self.api]
+        super().__init__(
+            api_key=api_key,
+            model=model,
+            base_url=url,
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
+            extra_body=extra_body,
+            **options,
         )
-        super().__init__(model, host, options, KNOWN[self.api], extra_body)
 
     def _request(
         self,

@@ -3,21 +3,43 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from flowtrio._core._chunks import Completion, fold
+import attrs
+import trio
+
+from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import Message, ToolSpec
 
 from ._host import ClientStatistics, ModelHost
 from ._options import check_extra_body, check_options, with_extra
 from ._request import HostRequest
+from ._retries import MAX_RETRIES
 from ._stream import CompletionStream, stream_reply
+from ._whole import Streaming
 
 
-class HttpClient(abc.ABC):
+@attrs.frozen
+class Place:
+    """Where a client finds its host and its key, unless it is told."""
+
+    url: str = ""
+    """The provider's own address, if it has one."""
+    url_name: str = ""
+    """The variable of the environment for another one."""
+    key_names: tuple[str, ...] = ()
+    """Those for the key; the first that is set holds."""
+    key_header: tuple[str, str] = ("authorization", "Bearer ")
+    """How the key is sent: the header's name, and what stands before the key."""
+    needs_key: bool = True
+    """Whether the provider wants one."""
+
+
+class HttpClient(Streaming, trio.abc.AsyncResource):
     """A model behind HTTP. Can be made outside Trio and shared by any number of runs.
 
     ``async with`` closes its connections at the block's end; without it they are closed when Trio
@@ -28,25 +50,59 @@ class HttpClient(abc.ABC):
     """Who answers: OpenTelemetry's well-known value of ``gen_ai.provider.name`` where there is one,
     so that a trace can be made of a log without a table of names; else a word of the same kind."""
 
+    _place: ClassVar[Place]
+    _known: frozenset[str] | None = None
+    """The options that the protocol has; None lets all pass."""
+    _headers: Mapping[str, str] = MappingProxyType({})
+    """Of each request, beside the key's."""
+
     def __init__(
         self,
+        *,
+        api_key: Asked | None = None,
         model: str,
-        host: ModelHost,
-        options: Mapping[str, Any],
-        known: frozenset[str] | None = None,
+        base_url: str | None = None,
+        http_client: Any = None,
+        limits: ModelLimits | None = None,
+        max_retries: int = MAX_RETRIES,
         extra_body: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
+        name, place = type(self).__name__, self._place
+        url = base_url or self._usual_url()
+        key = self._key(api_key)
+        if place.key_names and place.needs_key and not (key or url):
+            raise ValueError(
+                f"{name}(): expected api_key=... or {place.key_names[-1]} in the environment"
+            )
+        self._host = ModelHost.of(
+            url or place.url,
+            headers=self._headers,
+            key=key,
+            key_header=place.key_header,
+            http_client=http_client,
+            limits=limits,
+            max_retries=max_retries,
+        )
         if not isinstance(model, str) or not model:
-            raise ValueError(f"{type(self).__name__}(model={model!r}): expected a model's name")
+            raise ValueError(f"{name}(model={model!r}): expected a model's name")
         self.model = model
         """The model's name."""
-        check_options(type(self).__name__, options, known)
+        check_options(name, options, self._known)
         self.options: dict[str, Any] = dict(options)
         """Further keys of each request."""
-        self.extra_body: dict[str, Any] = check_extra_body(type(self).__name__, extra_body)
+        self.extra_body: dict[str, Any] = check_extra_body(name, extra_body)
         """Keys of each request's body that the protocol does not have."""
-        self._known = known
-        self._host = host
+
+    def _key(self, given: Asked | None) -> Asked | None:
+        """The key that was given, else the environment's."""
+        if given is not None:
+            return given
+        return next(filter(None, map(os.environ.get, self._place.key_names)), None)
+
+    def _usual_url(self) -> str | None:
+        """Where its host is by the environment; then it needs no key."""
+        return os.environ.get(self._place.url_name)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} model={self.model!r} host={self._host.name!r}>"
@@ -97,15 +153,6 @@ class HttpClient(abc.ABC):
     ) -> HostRequest:
         """Say what is asked, and how the answer is read."""
 
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any] | Message],
-        tools: Sequence[ToolSpec] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """Ask for one reply and give it whole; see `stream_completion`."""
-        return await fold(self.stream_completion(messages, tools, **options))
-
     def statistics(self) -> ClientStatistics:
         """A snapshot for debugging; never to be used for logic."""
         return self._host.statistics()
@@ -113,16 +160,3 @@ class HttpClient(abc.ABC):
     async def aclose(self) -> None:
         """Close the client's connections."""
         await self._host.aclose()
-
-    async def __aenter__(self) -> Self:
-        """Give the client itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        await self.aclose()

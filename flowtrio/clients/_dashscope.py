@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from flowtrio._core._asked import Asked
-from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire import _openai_chat_requests
 from flowtrio.wire._openai_chat_media import DASHSCOPE
 
-from ._client import HttpClient
-from ._host import ModelHost
+from ._client import HttpClient, Place
 from ._openai import PATHS, make_request
 from ._request import HostRequest
-from ._retries import MAX_RETRIES
 
-_BASE_URL = "https://dashscope.aliyuncs.com"
 _PREFIX = "compatible-mode/v1"
 
 
@@ -47,33 +41,8 @@ class DashScopeClient(HttpClient):
     provider: str = "dashscope"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
-    def __init__(
-        self,
-        *,
-        api_key: Asked | None = None,
-        model: str,
-        base_url: str | None = None,
-        http_client: Any = None,
-        limits: ModelLimits | None = None,
-        max_retries: int = MAX_RETRIES,
-        extra_body: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        key = api_key if api_key is not None else os.environ.get("DASHSCOPE_API_KEY")
-        if not key and not base_url:
-            raise ValueError(
-                "DashScopeClient(): expected api_key=... or DASHSCOPE_API_KEY in the environment"
-            )
-        host = ModelHost.of(
-            base_url or _BASE_URL,
-            headers={},
-            key=key,
-            key_header=("authorization", "Bearer "),
-            http_client=http_client,
-            limits=limits,
-            max_retries=max_retries,
-        )
-        super().__init__(model, host, options, _openai_chat_requests.KNOWN, extra_body)
+    _place = Place(url="https://dashscope.aliyuncs.com", key_names=("DASHSCOPE_API_KEY",))
+    _known = _openai_chat_requests.KNOWN
 
     def _request(
         self,

@@ -7,21 +7,21 @@ import random
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, fold
+from flowtrio._core._chunks import Chunk, ToolArgs, ToolCall, Usage
 from flowtrio.abc import Message, ToolSpec
 
 from ._here import check_trio
+from ._whole import Streaming
 
 _RESULT_LENGTH = 160
 """Characters of a tool's result that the answer quotes."""
 
 
-class DemoClient:
+class DemoClient(Streaming):
     """A demonstration: it understands nothing, but streams, reasons about tools and calls them.
 
     It calls the first two tools it is offered, in parallel, with arguments made up from their
@@ -56,17 +56,8 @@ class DemoClient:
         author = _Author(self, list(messages), list(tools or ()), options)
         return DemoReply(author.chunks(), self.delay)
 
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any] | Message],
-        tools: Sequence[ToolSpec] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """The same reply as a whole, after the same time."""
-        return await fold(self.stream_completion(messages, tools, **options))
 
-
-class DemoReply(AsyncIterator[Chunk]):
+class DemoReply(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """One reply on its way; nothing has to be closed, but it can be."""
 
     def __init__(self, chunks: list[Chunk], delay: float) -> None:
@@ -86,19 +77,6 @@ class DemoReply(AsyncIterator[Chunk]):
         self._chunks.clear()
         check_trio()
         await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        """Give the reply itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Forget the rest."""
-        await self.aclose()
 
 
 class _Author:

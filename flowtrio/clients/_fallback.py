@@ -5,14 +5,13 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import attrs
 import msgspec
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, fold
+from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import (
     DeadlineExceeded,
     ProviderError,
@@ -21,6 +20,8 @@ from flowtrio._core._exceptions import (
 )
 from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import LLMClient, Message, ToolSpec
+
+from ._whole import Streaming
 
 _NO_LIMITS: Final = ModelLimits(
     connect=math.inf, first_token=math.inf, gap=math.inf, content=math.inf
@@ -37,7 +38,7 @@ class FallbackStatistics:
     """How many of those failed."""
 
 
-class FallbackClient:
+class FallbackClient(Streaming, trio.abc.AsyncResource):
     """Asks the first of several clients, and the next one where that fails.
 
     A reply that fails in the middle begins anew with the next client: the run tells it by a
@@ -87,15 +88,6 @@ class FallbackClient:
             options["tools"] = tools
         return FallbackReply(self, [dict(message) for message in messages], options)
 
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any] | Message],
-        tools: Sequence[ToolSpec] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """Ask for one reply and give it whole."""
-        return await fold(self.stream_completion(messages, tools, **options))
-
     def statistics(self) -> FallbackStatistics:
         """A snapshot for debugging; never to be used for logic."""
         return FallbackStatistics(replies=tuple(self._replies), failures=tuple(self._failures))
@@ -105,19 +97,6 @@ class FallbackClient:
         for client in self._clients:
             if (aclose := getattr(client, "aclose", None)) is not None:
                 await aclose()
-
-    async def __aenter__(self) -> Self:
-        """Give the client itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        await self.aclose()
 
 
 def _cost_nothing(exc: Exception) -> bool:
@@ -132,7 +111,7 @@ def _cost_nothing(exc: Exception) -> bool:
     return getattr(exc, "deadline", None) == "connect"
 
 
-class FallbackReply(AsyncIterator[Chunk]):
+class FallbackReply(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """One reply on its way, from whichever client gives it."""
 
     def __init__(
@@ -295,16 +274,3 @@ class FallbackReply(AsyncIterator[Chunk]):
         self._is_over = True
         await self._close()
         await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        """Give the reply itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the rest unsaid."""
-        await self.aclose()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from flowtrio._core._asked import Asked
-from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire._gemini import KNOWN, decode_completion, encode_request, gemini_decoder
 
-from ._client import HttpClient
-from ._host import ModelHost
+from ._client import HttpClient, Place
 from ._request import HostRequest, HttpRequest
-from ._retries import MAX_RETRIES
 
-_BASE_URL = "https://generativelanguage.googleapis.com"
 _VERSION = "v1beta"
 
 
@@ -47,35 +42,18 @@ class GeminiClient(HttpClient):
     provider: str = "gcp.gemini"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
-    def __init__(
-        self,
-        *,
-        api_key: Asked | None = None,
-        model: str,
-        base_url: str | None = None,
-        http_client: Any = None,
-        limits: ModelLimits | None = None,
-        max_retries: int = MAX_RETRIES,
-        extra_body: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
+    _place = Place(
+        url="https://generativelanguage.googleapis.com",
+        url_name="GOOGLE_GEMINI_BASE_URL",
         # The SDK reads both, and takes Google's where both are set.
-        key = api_key or os.environ.get("GOOGLE_API_KEY") or os.environ.get("GEMINI_API_KEY")
-        given_url = base_url or os.environ.get("GOOGLE_GEMINI_BASE_URL")
-        if not key and not given_url:
-            raise ValueError(
-                "GeminiClient(): expected api_key=... or GEMINI_API_KEY in the environment"
-            )
-        host = ModelHost.of(
-            given_url or _BASE_URL,
-            headers={},
-            key=key,
-            key_header=("x-goog-api-key", ""),
-            http_client=http_client,
-            limits=limits,
-            max_retries=max_retries,
-        )
-        super().__init__(model, host, options, KNOWN, extra_body)
+        key_names=("GOOGLE_API_KEY", "GEMINI_API_KEY"),
+        key_header=("x-goog-api-key", ""),
+    )
+    _known = KNOWN
+
+    def _key(self, given: Asked | None) -> Asked | None:
+        # An empty one is none.
+        return super()._key(given or None)
 
     def _request(
         self,

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from flowtrio._core._asked import Asked
-from flowtrio._core._limits import ModelLimits
 from flowtrio.abc import ToolSpec
 from flowtrio.wire._ollama import KNOWN, decode_completion, encode_request, ollama_decoder
 
-from ._client import HttpClient
-from ._host import ModelHost
+from ._client import HttpClient, Place
 from ._request import HostRequest, HttpRequest
-from ._retries import MAX_RETRIES
 
 _PORT = 11434
 
@@ -46,29 +42,11 @@ class OllamaClient(HttpClient):
     provider: str = "ollama"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
-    def __init__(
-        self,
-        *,
-        api_key: Asked | None = None,
-        model: str,
-        base_url: str | None = None,
-        http_client: Any = None,
-        limits: ModelLimits | None = None,
-        max_retries: int = MAX_RETRIES,
-        extra_body: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
-        key = api_key if api_key is not None else os.environ.get("OLLAMA_API_KEY")
-        host = ModelHost.of(
-            base_url or read_host(os.environ.get("OLLAMA_HOST", "")),
-            headers={},
-            key=key,
-            key_header=("authorization", "Bearer "),
-            http_client=http_client,
-            limits=limits,
-            max_retries=max_retries,
-        )
-        super().__init__(model, host, options, KNOWN, extra_body)
+    _place = Place(key_names=("OLLAMA_API_KEY",), needs_key=False)
+    _known = KNOWN
+
+    def _usual_url(self) -> str | None:
+        return read_host(os.environ.get("OLLAMA_HOST", ""))
 
     def _request(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
@@ -20,15 +19,13 @@ from flowtrio.wire._mistral import fit_call_ids
 from flowtrio.wire._openai_chat_media import OPENAI, ChatMedia
 
 from ._carry import for_origin, origin_of
-from ._client import HttpClient
+from ._client import HttpClient, Place
 from ._host import ModelHost
 from ._request import HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 Api: TypeAlias = Literal["chat", "responses"]
 """OpenAI's protocols: chat completions, which many servers speak, and Responses."""
-
-_BASE_URL = "https://api.openai.com/v1"
 
 
 class OpenAIClient(HttpClient):
@@ -58,6 +55,12 @@ class OpenAIClient(HttpClient):
     provider: str = "openai"
     """Who answers, as MESSAGE_COMPLETE tells it. May be set, for another host of this protocol."""
 
+    _place = Place(
+        url="https://api.openai.com/v1",
+        url_name="OPENAI_BASE_URL",
+        key_names=("OPENAI_API_KEY",),
+    )
+
     def __init__(
         self,
         *,
@@ -73,22 +76,17 @@ class OpenAIClient(HttpClient):
     ) -> None:
         self.api: Api = check_api(type(self), api)
         """Which of OpenAI's protocols it speaks."""
-        given_url = base_url or os.environ.get("OPENAI_BASE_URL")
-        key = api_key if api_key is not None else os.environ.get("OPENAI_API_KEY")
-        if not key and not given_url:
-            raise ValueError(
-                "OpenAIClient(): expected api_key=... or OPENAI_API_KEY in the environment"
-            )
-        host = ModelHost.of(
-            given_url or _BASE_URL,
-            headers={},
-            key=key,
-            key_header=("authorization", "Bearer "),
+        self._known = KNOWN[self.api]
+        super().__init__(
+            api_key=api_key,
+            model=model,
+            base_url=base_url,
             http_client=http_client,
             limits=limits,
             max_retries=max_retries,
+            extra_body=extra_body,
+            **options,
         )
-        super().__init__(model, host, options, KNOWN[self.api], extra_body)
 
     def _request(
         self,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import trio
@@ -43,7 +42,7 @@ def stream_reply(
     return CompletionStream(exchange, host.limits)
 
 
-class CompletionStream(AsyncIterator[Chunk]):
+class CompletionStream(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """One reply on its way: an iterator of chunks, the last one with ``is_final``.
 
     Nothing is sent before the first step. May be left at any time, by ``break`` too; ``aclose`` and
@@ -59,19 +58,6 @@ class CompletionStream(AsyncIterator[Chunk]):
         self._token: trio.lowlevel.TrioToken | None = None
         self.limits: ModelLimits | None = limits
         """Bounds of each wait for the host; None where the caller watches, as a run does."""
-
-    async def __aenter__(self) -> Self:
-        """Give the stream itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close it."""
-        await self.aclose()
 
     def __aiter__(self) -> Self:
         """Give the stream itself."""

@@ -6,6 +6,7 @@ page works wherever an application mounts it.
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -21,7 +22,8 @@ MEDIA_TYPES: Final = {
 }
 """What the page is made of, by the ends of the files' names."""
 
-INDEX: Final = "index.html"
+PLACES: Final = {"": "index.html", "studio": "studio.html"}
+"""What is at an address without an end: the page itself, and the operators' one."""
 
 
 @attrs.frozen
@@ -32,10 +34,21 @@ class PageFile:
     media_type: str
     etag: str
     """Of this content, quoted as in the header."""
+    gzipped: bytes = attrs.field(init=False, repr=False)
+    """The content, compressed."""
+
+    def __attrs_post_init__(self) -> None:
+        # Once, and the same each time: so it can be as small as it gets.
+        object.__setattr__(self, "gzipped", gzip.compress(self.body, 9, mtime=0))
+
+    @property
+    def gzipped_etag(self) -> str:
+        """Of what is compressed: another representation, which has a name of its own."""
+        return f'{self.etag[:-1]}-gzip"'
 
 
 def read_page() -> Mapping[str, PageFile]:
-    """Read the page's files, by the paths below the page's own; ``""`` is the page itself.
+    """Read the page's files, by the paths below the page's own; also of `PLACES`.
 
     What is not named here does not exist: no path is ever looked up in a file system.
     """
@@ -45,7 +58,7 @@ def read_page() -> Mapping[str, PageFile]:
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         media_type = MEDIA_TYPES[entry.name.rpartition(".")[2]]
         found[entry.name] = PageFile(body, media_type, etag)
-    return {"": found[INDEX], **found}
+    return {**found, **{place: found[name] for place, name in PLACES.items()}}
 
 
 def page_headers(sockets: Iterable[str] = ()) -> dict[str, str]:

@@ -3,7 +3,8 @@
 ::
 
     events ─ columns ─┐
-           ─ lanes ───┴─ bars, streaks and marks ─ a picture (`flowtrio.pictures._svg`)
+           ─ lanes ───┼─ bars, streaks and marks ─ a picture (`flowtrio.pictures._svg`)
+           ─ moments ─┘                            ─ a text (`flowtrio.pictures._text`)
 
 The order of a log is its law and its times are not, so a place to the right is a place later *in
 the order*. Every event that opens or closes something has a column of its own. The pieces between
@@ -25,6 +26,8 @@ import msgspec
 
 from flowtrio._core._events import ROOT, AgentEvent, EventType
 
+from ._layout import Bar, Column, Lane, Layout, Mark, Moment, take_place
+
 _T = EventType
 
 _TYPES: Final = {str(type): type for type in EventType}
@@ -38,93 +41,7 @@ PIECES: Final = {
 }
 """What comes in numbers, and how it is called in a picture."""
 
-_WIDEST: Final = 6.0
-"""Columns of one event that a column of many pieces takes at most."""
-
-
-@attrs.define(eq=False)
-class Column:
-    """One place in the order: an event, or the pieces between two."""
-
-    first: int
-    """Place of its first event among those given."""
-    seq: int | None
-    time: float | None
-    """Seconds since the log's first event."""
-    is_merged: bool = False
-    count: int = 1
-
-    @property
-    def weight(self) -> float:
-        """Its width, where that of a single event is 1."""
-        return min(_WIDEST, 1 + math.log2(self.count))
-
-
-@attrs.define(eq=False)
-class Bar:
-    """Something that lasts, from its first column to its last."""
-
-    row: int
-    start: int
-    end: int
-    tone: str
-    """What it is, or how it ended: the name of its colour."""
-    text: str
-    title: str
-    is_open: bool = False
-    """Whether the log ends before it does."""
-
-
-@attrs.frozen
-class Streak:
-    """Pieces of one thing in one column."""
-
-    row: int
-    column: int
-    kind: str
-    count: int
-
-
-@attrs.frozen
-class Mark:
-    """Something that takes no time."""
-
-    row: int
-    column: int
-    kind: str
-    title: str
-
-
-@attrs.define(eq=False)
-class Lane:
-    """A line of the picture: the run, a model, a tool, an agent, an agent's questions."""
-
-    name: str
-    depth: int
-    kind: str
-    bars: list[Bar] = attrs.Factory(list)
-    streaks: dict[tuple[int, int, str], int] = attrs.Factory(dict)
-    marks: list[Mark] = attrs.Factory(list)
-    rows: list[bool] = attrs.Factory(list)
-    """Its rows, and whether something stands in each; more than one where things overlap."""
-
-    def take_row(self) -> int:
-        """Occupy the first row that is free."""
-        row = self.rows.index(False) if False in self.rows else len(self.rows)
-        self.rows[row : row + 1] = [True]
-        return row
-
-
-@attrs.frozen
-class Layout:
-    """A whole log."""
-
-    columns: list[Column]
-    lanes: list[Lane]
-    run_id: str
-    message: str
-    status: str
-    """How the run ended; empty where it did not."""
+_RUN: Final = ("run", "")
 
 
 def lay_out(events: Iterable[AgentEvent | dict[str, Any]]) -> Layout:
@@ -132,12 +49,14 @@ def lay_out(events: Iterable[AgentEvent | dict[str, Any]]) -> Layout:
 
     Args:
       events: A run's events, each an `AgentEvent` or a dict as it stands on the wire. What a dict
-        lacks is taken as empty.
+        lacks is taken as empty, and what is no dict as an empty one.
 
     """
     layouter = _Layouter()
     for event in events:
-        layouter.take(msgspec.structs.asdict(event) if isinstance(event, AgentEvent) else event)
+        if isinstance(event, AgentEvent):
+            event = msgspec.structs.asdict(event)
+        layouter.take(event if isinstance(event, dict) else {})
     return layouter.finish()
 
 
@@ -147,6 +66,7 @@ class _Track:
 
     lane: Lane
     row: int
+    rail: int
     bar: Bar
     name: str
     pieces: int = 0
@@ -160,7 +80,8 @@ class _Layouter:
         self._agents: dict[str, dict[tuple[str, str], Lane]] = {}
         """The lanes of each agent, the agents in the order of their first event."""
         self._open: dict[tuple[str, str], _Track] = {}
-        self._count = 0
+        self._rails: list[bool] = []
+        self._moments: list[Moment] = []
         self._run_id = self._message = self._status = ""
 
     # One event
@@ -171,27 +92,30 @@ class _Layouter:
         agent = _text(envelope, "agent") or ROOT
         self._run_id = self._run_id or _text(envelope, "run_id")
         kind = None if type is None else PIECES.get(type)
-        self._advance(envelope, is_piece=kind is not None)
-        self._count += 1
+        moment = Moment(envelope, type, data, agent, self._time(envelope))
+        self._advance(moment, is_piece=kind is not None)
+        self._moments.append(moment)
         if kind is not None:
             self._piece(kind, data, agent)
         elif type is not None:
             self._event(type, data, agent)
         else:
-            self._mark(self._run, "custom", _text(envelope, "type"))
+            self._mark_run("custom", _text(envelope, "type"))
 
-    def _advance(self, envelope: dict[str, Any], *, is_piece: bool) -> None:
+    def _time(self, envelope: dict[str, Any]) -> float | None:
+        time = envelope.get("timestamp")
+        if not isinstance(time, int | float) or not math.isfinite(time):
+            return None
+        self._began = time if self._began is None else self._began
+        return time - self._began
+
+    def _advance(self, moment: Moment, *, is_piece: bool) -> None:
         if is_piece and self._columns and self._columns[-1].is_merged:
             self._columns[-1].count += 1
             return
-        seq, time = envelope.get("seq"), envelope.get("timestamp")
-        if isinstance(time, int | float) and math.isfinite(time):
-            self._began = time if self._began is None else self._began
-            time = time - self._began
-        else:
-            time = None
+        seq = moment.envelope.get("seq")
         seq = seq if isinstance(seq, int) else None
-        self._columns.append(Column(self._count, seq, time, is_piece))
+        self._columns.append(Column(len(self._moments), seq, moment.time, is_piece))
 
     @property
     def _column(self) -> int:
@@ -215,7 +139,7 @@ class _Layouter:
                 status = _text(data, "new_status")
                 self._move(status, _text(data, "reason") or status.replace("_", " "))
             case EventType.ERROR:
-                self._mark(self._run, "failed", f"ERROR {_text(data, 'code')}")
+                self._mark_run("failed", f"ERROR {_text(data, 'code')}")
             case EventType.DONE:
                 self._done(data)
             case EventType.MESSAGE_COMPLETE:
@@ -239,28 +163,35 @@ class _Layouter:
                 outcome = _text(data, "outcome")
                 self._close(self._question(data, agent), "asked", f"question: {outcome}")
             case EventType.USER_MESSAGE:
-                self._mark(self._run, "said", "user: " + _text(data, "message"))
+                self._mark_run("said", "user: " + _text(data, "message"))
             case _:
-                lane = self._run if agent == ROOT else self._nested(agent).lane
-                self._mark(lane, "custom", f"CUSTOM {_text(data, 'name')}")
+                self._custom(f"CUSTOM {_text(data, 'name')}", agent)
 
     # The run
 
     def _move(self, status: str, text: str) -> None:
-        if ("run", "") in self._open:
-            track = self._open["run", ""]
+        if (track := self._touched(_RUN)) is not None:
             self._phase(track, status)
             track.bar.text = track.bar.title = text
         else:
-            self._begin(("run", ""), self._run, status, text)
-            self._open["run", ""].bar.title = text
+            self._begin(_RUN, self._run, status, text)
 
     def _done(self, data: dict[str, Any]) -> None:
         self._status = _text(data, "status")
-        track = self._open.get(("run", ""))
+        self._mark_run(f"done {self._status}", f"DONE {self._status}")
+        track = self._touched(_RUN)
         if track is not None:
             self._close(track, track.bar.tone, track.bar.title)
-        self._mark(self._run, f"done {self._status}", f"DONE {self._status}")
+
+    def _custom(self, title: str, agent: str) -> None:
+        if agent == ROOT:
+            self._mark_run("custom", title)
+        else:
+            self._mark(self._nested(agent).lane, "custom", title)
+
+    def _mark_run(self, kind: str, title: str) -> None:
+        self._touched(_RUN)
+        self._mark(self._run, kind, title)
 
     # Messages, calls, agents, questions
 
@@ -304,17 +235,26 @@ class _Layouter:
         self, key: tuple[str, str], agent: str, kind: str, lane: str, tone: str, name: str
     ) -> _Track:
         """What is open under *key*, else something new in a lane of *agent*."""
-        if key not in self._open:
-            lanes = self._agents.setdefault(agent, {})
-            depth = agent.count("/") - (kind == "agent")
-            self._begin(key, lanes.setdefault((kind, lane), Lane(lane, depth, kind)), tone, name)
-        return self._open[key]
+        if (track := self._touched(key)) is not None:
+            return track
+        lanes = self._agents.setdefault(agent, {})
+        depth = agent.count("/") - (kind == "agent")
+        return self._begin(key, lanes.setdefault((kind, lane), Lane(lane, depth, kind)), tone, name)
 
-    def _begin(self, key: tuple[str, str], lane: Lane, tone: str, name: str) -> None:
-        row = lane.take_row()
+    def _touched(self, key: tuple[str, str]) -> _Track | None:
+        """What is open under *key*, if anything is; the event is about that."""
+        track = self._open.get(key)
+        if track is not None:
+            self._moments[-1].rail = track.rail
+        return track
+
+    def _begin(self, key: tuple[str, str], lane: Lane, tone: str, name: str) -> _Track:
+        row, moment = take_place(lane.rows), self._moments[-1]
         bar = Bar(row, self._column, self._column, tone, name, name)
         lane.bars.append(bar)
-        self._open[key] = _Track(lane, row, bar, name)
+        moment.rail, moment.opens = take_place(self._rails), True
+        track = self._open[key] = _Track(lane, row, moment.rail, bar, name)
+        return track
 
     def _phase(self, track: _Track, tone: str) -> None:
         """Go on with a bar of another tone."""
@@ -331,7 +271,8 @@ class _Layouter:
 
     def _close(self, track: _Track, tone: str, title: str) -> None:
         track.bar.end, track.bar.tone, track.bar.title = self._column, tone, title
-        track.lane.rows[track.row] = False
+        track.lane.rows[track.row] = self._rails[track.rail] = False
+        self._moments[-1].closes = True
         self._open = {key: other for key, other in self._open.items() if other is not track}
 
     def _mark(self, lane: Lane, kind: str, title: str, row: int = 0) -> None:
@@ -344,7 +285,9 @@ class _Layouter:
             track.bar.end, track.bar.is_open = max(self._column, 0), True
             track.bar.title += " (the log ends here)"
         lanes = [self._run, *self._in_order()]
-        return Layout(self._columns, lanes, self._run_id, self._message, self._status)
+        return Layout(
+            self._moments, self._columns, lanes, self._run_id, self._message, self._status
+        )
 
     def _in_order(self) -> Iterator[Lane]:
         """Each agent's own lanes, then those of the agents nested in it."""

@@ -18,7 +18,8 @@ import attrs
 
 from flowtrio._core._events import AgentEvent
 
-from ._lanes import Bar, Lane, Layout, Mark, lay_out
+from ._lanes import lay_out
+from ._layout import Bar, Lane, Layout, Mark
 
 LARGEST: Final = 900_000
 """Bytes up to which everything is told; a larger picture leaves out what matters least."""

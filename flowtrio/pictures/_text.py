@@ -20,51 +20,35 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import attrs
-import msgspec
 
 from flowtrio._core._events import AgentEvent, EventType
+
+from ._lanes import lay_out
+from ._layout import Moment
 
 _T = EventType
 
 _WIDTH: Final = 100
-_RUN: Final = "the run"
 
 _short: Final = reprlib.Repr()
 _short.maxdict = 6
 _short.maxlevel = 3
 _short.maxstring = 40
 
-_OPENING: Final = frozenset({_T.RUN_START, _T.AGENT_START, _T.INPUT_REQUIRED})
-_CLOSING: Final = frozenset(
-    {_T.DONE, _T.AGENT_END, _T.INPUT_RESOLVED, _T.MESSAGE_COMPLETE, _T.TOOL_CALL_END}
-)
-_OF_CALLS: Final = frozenset(
-    {
-        *(_T.TOOL_CALL_ARGS, _T.APPROVAL_REQUIRED, _T.TOOL_CALL_START),
-        *(_T.TOOL_PROGRESS, _T.TOOL_CALL_END),
-    }
-)
-_OF_MESSAGES: Final = frozenset(
-    {
-        *(_T.MESSAGE_CHUNK, _T.REASONING_CHUNK, _T.MESSAGE_PART),
-        *(_T.MESSAGE_RESET, _T.MESSAGE_COMPLETE),
-    }
-)
-_FRAGMENTS: Final[dict[str, str]] = {
-    _T.MESSAGE_CHUNK: "chunk",
-    _T.REASONING_CHUNK: "chunk",
-    _T.TOOL_CALL_ARGS: "delta",
+_FRAGMENTS: Final = {
+    _T.MESSAGE_CHUNK: ("message_id", "says", "chunk"),
+    _T.REASONING_CHUNK: ("message_id", "thinks", "chunk"),
+    _T.TOOL_CALL_ARGS: ("call_id", "writes", "delta"),
 }
+"""What comes in numbers: what it is a piece of, the verb, and where the piece is."""
 
 
 @attrs.define
-class _Row:
-    """One line: an event, or neighbouring fragments of the same thing."""
+class _Line:
+    """An event, or neighbouring fragments of the same thing."""
 
     index: int
-    envelope: dict[str, Any]
-    type: str
-    key: str
+    moment: Moment
     fragments: list[str]
 
 
@@ -82,84 +66,61 @@ def text_timeline(
       marked: Place of an event to point at.
 
     """
-    log = [_as_dict(event) for event in events]
-    times = [time for e in log if (time := _seconds(e)) is not None]
-    begun = times[0] if times else 0.0
-    lanes: list[str | None] = []
+    rails: list[bool] = []
     rows = []
-    for row in _rows(log, marked):
-        drawn = _draw_lanes(lanes, row)
-        if only is None or row.index in only:
-            rows.append((row, drawn))
+    for line in _lines(lay_out(events).moments, marked):
+        drawn = _draw_rails(rails, line.moment)
+        if only is None or line.index in only:
+            rows.append((line, drawn))
     width = max((len(drawn) for _, drawn in rows), default=0)
     lines = [f"{'' if marked is None else '  '} seq   time"]
-    for row, drawn in rows:
-        mark = "" if marked is None else "> " if row.index == marked else "  "
-        text = f"{mark}{_head(row.envelope, begun)}  {drawn:<{width}}  {_tell(row)}"
+    for line, drawn in rows:
+        mark = "" if marked is None else "> " if line.index == marked else "  "
+        text = f"{mark}{_head(line.moment)}  {drawn:<{width}}  {_tell(line)}"
         lines.append(text if len(text) <= _WIDTH else f"{text[: _WIDTH - 1]}…")
     return "\n".join(lines)
 
 
-def _as_dict(event: object) -> dict[str, Any]:
-    if isinstance(event, AgentEvent):
-        return msgspec.structs.asdict(event)
-    return event if isinstance(event, dict) else {}
-
-
-def _rows(log: Sequence[dict[str, Any]], marked: int | None) -> Iterator[_Row]:
-    last: _Row | None = None
-    for index, envelope in enumerate(log):
-        type = _word(envelope.get("type"))
-        data = envelope.get("data")
-        data = data if isinstance(data, dict) else {}
-        row = _Row(index, envelope, type, _key(type, envelope, data), [])
-        if (name := _FRAGMENTS.get(type)) is not None:
-            row.fragments.append(_word(data.get(name)))
-        is_more = last is not None and row.fragments and (last.type, last.key) == (type, row.key)
-        if last is not None and is_more and marked not in (index, last.index):
-            last.fragments += row.fragments
-            continue
+def _lines(moments: Sequence[Moment], marked: int | None) -> Iterator[_Line]:
+    last: _Line | None = None
+    for index, moment in enumerate(moments):
+        line = _Line(index, moment, [])
+        if moment.type is not None and moment.type in _FRAGMENTS:
+            line.fragments.append(_word(moment.data.get(_FRAGMENTS[moment.type][2])))
         if last is not None:
+            before = last.moment
+            is_more = line.fragments and (before.type, before.rail) == (moment.type, moment.rail)
+            if is_more and marked not in (index, last.index):
+                last.fragments += line.fragments
+                continue
             yield last
-        last = row
+        last = line
     if last is not None:
         yield last
 
 
-def _key(type: str, envelope: dict[str, Any], data: dict[str, Any]) -> str:
-    if type in _OF_CALLS:
-        return _word(data.get("call_id"))
-    if type in _OF_MESSAGES:
-        return _word(data.get("message_id"))
-    if type in (_T.INPUT_REQUIRED, _T.INPUT_RESOLVED):
-        return _word(data.get("request_id"))
-    agent = _word(envelope.get("agent"))
-    return _RUN if agent == "root" else agent
-
-
-def _draw_lanes(lanes: list[str | None], row: _Row) -> str:
-    """The lanes at one line; changes them by what it opens and closes."""
-    is_new = row.key not in lanes and (
-        row.type in _OPENING or row.type in _OF_CALLS or row.type in _OF_MESSAGES
+def _draw_rails(rails: list[bool], moment: Moment) -> str:
+    """What is open at one line; changes it by what the event opens and closes."""
+    here = (
+        "╶"
+        if moment.opens and moment.closes
+        else "┌"
+        if moment.opens
+        else "└"
+        if moment.closes
+        else "├"
     )
-    if is_new:
-        if None in lanes:
-            lanes[lanes.index(None)] = row.key
-        else:
-            lanes.append(row.key)
-    is_last = row.type in _CLOSING
-    here = "╶" if is_new and is_last else "┌" if is_new else "└" if is_last else "├"
-    drawn = "".join(" " if k is None else here if k == row.key else "│" for k in lanes)
-    if is_last and row.key in lanes:
-        lanes[lanes.index(row.key)] = None
-        while lanes and lanes[-1] is None:
-            lanes.pop()
-    return drawn
-
-
-def _seconds(envelope: dict[str, Any]) -> float | None:
-    time = envelope.get("timestamp")
-    return time if isinstance(time, float) else None
+    if moment.opens and moment.rail is not None:
+        rails += [False] * (moment.rail + 1 - len(rails))
+        rails[moment.rail] = True
+    drawn = [
+        here if rail == moment.rail else "│" if taken else " " for rail, taken in enumerate(rails)
+    ]
+    if moment.closes and moment.rail is not None:
+        rails[moment.rail] = False
+        while rails and not rails[-1]:
+            rails.pop()
+    return "".join(drawn)
 
 
 def _word(value: object) -> str:
@@ -167,33 +128,31 @@ def _word(value: object) -> str:
     return value if isinstance(value, str) else _short.repr(value)
 
 
-def _head(envelope: dict[str, Any], begun: float) -> str:
-    seq, time = envelope.get("seq"), _seconds(envelope)
-    shown = f"{'?':>6}" if time is None else f"{time - begun:6.3f}"
+def _head(moment: Moment) -> str:
+    seq = moment.envelope.get("seq")
+    shown = f"{'?':>6}" if moment.time is None else f"{moment.time:6.3f}"
     return f"{seq if isinstance(seq, int) else '?':>4} {shown}"
 
 
-def _tell(row: _Row) -> str:
+def _tell(line: _Line) -> str:
     """What one line says, in a few words."""
-    data = row.envelope.get("data")
-    if not isinstance(data, dict):
-        return f"{row.type} {_short.repr(data)}"
+    data, type = line.moment.envelope.get("data"), line.moment.type
+    if type is None or not isinstance(data, dict):
+        return f"{_word(line.moment.envelope.get('type'))} {_short.repr(data)}"
     get = data.get
 
     def word(key: str) -> str:
         return _word(data.get(key))
 
-    name = f"{row.key} {word('tool_name')}"
+    name = f"{word('call_id')} {word('tool_name')}"
     value = _short.repr
-    match row.type:
+    match type:
         case _T.MESSAGE_CHUNK | _T.REASONING_CHUNK | _T.TOOL_CALL_ARGS:
-            what = {_T.MESSAGE_CHUNK: "says", _T.REASONING_CHUNK: "thinks"}.get(
-                _T(row.type), "writes"
-            )
-            count = f" ({len(row.fragments)} pieces)" if len(row.fragments) > 1 else ""
-            return f"{row.key} {what} {value(''.join(row.fragments))}{count}"
+            key, verb, _ = _FRAGMENTS[type]
+            count = f" ({len(line.fragments)} pieces)" if len(line.fragments) > 1 else ""
+            return f"{word(key)} {verb} {value(''.join(line.fragments))}{count}"
         case _T.MESSAGE_COMPLETE:
-            return f"{row.key} complete: {word('finish_reason')}"
+            return f"{word('message_id')} complete: {word('finish_reason')}"
         case _T.TOOL_CALL_START:
             return f"{name} starts {value(get('arguments'))}"
         case _T.TOOL_CALL_END:
@@ -211,16 +170,16 @@ def _tell(row: _Row) -> str:
             reason = "" if get("reason") is None else f": {word('reason')}"
             return f"{word('new_status')}{reason}"
         case _T.AGENT_START:
-            return f"agent {row.key} begins"
+            return f"agent {line.moment.agent} begins"
         case _T.AGENT_END:
-            return f"agent {row.key} {word('outcome')}"
+            return f"agent {line.moment.agent} {word('outcome')}"
         case _T.ERROR:
             return f"error from {word('source')}: {word('code')}: {value(get('error'))}"
         case _T.DONE:
             return f"done {word('status')}"
         case _T.INPUT_REQUIRED:
-            return f"{row.key} asks {value(get('prompt'))}"
+            return f"{word('request_id')} asks {value(get('prompt'))}"
         case _T.INPUT_RESOLVED:
-            return f"{row.key} {word('outcome')} {value(get('text'))}"
+            return f"{word('request_id')} {word('outcome')} {value(get('text'))}"
         case _:
-            return f"{row.type} {value(data)}"
+            return f"{type} {value(data)}"

@@ -2,12 +2,14 @@
 
 A command waits here until there is a line, and until it was replied to; a line that is made again
 begins with all that its server has to know. Nothing is done twice by that: a run is started under
-an id of our own choice, and starting the same again attaches to it; every other command may be
-repeated; events that come twice are told by their numbers.
+an id of our own choice, and starting the same again attaches to it; what is posted has a name, by
+which the run knows it again; every other command may be repeated; events that come twice are told
+by their numbers.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from typing import Any, Protocol, TypeAlias
 
@@ -22,6 +24,8 @@ from flowtrio._core._exceptions import (
     ReplayGap,
     RunExists,
 )
+
+logger: logging.Logger = logging.getLogger("flowtrio")
 
 Command: TypeAlias = dict[str, Any]
 
@@ -185,6 +189,27 @@ class Commands:
         if is_over:
             stream._end()
 
+    def give_up_largest(self) -> bool:
+        """Send that command no more which is the largest of those that were sent; tell its reader.
+
+        Returns:
+          Whether there was any.
+
+        """
+        sent = [ref for ref in self._pending if ref not in self._unsent]
+        if not sent:
+            return False
+        size = {ref: len(msgspec.json.encode(self._pending[ref].command)) for ref in sent}
+        given_up = self._pending.pop(max(sent, key=size.__getitem__))
+        error = "the message is larger than the server takes"
+        if given_up.stream is not None:
+            self._asked_for.discard(given_up.stream.run_id)
+            given_up.stream._fail(RemoteProtocolError(error, code="too_large"))
+        else:
+            kind, run_id = given_up.command["type"], given_up.command["run_id"]
+            logger.warning("%s for run %s was given up: %s", kind, run_id, error)
+        return True
+
     def give_up(self, failure: Exception) -> None:
         """Have this raised to all streams, and to those that come."""
         self._failure = failure
@@ -203,6 +228,9 @@ def _refusal(stream: Listener, code: str, error: str) -> Exception:
     match code:
         case "session_busy" | "tenant_busy":
             return LimitExceeded(error, limit=code.removesuffix("_busy"), code=code)
+        case "rate_limited" | "spend_limited":
+            name = "starts_per_minute" if code == "rate_limited" else "spend_per_day"
+            return LimitExceeded(error, limit=name, code=code)
         case "too_many_runs":
             return LimitExceeded(error, limit="runs_per_connection", code=code)
         case "unknown_run" | "not_resumable" | "store_failed":

@@ -23,6 +23,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._parts import Part, read_message
 from flowtrio.wire._sent_parts import encode_sent
 
+from ._closing import GaveUpOne, is_too_big
 from ._commands import Commands
 from ._line import LOST, Line, Target, words_of
 from ._reconnect import stay_connected
@@ -53,7 +54,8 @@ async def connect(
       token: What the server wants to be brought; sent as ``Authorization: Bearer``. May be a
         function, async too, which is asked for it whenever the connection is made.
       ssl_context: For ``wss``; the system's certificates by default.
-      patience: Seconds without a connection after which streams raise `trio.BrokenResourceError`.
+      patience: Seconds without a connection after which streams raise `trio.BrokenResourceError`;
+        sooner where three in a row were closed because the server does not take what is sent.
 
     Raises:
       ConnectionError: there is no server, or it refuses us (with the status that it gave).
@@ -111,7 +113,12 @@ class Remote:
         return RemoteStream(self._commands, run_id, StreamMode(mode or "events"), -1, start)
 
     def attach(
-        self, run_id: str, after: int = -1, mode: StreamMode | str | None = None
+        self,
+        run_id: str,
+        after: int = -1,
+        mode: StreamMode | str | None = None,
+        *,
+        snapshot: bool = False,
     ) -> RemoteStream:
         """Make a reader of a run that was started before; leaving it does nothing to the run.
 
@@ -121,9 +128,16 @@ class Remote:
           run_id: The run.
           after: The last sequence number that was seen; -1 for none.
           mode: Which events to give; all by default.
+          snapshot: Whether what was said by now is given as one event; see `Orchestrator.attach`.
+
+        Raises:
+          ValueError: a *snapshot* is asked for behind a place.
 
         """
-        return RemoteStream(self._commands, run_id, StreamMode(mode or "events"), after, None)
+        if snapshot and after >= 0:
+            raise ValueError(f"after={after}, snapshot=True: a snapshot is of all that was said")
+        mode = StreamMode(mode or "events")
+        return RemoteStream(self._commands, run_id, mode, after, None, snapshot=snapshot)
 
     async def process(self, message: str | Sequence[Part], session_id: str | None = None) -> Any:
         """Have *message* answered and give the result; see `RemoteStream.result`."""
@@ -165,7 +179,10 @@ class Remote:
                 await until_lost(self._read, line)
             finally:
                 self.is_connected = False
-        return failures[0]
+        failure = line.reason_of(failures[0])
+        if is_too_big(failure) and self._commands.give_up_largest():
+            return GaveUpOne("a message was too large")
+        return failure
 
     async def _write(self, line: Line) -> None:
         while True:

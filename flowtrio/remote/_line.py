@@ -27,10 +27,13 @@ from trio_websocket import (
     WebSocketConnection,
 )
 from wsproto import ConnectionType, WSConnection
+from wsproto.connection import ConnectionState
 
 from flowtrio._core._asked import Asked, ask, check_asked
 from flowtrio._core._failures import leaves
 from flowtrio.wire._frames import BATCH_SUBPROTOCOL, LINKED, SUBPROTOCOL
+
+from ._closing import LOST_CODE, TooMuch, code_of, is_too_big, words_of_closing
 
 _HANDSHAKE: Final = 10.0
 """Seconds that an opening may take."""
@@ -147,7 +150,9 @@ class Line(WebSocketConnection):
         if self._failure is not None:
             raise self._failure
         if self._close_reason:
-            raise ConnectionClosed(self._close_reason)
+            closed = ConnectionClosed(self._close_reason)
+            # Who answers and goes, without a word in the protocol, does not speak it.
+            raise HandshakeError if code_of(closed) == LOST_CODE else closed
 
     async def keep_alive(self) -> None:
         """Ping until no answer comes."""
@@ -155,6 +160,12 @@ class Line(WebSocketConnection):
             await trio.sleep(_PING)
             with trio.fail_after(_PING):
                 await self.ping()
+
+    def reason_of(self, failure: Exception) -> Exception:
+        """What *failure* comes from: a message that is too large may be the server's own."""
+        if is_too_big(failure) and self._wsproto.state is ConnectionState.LOCAL_CLOSING:
+            return TooMuch(f"the server sent a message of more than {_MOST_BYTES} bytes")
+        return failure
 
     async def send(self, command: dict[str, Any]) -> None:
         """Send a frame."""
@@ -227,6 +238,8 @@ def words_of(failure: Exception) -> str:
             return "the server answers 401 (the token is missing or wrong)"
         case ConnectionRejected():
             return f"the server answers {failure.status_code}"
+        case ConnectionClosed():
+            return words_of_closing(failure)
         case trio.TooSlowError():
             return f"no answer within {_HANDSHAKE:g} s"
         case OSError() | trio.BrokenResourceError():

@@ -9,6 +9,7 @@ from typing import Final
 import attrs
 import trio
 
+from ._closing import MOST_REFUSALS, is_refused
 from ._line import Line, Target, hold_line, is_final
 
 _FIRST_DELAY: Final = 0.1
@@ -61,6 +62,8 @@ async def stay_connected(
     """
     backoff = Backoff(patience)
     has_started = has_heard = False
+    refusals = 0
+    """Lines in a row on which what was sent was not taken, whatever else was heard there."""
 
     async def begin(line: Line) -> Exception:
         nonlocal has_started, has_heard
@@ -78,6 +81,9 @@ async def stay_connected(
         if not has_started:
             task_status.started(failure)
             return None
+        refusals = refusals + 1 if is_refused(failure) else 0
+        if refusals == MOST_REFUSALS:
+            return failure
         if has_heard:
             backoff.begin_anew()
         elif is_final(failure) or backoff.is_over:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import trio
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType, StreamMode
 from flowtrio._core._exceptions import RunCancelled, RunFailed
-from flowtrio._core._parts import Part, read_message
-from flowtrio._core._values import check_json
-from flowtrio.wire._sent_parts import encode_sent
+
+from ._remote_controls import RemoteControls
 
 if TYPE_CHECKING:
     from ._commands import Command, Commands
@@ -25,7 +23,7 @@ _BUFFER: Final = 1024
 """Events of a stream that were received and not yet read, before the connection is paused."""
 
 
-class RemoteStream(AsyncIterator[AgentEvent]):
+class RemoteStream(RemoteControls, AsyncIterator[AgentEvent]):
     """One run on a server, with the interface of `EventStream`.
 
     Made by `Remote.process_stream`, then leaving it cancels the run; or by `Remote.attach`, then
@@ -34,7 +32,14 @@ class RemoteStream(AsyncIterator[AgentEvent]):
     """
 
     def __init__(
-        self, commands: Commands, run_id: str, mode: StreamMode, after: int, start: Command | None
+        self,
+        commands: Commands,
+        run_id: str,
+        mode: StreamMode,
+        after: int,
+        start: Command | None,
+        *,
+        snapshot: bool = False,
     ) -> None:
         self.run_id = run_id
         """The run's id."""
@@ -44,6 +49,8 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         """What the run is doing, as far as its events say."""
         self._commands = commands
         self._start = start
+        self._wants_snapshot = snapshot
+        """Until it has come."""
         self._last = after
         self._has_events = False
         self._queue: deque[AgentEvent] = deque()
@@ -73,7 +80,9 @@ class RemoteStream(AsyncIterator[AgentEvent]):
 
     def _resuming(self) -> Command:
         """The same, for a run that there is already."""
-        keys = {"run_id": self.run_id, "mode": str(self.mode)}
+        keys: Command = {"run_id": self.run_id, "mode": str(self.mode)}
+        if self._wants_snapshot:
+            keys["snapshot"] = True
         return {"type": "resume", "after": self._last, **keys}
 
     def _misses(self, event: AgentEvent, after: object) -> bool:
@@ -86,6 +95,8 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         """
         if isinstance(after, int):
             return after > self._last
+        if self._wants_snapshot:
+            return False  # It stands for all before it.
         return self.mode is StreamMode.EVENTS and event.seq > self._last + 1
 
     async def _take(self, event: AgentEvent) -> None:
@@ -97,6 +108,10 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         self._last = event.seq
         self._has_events = True
         self._last_event = event
+        if self._wants_snapshot and "state" in event.data:
+            self._wants_snapshot = False
+            self.status = AgentStatus(event.data["state"]["status"])
+            self._error = event.data["state"]["error"]
         match event.type:
             case EventType.STATE_CHANGE:
                 self.status = AgentStatus(event.data["new_status"])
@@ -140,12 +155,7 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         self._begin()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """Leave; a run that this stream started is cancelled, and has a while to end."""
         await self.aclose()
 
@@ -257,41 +267,6 @@ class RemoteStream(AsyncIterator[AgentEvent]):
         raise RunFailed(
             f"run {self.run_id!r} failed: {self._error['error']}", error=self._error, **known
         )
-
-    # Controls
-
-    def cancel(self, reason: str | None = None) -> bool:
-        """See `EventStream.cancel`; False also if this reader asked for it before."""
-        if self._is_cancelled:
-            return False
-        self._is_cancelled = self._control("cancel", reason=reason)
-        return self._is_cancelled
-
-    def cancel_tool(self, call_id: str) -> bool:
-        """See `EventStream.cancel_tool`."""
-        return self._control("cancel_tool", call_id=call_id)
-
-    def approve(self, call_id: str, arguments: Mapping[str, Any] | None = None) -> bool:
-        """See `EventStream.approve`; arguments that do not fit change nothing."""
-        given = None if arguments is None else check_json(dict(arguments), "arguments")
-        return self._control("approve", call_id=call_id, arguments=given)
-
-    def deny(self, call_id: str, reason: str | None = None) -> bool:
-        """See `EventStream.deny`."""
-        return self._control("deny", call_id=call_id, reason=reason)
-
-    def answer(self, request_id: str, value: Any) -> bool:
-        """See `EventStream.answer`; an answer that does not fit changes nothing."""
-        return self._control("answer", request_id=request_id, text=check_json(value, "value"))
-
-    def dismiss(self, request_id: str, reason: str | None = None) -> bool:
-        """See `EventStream.dismiss`."""
-        return self._control("dismiss", request_id=request_id, reason=reason)
-
-    def post(self, message: str | Sequence[Part], interrupt: bool = False) -> bool:
-        """See `EventStream.post`; where no reply follows, no USER_MESSAGE comes."""
-        said = encode_sent(read_message(message))
-        return self._control("post", **said, interrupt=interrupt)
 
     def _control(self, type: str, **keys: Any) -> bool:
         """Send a command; True if the run goes on as far as we know."""

@@ -13,7 +13,13 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from flowtrio.abc import Authenticate, Request
+from flowtrio.abc import (
+    Authenticate,
+    Caller,
+    CannotAuthenticate,
+    NotAuthenticated,
+    Request,
+)
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
@@ -28,12 +34,22 @@ _DEFAULT_PORTS = {"http": 80, "ws": 80, "https": 443, "wss": 443}
 class Refused(Exception):
     """A request is not let in."""
 
-    def __init__(self, status: int, error: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(error)
         self.status = status
         """HTTP status of the answer."""
         self.error = error
         """Its body: one line."""
+        self.code = f"http_{status}" if code is None else code
+        """For programs."""
+        self.retry_after = retry_after
+        """Seconds after which to try again; None where nobody knows."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,6 +57,8 @@ class Access:
     """The rules of one server."""
 
     tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    operator_tokens: tuple[str, ...] = attrs.field(default=(), repr=False)
+    """Of those who may see and steer the runs of all tenants."""
     origins: tuple[str, ...] = ()
     authenticate: Authenticate | None = None
     is_loopback: bool = True
@@ -55,6 +73,7 @@ class Access:
         origins: Iterable[str],
         authenticate: Authenticate | None,
         insecure: bool,
+        operator_token: str | Iterable[str] | None = None,
     ) -> Access:
         """Make the rules from what a server was told.
 
@@ -63,11 +82,14 @@ class Access:
             the address is open to others, and neither of them is given.
 
         """
-        tokens = () if token is None else (token,) if isinstance(token, str) else tuple(token)
+        tokens, operator_tokens = _tokens(token), _tokens(operator_token)
         if tokens and authenticate is not None:
             raise ValueError("expected token=... or authenticate=..., not both")
-        if any(not text or not text.isascii() or not text.isprintable() for text in tokens):
-            raise ValueError("token: expected printable ASCII text that is not empty")
+        for name, texts in (("token", tokens), ("operator_token", operator_tokens)):
+            if any(not text or not text.isascii() or not text.isprintable() for text in texts):
+                raise ValueError(f"{name}: expected printable ASCII text that is not empty")
+        if set(tokens) & set(operator_tokens):
+            raise ValueError("operator_token: expected another one than of everybody's tokens")
         is_loopback = is_loopback_host(host)
         if not (is_loopback or tokens or authenticate or insecure):
             raise ValueError(
@@ -76,13 +98,14 @@ class Access:
             )
         return cls(
             tokens=tokens,
+            operator_tokens=operator_tokens,
             origins=tuple(_check_origin(origin) for origin in origins),
             authenticate=authenticate,
             is_loopback=is_loopback,
         )
 
-    async def admit(self, request: Request, *, is_tls: bool) -> str:
-        """Give the tenant of a request.
+    async def admit(self, request: Request, *, is_tls: bool) -> Caller:
+        """Say whose a request is.
 
         Raises:
           Refused: it is not let in.
@@ -90,20 +113,16 @@ class Access:
         """
         self._check_host(request)
         self._check_origin(request, "https" if is_tls else "http")
+        given = token_of(request)
+        if _is_among(given, self.operator_tokens):
+            return Caller(DEFAULT_TENANT, is_operator=True)
         if self.authenticate is not None:
-            tenant = self.authenticate(request)
-            if inspect.isawaitable(tenant):
-                tenant = await tenant
-            if tenant is None:
-                raise Refused(401, "not authenticated")
-            if not isinstance(tenant, str) or not tenant:
-                raise TypeError(f"authenticate gave {type(tenant).__name__}, expected str or None")
-            return tenant
-        if self.tokens and not self._is_known(token_of(request)):
+            return await _ask(self.authenticate, request)
+        if self.tokens and not _is_among(given, self.tokens):
             raise Refused(401, "a token is needed, and the one given is missing or wrong")
-        return DEFAULT_TENANT
+        return Caller(DEFAULT_TENANT)
 
-    async def let_in(self, request: Request, *, is_tls: bool) -> str:
+    async def let_in(self, request: Request, *, is_tls: bool) -> Caller:
         """Do what `admit` does; an ``authenticate`` that fails is told to the operators.
 
         Raises:
@@ -150,10 +169,34 @@ class Access:
         except ValueError:
             return url, None
 
-    def _is_known(self, given: str | None) -> bool:
-        # All are compared, in constant time, so that nothing can be learnt from how long it takes.
-        matches = [hmac.compare_digest((given or "").encode(), t.encode()) for t in self.tokens]
-        return any(matches)
+
+async def _ask(authenticate: Authenticate, request: Request) -> Caller:
+    try:
+        found = authenticate(request)
+        if inspect.isawaitable(found):
+            found = await found
+    except NotAuthenticated as exc:
+        raise Refused(401, str(exc) or "not authenticated") from None
+    except CannotAuthenticate as exc:
+        words = "the server cannot tell who you are at the moment"
+        raise Refused(503, words, "cannot_authenticate", exc.retry_after) from None
+    if found is None:
+        raise Refused(401, "not authenticated")
+    caller = Caller(found) if isinstance(found, str) else found
+    if not isinstance(caller, Caller) or not caller.tenant_id:
+        kind = type(found).__name__
+        raise TypeError(f"authenticate gave {kind}, expected a tenant's name, a Caller or None")
+    return caller
+
+
+def _tokens(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    return () if given is None else (given,) if isinstance(given, str) else tuple(given)
+
+
+def _is_among(given: str | None, tokens: tuple[str, ...]) -> bool:
+    # All are compared, in constant time, so that nothing can be learnt from how long it takes.
+    matches = [hmac.compare_digest((given or "").encode(), token.encode()) for token in tokens]
+    return any(matches)
 
 
 def token_of(request: Request) -> str | None:

@@ -34,7 +34,7 @@ except ModuleNotFoundError:  # pragma: no cover - Windows: there a second proces
 
 T = TypeVar("T")
 
-VERSION: Final = 3
+VERSION: Final = 5
 """Of the tables, as ``PRAGMA user_version``."""
 GROUP_SECONDS: Final = 0.005
 """Time between two commits, at least."""
@@ -62,6 +62,7 @@ CREATE TABLE runs (
     UNIQUE (tenant_id, run_id)
 );
 CREATE INDEX runs_of_session ON runs (tenant_id, session_id);
+CREATE INDEX runs_of_tenant ON runs (tenant_id);
 CREATE INDEX runs_by_end ON runs (ended_at);
 CREATE TABLE events (
     run INTEGER NOT NULL,
@@ -82,6 +83,15 @@ CREATE TABLE conversations (
 ) WITHOUT ROWID;
 """
 
+_DESCRIPTIONS: Final = """
+CREATE TABLE descriptions (
+    tenant_id TEXT NOT NULL,
+    session_id TEXT NOT NULL,
+    told BLOB NOT NULL,
+    PRIMARY KEY (tenant_id, session_id)
+) WITHOUT ROWID;
+"""
+
 _STEPS: Final = {
     1: """
 ALTER TABLE runs ADD COLUMN is_remembered INTEGER NOT NULL DEFAULT 0;
@@ -91,6 +101,10 @@ ALTER TABLE runs ADD COLUMN untold INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN digest TEXT;
 CREATE TABLE parts (run INTEGER PRIMARY KEY, content BLOB NOT NULL);
 """,
+    3: """
+CREATE INDEX runs_of_tenant ON runs (tenant_id);
+""",
+    4: _DESCRIPTIONS,
 }
 """What makes the tables of one version those of the next."""
 
@@ -301,7 +315,7 @@ def _make_tables(connection: sqlite3.Connection) -> None:
     if version == VERSION:
         return
     if version == 0:
-        script = _SCHEMA
+        script = _SCHEMA + _DESCRIPTIONS
     elif version in _STEPS:
         script = "".join(_STEPS[step] for step in range(version, VERSION))
     else:

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NoReturn
 
 import attrs
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import LocalProtocolError, ReplayGap
+from flowtrio._core._exceptions import Fenced, LocalProtocolError, ReplayGap
 from flowtrio.abc import RunHeader
 
+_MOST_DIGITS: Final = 18
+"""Of the number of a run."""
 
-def check_append(header: RunHeader, last: int, after: int, events: Sequence[AgentEvent]) -> None:
-    """Refuse events that do not go on behind the last one."""
+
+def described(before: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of a conversation, with what is told of it now."""
+    return {name: value for name, value in {**before, **told}.items() if value is not None}
+
+
+def check_append(
+    header: RunHeader,
+    last: int,
+    after: int,
+    events: Sequence[AgentEvent],
+    owner: str | None,
+) -> None:
+    """Refuse what is not its owner's, and events that do not go on behind the last one."""
     run_id = header.run_id
+    if owner is not None and owner != header.owner:
+        refuse_stranger(run_id)
     if header.ended_at is not None:
-        raise LocalProtocolError(f"can't append to run {run_id!r}: it ended at seq {last}")
+        refuse_ended(run_id, last)
     if after != last:
-        raise LocalProtocolError(
-            f"can't append to run {run_id!r} after seq {after}: its last is {last}", law="L1"
-        )
+        refuse_place(run_id, after, last)
+    check_numbers(run_id, after, events)
+
+
+def check_numbers(run_id: str, after: int, events: Sequence[AgentEvent]) -> None:
+    """Refuse events that are not numbered on from *after*."""
     seqs = [event.seq for event in events]
     if not seqs or seqs != list(range(after + 1, after + 1 + len(seqs))):
         raise LocalProtocolError(
@@ -28,6 +47,18 @@ def check_append(header: RunHeader, last: int, after: int, events: Sequence[Agen
             f"it, got {_range(seqs)}",
             law="L1",
         )
+
+
+def refuse_ended(run_id: str, last: int) -> NoReturn:
+    """Say that the log has its end."""
+    raise LocalProtocolError(f"can't append to run {run_id!r}: it ended at seq {last}")
+
+
+def refuse_place(run_id: str, after: int, last: int) -> NoReturn:
+    """Say that the log ends elsewhere."""
+    raise LocalProtocolError(
+        f"can't append to run {run_id!r} after seq {after}: its last is {last}", law="L1"
+    )
 
 
 def _range(seqs: list[int]) -> str:
@@ -63,6 +94,23 @@ def check_place(run_id: str, after: int, oldest: int, last: int) -> None:
             after=after,
             oldest=oldest if oldest <= last else None,
         )
+
+
+def read_place(text: str) -> int:
+    """A run's number, from the text that it is handed out as.
+
+    Raises:
+      ValueError: it is none.
+
+    """
+    if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
+        raise ValueError(f"can't list the runs before {text!r}: expected a place that was given")
+    return int(text)
+
+
+def refuse_stranger(run_id: str) -> NoReturn:
+    """Say that somebody else runs it, or has ended it."""
+    raise Fenced(f"can't go on with run {run_id!r}: another process runs it now, or has ended it")
 
 
 def refuse_unknown(run_id: str) -> NoReturn:

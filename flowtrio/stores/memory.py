@@ -6,18 +6,19 @@ import builtins
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
 import trio
 
 from flowtrio._core._events import AgentEvent, EventType
+from flowtrio.abc import ListedRun
 from flowtrio.stores._turns import whole_turns as whole_turns
 
-from ._rules import check_append, check_place, header_after, refuse_unknown
+from ._rules import check_append, check_place, described, header_after, read_place, refuse_unknown
 from ._turns import turns_within
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ class MemoryConversations:
     _conversations: OrderedDict[tuple[str, str], _Conversation] = attrs.field(
         factory=OrderedDict, init=False, repr=False
     )
+    _told: OrderedDict[tuple[str, str], dict[str, Any]] = attrs.field(
+        factory=OrderedDict, init=False, repr=False
+    )
     _bytes: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
@@ -84,6 +88,20 @@ class MemoryConversations:
     async def delete(self, tenant_id: str, session_id: str) -> None:
         """See `flowtrio.abc.ConversationStore`."""
         self._forget((tenant_id, session_id))
+        self._told.pop((tenant_id, session_id), None)
+
+    async def describe(self, tenant_id: str, session_id: str, told: Mapping[str, Any]) -> None:
+        """See `flowtrio.abc.DescribedConversations`."""
+        key = (tenant_id, session_id)
+        self._told[key] = described(self._told.pop(key, {}), told)
+        while len(self._told) > self.max_sessions:
+            self._told.popitem(last=False)
+
+    async def descriptions(self, tenant_id: str) -> dict[str, dict[str, Any]]:
+        """See `flowtrio.abc.DescribedConversations`."""
+        return {
+            session: told for (tenant, session), told in self._told.items() if tenant == tenant_id
+        }
 
     def _forget(self, key: tuple[str, str]) -> None:
         if conversation := self._conversations.pop(key, None):
@@ -99,6 +117,7 @@ class MemoryConversations:
             if not is_too_much and conversation.used_at >= oldest:
                 return
             self._forget(key)
+            self._told.pop(key, None)
 
 
 class _Chunks(msgspec.Struct, gc=False):
@@ -111,6 +130,9 @@ class _Chunks(msgspec.Struct, gc=False):
     """The timestamp of each."""
     start: int = 0
     """How many of them were dropped."""
+
+    def __len__(self) -> int:
+        return len(self.texts) - self.start
 
     def size(self, start: int, stop: int) -> int:
         """About the bytes of some of them as events in JSON."""
@@ -142,6 +164,8 @@ class _Log:
     """
 
     header: RunHeader
+    number: int
+    """Which one it is of all that were created."""
     parts: deque[AgentEvent | _Chunks] = attrs.field(factory=deque)
     """The events that are kept, in order."""
     count: int = 0
@@ -168,17 +192,19 @@ class _Log:
     def read(self, after: int, limit: int) -> list[AgentEvent]:
         """The events behind *after*, at most *limit* of them."""
         missing = self.last - after
-        found: list[list[AgentEvent]] = []
+        behind: list[AgentEvent | _Chunks] = []
         # From the end, as most readers are near it.
         for part in reversed(self.parts):
             if missing <= 0:
                 break
-            events = part.events() if isinstance(part, _Chunks) else [part]
-            found.append(events)
-            missing -= len(events)
-        behind = [event for events in reversed(found) for event in events]
+            behind.append(part)
+            missing -= len(part) if isinstance(part, _Chunks) else 1
         first = max(0, -missing)
-        return behind[first : first + limit]
+        events: list[AgentEvent] = []
+        while behind and len(events) < first + limit:
+            part = behind.pop()
+            events += part.events() if isinstance(part, _Chunks) else [part]
+        return events[first : first + limit]
 
     def drop_oldest(self) -> int:
         """Lose one event; gives its bytes."""
@@ -267,6 +293,7 @@ class MemoryStore:
     _ended: OrderedDict[tuple[str, str], None] = attrs.field(
         factory=OrderedDict, init=False, repr=False
     )
+    _created: int = attrs.field(default=0, init=False)
     _events: int = attrs.field(default=0, init=False)
     _bytes: int = attrs.field(default=0, init=False)
 
@@ -281,22 +308,33 @@ class MemoryStore:
         if key in self._logs:
             return False
         # Nothing is recovered from here, and nobody would count its bytes.
-        self._logs[key] = _Log(attrs.evolve(header, parts=()))
+        self._created += 1
+        self._logs[key] = _Log(attrs.evolve(header, parts=(), asked=None), self._created)
         return True
 
     async def append(
-        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+        self,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        events: Sequence[AgentEvent],
+        owner: str | None = None,
     ) -> None:
         """See `flowtrio.abc.EventStore`."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        self.append_nowait(tenant_id, run_id, after, events)
+        self.append_nowait(tenant_id, run_id, after, events, owner)
 
     def append_nowait(
-        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+        self,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        events: Sequence[AgentEvent],
+        owner: str | None = None,
     ) -> None:
         """The same as `append`, which never waits."""
         log = self._get(tenant_id, run_id)
-        check_append(log.header, log.last, after, events)
+        check_append(log.header, log.last, after, events, owner)
         self._bytes += log.append(events)
         self._events += len(events)
         log.header = header_after(log.header, events[-1])
@@ -337,6 +375,24 @@ class MemoryStore:
             for (tenant, _), log in self._logs.items()
             if tenant == tenant_id and session_id in (None, log.header.session_id)
         ]
+
+    async def newest(
+        self, tenant_id: str | None, *, before: str | None = None, limit: int
+    ) -> builtins.list[ListedRun]:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        end = self._created + 1 if before is None else read_place(before)
+        found = (
+            ListedRun(log.header, str(log.number))
+            for log in reversed(self._logs.values())
+            if log.number < end and tenant_id in (None, log.header.tenant_id)
+        )
+        return builtins.list(islice(found, limit))
+
+    async def live(self) -> builtins.list[RunHeader]:
+        """See `flowtrio.abc.EventStore`."""
+        await trio.lowlevel.checkpoint()
+        return [log.header for key, log in self._logs.items() if key not in self._ended]
 
     async def delete(
         self, tenant_id: str, *, run_id: str | None = None, session_id: str | None = None

@@ -12,22 +12,35 @@ import builtins
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
 import trio
 
-from flowtrio._core._events import ROOT, SCHEMA, AgentEvent, AgentStatus, EventType
+from flowtrio._core._events import AgentEvent
 from flowtrio._core._interrupted import missing_end
-from flowtrio._core._media import told_of
 from flowtrio._core._said import Said
-from flowtrio.abc import RunHeader
+from flowtrio.abc import ListedRun, RunHeader
+from flowtrio.abc._stores import opening_of
 from flowtrio.wire._json import encode_json
 
 from ._database import Database, open_database
-from ._rules import check_append, check_place, header_after, refuse_unknown
+from ._rows import (
+    COLUMNS,
+    FIELDS,
+    delete_conversation,
+    delete_runs,
+    describe,
+    descriptions_of,
+    expire_conversations,
+    find_run,
+    insert_events,
+    read_header,
+    where_of,
+)
+from ._rules import check_append, check_place, header_after, read_place
 from ._turns import turns_within, whole_turns
 
 if TYPE_CHECKING:
@@ -39,11 +52,13 @@ _EXPIRE_EVERY: Final = 60.0
 """Seconds between two looks for what is too old."""
 _MOST_RECOVERED: Final = 10_000
 """Messages of a conversation to which those of a cut run are added; the next run keeps fewer."""
+_NO_END: Final = 2**63 - 1
+"""More than any run's number."""
 _EVENT: Final = msgspec.json.Decoder(AgentEvent)
 
 
 @attrs.define(eq=False, init=False)
-class SQLiteStore:
+class SQLiteStore(trio.abc.AsyncResource):
     """A `flowtrio.abc.EventStore` in a file, which outlasts its process.
 
     What was appended survives a killed process; a machine that loses its power may lose the last
@@ -79,14 +94,6 @@ class SQLiteStore:
         self._news = {}
         self._expired_at = -_EXPIRE_EVERY
 
-    async def __aenter__(self) -> SQLiteStore:
-        """Do nothing yet: the file is opened at its first use."""
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        """See `aclose`."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the file, if nobody else in this process uses it."""
         await self._database.release()
@@ -99,7 +106,7 @@ class SQLiteStore:
         forget_before = None if oldest is None else oldest()
 
         def query(db: sqlite3.Connection) -> bool:
-            row = {name: getattr(header, name) for name in _FIELDS}
+            row = {name: getattr(header, name) for name in FIELDS}
             row["untold"] = forget_before is not None
             names = ", ".join(row)
             places = ", ".join("?" for _ in row)
@@ -119,16 +126,21 @@ class SQLiteStore:
         return await self._database.write(query)
 
     async def append(
-        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+        self,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        events: Sequence[AgentEvent],
+        owner: str | None = None,
     ) -> None:
         """See `flowtrio.abc.EventStore`."""
         encoded = [(event.seq, encode_json(event)) for event in events]
 
         def query(db: sqlite3.Connection) -> None:
-            run, last, header = _find(db, tenant_id, run_id)
-            check_append(header, last, after, events)
+            run, last, header = find_run(db, tenant_id, run_id)
+            check_append(header, last, after, events, owner)
             rows = [(run, seq, event) for seq, event in encoded]
-            _insert(db, rows, header_after(header, events[-1]), run)
+            insert_events(db, rows, header_after(header, events[-1]), run)
 
         await self._database.write(query, max(len(events), 1))
         self._tell((tenant_id, run_id))
@@ -139,7 +151,7 @@ class SQLiteStore:
         """See `flowtrio.abc.EventStore`."""
 
         def query(db: sqlite3.Connection) -> list[bytes]:
-            run, last, _ = _find(db, tenant_id, run_id)
+            run, last, _ = find_run(db, tenant_id, run_id)
             check_place(run_id, after, 0, last)
             text = "SELECT event FROM events WHERE run = ? AND seq > ? ORDER BY seq LIMIT ?"
             return [event for (event,) in db.execute(text, (run, after, limit))]
@@ -152,7 +164,7 @@ class SQLiteStore:
         while True:
             # Had before looking, so that what comes in between is not missed.
             news = self._news.setdefault(key, trio.Event())
-            _, last, header = await self._database.read(lambda db: _find(db, *key))
+            _, last, header = await self._database.read(lambda db: find_run(db, *key))
             if last > seq or header.ended_at is not None:
                 self._tell(key)
                 return last
@@ -164,7 +176,7 @@ class SQLiteStore:
 
         def query(db: sqlite3.Connection) -> RunHeader | None:
             try:
-                return _find(db, tenant_id, run_id)[2]
+                return find_run(db, tenant_id, run_id)[2]
             except LookupError:
                 return None
 
@@ -172,11 +184,37 @@ class SQLiteStore:
 
     async def list(self, tenant_id: str, session_id: str | None = None) -> builtins.list[RunHeader]:
         """See `flowtrio.abc.EventStore`."""
-        where, values = _where(tenant_id, session_id=session_id)
+        where, values = where_of(tenant_id, session_id=session_id)
 
         def query(db: sqlite3.Connection) -> builtins.list[RunHeader]:
-            rows = db.execute(f"SELECT {_COLUMNS} FROM runs WHERE {where} ORDER BY run", values)
-            return [_header(row) for row in rows]
+            rows = db.execute(f"SELECT {COLUMNS} FROM runs WHERE {where} ORDER BY run", values)
+            return [read_header(row) for row in rows]
+
+        return await self._database.read(query)
+
+    async def newest(
+        self, tenant_id: str | None, *, before: str | None = None, limit: int
+    ) -> builtins.list[ListedRun]:
+        """See `flowtrio.abc.EventStore`."""
+        end = _NO_END if before is None else read_place(before)
+        where, values = ("1", []) if tenant_id is None else where_of(tenant_id)
+
+        def query(db: sqlite3.Connection) -> builtins.list[ListedRun]:
+            text = (
+                f"SELECT run, {COLUMNS} FROM runs WHERE {where} AND run < ? "
+                "ORDER BY run DESC LIMIT ?"
+            )
+            rows = db.execute(text, [*values, end, limit])
+            return [ListedRun(read_header(row[1:]), str(row[0])) for row in rows]
+
+        return await self._database.read(query)
+
+    async def live(self) -> builtins.list[RunHeader]:
+        """See `flowtrio.abc.EventStore`."""
+
+        def query(db: sqlite3.Connection) -> builtins.list[RunHeader]:
+            rows = db.execute(f"SELECT {COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY run")
+            return [read_header(row) for row in rows]
 
         return await self._database.read(query)
 
@@ -184,15 +222,15 @@ class SQLiteStore:
         self, tenant_id: str, *, run_id: str | None = None, session_id: str | None = None
     ) -> int:
         """See `flowtrio.abc.EventStore`."""
-        where, values = _where(tenant_id, run_id=run_id, session_id=session_id)
-        deleted = await self._database.write(lambda db: _delete(db, where, values))
+        where, values = where_of(tenant_id, run_id=run_id, session_id=session_id)
+        deleted = await self._database.write(lambda db: delete_runs(db, where, values))
         for key in list(self._news):
             self._tell(key)
         return deleted
 
     async def expire(self, before: float) -> int:
         """See `flowtrio.abc.EventStore`."""
-        return await self._database.write(lambda db: _delete(db, "ended_at < ?", [before]))
+        return await self._database.write(lambda db: delete_runs(db, "ended_at < ?", [before]))
 
     def _tell(self, key: tuple[str, str]) -> None:
         """Wake those who wait for news of a run."""
@@ -208,7 +246,7 @@ class SQLiteStore:
 
 
 @attrs.define(eq=False, init=False)
-class SQLiteConversations:
+class SQLiteConversations(trio.abc.AsyncResource):
     """A `flowtrio.abc.ConversationStore` in a file, which outlasts its process.
 
     May share its file with `SQLiteStore`: then a hosted run that was cut off with its process is
@@ -249,14 +287,6 @@ class SQLiteConversations:
         self._oldest = self._database.oldest_conversation
         self._expired_at = -_EXPIRE_EVERY
 
-    async def __aenter__(self) -> SQLiteConversations:
-        """Do nothing yet: the file is opened at its first use."""
-        return self
-
-    async def __aexit__(self, *args: object) -> None:
-        """See `aclose`."""
-        await self.aclose()
-
     async def aclose(self) -> None:
         """Close the file, if nobody else in this process uses it."""
         await self._database.release()
@@ -272,9 +302,14 @@ class SQLiteConversations:
         await self._save(tenant_id, session_id, None, messages)
 
     async def save_after(
-        self, tenant_id: str, session_id: str, run_id: str, messages: Sequence[Message]
+        self,
+        tenant_id: str,
+        session_id: str,
+        run_id: str,
+        messages: Sequence[Message],
+        owner: str | None = None,
     ) -> None:
-        """See `flowtrio.abc.RecoverableConversations`."""
+        """See `flowtrio.abc.RecoverableConversations`; this process has the file, and owns all."""
         await self._save(tenant_id, session_id, run_id, messages)
 
     async def _save(
@@ -289,7 +324,7 @@ class SQLiteConversations:
 
         def query(db: sqlite3.Connection) -> None:
             if oldest is not None:
-                db.execute("DELETE FROM conversations WHERE used_at < ?", [oldest])
+                expire_conversations(db, oldest)
             _replace(db, tenant_id, session_id, encoded, now)
             if run_id is not None:
                 text = "UPDATE runs SET untold = 0 WHERE tenant_id = ? AND run_id = ?"
@@ -299,55 +334,18 @@ class SQLiteConversations:
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
         """See `flowtrio.abc.ConversationStore`."""
-        text = "DELETE FROM conversations WHERE tenant_id = ? AND session_id = ?"
-        await self._database.write(lambda db: db.execute(text, (tenant_id, session_id)))
+        await self._database.write(lambda db: delete_conversation(db, tenant_id, session_id))
+
+    async def describe(self, tenant_id: str, session_id: str, told: Mapping[str, Any]) -> None:
+        """See `flowtrio.abc.DescribedConversations`."""
+        await self._database.write(lambda db: describe(db, tenant_id, session_id, told))
+
+    async def descriptions(self, tenant_id: str) -> dict[str, dict[str, Any]]:
+        """See `flowtrio.abc.DescribedConversations`."""
+        return await self._database.read(lambda db: descriptions_of(db, tenant_id))
 
 
 # Queries: each is given a connection in the database's thread
-
-
-_FIELDS: Final = tuple(f.name for f in attrs.fields(RunHeader) if f.name != "parts")
-"""What a run's row has of its header. Its parts may be large, and are read once at most."""
-_COLUMNS: Final = ", ".join(_FIELDS)
-
-
-def _header(row: tuple[Any, ...]) -> RunHeader:
-    values = dict(zip(_FIELDS, row, strict=True))
-    status = values["status"]
-    values["status"] = None if status is None else AgentStatus(status)
-    values["is_remembered"] = bool(values["is_remembered"])
-    return RunHeader(**values)
-
-
-def _find(db: sqlite3.Connection, tenant_id: str, run_id: str) -> tuple[int, int, RunHeader]:
-    """Give a run's number, its last event's, and its header."""
-    text = f"SELECT run, last, {_COLUMNS} FROM runs WHERE tenant_id = ? AND run_id = ?"
-    row = db.execute(text, (tenant_id, run_id)).fetchone()
-    return refuse_unknown(run_id) if row is None else (row[0], row[1], _header(row[2:]))
-
-
-def _insert(
-    db: sqlite3.Connection, rows: list[tuple[int, int, bytes]], header: RunHeader, run: int
-) -> None:
-    db.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
-    db.execute(
-        "UPDATE runs SET last = ?, ended_at = ?, status = ? WHERE run = ?",
-        (rows[-1][1], header.ended_at, header.status, run),
-    )
-    if header.ended_at is not None:
-        db.execute("DELETE FROM parts WHERE run = ?", [run])
-
-
-def _where(tenant_id: str, **keys: str | None) -> tuple[str, list[Any]]:
-    given = {"tenant_id": tenant_id, **{k: value for k, value in keys.items() if value is not None}}
-    return " AND ".join(f"{name} = ?" for name in given), list(given.values())
-
-
-def _delete(db: sqlite3.Connection, where: str, values: list[Any]) -> int:
-    for table in ("events", "parts"):
-        which = f"run IN (SELECT run FROM runs WHERE {where})"
-        db.execute(f"DELETE FROM {table} WHERE {which}", values)
-    return db.execute(f"DELETE FROM runs WHERE {where}", values).rowcount
 
 
 def _conversation(
@@ -383,16 +381,16 @@ def end_cut_runs(db: sqlite3.Connection) -> None:
     In the order in which they were started: of one conversation only the first can have come to
     say something, the others were in its line.
     """
-    text = f"SELECT run, last, untold, {_COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY run"
+    text = f"SELECT run, last, untold, {COLUMNS} FROM runs WHERE ended_at IS NULL ORDER BY run"
     for run, last, untold, *row in db.execute(text).fetchall():
         content = db.execute("SELECT content FROM parts WHERE run = ?", [run]).fetchone()
         parts = [] if content is None else msgspec.json.decode(content[0])
-        header, said = _header(tuple(row)), Said(parts)
+        header, said = read_header(tuple(row)), Said(parts)
         stored = db.execute("SELECT event FROM events WHERE run = ? ORDER BY seq", [run])
-        missing = missing_end(_told_to(said, stored), _start_of(header, parts))
+        missing = missing_end(_told_to(said, stored), opening_of(attrs.evolve(header, parts=parts)))
         assert missing[0].seq == last + 1
         rows = [(run, event.seq, encode_json(event)) for event in missing]
-        _insert(db, rows, header_after(header, missing[-1]), run)
+        insert_events(db, rows, header_after(header, missing[-1]), run)
         if untold:
             for event in missing:
                 said.add(event)
@@ -415,15 +413,3 @@ def _add_to_conversation(
     before, used_at = _conversation(db, *key, 0.0)
     messages = whole_turns([*before, *said], _MOST_RECOVERED)
     _replace(db, *key, encode_json(messages), max(used_at, when))
-
-
-def _start_of(header: RunHeader, parts: list[Message]) -> AgentEvent:
-    data: dict[str, Any] = {
-        "message": header.message,
-        "parts": told_of(parts),
-        "session_id": header.session_id,
-        "agent": header.agent,
-        "parent_run_id": None,
-        "schema": SCHEMA,
-    }
-    return AgentEvent(EventType.RUN_START, data, 0, header.run_id, ROOT, header.created_at)

@@ -21,6 +21,7 @@ from flowtrio.testing._checks import find_violations as find_violations
 from flowtrio.testing._event_store import check_event_store as check_event_store
 from flowtrio.testing._every_fault import every_fault as every_fault
 from flowtrio.testing._faults import Fault as Fault
+from flowtrio.testing._leased_store import LeasedStore as LeasedStore
 from flowtrio.testing._models import SimulatedFailure as SimulatedFailure
 from flowtrio.testing._models import SimulatedModel as SimulatedModel
 from flowtrio.testing._readers import Reader as Reader
@@ -36,6 +37,7 @@ from flowtrio.testing._scripted import ScriptedModel as ScriptedModel
 from flowtrio.testing._scripted import ScriptedReply as ScriptedReply
 from flowtrio.testing._scripted import ScriptedRequest as ScriptedRequest
 from flowtrio.testing._scripted import Step as Step
+from flowtrio.testing._shared_store import check_shared_store as check_shared_store
 from flowtrio.testing._simulate import RealWorld as RealWorld
 from flowtrio.testing._simulate import simulate as simulate
 from flowtrio.testing._simulated import SimulatedCall as SimulatedCall

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import attrs
@@ -62,7 +63,7 @@ class Places:
     """Where faults can strike a run, as it went."""
 
     steps: int
-    """Steps of the scheduler."""
+    """Steps of the scheduler before the run began to end; nothing cancels it later."""
     waits: list[list[int]]
     """For each execution of a tool, those of its waits that a failure can come out of, and 0."""
 
@@ -107,12 +108,22 @@ class Striker(trio.abc.Instrument):
             self.scope.cancel(reason="the simulation has no end")
 
 
+@attrs.define(eq=False)
+class Log:
+    """What became of a run's faults."""
+
+    came: list[Fault] = attrs.Factory(list)
+    """Those whose moment came."""
+    struck: list[Fault] = attrs.Factory(list)
+    """Those of them that took effect."""
+
+
 class ToolFaults:
     """Strikes the tools of one run."""
 
-    def __init__(self, faults: Iterable[Fault], striker: Striker, struck: list[Fault]) -> None:
+    def __init__(self, faults: Iterable[Fault], striker: Striker, log: Log) -> None:
         self._striker = striker
-        self._struck = struck
+        self._log = log
         self._faults: dict[int, list[Fault]] = {}
         for fault in faults:
             if fault.kind in OF_TOOLS:
@@ -121,25 +132,42 @@ class ToolFaults:
         """See `Places`."""
 
     async def run(
-        self, fn: Callable[[], Coroutine[Any, Any, Any]], cancel: Callable[[], object]
+        self, fn: Callable[[], Coroutine[Any, Any, Any]], cancel: Callable[[], bool]
     ) -> Any:
-        """Run a tool's function with what was drawn for it; *cancel* cancels its call."""
+        """Run a tool's function with what was drawn for it.
+
+        *cancel* cancels its call, and tells whether it did.
+        """
         faults = self._faults.get(len(self.waits), ())
         waits: list[int] = []
         self.waits.append(waits)
         for fault in faults:
             if fault.kind == "delay":
-                self._struck.append(fault)
-                await trio.sleep(fault.seconds)
+                await self._delay(fault)
         drawn = [fault for fault in faults if fault.kind != "delay"]
-        strikes = _Strikes(drawn, cancel, waits, self._struck)
+        strikes = _Strikes(drawn, partial(self._cancel, cancel), waits, self._log)
         strikes.strike(can_fail=True)
         # At later places the task is about to wait, and Trio does not know that yet: so the control
         # is called before the next step of any task, as somebody else's would be.
-        strikes.cancel = lambda: self._striker.strike_at(self._striker.steps + 1, cancel)
-        if strikes.error is not None:
-            raise strikes.error
+        strikes.cancel = lambda fault: self._striker.strike_at(
+            self._striker.steps + 1, partial(self._cancel, cancel, fault)
+        )
+        if strikes.due is not None:
+            strikes.fail()
         return await _driven(fn(), strikes)
+
+    async def _delay(self, fault: Fault) -> None:
+        self._log.came.append(fault)
+        begun = trio.current_time()
+        try:
+            await trio.sleep(fault.seconds)
+        finally:
+            if trio.current_time() > begun:
+                self._log.struck.append(fault)
+
+    def _cancel(self, cancel: Callable[[], bool], fault: Fault) -> None:
+        if cancel():
+            self._log.struck.append(fault)
 
 
 class _Strikes:
@@ -148,33 +176,35 @@ class _Strikes:
     def __init__(
         self,
         faults: list[Fault],
-        cancel: Callable[[], object],
+        cancel: Callable[[Fault], object],
         waits: list[int],
-        struck: list[Fault],
+        log: Log,
     ) -> None:
         self._faults = faults
         self.cancel = cancel
         self._waits = waits
-        self._struck = struck
+        self._log = log
         self._count = 0
-        self.error: SimulatedFailure | None = None
+        self.due: Fault | None = None
+        """The failure that is to come out of this wait, or of the next that lets it."""
 
     def strike(self, *, can_fail: bool) -> None:
         if can_fail:
             self._waits.append(self._count)
         for fault in self._faults:
             if fault.at == self._count:
-                self._struck.append(fault)
+                self._log.came.append(fault)
                 if fault.kind == "cancel_tool":
-                    self.cancel()
+                    self.cancel(fault)
                 else:
-                    self.error = SimulatedFailure(f"drawn for wait {fault.at}")
+                    self.due = fault
         self._count += 1
 
     def fail(self) -> NoReturn:
-        error, self.error = self.error, None
-        assert error is not None
-        raise error
+        fault, self.due = self.due, None
+        assert fault is not None
+        self._log.struck.append(fault)
+        raise SimulatedFailure(f"drawn for wait {fault.at}")
 
 
 def _waits_in_checkpoint(coro: Coroutine[Any, Any, Any]) -> bool:
@@ -229,11 +259,11 @@ def _driven(coro: Coroutine[Any, Any, Any], strikes: _Strikes) -> Generator[Any,
             abort = getattr(trap, "abort_func", None)
             is_checkpoint = abort is None and _waits_in_checkpoint(coro)
             strikes.strike(can_fail=is_checkpoint or abort is not None)
-            if strikes.error and abort and abort(strikes.fail) is Abort.SUCCEEDED:
+            if strikes.due and abort and abort(strikes.fail) is Abort.SUCCEEDED:
                 answer = outcome.capture(strikes.fail)
             else:
                 answer = yield trap
-                if strikes.error and is_checkpoint:
+                if strikes.due and is_checkpoint:
                     answer = outcome.capture(strikes.fail)
             trap = coro.send(answer)
     except StopIteration as stop:

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 
 import attrs
 
-from flowtrio._core._chunks import Chunk, Completion, ToolCall, fold
+from flowtrio._core._chunks import Chunk, ToolCall
+from flowtrio.clients._whole import Streaming
 
 from ._code import AsCode
 from ._requests import check_messages
@@ -30,7 +31,7 @@ def _as_turns(given: Turns) -> tuple[tuple[Step, ...], ...]:
 
 
 @attrs.define(eq=False, repr=False)
-class SimulatedModel(AsCode):
+class SimulatedModel(Streaming, AsCode):
     """A client that plays turns by how far a conversation has come, and may be asked at any time.
 
     Unlike a `ScriptedModel` it keeps no place of its own: the conversation's n-th reply is its n-th
@@ -63,15 +64,6 @@ class SimulatedModel(AsCode):
         turn = self.turns[replies] if replies < len(self.turns) else (LAST_WORDS,)
         offered = {tool["function"]["name"] for tool in tools or ()}
         return ScriptedReply(self, [*_played(turn, offered)])
-
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """Play the same turn and give it whole."""
-        return await fold(self.stream_completion(messages, tools, **options))
 
 
 def _played(turn: tuple[Step, ...], offered: set[str]) -> Iterator[Step]:

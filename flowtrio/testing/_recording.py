@@ -7,22 +7,21 @@ nothing of how it was sent: no headers, no keys.
 
 from __future__ import annotations
 
-import abc
 import json
 import os
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import msgspec
 import trio
 
-from flowtrio._core._chunks import Chunk, Completion, fold
+from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import DeadlineExceeded, ProviderError, RemoteProtocolError
 from flowtrio._core._values import check_json
 from flowtrio.abc import LLMClient
+from flowtrio.clients._whole import Streaming
 
 
 class _Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,52 +36,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True):
     """What it failed of; None where it was whole, or left early."""
 
 
-class _Client(abc.ABC):
-    """What both share: asking for a reply whole."""
-
-    @abc.abstractmethod
-    def stream_completion(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **options: Any,
-    ) -> _Reply:
-        """Ask for one reply; see `flowtrio.abc.LLMClient`."""
-        ...
-
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """Ask for one reply and give it whole."""
-        return await fold(self.stream_completion(messages, tools, **options))
-
-
-class _Reply(AsyncIterator[Chunk]):
-    """One reply on its way."""
-
-    @abc.abstractmethod
-    async def aclose(self) -> None:
-        """Leave the rest unsaid."""
-        ...
-
-    async def __aenter__(self) -> Self:
-        """Give the reply itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the rest unsaid."""
-        await self.aclose()
-
-
-class RecordingClient(_Client):
+class RecordingClient(Streaming):
     """Passes everything on to another client, and appends each reply to a file.
 
     A reply is written when it has ended, whole, failed or left early.
@@ -133,7 +87,7 @@ class RecordingClient(_Client):
             file.write(msgspec.json.encode(entry) + b"\n")
 
 
-class _Recorded(_Reply):
+class _Recorded(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """A reply that is passed on and written down."""
 
     def __init__(
@@ -179,7 +133,7 @@ class _Recorded(_Reply):
                 self._write(None)
 
 
-class ReplayClient(_Client):
+class ReplayClient(Streaming):
     """Plays recorded replies again, to whoever asks the same.
 
     Each request gets the next unused reply that was recorded for the same messages and tools; what
@@ -242,7 +196,7 @@ class ReplayClient(_Client):
         return f"{self._path.name} has no reply for this request: {how}"
 
 
-class _Replayed(_Reply):
+class _Replayed(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """A recorded reply on its way."""
 
     def __init__(self, entry: _Entry, timed: bool) -> None:

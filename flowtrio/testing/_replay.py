@@ -32,13 +32,18 @@ class Case:
     """None where the test has a model of its own."""
 
     def to_data(self) -> dict[str, Any]:
-        """Write it down as JSON values; a model whose turns have no such form is left out."""
+        """Write it down as JSON values; a model whose turns have no such form is left out.
+
+        Of a reader of the test's own, the test itself has what it adds.
+        """
         try:
             turns = None if self.model is None else turns_to_json(self.model.turns)
         except TypeError:
             turns = None
         return {
-            "reader": attrs.asdict(self.reader),
+            "reader": {
+                field.name: getattr(self.reader, field.name) for field in attrs.fields(Reader)
+            },
             "faults": [attrs.asdict(fault) for fault in self.faults],
             "schedule": self.schedule.choices,
             "model": turns,
@@ -112,7 +117,10 @@ def keep(events: list[Any], case: Case | None = None) -> Played:
     is_next = recent and recent[-1].example is example and "PYTEST_CURRENT_TEST" in os.environ
     cases = recent[-1].cases if is_next else []
     if case is not None:
-        cases.append(_forced(len(cases), in_example=example is not None) or case)
+        forced = _forced(len(cases), in_example=example is not None)
+        if forced is not None and type(case.reader) is not Reader:
+            forced = attrs.evolve(forced, reader=case.reader)
+        cases.append(forced or case)
     recent.append(Played(events, cases, example=example))
     return recent[-1]
 

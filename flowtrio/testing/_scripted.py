@@ -14,7 +14,8 @@ import attrs
 import trio
 from trio.lowlevel import Task, current_task, in_trio_task
 
-from flowtrio._core._chunks import Chunk, Completion, ToolArgs, ToolCall, Usage, fold
+from flowtrio._core._chunks import Chunk, ToolArgs, ToolCall, Usage
+from flowtrio.clients._whole import Streaming
 
 from ._requests import check_messages
 
@@ -52,7 +53,7 @@ class ScriptedRequest:
     """The rest."""
 
 
-class _StrictModel(abc.ABC):
+class _StrictModel(Streaming):
     """A client that keeps what it is asked, and fails where a provider or the test would."""
 
     def __init__(self) -> None:
@@ -86,15 +87,6 @@ class _StrictModel(abc.ABC):
         except AssertionError as exc:
             self._failure = self._failure or exc
             raise
-
-    async def complete(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        **options: Any,
-    ) -> Completion:
-        """Answer one request and give the reply whole."""
-        return await fold(self.stream_completion(messages, tools, **options))
 
     def check(self) -> None:
         """Assert that no request failed and no reply was left open.
@@ -265,7 +257,7 @@ class _Counts(Protocol):
     open_replies: int
 
 
-class ScriptedReply(AsyncIterator[Chunk]):
+class ScriptedReply(AsyncIterator[Chunk], trio.abc.AsyncResource):
     """One turn on its way."""
 
     def __init__(self, model: _Counts, steps: Sequence[Step]) -> None:
@@ -319,19 +311,6 @@ class ScriptedReply(AsyncIterator[Chunk]):
         """Leave the rest unsaid."""
         self._close()
         await trio.lowlevel.checkpoint()
-
-    async def __aenter__(self) -> Self:
-        """Give the reply itself."""
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the rest unsaid."""
-        await self.aclose()
 
 
 def as_turns(given: Iterable[str | Iterable[Step]]) -> list[list[Step]]:

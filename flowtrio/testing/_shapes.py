@@ -1,180 +1,40 @@
-"""What the data of each event type looks like, key by key: a table, and what reads it.
+"""What one event may say, whatever stands before and after it, by the table of fields.
 
-`flowtrio._core._law` knows what may follow what; this module knows what one event may say, whatever
-stands before and after it.
+`flowtrio._core._law` knows what may follow what.
 """
 
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from types import NoneType
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal
 
 import msgspec
-from msgspec import Meta
 
-from flowtrio._core._call_rules import OUTCOMES
-from flowtrio._core._events import ADDED_KEYS, SCHEMA, EventType
-from flowtrio._core._law import TRANSITIONS
+from flowtrio._core._events import (
+    ADDED_KEYS,
+    FIELDS,
+    SCHEMA,
+    Count,
+    EventType,
+    Instant,
+    Path,
+    Shape,
+    Word,
+)
 
 _T = EventType
-_MAX = sys.float_info.max
-
-Shape: TypeAlias = Any
-"""A type that msgspec can check a value against."""
-
-Word: TypeAlias = Annotated[str, Meta(min_length=1)]
-Path: TypeAlias = Annotated[str, Meta(pattern=r"^root(/[^/]+)*$")]
-Count: TypeAlias = Annotated[int, Meta(ge=0)]
-Instant: TypeAlias = Annotated[float, Meta(ge=-_MAX, le=_MAX)]
-Seconds: TypeAlias = Annotated[float, Meta(ge=0, le=_MAX)]
-WordOrNone: TypeAlias = Word | None
-SecondsOrNone: TypeAlias = Seconds | None
-Status: Shape = Literal[tuple(map(str, TRANSITIONS))]
-Outcome: Shape = Literal[tuple(OUTCOMES)]
-Source: Shape = Literal["model", "tool", "agent", "deadline", "limit", "store", "internal"]
-
-
-class Usage(msgspec.Struct, forbid_unknown_fields=True):
-    """See `flowtrio.Usage`; here all six keys are required."""
-
-    prompt_tokens: Count
-    completion_tokens: Count
-    reasoning_tokens: Count
-    cached_tokens: Count
-    quality: Literal["measured", "lower_bound"]
-    cost: Word | None
-
-
-class Cause(msgspec.Struct, forbid_unknown_fields=True):
-    """One entry of an ERROR's ``causes``."""
-
-    error: Word
-    type: Word
-    source: Source
-
-
-class Part(msgspec.Struct, forbid_unknown_fields=True):
-    """One entry of a RUN_START's ``parts``."""
-
-    kind: Word
-    media_type: WordOrNone
-    bytes: Count | None
-    name: WordOrNone
-
-
-SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
-    _T.MESSAGE_CHUNK: {"chunk": str, "message_id": Word},
-    _T.MESSAGE_COMPLETE: {
-        "message_id": Word,
-        "content": str,
-        "finish_reason": Literal[
-            "stop", "length", "tool_calls", "content_filter", "cancelled", "error"
-        ],
-        "usage": Usage | None,
-        "model": WordOrNone,
-        "provider": WordOrNone,
-        "requested_model": WordOrNone,
-        "duration": SecondsOrNone,
-        "first_token": SecondsOrNone,
-        "parent_call_id": WordOrNone,
-    },
-    _T.STATE_CHANGE: {"old_status": Status, "new_status": Status, "reason": str | None},
-    _T.TOOL_CALL_START: {
-        "call_id": Word,
-        "tool_name": Word,
-        "arguments": dict[str, Any],
-        "message_id": WordOrNone,
-        "provider_executed": bool,
-        "parent_call_id": WordOrNone,
-    },
-    _T.TOOL_CALL_END: {
-        "call_id": Word,
-        "tool_name": Word,
-        "outcome": Outcome,
-        "result": Any,
-        "error": str | None,
-        "duration": SecondsOrNone,
-    },
-    _T.ERROR: {
-        "error": Word,
-        "code": Word,
-        "source": Source,
-        "retryable": bool,
-        "deadline": Literal[
-            "run", "tool", "connect", "first_token", "gap", "content", "approval", "input"
-        ]
-        | None,
-        "limit": WordOrNone,
-        "detail": dict[str, Any] | None,
-        "causes": list[Cause],
-    },
-    _T.DONE: {
-        "status": Literal["completed", "error", "cancelled"],
-        "reason": str | None,
-        "result": Any,
-        "usage": Usage,
-        "events": Annotated[int, Meta(ge=1)],
-        "duration": Seconds,
-        "leftover": list[Word],
-    },
-    _T.RUN_START: {
-        "message": str,
-        "parts": list[Part],
-        "session_id": WordOrNone,
-        "agent": Word,
-        "parent_run_id": WordOrNone,
-        "schema": Literal[SCHEMA],
-    },
-    _T.AGENT_START: {"agent": Path, "call_id": WordOrNone},
-    _T.AGENT_END: {
-        "agent": Path,
-        "call_id": WordOrNone,
-        "outcome": Literal["ok", "error", "timeout", "cancelled"],
-        "result": Any,
-        "error": str | None,
-        "usage": Usage | None,
-        "duration": SecondsOrNone,
-    },
-    _T.REASONING_CHUNK: {"chunk": str, "message_id": Word},
-    _T.MESSAGE_PART: {"message_id": Word, "part": dict[str, Any]},
-    _T.MESSAGE_RESET: {"message_id": Word, "reason": Word},
-    _T.TOOL_CALL_ARGS: {"call_id": Word, "tool_name": Word, "delta": str, "message_id": Word},
-    _T.TOOL_PROGRESS: {"call_id": Word, "tool_name": Word, "progress": Any},
-    _T.APPROVAL_REQUIRED: {
-        "call_id": Word,
-        "tool_name": Word,
-        "arguments": dict[str, Any],
-        "deadline": SecondsOrNone,
-        "parent_call_id": WordOrNone,
-    },
-    _T.INPUT_REQUIRED: {
-        "request_id": Word,
-        "prompt": str,
-        "call_id": WordOrNone,
-        "schema": dict[str, Any] | None,
-    },
-    _T.INPUT_RESOLVED: {
-        "request_id": Word,
-        "outcome": Literal["answered", "declined", "timeout", "cancelled"],
-        "text": str | None,
-    },
-    _T.USER_MESSAGE: {"message": str, "parts": list[Part]},
-    _T.CUSTOM: {"name": str, "value": Any},
-}
-"""The value that belongs to each key of `DATA_KEYS`."""
 
 OLD_SHAPES: Final[dict[EventType, dict[str, Shape]]] = {
     type: {key: shape for key, shape in shapes.items() if key not in ADDED_KEYS.get(type, ())}
-    for type, shapes in SHAPES.items()
+    for type, shapes in FIELDS.items()
 }
-"""The same for a log of schema 1."""
+"""The fields of a log of schema 1."""
 OLD_SHAPES[_T.RUN_START]["schema"] = Literal[1]
 
-SHAPES_OF: Final = {1: OLD_SHAPES, SCHEMA: SHAPES}
+SHAPES_OF: Final = {1: OLD_SHAPES, SCHEMA: FIELDS}
 """The shapes of each schema that is read."""
 
 ENVELOPE: Final[dict[str, Shape]] = {

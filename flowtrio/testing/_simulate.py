@@ -28,7 +28,7 @@ from flowtrio._run._controls import run_of
 from flowtrio._run._simulation import Function
 from flowtrio._run._stream import EventStream
 
-from ._faults import Fault, Places, Striker, ToolFaults
+from ._faults import Fault, Log, Places, Striker, ToolFaults
 from ._models import SimulatedModel
 from ._readers import Reader, ReaderLeft
 from ._replay import Case, Played, keep
@@ -37,7 +37,7 @@ from ._simulated import SimulatedRun, told_faults
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
-    from flowtrio.abc import AgentLike, LLMClient, Message
+    from flowtrio.abc import AgentLike, LLMClient, Message, Telemetry
 
 LONGEST = 30 * 24 * 3600.0
 """Seconds of virtual time after which a run counts as one that has no end."""
@@ -60,6 +60,7 @@ def simulate(
     app: Any = None,
     limits: Limits | None = None,
     history: Sequence[Message] = (),
+    telemetry: Telemetry | None = None,
 ) -> SimulatedRun:
     """Run an agent to its end, alone, under virtual time, on a given schedule.
 
@@ -77,6 +78,7 @@ def simulate(
       app: The agent and its tools find it as ``ctx.app``.
       limits: Limits of the run.
       history: The conversation so far.
+      telemetry: Hears what the run records; runs that the agent starts itself have their engine's.
 
     Raises:
       RuntimeError: called inside a Trio loop, or this release of Trio cannot be simulated.
@@ -97,7 +99,8 @@ def simulate(
     world = _World(keep([], case), model, drawn)
     with exploring(world.case.schedule) as chooser, _silence(), _no_threads(world):
         world.chooser = chooser
-        main = _Main(world, agent, message, {"limits": limits, "history": history, "app": app})
+        options = {"limits": limits, "history": history, "app": app}
+        main = _Main(world, agent, message, options, telemetry)
         trio.run(main.run, clock=virtual_clock(), instruments=[world.striker])
     return main.give(chooser)
 
@@ -134,9 +137,10 @@ class _World:
         self._model = model
         self._drawn = drawn
         """The model that the case has, too; when that is played again, in the case's form."""
-        self.struck: list[Fault] = []
-        """The faults whose moment came."""
-        self.tool_faults = ToolFaults(case.faults, self.striker, self.struck)
+        self.faults = Log()
+        self.tool_faults = ToolFaults(case.faults, self.striker, self.faults)
+        self.open_steps = 0
+        """Steps of the scheduler before the run began to end."""
         self._numbers = itertools.count()
 
     def wall_clock(self) -> float:
@@ -169,7 +173,9 @@ class _World:
         assert self.stream is not None
         log = run_of(self.stream).log
         self.most_undelivered = max(self.most_undelivered, log.channel.undelivered)
-        if log.is_closing and self.closed_at is None:
+        if not log.is_closing:
+            self.open_steps = self.striker.steps
+        elif self.closed_at is None:
             self.closed_at = trio.current_time()
 
     def refuse(self, what: str) -> NoReturn:
@@ -192,14 +198,13 @@ class _Main:
     agent: AgentLike
     message: str | Sequence[Part]
     options: dict[str, Any]
+    telemetry: Telemetry | None
     stream: EventStream | None = None
     result: Any = None
     error: RunFailed | RunCancelled | None = None
     left_alive: list[str] = attrs.Factory(list)
     begun_at: int = 0
     """Steps of the scheduler before the run."""
-    steps: int = 0
-    """Of the run's own."""
     is_over: bool = False
 
     async def run(self) -> None:
@@ -219,7 +224,7 @@ class _Main:
     async def _play(self) -> None:
         world = self.world
         events, reader = world.played.events, world.case.reader
-        async with StreamEngine(simulation=world) as engine:
+        async with StreamEngine(simulation=world, telemetry=self.telemetry) as engine:
             self.stream = world.stream = stream = engine.stream(
                 self.agent, self.message, **self.options
             )
@@ -231,9 +236,12 @@ class _Main:
                 self._arm(stream, scope)
                 with suppress(ReaderLeft):
                     await reader.read(stream, events)
+            if not scope.cancelled_caught:
+                # The reader left before it met the cancellation.
+                struck = world.faults.struck
+                struck[:] = [fault for fault in struck if fault.kind != "cut_off"]
             await stream.aclose()
             await _read_rest(stream, events)
-            self.steps = world.striker.steps - self.begun_at
         try:
             self.result = await stream.result()
         except (RunFailed, RunCancelled) as exc:
@@ -242,14 +250,22 @@ class _Main:
     def _arm(self, stream: EventStream, scope: trio.CancelScope) -> None:
         world = self.world
         self.begun_at = world.striker.steps
-        actions: dict[str, Callable[[], object]] = {
+
+        def cut_off() -> bool:
+            if scope.cancel_called or run_of(stream).is_closing:
+                return False
+            scope.cancel()
+            return True
+
+        actions: dict[str, Callable[[], bool]] = {
             "cancel": lambda: stream.cancel("a drawn fault"),
-            "cut_off": scope.cancel,
+            "cut_off": cut_off,
         }
 
         def strike(fault: Fault) -> None:
-            world.struck.append(fault)
-            actions[fault.kind]()
+            world.faults.came.append(fault)
+            if actions[fault.kind]():
+                world.faults.struck.append(fault)
 
         for fault in world.case.faults:
             if fault.kind in actions:
@@ -275,8 +291,9 @@ class _Main:
             most_undelivered=self.world.most_undelivered,
             closing_seconds=self.world.played.events[-1].timestamp - (self.world.closed_at or 0.0),
             app=self.options["app"],
-            struck=self.world.struck,
-            places=Places(self.steps, self.world.tool_faults.waits),
+            struck=self.world.faults.struck,
+            came=self.world.faults.came,
+            places=Places(self.world.open_steps - self.begun_at, self.world.tool_faults.waits),
         )
         played = self.world.played
         played.notes += told_faults(run.struck)

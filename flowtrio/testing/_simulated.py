@@ -85,7 +85,9 @@ class SimulatedRun:
     app: Any
     """What its agents and tools found as ``ctx.app``."""
     struck: list[Fault]
-    """The faults whose moment came."""
+    """The faults that took effect, in that order."""
+    _came: list[Fault] = attrs.field(alias="came")
+    """Those whose moment came, with those that took no effect."""
     _places: Places = attrs.field(alias="places")
 
     def __repr__(self) -> str:

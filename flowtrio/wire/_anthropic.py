@@ -182,11 +182,6 @@ class AnthropicReply(EventReply):
         self._stop_details: Any = None
         self._is_begun = False
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the finish mark was seen."""
-        return self._mark.reason is not None
-
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what an event says; kinds that are not known say nothing. See `EventReply.read`."""
         told = self.payloads.read(data)

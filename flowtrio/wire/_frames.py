@@ -7,11 +7,11 @@ raises anything but `BadFrame`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 
-from flowtrio._core._events import RUN_ID, AgentEvent, StreamMode
+from flowtrio._core._events import NO_DOTS, RUN_ID, AgentEvent, StreamMode
 from flowtrio._core._limits import ServerLimits
 from flowtrio._core._parts import UserMessage
 
@@ -32,6 +32,7 @@ Ref: TypeAlias = str | int | None
 
 _Text = Annotated[str, msgspec.Meta(min_length=1)]
 _RunId = Annotated[str, msgspec.Meta(pattern=rf"\A{RUN_ID}\Z")]
+_SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=rf"\A{NO_DOTS}")]
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
@@ -54,14 +55,17 @@ class _Command(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ref: Ref = None
 
 
-class MessageCommand(_Command, frozen=True):
-    """Start a run, or attach to the one of this ``run_id``."""
-
+class _Said(_Command, frozen=True, kw_only=True):
     message: str
     """May be empty where there are parts."""
     parts: tuple[SentPart, ...] = ()
+
+
+class MessageCommand(_Said, frozen=True):
+    """Start a run, or attach to the one of this ``run_id``."""
+
     run_id: _RunId | None = None
-    session_id: _Name | None = None
+    session_id: _SessionId | None = None
     mode: StreamMode | None = None
 
 
@@ -118,14 +122,17 @@ class DismissCommand(_Command, frozen=True):
     reason: str | None = None
 
 
-class PostCommand(_Command, frozen=True):
+class _Post(_Said, frozen=True, kw_only=True):
+    interrupt: bool = False
+    post_id: _Name | None = None
+    """A client's own: what is sent again under it was said once."""
+    """Whether the reply that is being written is cut."""
+
+
+class PostCommand(_Post, frozen=True, kw_only=True):
     """Say something to the model while a run goes on."""
 
     run_id: _Text
-    message: str
-    """May be empty where there are parts."""
-    parts: tuple[SentPart, ...] = ()
-    interrupt: bool = False
 
 
 class ResumeCommand(_Command, frozen=True):
@@ -134,6 +141,11 @@ class ResumeCommand(_Command, frozen=True):
     run_id: _RunId
     after: Annotated[int, msgspec.Meta(ge=-1, le=2**53)]
     mode: StreamMode | None = None
+    snapshot: bool | Literal["log"] = False
+    """Whether all up to now is told as one event; *after* is -1 then.
+
+    With the state, or as ``log`` with the compacted log before it.
+    """
 
 
 Control: TypeAlias = (
@@ -160,6 +172,8 @@ _COMMANDS: Final[dict[str, type[Any]]] = {
     "resume": ResumeCommand,
     "ping": PingCommand,
 }
+CONTROLS: Final = tuple(name for name, kind in _COMMANDS.items() if kind in get_args(Control))
+"""The types of commands about a run that is under way: what can be posted to one over HTTP."""
 
 
 def decode_command(text: str, max_depth: int) -> Command:
@@ -231,6 +245,8 @@ def _convert(value: dict[str, Any]) -> Command:
         raise BadFrame("bad_frame", f"{value['type']}: {_words(exc)}", ref) from None
     if isinstance(command, MessageCommand):
         _check_said(command)
+    if isinstance(command, ResumeCommand) and command.snapshot and command.after >= 0:
+        raise BadFrame("bad_frame", f"resume: {NO_PLACE}", ref)
     return command
 
 
@@ -240,28 +256,57 @@ def _check_said(command: MessageCommand) -> None:
         raise BadFrame("bad_frame", f"message: {error}", command.ref)
 
 
-_large: Final = msgspec.json.Decoder(MessageCommand)
+class _Kind(msgspec.Struct, frozen=True):
+    type: str = "message"
 
 
-def decode_large(text: str | bytes) -> MessageCommand:
-    """Read what is larger than a message without parts may be: so it has some, or is too large.
+NO_PLACE: Final = "a snapshot is of all that was said, and `after` has to be -1"
+_large_kind: Final = msgspec.json.Decoder(_Kind)
+_Large: TypeAlias = MessageCommand | PostCommand
 
-    What else it may hold is not even made, and its depth is that of a message.
+
+def decode_large(text: str) -> _Large:
+    """Read a text that is larger than one without parts may be: so it has some, or is too large.
+
+    What else it may hold is not even made, and its depth is that of what is said.
 
     Raises:
       BadFrame: it has wrong keys.
-      TooLarge: it is no message with parts.
+      TooLarge: nothing with parts is said by it.
 
     """
     try:
-        command = _large.decode(text)
-    except msgspec.ValidationError as exc:
-        raise BadFrame("bad_frame", f"message: {_words(exc)}") from None
+        name = _large_kind.decode(text).type
     except (ValueError, RecursionError):
         raise TooLarge from None
-    if command.type != "message" or not command.parts:
+    if name == "message":
+        return _decode_large(text, MessageCommand, name)
+    if name == "post":
+        return _decode_large(text, PostCommand, name)
+    raise TooLarge
+
+
+def decode_large_request(type: str, body: bytes, **keys: str) -> _Large:
+    """The same for a ``message`` or ``post`` of its own request; see `decode_request`."""
+    if type == "message":
+        return _decode_large(body, MessageCommand, type)
+    post = _decode_large(body, _Post, type)
+    return PostCommand(**{**msgspec.structs.asdict(post), **keys, "type": type})
+
+
+_SaidT = TypeVar("_SaidT", bound=_Said)
+
+
+def _decode_large(text: str | bytes, kind: type[_SaidT], name: str) -> _SaidT:
+    try:
+        said = msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as exc:
+        raise BadFrame("bad_frame", f"{name}: {_words(exc)}") from None
+    except (ValueError, RecursionError):
+        raise TooLarge from None
+    if not said.parts:
         raise TooLarge
-    return command
+    return said
 
 
 def said_by(command: MessageCommand | PostCommand, limits: ServerLimits) -> UserMessage:

@@ -80,11 +80,6 @@ class GeminiReply(EventReply):
         self._cited: set[tuple[Any, ...]] = set()
         self._executions = 0
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the finish mark was seen."""
-        return self._mark.reason is not None
-
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one response object says; see `EventReply.read`."""
         payload = self.payloads.read(data)

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flowtrio._core._fit import NO_TEXT, fit_arguments, is_blank, without_blank, without_withheld
-from flowtrio._core._media import data_url as data_url
 from flowtrio._core._values import told
 
 Message = Mapping[str, Any]

@@ -94,11 +94,6 @@ class ChatReply(EventReply):
         self._cited: set[str] = set()
         self._has_said = False
 
-    @property
-    def is_finished(self) -> bool:
-        """Whether the choice has a ``finish_reason``."""
-        return self._mark.reason is not None
-
     def read_payload(self, data: bytes, event: str = "") -> list[Chunk]:
         """Give what one object says; see `EventReply.read`."""
         payload = self.payloads.read(data)

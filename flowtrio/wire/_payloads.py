@@ -18,6 +18,7 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._errors import check_no_error, named_error
+from ._finish import FinishMark
 from ._json import MAX_DEPTH, decode_json, read_json
 from ._sse import ServerSentEvent
 
@@ -75,12 +76,12 @@ class EventReply(abc.ABC):
     """See `flowtrio.wire._reply.Reply`."""
     needs_mark = True
     """Whether ``[DONE]`` ends only a reply that has its finish mark."""
+    _mark: FinishMark
 
     @property
-    @abc.abstractmethod
     def is_finished(self) -> bool:
         """See `flowtrio.wire._reply.Reply`."""
-        ...
+        return self._mark.reason is not None
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
         """Give what an event says.

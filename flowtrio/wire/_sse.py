@@ -8,6 +8,7 @@ to lines, lines to fields, fields to events.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -244,6 +245,11 @@ def encode_event(
 
     """
     return "".join(_fields(data, event, id, retry)).encode()
+
+
+def encode_json_event(value: Any, *, event: str | None = None) -> bytes:
+    """Encode one event whose data is *value* as JSON; see `encode_event`."""
+    return encode_event(msgspec.json.encode(value).decode(), event=event)
 
 
 def _fields(data: str, event: str | None, id: str | None, retry: int | None) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 
-from flowtrio import Chunk, ToolCall
+from flowtrio import Chunk, ToolCall, Usage
 
 
 class Puppet:
@@ -24,13 +24,13 @@ class Puppet:
     def say(self, text: str) -> None:
         self._send.send_nowait(Chunk(content=text))
 
-    def end(self) -> None:
-        self._send.send_nowait(Chunk(is_final=True, finish_reason="stop"))
+    def end(self, usage: Usage | None = None) -> None:
+        self._send.send_nowait(Chunk(is_final=True, finish_reason="stop", usage=usage))
 
-    def answer(self, *texts: str) -> None:
+    def answer(self, *texts: str, usage: Usage | None = None) -> None:
         for text in texts:
             self.say(text)
-        self.end()
+        self.end(usage)
 
     def call(self, *calls: ToolCall) -> None:
         """End the reply with calls."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from flowtrio import RunContext, tool
 from tests.browser.conftest import OpenStage, Stage
 from tests.browser.test_page import STATUS
-from tests.support.chromium import Screen
+from tests.support.chromium import Page, Screen
 
 ANSWER = """### A heading of the third level
 
@@ -49,7 +48,7 @@ def find_axe() -> str:
 
 
 SMALL = """[...document.querySelectorAll(
-  "button, summary, a.button, input, textarea, label:has(input)"
+  "button, summary, a.button, input, select, textarea, label:has(input)"
 )].filter((node) => {
   const { width, height } = node.getBoundingClientRect();
   // A bar of the timeline is a picture of time; a checkbox has its label.
@@ -58,17 +57,31 @@ SMALL = """[...document.querySelectorAll(
 }).map((node) => `${node.outerHTML.slice(0, 80)}: ${node.offsetWidth}x${node.offsetHeight}`)"""
 
 
-async def check_accessible(stage: Stage, axe: str) -> None:
-    """No rule of axe-core finds anything; its best practices are among them."""
-    await stage.page.call("Runtime.evaluate", expression=f"{axe}\nvoid 0")
-    found: list[Any] = await stage.page.run(
-        """(async () => {
-          const { violations } = await axe.run(document);
-          return violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]);
-        })()"""
-    )
+AXE = """(async () => {
+  const { violations } = await axe.run(document);
+  return violations.map(({ id, nodes }) => [id, nodes.map((node) => node.html)]);
+})()"""
+FIELDS = """[...document.querySelectorAll("input:not([type=checkbox]), textarea")]
+  .map((node) => parseFloat(getComputedStyle(node).fontSize))"""
 
-    assert found == []
+
+async def check_accessible(page: Page, axe: str, state: str = "") -> None:
+    """No rule of axe-core finds anything, in either colours; its best practices are among them.
+
+    A phone has room for fingers, 44 px for what is touched, and 16 px in fields, below which iOS
+    zooms in.
+    """
+    if not await page.run("'axe' in window"):
+        await page.call("Runtime.evaluate", expression=f"{axe}\nvoid 0")
+    is_dark = await page.run("matchMedia('(prefers-color-scheme: dark)').matches")
+    for has_other in (True, False):
+        await page.colour(is_dark ^ has_other)
+
+        assert await page.run(AXE) == [], state
+
+    if await page.run("innerWidth < 500"):
+        assert await page.run(SMALL) == [], state
+        assert min(await page.run(FIELDS)) >= 16, state
 
 
 @tool(needs_approval=True)
@@ -115,7 +128,7 @@ async def check_states(stage: Stage, check: Callable[[str], Awaitable[None]]) ->
 async def test_axe_finds_nothing(open_stage: OpenStage, screen: Screen) -> None:
     axe = find_axe()
     async with open_stage(agent=agent, debug=True, screen=screen) as stage:
-        await check_states(stage, lambda _: check_accessible(stage, axe))
+        await check_states(stage, lambda state: check_accessible(stage.page, axe, state))
 
 
 async def test_axe_finds_nothing_where_a_token_is_asked_for(
@@ -124,7 +137,7 @@ async def test_axe_finds_nothing_where_a_token_is_asked_for(
     axe = find_axe()
     async with open_stage(token="s3cret-token", screen=screen) as stage:
         await stage.page.until("document.querySelector('#ask-token').open")
-        await check_accessible(stage, axe)
+        await check_accessible(stage.page, axe)
 
 
 async def test_axe_is_really_asked(open_stage: OpenStage) -> None:
@@ -133,25 +146,24 @@ async def test_axe_is_really_asked(open_stage: OpenStage) -> None:
     edits = {"": [(' aria-label="Message" placeholder="Message"', "")]}
     async with open_stage(edits=edits) as stage:
         with pytest.raises(AssertionError, match="label"):
-            await check_accessible(stage, axe)
+            await check_accessible(stage.page, axe)
 
 
-@pytest.mark.parametrize("is_dark", [False, True])
-async def test_a_phone_has_room_for_fingers_and_text_that_is_not_zoomed(
-    open_stage: OpenStage, is_dark: bool
+SMALLER = "void (document.querySelector('#new').style = 'min-height: 0; height: 9px')"
+ALIKE = """void document.adoptedStyleSheets.push(((sheet) => {
+  sheet.replaceSync("@media (prefers-color-scheme: dark) { h1 { color: #333 } }");
+  return sheet;
+})(new CSSStyleSheet()))"""
+
+
+async def test_what_is_too_small_or_only_in_the_other_colours_is_found(
+    open_stage: OpenStage, screen: Screen
 ) -> None:
-    """44 px for what is touched; 16 px in fields, below which iOS zooms in."""
-    screen = Screen(390, 844, is_dark)
-    async with open_stage(agent=agent, debug=True, screen=screen) as stage:
+    """Planted faults: a button of a few pixels, and colours that are alike where it is dark."""
+    axe = find_axe()
+    fault, told = (SMALLER, 'button id="new"') if screen.is_phone else (ALIKE, "color-contrast")
+    async with open_stage(screen=screen) as stage:
+        await stage.page.run(fault)
 
-        async def check(state: str) -> None:
-            small = await stage.page.run(SMALL)
-            fields = await stage.page.run(
-                """[...document.querySelectorAll("input:not([type=checkbox]), textarea")]
-                  .map((node) => parseFloat(getComputedStyle(node).fontSize))"""
-            )
-
-            assert small == [], state
-            assert min(fields) >= 16, state
-
-        await check_states(stage, check)
+        with pytest.raises(AssertionError, match=told):
+            await check_accessible(stage.page, axe)

@@ -102,3 +102,39 @@ async def test_a_large_photo_is_made_smaller(open_stage: OpenStage) -> None:
     async with open_stage() as stage:
         await paste(stage, 2100, "photo.jpg", "image/jpeg")
         await stage.page.until("document.querySelector('#attachments img')?.naturalWidth === 2048")
+
+
+SLOWLY = """(() => {
+  const read = FileReader.prototype.readAsDataURL;
+  FileReader.prototype.readAsDataURL = function (file) {
+    setTimeout(() => read.call(this, file), 150);
+  };
+})()"""
+
+
+async def test_what_is_still_being_read_goes_with_its_message(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        page = stage.page
+        await page.run(SLOWLY)
+        await paste(stage, 500, "a.csv", "text/csv")
+        await paste(stage)
+        await page.until_text("#attachments", "Reading a.csv")
+        await stage.ask("What are they?")
+        stage.model.answer("A table and a cat.")
+        await page.until(f"{STATUS} === 'completed'")
+
+        assert await page.run(WAITING) == 0
+        [request] = stage.model.requests
+        assert [part["type"] for part in request[-1]["content"]] == ["text", "file", "image_url"]
+        assert page.problems == []
+
+
+async def test_what_is_pasted_at_once_is_weighed_together(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        page = stage.page
+        await page.run(SLOWLY)
+        for number in range(3):
+            await paste(stage, 3 * 1024 * 1024, f"{number}.csv", "text/csv")
+        await page.until_text("#notice", "2.csv is too large")
+
+        assert await page.run(WAITING) == 2

@@ -52,8 +52,7 @@ async def test_what_needs_approval_is_seen_focused_and_named(
         stage.model.answer("Done.")
         await page.until(f"{STATUS} === 'completed'")
         await page.until(AT_END)
-
-        assert await page.run("document.title") == "flowtrio"
+        await page.until("document.title === 'flowtrio'")
 
 
 async def test_of_several_that_need_approval_each_is_seen_in_its_turn(
@@ -202,7 +201,7 @@ async def test_who_scrolls_while_something_comes_is_not_put_back(open_stage: Ope
 async def test_who_has_scrolled_away_finds_the_same_place_behind_another_tab(
     open_stage: OpenStage,
 ) -> None:
-    async with open_stage(screen=SCREENS[2]) as stage:
+    async with open_stage(screen=SCREENS[1]) as stage:
         page = stage.page
         await say_much(stage)
         await page.wheel("#turns", -600)
@@ -242,7 +241,7 @@ async def test_a_decision_that_was_not_taken_can_be_made_again(open_stage: OpenS
         await stage.ask("launch it")
         stage.model.call(ToolCall(id="1", name="launch", arguments={"target": "moon"}))
         await stage.page.click(APPROVE)
-        await stage.page.until_text("#notice", "call_id")
+        await stage.page.until_text(".question .wrong", "call_id")
         await stage.page.until("!document.querySelector(values[0]).disabled", APPROVE)
         await stage.page.click("[aria-label='Deny launch']")
         await stage.page.until("document.querySelector('.call[data-outcome=denied]')")

@@ -147,7 +147,7 @@ async def test_what_is_said_while_the_agent_answers_is_taken_and_escape_stops(
 
 
 async def test_a_reload_says_what_it_does_not_show(open_stage: OpenStage, screen: Screen) -> None:
-    edits = {"app.js": [("const MOST_RUNS = 30;", "const MOST_RUNS = 2;")]}
+    edits = {"memory.js": [("const MOST_RUNS = 30;", "const MOST_RUNS = 2;")]}
     async with open_stage(edits=edits, screen=screen) as stage:
         page = stage.page
         for number in range(1, 4):

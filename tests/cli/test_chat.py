@@ -6,7 +6,7 @@ import os
 import pty
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import attrs
@@ -14,7 +14,17 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from flowtrio import Agent, DemoClient, EventType, Orchestrator, RunContext, Text, tool
+from flowtrio import (
+    Agent,
+    Chunk,
+    DemoClient,
+    EventType,
+    Limits,
+    Orchestrator,
+    RunContext,
+    Text,
+    tool,
+)
 from flowtrio._core._events import AgentEvent
 from flowtrio.cli._chat import (
     CANCELLED,
@@ -22,13 +32,11 @@ from flowtrio.cli._chat import (
     FAILED,
     Chat,
     EventScreen,
-    Keyboard,
-    LocalSource,
-    RemoteError,
-    RemoteSource,
     read_file,
 )
+from flowtrio.cli._keyboard import Keyboard
 from flowtrio.cli._screen import PlainScreen
+from flowtrio.cli._sources import LocalSource, RemoteError, RemoteSource
 from flowtrio.testing import check_events
 from flowtrio.wire._json import decode_json
 from tests.support.fake_server import Connection, open_fake_server
@@ -340,6 +348,169 @@ async def test_a_second_ctrl_c_leaves_at_once_and_the_terminal_as_it_was() -> No
                 await Chat(LocalSource(orchestrator), screen, keyboard, leave).talk("hello")
 
     assert left == [(CANCELLED, True)]
+
+
+# While a run goes on
+
+
+@attrs.define(eq=False)
+class Typist(Keyboard):
+    """A person who types while a run goes on, once, and no more than this."""
+
+    lines: list[str | None] = attrs.Factory(list)
+    begin: trio.Event = attrs.Factory(trio.Event)
+    """When they begin."""
+    is_said: trio.Event = attrs.Factory(trio.Event)
+    """All of it was taken from them."""
+
+    async def overhear(self, prompt: str, paused: Callable[[], Any]) -> str | None:
+        assert prompt == "say> "
+        if not self.lines:
+            self.is_said.set()
+            await super().overhear(prompt, paused)
+        await self.begin.wait()
+        with paused():
+            return self.lines.pop(0)
+
+
+@attrs.define(eq=False)
+class Told:
+    """A model that says what it was asked, the first time when it is told to."""
+
+    go: trio.Event
+
+    async def stream_completion(self, messages: Any, **_: Any) -> AsyncIterator[Chunk]:
+        said = [message["content"] for message in messages if message["role"] == "user"]
+        yield Chunk(content=f"{said}")
+        if len(said) == 1:
+            await self.go.wait()
+        yield Chunk(is_final=True, finish_reason="stop")
+
+
+@asynccontextmanager
+async def typist(
+    *typed: str | None, kind: type[Typist] = Typist
+) -> AsyncIterator[tuple[Typist, Shown]]:
+    """Who says "go", and types that when something is shown of the answer."""
+    reader, writer = os.pipe()
+    os.write(writer, b"go\n")
+    os.close(writer)
+    keyboard = kind(reader, lines=list(typed))
+    try:
+        with trio.fail_after(30):
+            yield keyboard, Shown(on={"message_chunk": keyboard.begin.set})
+    finally:
+        os.close(reader)
+
+
+def told(screen: Shown, type: str, key: str) -> list[Any]:
+    return [event.data[key] for event in screen.events if event.type == type]
+
+
+async def test_what_is_typed_is_said_to_the_run() -> None:
+    async with typist(None, " ", "!", "hurry", "now") as (keyboard, screen):
+        async with Orchestrator(agents=[Agent(llm_client=Told(keyboard.is_said))]) as orchestrator:
+            status = await Chat(LocalSource(orchestrator), screen, keyboard).talk(None)
+
+    assert status == COMPLETED
+    assert told(screen, "user_message", "message") == ["hurry", "now"]
+    assert told(screen, "message_complete", "content") == ["['go']", "['go', 'hurry', 'now']"]
+    # Nothing was shown while somebody typed.
+    assert screen.pauses == 5
+    check_events(screen.events)
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_an_exclamation_mark_cuts_the_reply(where: str) -> None:
+    agent = Agent(llm_client=Told(trio.Event()))
+    async with typist("! hurry") as (keyboard, screen), AsyncExitStack() as stack:
+        source: LocalSource | RemoteSource
+        if where == "here":
+            orchestrator = await stack.enter_async_context(Orchestrator(agents=[agent]))
+            source = LocalSource(orchestrator)
+        else:
+            source = RemoteSource((await stack.enter_async_context(open_server(agent))).url)
+        await Chat(source, screen, keyboard).talk(None)
+
+    assert told(screen, "message_complete", "finish_reason") == ["cancelled", "stop"]
+    assert told(screen, "message_complete", "content")[-1] == "['go', 'hurry']"
+    check_events(screen.events)
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+async def test_what_no_reply_follows_is_the_next_message(where: str, tmp_path: Any) -> None:
+    image = tmp_path / "a.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    async def once(ctx: RunContext, message: str) -> list[Any]:
+        async with ctx.message() as out:
+            await out.write("well")
+        await keyboard.is_said.wait()
+        return await counts(ctx, message)
+
+    lines = (f"/file {image}", "and this", "hurry")
+    async with typist(*lines) as (keyboard, screen), AsyncExitStack() as stack:
+        source: LocalSource | RemoteSource
+        if where == "here":
+            orchestrator = await stack.enter_async_context(Orchestrator(agents=[once]))
+            source = LocalSource(orchestrator)
+        else:
+            source = RemoteSource((await stack.enter_async_context(open_server(once))).url)
+        await Chat(source, screen, keyboard).talk(None)
+
+    assert told(screen, "done", "result") == [["go"], ["and this", "image/png"], ["hurry"]]
+
+
+async def test_a_line_that_is_entered_as_the_run_ends_is_the_next_message() -> None:
+    @attrs.define(eq=False)
+    class Late(Typist):
+        """Whose last line comes when nobody listens any more."""
+
+        async def overhear(self, prompt: str, paused: Callable[[], Any]) -> str | None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                if not self.lines:
+                    raise
+            return self.lines.pop()
+
+    async def once(ctx: RunContext, message: str) -> str:
+        return message
+
+    async with typist("hurry", kind=Late) as (keyboard, screen):
+        async with Orchestrator(agents=[once]) as orchestrator:
+            await Chat(LocalSource(orchestrator), screen, keyboard).talk(None)
+
+    assert told(screen, "done", "result") == ["go", "hurry"]
+
+
+async def test_whoever_stops_a_run_stops_what_was_said_to_it() -> None:
+    async def once(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            await out.write("well")
+        await keyboard.is_said.wait()
+        interrupt()
+        await trio.sleep_forever()
+
+    async with typist("hurry") as (keyboard, screen):
+        async with Orchestrator(agents=[once]) as orchestrator:
+            status = await Chat(LocalSource(orchestrator), screen, keyboard).talk(None)
+
+    assert status == CANCELLED
+    assert told(screen, "run_start", "message") == ["go"]
+
+
+async def test_what_is_too_long_is_told_and_the_run_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    limits = Limits(result_bytes=100)
+    async with typist("x" * 200) as (keyboard, screen):
+        agent = Agent(llm_client=Told(keyboard.is_said))
+        async with Orchestrator(agents=[agent], limits=limits) as orchestrator:
+            await Chat(LocalSource(orchestrator), screen, keyboard).talk(None)
+
+    assert told(screen, "done", "status") == ["completed"]
+    assert "message" in capsys.readouterr().err
 
 
 # The keyboard

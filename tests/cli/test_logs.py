@@ -211,3 +211,24 @@ def test_a_line_of_a_run_has_its_id(caplog: pytest.LogCaptureFixture) -> None:
 
     assert of_a_run["run_id"] == "r"
     assert "run_id" not in other
+
+
+async def test_lines_that_an_agent_writes_itself_carry_its_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        logging.getLogger("shop").warning("inside")
+        logging.getLogger("shop").warning("of another", extra={"run_id": "other"})
+
+    configure_logging("json")
+    async with StreamEngine().stream(agent, "Hi", run_id="r") as stream:
+        await stream.result()
+    logging.getLogger("shop").warning("outside")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = {line["message"]: line.get("run_id") for line in lines if line["logger"] == "shop"}
+
+    assert told == {"inside": "r", "of another": "other", "outside": None}

@@ -8,6 +8,7 @@ import pytest
 from flowtrio._core import _exceptions
 from flowtrio._core._exceptions import (
     DeadlineExceeded,
+    Fenced,
     FlowtrioError,
     InputDeclined,
     LimitExceeded,
@@ -29,6 +30,7 @@ RUN: Final = {"run_id": "r1", "messages": MESSAGES, "usage": USAGE}
 
 MADE: Final[list[tuple[type[FlowtrioError], dict[str, Any]]]] = [
     (LocalProtocolError, {"law": "L3"}),
+    (Fenced, {"law": None}),
     (RunExists, {"run_id": "r1", "code": "run_exists", "law": "L1"}),
     (RemoteProtocolError, {"code": "stream_cut", "retryable": True, "detail": {"status": 200}}),
     (
@@ -47,7 +49,7 @@ MADE: Final[list[tuple[type[FlowtrioError], dict[str, Any]]]] = [
     (ToolDenied, {}),
     (InputDeclined, {"request_id": "q1", "reason": "busy"}),
     (DeadlineExceeded, {"deadline": "gap", "source": "tool"}),
-    (LimitExceeded, {"limit": "turns", "code": "session_busy"}),
+    (LimitExceeded, {"limit": "turns", "code": "session_busy", "retry_after": 2.5}),
     (ReplayGap, {"run_id": "r1", "after": 3, "oldest": None}),
 ]
 
@@ -66,7 +68,7 @@ DEFAULTS: Final[list[tuple[FlowtrioError, dict[str, Any]]]] = [
         },
     ),
     (DeadlineExceeded("no", deadline="run"), {"source": "deadline"}),
-    (LimitExceeded("no", limit="turns"), {"code": "limit_exceeded"}),
+    (LimitExceeded("no", limit="turns"), {"code": "limit_exceeded", "retry_after": None}),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from flowtrio import Agent, AgentEvent, EventType, Limits, RunContext, StreamEngine, ToolCall, tool
-from flowtrio._core._interrupted import missing_end
+from flowtrio._core._interrupted import cancelled_end, missing_end
 from flowtrio.testing import LawBroken, ScriptedModel, check_events
 
 T = EventType
@@ -101,3 +101,13 @@ async def test_an_end_that_forgets_what_is_open_would_be_noticed(autojump_clock:
 
     with pytest.raises(LawBroken):
         check_events([*log[: place + 1], *(e for e in missing if e.type not in closers)])
+
+
+def test_a_run_that_nobody_began_is_cancelled_as_any_other() -> None:
+    data = {"message": "hi", "parts": [], "session_id": None, "agent": "a", "schema": 2}
+    opening = AgentEvent(T.RUN_START, {**data, "parent_run_id": None}, 0, "r", "root", 1.5)
+    log = cancelled_end(opening, "stop button")
+    check_events(log)
+
+    assert [event.type for event in log] == [T.RUN_START, T.STATE_CHANGE, T.DONE]
+    assert (log[-1].data["status"], log[-1].data["reason"]) == ("cancelled", "stop button")

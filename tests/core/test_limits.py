@@ -40,11 +40,13 @@ DEFAULTS: Final[dict[type, dict[str, float]]] = {
         "ping_interval": 20,
         "ping_timeout": 20,
         "close": 2,
+        "requests_per_minute": math.inf,
+        "starts_per_minute": math.inf,
     },
 }
 
-BUDGETS: Final = ("tokens", "cost", "requests")
-"""Of a run, and off by default; see tests/runtime/test_agent_options.py."""
+BUDGETS: Final = ("tokens", "cost", "requests", "spend_per_day")
+"""Off by default; see tests/runtime/test_agent_options.py and tests/serving/test_throttle.py."""
 
 FIELDS: Final = [
     (kind, field.name)

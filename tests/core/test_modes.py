@@ -158,6 +158,34 @@ def test_chunks_reach_the_state_with_the_next_event_that_values_shows() -> None:
     assert [event.data["state"]["messages"][0]["content"] for event in events] == ["Go"]
 
 
+def check_a_snapshot_stands_for_all_before_it(
+    view: Callable[[StreamMode, int], View], mode: StreamMode, newest: int
+) -> None:
+    seen = view(mode, newest).see_all(LOG)
+    snapshot = Snapshot()
+    for event in LOG[: newest + 1]:
+        snapshot.add(event)
+
+    first, behind = seen[0], list(seen[1:])
+    assert (first.seq, first.type) == (newest, LOG[newest].type)
+    assert first.data == {**LOG[newest].data, "state": snapshot.state()}
+    assert behind == [event for event in project(mode, LOG) if event.seq > newest]
+
+
+@pytest.mark.parametrize("newest", range(len(LOG)))
+@pytest.mark.parametrize("mode", StreamMode)
+def test_a_snapshot_stands_for_all_before_it(mode: StreamMode, newest: int) -> None:
+    check_a_snapshot_stands_for_all_before_it(View, mode, newest)
+
+
+def test_a_snapshot_that_is_given_before_its_place_would_be_noticed() -> None:
+    for mode in StreamMode:
+        with pytest.raises(AssertionError):
+            check_a_snapshot_stands_for_all_before_it(
+                lambda mode, newest: View(mode, newest - 1), mode, 9
+            )
+
+
 @pytest.mark.parametrize(
     ("name", "mode"),
     [

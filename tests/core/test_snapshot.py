@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from typing import Any, Final
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,6 +23,9 @@ USAGE: Final = {
     "cost": None,
 }
 NOTHING: Final = {**dict.fromkeys(USAGE, 0), "quality": "measured", "cost": None}
+
+
+LISTS: Final = ("messages", "calls", "agents", "questions", "user_messages")
 
 
 def says(type: EventType, agent: str = "root", /, **data: Any) -> AgentEvent:
@@ -85,7 +89,9 @@ def test_before_the_first_event_nothing_is_known() -> None:
         "approvals": [],
         "questions": [],
         "user_messages": [],
+        "error": None,
         "usage": NOTHING,
+        "began": {name: [] for name in LISTS},
     }
 
 
@@ -244,13 +250,37 @@ def test_what_the_user_says_meanwhile_is_kept_in_order() -> None:
     ]
 
 
+def test_why_a_run_failed_stays_in_its_state() -> None:
+    error = says(T.ERROR, error="ValueError", code="agent_failed")
+
+    assert folded(error, says(T.DONE, usage=NOTHING))["error"] == error.data
+
+
+def test_where_each_began_stands_beside_the_lists() -> None:
+    given = [
+        *LONG,
+        says(T.USER_MESSAGE, message="one", parts=[]),
+        says(T.INPUT_REQUIRED, request_id="q2", prompt="Size?"),
+    ]
+    events = [msgspec.structs.replace(event, seq=seq) for seq, event in enumerate(given)]
+    state = folded(*events)
+
+    assert state["began"] == {
+        "messages": [2, 15],
+        "calls": [8],
+        "agents": [10],
+        "questions": [19],
+        "user_messages": [18],
+    }
+    assert all(len(state[name]) == len(state["began"][name]) for name in LISTS)
+
+
 @pytest.mark.parametrize(
     "event",
     [
         call(T.TOOL_CALL_ARGS, delta="{", message_id="m1"),
         call(T.TOOL_PROGRESS, progress=1),
         says(T.CUSTOM, name="mood", value=1),
-        says(T.ERROR, error="E"),
     ],
 )
 def test_other_events_change_nothing(event: AgentEvent) -> None:

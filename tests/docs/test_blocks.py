@@ -45,6 +45,8 @@ class Block:
     source: str
     output: str | None = None
     """What it is said to print."""
+    is_client: bool = False
+    """Whether it talks to a server that runs; see `tests.docs.test_clients`."""
 
     def __str__(self) -> str:
         return f"{self.path.name}:{self.line}"
@@ -58,7 +60,8 @@ def blocks_in(path: Path, text: str) -> list[Block]:
         if "<!-- output -->" in lines[max(0, block.line - 3) : block.line - 2]:
             found[-1] = attrs.evolve(found[-1], output=block.source)
         else:
-            found.append(block)
+            mark = lines[block.line - 3] if block.line > 2 else ""
+            found.append(attrs.evolve(block, is_client=mark.startswith("<!-- client")))
     return found
 
 
@@ -136,7 +139,13 @@ FOUND = [block for path in documents() for block in blocks_in(path, path.read_te
 PYTHON = [block for block in FOUND if block.kind == "python"]
 
 
-OFFLINE = [b for b in PYTHON if b.path.parent.name != "providers" or b.path.name == "index.md"]
+CLIENTS = [block for block in PYTHON if block.is_client]
+OFFLINE = [
+    block
+    for block in PYTHON
+    if not block.is_client
+    and (block.path.parent.name != "providers" or block.path.name == "index.md")
+]
 """Those that ask no model's host; see `tests.docs.test_providers` for the others."""
 
 

@@ -20,35 +20,45 @@ from tests.docs.test_guides import guide, rows
 
 DEPLOY = Path(__file__).parents[2] / "docs" / "deploy"
 UNIT = DEPLOY / "flowtrio.service"
+UNITS = sorted(DEPLOY.glob("*.service"))
 
 
-def service() -> dict[str, str]:
-    """The unit's section of the service."""
+def service(unit: Path = UNIT) -> dict[str, str]:
+    """A unit's section of the service."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(UNIT)
+    parser.read(unit)
     return dict(parser["Service"])
 
 
-def started() -> Any:
-    """What the unit's command line means to the command."""
-    _, *arguments = shlex.split(service()["ExecStart"])
+def started(unit: Path = UNIT) -> Any:
+    """What a unit's command line means to the command; an instance is called by its port."""
+    _, *arguments = shlex.split(service(unit)["ExecStart"].replace("%i", "8000"))
     return _parser().parse_args(arguments)
 
 
 def test_the_unit_starts_a_command_that_there_is() -> None:
-    options = started()
-
-    assert options.store.startswith(f"sqlite:/var/lib/{service()['StateDirectory']}/")
-    assert options.token is None, "arguments can be read by everybody on the machine"
+    assert started().store.startswith(f"sqlite:/var/lib/{service()['StateDirectory']}/")
 
 
-def test_the_unit_waits_until_the_process_is_gone_by_itself() -> None:
-    assert float(service()["TimeoutStopSec"]) > started().drain + _LAST
+def test_the_units_of_a_cluster_have_their_roles_and_tell_no_password() -> None:
+    roles = {unit.name: started(unit).role for unit in UNITS}
+
+    assert roles == {
+        "flowtrio.service": "both",
+        "flowtrio-gateway@.service": "gateway",
+        "flowtrio-worker@.service": "worker",
+    }
+    assert not [unit for unit in UNITS if "redis://" in service(unit)["ExecStart"]]
 
 
-def test_the_unit_lets_the_process_have_its_connections() -> None:
-    assert int(service()["LimitNOFILE"]) > 2 * ServerLimits().connections
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_a_unit_fits_the_command(unit: Path) -> None:
+    options = started(unit)
+
+    assert options.token == (), "arguments can be read by everybody on the machine"
+    assert float(service(unit)["TimeoutStopSec"]) > options.drain + _LAST
+    assert int(service(unit)["LimitNOFILE"]) > 2 * ServerLimits().connections
 
 
 @pytest.mark.parametrize(

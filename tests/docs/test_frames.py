@@ -25,7 +25,9 @@ VALUES: dict[str, Any] = {
     "text": "yes",
     "arguments": {},
     "interrupt": True,
+    "post_id": "p1",
     "after": -1,
+    "snapshot": True,
 }
 LIMITS = ServerLimits(bad_messages=1000, runs_per_connection=1000)
 

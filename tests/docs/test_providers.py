@@ -15,6 +15,7 @@ import attrs
 import pytest
 import trio
 
+from flowtrio.clients._dashscope import DashScopeClient
 from tests.docs.test_blocks import PYTHON, Block, check_output, run
 from tests.support import native_hosts, openai_hosts
 from tests.support.model_server import Exchange, open_model_server
@@ -100,7 +101,8 @@ def test_an_example_of_a_provider_runs(
     for name in KEYS:
         monkeypatch.setenv(name, "no-key")
     # No variable says where this one is.
-    monkeypatch.setattr("flowtrio.clients._dashscope._BASE_URL", url)
+    place = attrs.evolve(DashScopeClient._place, url=url)
+    monkeypatch.setattr(DashScopeClient, "_place", place)
     run(attrs.evolve(block, source=block.source.replace(LOCAL, url)))
     if block.output is not None:
         check_output(block.output, capsys.readouterr().out)

@@ -14,13 +14,18 @@ import pytest
 
 import flowtrio
 import flowtrio.abc
+import flowtrio.auth
 import flowtrio.mcp
+import flowtrio.otel
+import flowtrio.protocols
 import flowtrio.testing
 from flowtrio._core._events import ADDED_KEYS, DATA_KEYS
 from flowtrio._core._modes import VISIBLE
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
-DIRECTIVE = re.compile(r"^\.\. auto(?:class|data|exception|function):: ([\w.]+)", re.MULTILINE)
+DIRECTIVE = re.compile(
+    r"^\.\. (?:auto(?:class|data|exception|function)|py:data):: ([\w.]+)", re.MULTILINE
+)
 ROW = re.compile(r"^\| `([A-Z_]+)` \| (.*?) \|", re.MULTILINE)
 
 EVENTS = (REFERENCE / "events.md").read_text("utf-8")
@@ -37,6 +42,9 @@ def public() -> list[str]:
     names = [f"flowtrio.{name}" for name in _shown(flowtrio)]
     names += [f"flowtrio.testing.{name}" for name in _shown(flowtrio.testing)]
     names += [f"flowtrio.mcp.{name}" for name in _shown(flowtrio.mcp)]
+    names += [f"flowtrio.protocols.{name}" for name in _shown(flowtrio.protocols)]
+    names += [f"flowtrio.otel.{name}" for name in _shown(flowtrio.otel)]
+    names += [f"flowtrio.auth.{name}" for name in _shown(flowtrio.auth)]
     own = {
         name: value
         for name, value in vars(flowtrio.abc).items()

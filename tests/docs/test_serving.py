@@ -15,9 +15,9 @@ from websockets.sync.client import connect
 
 from flowtrio import DemoClient, Orchestrator
 from flowtrio.asgi import create_app
-from flowtrio.cli._main import _add_serve
+from flowtrio.cli._options import add_serve
 from flowtrio.serving.http import asgi
-from flowtrio.serving.http._routes import CONTROLS
+from flowtrio.wire._frames import CONTROLS
 from tests.docs.test_guides import guide, names, rows
 from tests.support.blocks import marked_block
 from tests.support.command import serving
@@ -43,10 +43,11 @@ def table(text: str) -> set[tuple[str, str]]:
 
 async def ask(method: str, address: str) -> tuple[int, str]:
     """Status and body of the application's answer, without a server."""
-    app = create_app(Orchestrator(llm_client=DemoClient()))
+    app = create_app(Orchestrator(llm_client=DemoClient()), operator_token="op")
     path, sent = address.replace("{id}", "x").replace("{n}", "0"), list[Any]()
     scope = {"type": "http", "method": method, "path": path, "scheme": "http", "server": None}
-    scope |= {"headers": [(b"content-type", b"application/json")], "client": ("127.0.0.1", 1)}
+    headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer op")]
+    scope |= {"headers": headers, "client": ("127.0.0.1", 1)}
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"{}"}
@@ -73,7 +74,7 @@ async def test_each_row_of_the_table_is_there_and_no_other_method_is() -> None:
 def test_the_table_has_each_address_that_the_application_tells_of() -> None:
     described = set()
     for line in (asgi.__doc__ or "").splitlines():
-        if found := re.match(r"    (GET, DELETE|GET|POST|WS) +(/.*)$", line):
+        if found := re.match(r"    (GET, PATCH, DELETE|GET|POST|WS) +(/.*)$", line):
             paths = re.findall(r"/[^ ?]*", found[2].split("  ")[0])
             described |= {(verb, path) for verb in found[1].split(", ") for path in paths}
     described.remove(("POST", "/runs/{id}/{command}"))
@@ -129,7 +130,7 @@ def talk_and_leave(url: str, agent: Endless, is_polite: bool) -> float:
     """Hear a word and leave, as the `websockets` package does it; gives when."""
     with connect(f"{url.replace('http', 'ws')}/chat") as websocket:
         websocket.send("hello")
-        while json.loads(websocket.recv(timeout=20))["type"] != "message_chunk":
+        while json.loads(websocket.recv(timeout=60))["type"] != "message_chunk":
             pass
         left_at = trio.from_thread.run_sync(trio.current_time)
         if not is_polite:
@@ -152,8 +153,9 @@ def options_of(text: str) -> dict[str, str]:
 
 def options_of_the_command() -> dict[str, str]:
     parser = argparse.ArgumentParser()
-    _add_serve(parser)
-    found = {a.option_strings[-1]: a.default for a in parser._actions if a.dest != "help"}
+    add_serve(parser)
+    for_people = [a for a in parser._actions if a.help is not argparse.SUPPRESS]
+    found = {a.option_strings[-1]: a.default for a in for_people if a.dest != "help"}
     return {name: default for name, default in found.items() if "--limit-" not in name}
 
 

@@ -129,7 +129,9 @@ def _of_results(said: list[dict[str, Any]], log: Told) -> Iterator[str]:
     for content in told:
         if "not run" in content:
             continue
-        match = next((pair for pair in left if _fits(content, pair[1])), None)
+        # One error may stand in the words of another, which tells of it: the longer one is meant.
+        fitting = [pair for pair in left if _fits(content, pair[1])]
+        match = max(fitting, key=lambda pair: len(pair[1]["error"] or ""), default=None)
         if match is None:
             outcomes = {key: end["outcome"] for key, end in root.items()}
             yield f"L11 the result {content[:80]!r} is no END's; they are {outcomes}"

@@ -42,6 +42,7 @@ KEYS: dict[str, str] = {
     "agent_end": "agent call_id outcome result error usage duration",
     "input_required": "request_id prompt",
     "input_resolved": "request_id outcome text",
+    "user_message": "message parts",
     "custom": "name value",
 }
 SINCE_2: dict[str, str] = {
@@ -64,8 +65,8 @@ LEGAL = {
 SOURCES = {"model", "tool", "agent", "deadline", "limit", "store", "internal"}
 _REFUSED = re.compile("can't emit (?!MESSAGE)")
 """A message may be written by hand after its end; the rest is the runtime's own to get right."""
-CLOSERS = ("tool_call_end", "agent_end", "input_resolved", "message_complete")
-"""In closing order."""
+CLOSERS = ("tool_call_end", "agent_end", "input_resolved", "message_complete", "user_message")
+"""In closing order; what the user said and nobody came to take is told last."""
 OF_A_RUN = {"run_start", "state_change", "error", "done"}
 CUT = {"length", "content_filter", "error", "cancelled"}
 """Finish reasons of replies whose calls never run."""
@@ -77,6 +78,10 @@ HIDDEN = {
     },
     "values": {"tool_call_args", "tool_progress", "custom", "message_chunk", "reasoning_chunk"},
 }
+
+
+UNHEARD = frozenset({"message_chunk", "reasoning_chunk", "tool_call_args", "tool_progress"})
+"""Events that no telemetry is told of."""
 
 
 def problems_of(record: Record) -> list[str]:
@@ -139,6 +144,7 @@ class _Walk:
         self.call_agents: dict[str, str] = {}
         self.call_messages: dict[str, str] = {}
         self.terminal_at: int | None = None
+        self.user_messages: list[tuple[int, dict[str, Any]]] = []
         self.done: dict[str, Any] = {}
 
     def step(self, event: Event, place: int) -> list[str]:
@@ -368,7 +374,8 @@ class _Walk:
         yield from self._of_call(data, agent, "unheard of", None)
         phase = self.calls.pop(key)["phase"]
         allowed = {
-            "started": ("ok", "error", "timeout", "cancelled"),
+            # Denied by what stands around it, which `_of_hooks` asks for.
+            "started": ("ok", "error", "timeout", "cancelled", "denied"),
             "asked": ("error", "timeout", "cancelled", "denied"),
         }.get(phase, ("error", "cancelled", "denied"))
         if outcome not in allowed:
@@ -418,6 +425,11 @@ class _Walk:
             yield f"L10 {key} is {data['outcome']} with the text {data['text']!r}"
         self.resolved[key] = data
 
+    def _user_message(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
+        if agent != "root":
+            yield f"L2 what the user says belongs to the run, not to {agent}"
+        self.user_messages.append((place, data))
+
     def _custom(self, data: dict[str, Any], agent: str, place: int) -> Iterator[str]:
         yield from ()
 
@@ -441,11 +453,15 @@ def _of_the_end(record: Record, walk: _Walk) -> Iterator[str]:
     yield from _of_the_bound(record, walk)
     yield from _of_closing(record, walk)
     yield from _of_controls(record, walk)
+    yield from _of_posts(record, walk)
+    yield from _of_edits(record, walk)
+    yield from _of_hooks(record, walk)
     yield from _of_effects(record, walk)
     yield from _of_values(record, walk)
     if record["times agree"]:
         yield from _of_reach(record, walk)
     yield from _of_views(record, walk)
+    yield from _of_hearing(record)
     if record["messages"] is not None:
         flaws = list(flaws_of(record["messages"]))
         yield from flaws
@@ -454,7 +470,13 @@ def _of_the_end(record: Record, walk: _Walk) -> Iterator[str]:
 
 
 def _of_the_bound(record: Record, walk: _Walk) -> Iterator[str]:
-    bound = record["limits"].get("buffer", 64) + walk.most_open + record["silent"] + 3
+    owed = 0
+    while walk.terminal_at is not None and record["log"][walk.terminal_at - 1 - owed]["type"] == (
+        "user_message"
+    ):
+        # Accepted, and not taken until the end had begun: told with the closers.
+        owed += 1
+    bound = record["limits"].get("buffer", 64) + walk.most_open + record["silent"] + owed + 3
     if record["peak"] > bound:
         yield f"L6 {record['peak']} events undelivered, expected {bound} at most"
 
@@ -502,7 +524,8 @@ def _of_controls(record: Record, walk: _Walk) -> Iterator[str]:
         if len(controls) > 1 and name != "cancel":
             yield f"L2 {what} took effect {len(controls)} times"
         outcome = walk.ends[key][1]["outcome"] if key in walk.ends else None
-        if outcome is None and key not in walk.call_agents and name != "answer":
+        is_call = name not in ("answer", "dismiss")
+        if outcome is None and key not in walk.call_agents and is_call:
             # A call that had no event yet has no END either.
             continue
         if name == "cancel_tool" and outcome != "cancelled":
@@ -517,12 +540,111 @@ def _of_controls(record: Record, walk: _Walk) -> Iterator[str]:
             resolved = walk.resolved.get(key, {})
             if resolved.get("outcome") not in ("answered", "cancelled"):
                 yield f"L10 {what} took effect, and it was {resolved.get('outcome')}"
+        if name == "dismiss" and (told := walk.resolved.get(key, {}).get("outcome")) != "declined":
+            yield f"L10 {what} took effect, and it was {told}"
     for key in walk.asked.keys() & walk.starts.keys():
         if f"approve {key}" not in took:
             yield f"L10 {key} started, and nobody approved it"
     for key, resolved in walk.resolved.items():
         if resolved["outcome"] == "answered" and f"answer {key}" not in took:
             yield f"L10 {key} was answered by nobody"
+        if resolved["outcome"] == "declined" and f"dismiss {key}" not in took:
+            yield f"L10 {key} was declined by nobody"
+
+
+def _of_posts(record: Record, walk: _Walk) -> Iterator[str]:
+    """What was accepted is told once and is in the conversation; what was not is nowhere."""
+    accepted = [post for post in record["posts"] if post["took"]]
+    if len(accepted) != len(walk.user_messages):
+        yield f"L11 {len(accepted)} posts were accepted, {len(walk.user_messages)} told"
+    tokens = [post["token"] for post in accepted if post["token"] is not None]
+    texts = [data["message"] for _, data in walk.user_messages]
+    told = [token for text in texts for token in tokens if token in text]
+    if (sorted(told), told)[not record["threads"]] != (sorted(tokens), tokens)[
+        not record["threads"]
+    ]:
+        yield f"L11 accepted were {tokens}, told are {texts}"
+    for post in record["posts"]:
+        token = post["token"]
+        if token is None or record["messages"] is None:
+            continue
+        found = sum(token in str(m.get("content")) for m in record["messages"])
+        if found != (1 if post["took"] else 0):
+            yield f"L11 post {token} was {post['took']}, and stands {found} times in it"
+    if record["strict"]:
+        yield from _of_heard(record, walk)
+
+
+def _of_heard(record: Record, walk: _Walk) -> Iterator[str]:
+    """Each request of an agent has what the user said up to there, and no more."""
+    for effect in record["effects"]:
+        known = effect["events"]
+        if effect["kind"] != "request" or not effect["is_root"] or known < 0:
+            continue
+        told = [
+            post["token"]
+            for post in record["posts"]
+            if post["took"]
+            and post["token"] is not None
+            and any(p < known and post["token"] in d["message"] for p, d in walk.user_messages)
+        ]
+        if sorted(effect["heard"]) != sorted(told):
+            yield f"L11 the request after {known} events heard {effect['heard']}, told were {told}"
+
+
+def _of_edits(record: Record, walk: _Walk) -> Iterator[str]:
+    """What a person made of a call's arguments is what START, function and history have."""
+    for key, arguments in record["edits"].items():
+        if arguments is None or not _is_json(arguments):
+            continue
+        if key in walk.starts and _plain(walk.starts[key][1]["arguments"]) != _plain(arguments):
+            yield f"L10 {key} was given {arguments}, START has {walk.starts[key][1]['arguments']}"
+        for effect in record["effects"]:
+            is_its = effect["kind"] == "tool" and effect["call_id"] == key
+            if is_its and _plain(effect["arguments"]) != _plain(arguments):
+                yield f"L10 {key} was given {arguments}, ran with {effect['arguments']}"
+        if record["messages"] is None or not _is_of_a_reply(key, walk):
+            continue
+        kept = [
+            json.loads(call["function"]["arguments"])
+            for message in record["messages"]
+            for call in message.get("tool_calls") or ()
+        ]
+        if key in walk.starts and [_plain(k) for k in kept].count(_plain(arguments)) != 1:
+            yield f"L11 {key} was given {arguments}, it has {kept}"
+
+
+def _is_of_a_reply(key: str, walk: _Walk) -> bool:
+    """Whether the conversation has it: a call that a reply of the root asked for."""
+    message = walk.completed.get(walk.call_messages.get(key, ""))
+    if message is None or message["finish_reason"] in CUT or message["agent"] != "root":
+        return False
+    return message.get("parent_call_id") is None
+
+
+def _of_hooks(record: Record, walk: _Walk) -> Iterator[str]:
+    """A call ends as the outermost hook around it was left, or earlier."""
+    for key, (_, end) in walk.ends.items():
+        hooked = record["hooked"].get(key, {"how": None})
+        if key in walk.starts and end["outcome"] == "denied" and hooked["how"] != "denied":
+            yield f"L10 {key} had started and is denied, and nothing around it did that"
+    for key, hooked in record["hooked"].items():
+        if key not in walk.ends:
+            yield f"L10 something stood around {key}, and no END tells of it"
+            continue
+        end, value = walk.ends[key][1], hooked["value"]
+        match hooked["how"], end["outcome"]:
+            case (_, "cancelled" | "timeout"):
+                pass
+            case ("denied", "denied") | ("raised", "error"):
+                pass
+            case ("gave", "ok"):
+                if _is_json(value) and end["result"] != value:
+                    yield f"L10 {key} was to give {value}, its END says {end['result']}"
+            case ("gave", "error") if not _is_json(value):
+                pass
+            case (how, outcome):
+                yield f"L10 what stands around {key} {how}, and it ended {outcome}"
 
 
 def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
@@ -531,7 +653,7 @@ def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
         known = effect["events"]
         match effect["kind"]:
             case "tool":
-                yield from _of_tool(effect, walk)
+                yield from _of_tool(effect, walk, effect["call_id"] in record["edits"])
             case "agent" if effect["agent"] != "root":
                 started = walk.agent_starts.get(effect["agent"])
                 if started is None or (known >= 0 and started >= known):
@@ -542,6 +664,9 @@ def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
                 texts = [r["text"] for r in walk.resolved.values()]
                 if effect["text"] not in texts:
                     yield f"L10 ask gave {effect['text']!r}, told were {texts}"
+            case "declined":
+                if walk.resolved.get(effect["key"], {}).get("outcome") != "declined":
+                    yield f"L10 ask raised InputDeclined, {effect['key']} is not declined"
             case "approved":
                 if not any(
                     end["outcome"] == "ok" and key in walk.asked
@@ -550,10 +675,11 @@ def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
                     yield "L10 approve gave True, and no call ended ok"
             case _:
                 pass
-    if requests > len(walk.completed):
+    again = sum(e["type"] == "message_reset" for e in record["log"])
+    if requests > len(walk.completed) + (again if record["has model hooks"] else 0):
         yield f"L10 {requests} requests, {len(walk.completed)} messages"
     broken = [m for m in walk.completed.values() if m["finish_reason"] in ("error", "cancelled")]
-    if record["cuts"] > len(broken):
+    if record["cuts"] > len(broken) and not record["has model hooks"]:
         yield f"L10 {record['cuts']} replies were cut, {len(broken)} told so"
     for failed in record["failed"]:
         end = walk.ends.get(failed["call_id"])
@@ -564,7 +690,7 @@ def _of_effects(record: Record, walk: _Walk) -> Iterator[str]:
             yield f"L10 call {failed['call_id']} is {told}, its caller heard {failed['outcome']}"
 
 
-def _of_tool(effect: dict[str, Any], walk: _Walk) -> Iterator[str]:
+def _of_tool(effect: dict[str, Any], walk: _Walk, edited: bool) -> Iterator[str]:
     key, known = effect["call_id"], effect["events"]
     if key not in walk.starts:
         yield f"L10 {key} ran, and no START tells it"
@@ -578,7 +704,7 @@ def _of_tool(effect: dict[str, Any], walk: _Walk) -> Iterator[str]:
         yield f"L10 {key} takes a whole number and ran with {effect['arguments']}"
     if _plain(start["arguments"]) != _plain(effect["arguments"]):
         yield f"L10 {key} ran with {effect['arguments']}, START says {start['arguments']}"
-    if key in walk.asked:
+    if key in walk.asked and not edited:
         asked = walk.asked[key][1]["arguments"]
         if _plain(asked) != _plain(effect["arguments"]):
             yield f"L10 {key} ran with {effect['arguments']}, approved was {asked}"
@@ -647,6 +773,24 @@ def _of_reach(record: Record, walk: _Walk) -> Iterator[str]:
                 yield f"L7 {what} at {when}, something waited from {begun} to {ended}"
 
 
+def _of_hearing(record: Record) -> Iterator[str]:
+    """L12: a telemetry hears what is recorded, as it was, until it raises; then nothing."""
+    told = record["told"]
+    if told is None:
+        return
+    fell_at = told.index(None) if None in told else len(told)
+    if len(told) > fell_at + 1:
+        yield f"L12 a telemetry that raised was told {len(told) - fell_at - 1} events more"
+    loud = [event for event in record["log"] if event["type"] not in UNHEARD]
+    heard, wanted = told[:fell_at], loud if None not in told else loud[:fell_at]
+    if [event["seq"] for event in heard] != [event["seq"] for event in wanted]:
+        yield f"L12 a telemetry heard of {[e['seq'] for e in heard]}"
+        return
+    for event, right in zip(heard, wanted, strict=True):
+        if event != right:
+            yield f"L12 a telemetry heard {event}, told was {right}"
+
+
 def _of_views(record: Record, walk: _Walk) -> Iterator[str]:
     for mode, view in record["views"].items():
         wanted = [e for e in record["log"] if e["type"] not in HIDDEN[mode]]
@@ -672,6 +816,7 @@ def _of_states(log: list[Event], view: list[Event]) -> Iterator[str]:
     texts: dict[str, str] = {}
     status: str | None = None
     waiting: set[str] = set()
+    said: list[Any] = []
     snapshots = {event["seq"]: event["data"].get("state", {}) for event in view}
     for event in log:
         kind, data = event["type"], event["data"]
@@ -687,9 +832,13 @@ def _of_states(log: list[Event], view: list[Event]) -> Iterator[str]:
             waiting.add(data["call_id"])
         if kind in ("tool_call_start", "tool_call_end"):
             waiting.discard(data["call_id"])
+        if kind == "user_message":
+            said.append(data)
         state = snapshots.get(event["seq"])
         if state is None:
             continue
+        if state.get("user_messages") != said:
+            yield f"L8 the user's messages at {event['seq']} are {state.get('user_messages')}"
         if state.get("status") != status:
             yield f"L8 the state at {event['seq']} is {state.get('status')}, expected {status}"
         told = {m["message_id"]: m["content"] for m in state.get("messages", ())}

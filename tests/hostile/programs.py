@@ -2,10 +2,11 @@
 
 A program is plain tuples, so that its repr runs: `world.play(Program(...))` does what a seed did.
 Every statement is ``(name, *arguments)``; what they mean stands in `world`. Lists of statements are
-tuples. Two kinds of agent: ``("body", statements)`` and ``("agent", client, tools)``. A client is
-``("client", options, turns)``, each turn a tuple of pieces, and a tool is ``("tool", name, options,
-statements)``. Tools have names of their own in the whole program, and what may be counted has a
-number of its own, so that the judge can tell one from another.
+tuples. Two kinds of agent: ``("body", statements)`` and ``("agent", client, tools, hooks)``. A
+client is ``("client", options, turns)``, each turn a tuple of pieces, a tool ``("tool", name,
+options, statements)``, a toolset ``("toolset", options, tools)``; what hooks are stands in `hooks`.
+Tools have names of their own in the whole program, and what may be counted has a number of its own,
+so that the judge can tell one from another.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ CONTROLS = (
 IDS = ("c1", "c2", "c3", "q1", "m1", "nothing")
 OPEN = tuple(("open", place) for place in (0, 0, 1, 2, -1, -1))
 """A call or question that is open by then, by its place among them."""
+POSTED_AT = (
+    *("message_chunk", "message_chunk", "message_complete", "tool_call_start", "tool_call_start"),
+    *("tool_call_end", "state_change", "input_required", "approval_required", "run_start"),
+)
+"""Events at which a reader says something of its own."""
+SCHEMAS = ("whole", "list", "json", "choice")
+"""Types and schemas of questions, see `people`."""
 NAMES = ("web", "functions.get_weather", "", "\ud800", "x" * 70, "t1", "t2")
 PROVIDER_IDS = ("p1", "p2", "p3", "", "p1", "chatcmpl-tool-" + "9" * 32, "\ud800")
 
@@ -45,13 +53,14 @@ class Program:
     policy: dict[str, Any] = attrs.Factory(dict)
     """How it reads: ``form`` (block, bare, engine,
     orchestrator, hosted), ``mode``, ``approve``, ``answer``, ``pause``,
-    ``batch``, ``mutates``, ``poll``, ``patience``."""
+    ``batch``, ``mutates``, ``poll``, ``patience``, and what a person does:
+    ``edits``, ``dismisses``, ``posts``."""
     clicks: tuple[tuple[float, Statement], ...] = ()
     """What the outside does at a time."""
     limits: dict[str, Any] = attrs.Factory(dict)
     engine: dict[str, Any] = attrs.Factory(dict)
     """What of the surroundings is hostile: ``log``, ``wall_clock``, ``store`` (of an orchestrator),
-    and what there is besides: ``prices``, ``history``."""
+    ``telemetry``, and what there is besides: ``prices``, ``history``, ``hooks``."""
     schedule: int = 0
     """Seed of Trio's scheduler."""
 
@@ -105,6 +114,12 @@ class _Pen:
             policy["form"] = self.pick("orchestrator", "hosted")
         policy["approve"] = self.pick(True, True, False, None)
         policy["answer"] = self.pick("yes", None, "\ud800")
+        if policy["approve"] and not self.odds(3):
+            policy["edits"] = self.pick("fits", "fits", "unfit", "odd")
+        if self.odds(3):
+            policy["dismisses"] = self.pick(None, "no idea", "\ud800")
+        if self.odds(3):
+            policy["posts"] = tuple(self.posted_at() for _ in range(self.pick(1, 1, 2, 4)))
         if self.odds(4):
             policy["pause"] = self.time()
         if self.odds(6):
@@ -130,7 +145,7 @@ class _Pen:
             message="go" if not self.odds(20) else self.pick("", " ", "\ud800", "parts"),
             reader=reader,
             policy=policy,
-            clicks=tuple((self.time(), self.control()) for _ in range(self.pick(0, 1, 2, 3, 5))),
+            clicks=tuple((self.time(), self.click()) for _ in range(self.pick(0, 1, 2, 3, 5))),
             limits=self.limits(),
             engine=self.engine(),
             schedule=seed,
@@ -159,12 +174,33 @@ class _Pen:
             what["prices"] = self.pick("1.5", "1e9", "1e-9")
         if self.odds(8):
             what["history"] = True
+        if self.odds(6):
+            what["hooks"] = self.hooks(3)
         if self.odds(2):
             what["store"] = tuple(
                 (1 + self.source.randrange(8), self.pick("raises", "raises", "group", "slow"))
                 for _ in range(self.pick(1, 1, 2, 4))
             )
+        # Last, so that what is drawn before is as it was.
+        if self.odds(4):
+            what["telemetry"] = tuple(
+                (self.source.randrange(14), self.heard_act()) for _ in range(self.pick(1, 2, 3))
+            )
         return what
+
+    def heard_act(self) -> Statement:
+        """What a telemetry does at an event."""
+        match self.source.randrange(12):
+            case 0 | 1:
+                return ("raise", self.source.randrange(len(odd.FAILURES)))
+            case 2 | 3:
+                return ("wreck",)
+            case 4:
+                return ("nap",)
+            case 5:
+                return self.pick(("refuse",), ("no keys",))
+            case _:
+                return self.click()
 
     # Readers and others outside
 
@@ -187,7 +223,18 @@ class _Pen:
             case 8:
                 return ("again",)
             case _:
-                return self.control()
+                return self.click()
+
+    def click(self) -> Statement:
+        return self.post() if self.odds(5) else self.control()
+
+    def post(self) -> Statement:
+        """Something that the user says while the run goes on."""
+        what = self.pick(*("text",) * 6, "parts", "\ud800", "", 5)
+        return ("post", what, self.odds(3))
+
+    def posted_at(self) -> tuple[Any, ...]:
+        return (self.pick(*POSTED_AT), self.pick(1, 1, 2, 3), self.post())
 
     def control(self) -> Statement:
         name = self.pick(*CONTROLS)
@@ -216,8 +263,64 @@ class _Pen:
     def agent(self, depth: int) -> tuple[Any, ...]:
         if self.odds(2):
             tools = tuple(self.tool(depth + 1) for _ in range(self.pick(0, 1, 1, 2)))
-            return ("agent", self.client(depth, tools), tools)
+            client = self.client(depth, tools)
+            if tools and self.odds(4):
+                tools = (*tools[1:], self.toolset(tools[:1]))
+            hooks = self.hooks(depth) if self.odds(3) else ()
+            return ("agent", client, tools, hooks)
         return ("body", self.statements(depth))
+
+    def toolset(self, tools: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Tools that come and go: of each turn, what the toolset does in it."""
+        often = "raises" if self.raises else "gives"
+        turns = tuple(
+            self.pick("gives", "gives", "gives", "gives", "nothing", often)
+            for _ in range(self.pick(1, 2, 4))
+        )
+        return ("toolset", {"turns": turns, "seconds": self.time()}, tools)
+
+    # What stands around tools and models
+
+    def hooks(self, depth: int) -> tuple[Any, ...]:
+        which = self.pick(("tool",), ("model",), ("tool", "model"))
+        return tuple(self.hook(kind, depth) for kind in which)
+
+    def hook(self, kind: str, depth: int) -> tuple[Any, ...]:
+        """What one does, each time that it is asked."""
+        acts: list[Any] = []
+        for _ in range(self.pick(0, 1, 1, 1, 1, 2)):
+            acts += self.before(depth)
+            swallows = ("swallow", self.pick("cancelled", "base"))
+            acts.append(self.pick(*(("proceed",),) * 4, swallows))
+        acts += self.before(depth)
+        match self.source.randrange(7):
+            case 0:
+                acts.append(("give", self.pick(*HOOKED[kind])))
+            case 1 if self.raises:
+                acts.append(("raise", self.source.randrange(len(odd.FAILURES))))
+            case 2 | 4 if kind == "tool" or self.raises:
+                acts.append(("deny", self.pick("no", "", "\ud800")))
+            case 3:
+                acts.append(("mutate",))
+            case _:
+                pass
+        return ("hook", kind, tuple(acts))
+
+    def before(self, depth: int) -> list[Any]:
+        """What one does before it goes on, or instead of it."""
+        match self.source.randrange(10):
+            case 0:
+                return [("sleep", self.time())]
+            case 1:
+                return [("mutate",)]
+            case 2:
+                return [("perform", self.statements(depth + 1))]
+            case 3:
+                return [("two at once",)]
+            case 4:
+                return [("ask more",)]
+            case _:
+                return []
 
     def client(self, depth: int, tools: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         options: dict[str, Any] = {}
@@ -357,11 +460,14 @@ class _Pen:
             case 11:
                 return ("approve", self.pick("pay", "\ud800", ""))
             case 12:
-                return ("ask", self.pick("who?", "", "\ud800", 5))
+                schema = self.pick(None, *SCHEMAS)
+                return ("ask", self.pick("who?", "", "\ud800", 5, "how many?"), schema)
             case 13 | 14:
-                return self.control()
-            case 15 | 16 if not self.raises:
+                return self.click()
+            case 15 if not self.raises:
                 return ("approve", "pay")
+            case 16 if not self.raises:
+                return ("ask", "how many?", self.pick(None, *SCHEMAS))
             case 15:
                 return ("raise", "failure", self.source.randrange(len(odd.FAILURES)))
             case 16:
@@ -432,6 +538,9 @@ class _Pen:
         steps = ((self.source.randrange(6), self.read_step()),) if self.odds(2) else ()
         return ("stream", form, self.agent(depth), steps)
 
+
+HOOKED = {"tool": (None, "said", 3, 18, 4), "model": ("said", "", "same", "calls", "nothing")}
+"""What hooks give instead: of a tool, a value by its number or a text; of a model, a kind."""
 
 _INSIDE = (
     *(_Pen.call, _Pen.call, _Pen.call, _Pen.delegate, _Pen.delegate, _Pen.model, _Pen.model),

@@ -47,6 +47,63 @@ CUT_OFF = Program(
     clicks=((0.5, ("control", "cancel", "enough")),),
 )
 """Every kind of bracket, cancelled."""
+_EDITED = ("tool", "t1", {"needs_approval": True}, (("sleep", 1.0), ("return", "said")))
+_DENIED = ("hook", "tool", (("proceed",), ("deny", "no")))
+STEERED = Program(
+    agent=(
+        "agent",
+        ("client", {}, (TURN,)),
+        (_EDITED, ("tool", "t2", {}, (("ask", "who?"),))),
+        (("hook", "model", (("proceed",), ("give", "same"))),),
+    ),
+    policy={
+        "approve": True,
+        "edits": "fits",
+        "dismisses": "no idea",
+        "posts": (
+            ("tool_call_start", 1, ("post", "text", False)),
+            ("run_start", 1, ("post", "text", False)),
+        ),
+    },
+    engine={"hooks": (("hook", "tool", (("proceed",), ("give", "said"))),)},
+)
+"""People edit, decline and say something, and functions stand around it all."""
+REFUSED = Program(
+    agent=("agent", ("client", {}, (TURN,)), (("tool", "t1", {}, ()),), (_DENIED,)),
+)
+LATE = Program(
+    agent=("agent", ("client", {}, (TURN,)), (("tool", "t1", {}, (("sleep", 3.0),)),)),
+    policy={"posts": (("tool_call_start", 1, ("post", "text", False)),)},
+    clicks=((0.5, ("control", "cancel", "enough")),),
+)
+"""Cancelled while something that the user said waits to be taken."""
+HEARD = Program(
+    agent=("agent", ("client", {}, (TURN,)), TOOLS),
+    policy={"approve": True, "answer": "yes"},
+    engine={"telemetry": ((2, ("wreck",)), (9, ("raise", 0)))},
+)
+"""A telemetry hears of it, and falls."""
+_FAILING = ("tool", "t2", {"needs_approval": "raises"}, ())
+QUOTED = Program(
+    agent=(
+        "agent",
+        (
+            "client",
+            {},
+            (
+                (
+                    ("args", 1, "p2", "t3", {"n": 5}),
+                    ("final", (("", "t2", {"n": 4}), ("p2", "t3", {"n": 5})), "tool_calls"),
+                ),
+            ),
+        ),
+        (
+            ("tool", "t2", {}, (("delegate", ("body", (("call", _FAILING, {"n": 1}),))),)),
+            ("tool", "t3", {"needs_approval": "raises"}, ()),
+        ),
+    ),
+)
+"""One call's error stands in the words of another's."""
 FAILED = Program(agent=("body", (("message", (("write", "w"), ("raise", "failure", 0))),)))
 
 
@@ -144,6 +201,60 @@ def ran_with_others(record: Record) -> None:
             effect["arguments"] = {"n": 99}
 
 
+def was_refused(record: Record) -> None:
+    for post in record["posts"]:
+        post["took"] = not post["took"]
+
+
+def said_before(record: Record) -> None:
+    for effect in record["effects"]:
+        if effect["kind"] == "request":
+            effect["heard"] = []
+
+
+def said_twice(record: Record) -> None:
+    said = next(m for m in record["messages"] if "p!" in str(m["content"]))
+    record["messages"].append(said)
+
+
+def never_said(record: Record) -> None:
+    record["messages"] = [m for m in record["messages"] if "p!" not in str(m["content"])]
+
+
+def edited_otherwise(record: Record) -> None:
+    record["edits"] = {key: {"n": 7} for key in record["edits"]}
+
+
+def edited_in_the_history_alone(record: Record) -> None:
+    for message in record["messages"]:
+        for call in message.get("tool_calls") or ():
+            call["function"]["arguments"] = '{"n": 1}'
+
+
+def left_otherwise(how: str) -> Callable[[Record], None]:
+    def plant(record: Record) -> None:
+        for hooked in record["hooked"].values():
+            hooked.update(how=how, value="other")
+
+    return plant
+
+
+def nobody_stood_there(record: Record) -> None:
+    record["hooked"] = {}
+
+
+def dismissed_nothing(record: Record) -> None:
+    record["controls"] = [c for c in record["controls"] if c["name"] != "dismiss"]
+
+
+def drop_said_from_the_state(record: Record) -> None:
+    record["views"]["values"][-1]["data"]["state"]["user_messages"] = []
+
+
+def hears_on(record: Record) -> None:
+    record["told"].append(copy.deepcopy(record["log"][-1]))
+
+
 def goes_on_after_the_cancel(record: Record) -> None:
     custom = {"type": "custom", "data": {"name": "n", "value": 1}, "agent": "root"}
     rest = {"run_id": record["log"][0]["run_id"], "timestamp": 0.5}
@@ -173,7 +284,7 @@ BREAKS: list[tuple[str, Program, Callable[[Record], None]]] = [
     ("L3", BUSY, data("message_complete", "content", "ab ")),
     ("L3", BUSY, drop("message_reset")),
     ("L3", BUSY, data("tool_call_end", "tool_name", "t9")),
-    ("L3", BUSY, data("tool_call_end", "outcome", "denied", last=True)),
+    ("L10", BUSY, data("tool_call_end", "outcome", "denied", last=True)),
     ("L3", BUSY, swap("tool_call_start", "tool_progress")),
     ("L3", CUT_OFF, drop("message_complete")),
     ("L3", CUT_OFF, swap("tool_call_end", "message_complete")),
@@ -205,12 +316,49 @@ BREAKS: list[tuple[str, Program, Callable[[Record], None]]] = [
     ("L11", BUSY, lambda record: record["messages"].pop(4)),
     ("L11", BUSY, lambda record: record["messages"].pop()),
     ("L11", FAILED, lambda record: record["messages"].pop()),
+    ("L11", STEERED, was_refused),
+    ("L11", STEERED, said_before),
+    ("L11", STEERED, said_twice),
+    ("L11", STEERED, never_said),
+    ("L11", STEERED, drop("user_message")),
+    ("L11", STEERED, twice("user_message")),
+    ("L11", STEERED, data("user_message", "message", "other")),
+    ("L11", LATE, drop("user_message")),
+    ("L2", STEERED, lambda record: find(record, "user_message").update(agent="root/a")),
+    ("L3", LATE, swap("user_message", "tool_call_end")),
+    ("L8", STEERED, drop_said_from_the_state),
+    ("L10", STEERED, edited_otherwise),
+    ("L11", STEERED, edited_in_the_history_alone),
+    ("L10", STEERED, data("input_resolved", "outcome", "timeout")),
+    ("L10", STEERED, dismissed_nothing),
+    ("L10", STEERED, left_otherwise("gave")),
+    ("L10", STEERED, left_otherwise("denied")),
+    ("L10", STEERED, left_otherwise("raised")),
+    ("L10", REFUSED, nobody_stood_there),
+    ("L10", REFUSED, data("tool_call_end", "outcome", "error", last=True)),
+    ("L10", REFUSED, left_otherwise("gave")),
     ("L12", FAILED, data("error", "source", "internal")),
+    ("L12", HEARD, hears_on),
+    ("L12", HEARD, lambda record: record["told"].pop(3)),
+    ("L12", HEARD, lambda record: record["told"].pop()),
+    ("L12", HEARD, lambda record: record["told"][2]["data"].update(wrecked=True)),
     ("shape", BUSY, lambda record: find(record, "done")["data"].pop("leftover")),
 ]
 
 
-@pytest.mark.parametrize("program", [BUSY, CUT_OFF, FAILED], ids=["busy", "cut off", "failed"])
+GOOD = {
+    "busy": BUSY,
+    "cut off": CUT_OFF,
+    "failed": FAILED,
+    "steered": STEERED,
+    "refused": REFUSED,
+    "late": LATE,
+    "heard": HEARD,
+    "quoted": QUOTED,
+}
+
+
+@pytest.mark.parametrize("program", GOOD.values(), ids=GOOD)
 def test_nothing_is_wrong_with_what_is_right(program: Program) -> None:
     assert problems_of(record_of(program)) == []
 

@@ -49,8 +49,13 @@ def seen() -> Counter[str]:
                 for effect in record["effects"]:
                     counts[f"effect {effect['kind']}"] += 1
                 counts["told of a call that failed"] += len(record["failed"])
+                _count_people(counts, record)
+            for watch in world.watches:
+                counts.update({f"hook {what}": times for what, times in watch.hooks.items()})
             counts["waited in reach"] += sum(bool(reach) for reach, _, _ in world.waits)
             counts["store struck"] += world.has_struck
+            counts.update({f"telemetry {what}": n for what, n in world.telemetry.items()})
+            counts["telemetry was told"] += len(world.told)
     return counts
 
 
@@ -60,6 +65,20 @@ def _count(counts: Counter[str], event: dict[str, Any], form: str) -> None:
         counts[f"{event['type']} {event['data']['outcome']}"] += 1
     if event["type"] == "done":
         counts[f"{form} {event['data']['status']}"] += 1
+
+
+def _count_people(counts: Counter[str], record: dict[str, Any]) -> None:
+    for post in record["posts"]:
+        counts[f"post {post['took']}{' interrupting' if post['interrupt'] else ''}"] += 1
+    for effect in record["effects"]:
+        if effect["kind"] == "request" and effect["heard"]:
+            counts["heard, and judged" if record["strict"] and effect["is_root"] else "heard"] += 1
+    for event in record["log"]:
+        key = event["data"].get("call_id")
+        counts["edited START"] += event["type"] == "tool_call_start" and key in record["edits"]
+        counts[f"reset {event['data'].get('reason')}"] += event["type"] == "message_reset"
+    for hooked in record["hooked"].values():
+        counts[f"hooked {hooked['how']}"] += 1
 
 
 def test_every_statement_is_performed(seen: Counter[str]) -> None:
@@ -81,12 +100,26 @@ def test_every_event_is_told(seen: Counter[str]) -> None:
         ),
         *((f"agent_end {how}", 10) for how in ("ok", "error", "cancelled")),
         *((f"input_resolved {how}", 1) for how in ("answered", "timeout", "cancelled")),
+        *(("input_resolved declined", 5), ("control dismiss True", 5), ("effect declined", 5)),
+        *(("post True", 40), ("post True interrupting", 20), ("post False", 100)),
+        *(("heard", 5), ("heard, and judged", 30), ("user_message", 60)),
+        *(("edited START", 20), ("reset again", 20), ("reset replaced", 5)),
+        *((f"hooked {how}", 10) for how in ("gave", "raised")),
+        ("hooked denied", 5),
+        *((f"hook {what}", 20) for what in ("proceed", "swallow", "two at once", "mutate")),
+        *((f"hook {what}", 5) for what in ("deny", "raise", "give", "ask more", "perform")),
+        *((f"hook toolset {how}", 5) for how in ("gives", "nothing")),
+        ("hook toolset raises", 2),
+        ("hook swallowed", 5),
         *((f"{form} completed", 20) for form in ("block", "bare", "engine")),
         *((f"{form} completed", 10) for form in ("orchestrator", "hosted")),
         *((f"effect {kind}", 50) for kind in ("tool", "agent", "request")),
         ("told of a call that failed", 50),
         ("waited in reach", 200),
         ("store struck", 20),
+        ("telemetry was told", 2000),
+        *((f"telemetry {what}", 10) for what in ("control", "post", "raise", "wreck", "nap")),
+        *((f"telemetry {what}", 5) for what in ("refused", "has no keys")),
         ("whole", 1000),
     ],
 )

@@ -34,6 +34,7 @@ from flowtrio import (
     Agent,
     Chunk,
     FlowtrioError,
+    InputDeclined,
     Limits,
     LocalProtocolError,
     MemoryConversations,
@@ -46,14 +47,17 @@ from flowtrio import (
     StreamEngine,
     ToolArgs,
     ToolCall,
+    ToolDenied,
     ToolFailed,
     Usage,
     project,
     tool,
 )
 
-from . import odd
+from . import odd, people
+from .hooks import make_hooks
 from .programs import Program, Statement, Statements
+from .telemetry import HostileTelemetry
 
 FAR = 10_000.0
 """Seconds of virtual time after which what still waits is said to wait for ever."""
@@ -95,6 +99,19 @@ class Watch:
     silent_peak: int = 0
     """Messages and model turns that were open at once, at most."""
     controls: list[dict[str, Any]] = attrs.Factory(list)
+    read: Counter[str] = attrs.Factory(Counter)
+    """Events that its reader has read, by type."""
+    posts: list[dict[str, Any]] = attrs.Factory(list)
+    """What was said while it went on."""
+    edits: dict[str, Any] = attrs.Factory(dict)
+    """Arguments that a person gave calls instead of their own."""
+    hooks: Counter[str] = attrs.Factory(Counter)
+    """What was done around tools and models."""
+    hooked: dict[str, dict[str, Any]] = attrs.Factory(dict)
+    """How the outermost hook around each call was left, and what it gave."""
+    has_tampered: bool = False
+    """Whether a hook changed what a model was asked."""
+    has_model_hooks: bool = False
     left: dict[str, Any] | None = None
     """When its reader left, and how many events there were."""
     alive: Counter[str] = attrs.Factory(Counter)
@@ -142,16 +159,18 @@ class Watch:
             self.open.pop(key, None)
         elif event.type in ("approval_required", "tool_call_start", "input_required"):
             self.open[key] = None
-        self.log.append(
-            {
-                "type": str(event.type),
-                "data": copy.deepcopy(event.data),
-                "seq": event.seq,
-                "run_id": event.run_id,
-                "agent": event.agent,
-                "timestamp": event.timestamp,
-            }
-        )
+        self.log.append(_copy_of(event))
+
+
+def _copy_of(event: Any) -> dict[str, Any]:
+    return {
+        "type": str(event.type),
+        "data": copy.deepcopy(event.data),
+        "seq": event.seq,
+        "run_id": event.run_id,
+        "agent": event.agent,
+        "timestamp": event.timestamp,
+    }
 
 
 @attrs.frozen(eq=False)
@@ -176,9 +195,11 @@ class Env:
 class World:
     """Plays one program."""
 
-    def __init__(self, program: Program, *, threads: bool = False) -> None:
+    def __init__(self, program: Program, *, threads: bool = False, telemetry: Any = None) -> None:
         self.program = program
         self.threads = threads
+        self.listener = telemetry
+        """Hears of the first run in the place of the program's own."""
         self.problems: list[str] = []
         self.watches: list[Watch] = []
         self.waits: list[tuple[frozenset[Any], float, float]] = []
@@ -193,6 +214,12 @@ class World:
         self.is_stuck = False
         self.ticks = 0
         self.made = 0
+        self.counted = 0
+        """Numbers of what people say, which nothing else has."""
+        self.told: list[dict[str, Any] | None] = []
+        """What the telemetry of the first run was told; None where it raised."""
+        self.telemetry: Counter[str] = Counter()
+        """What it did."""
         self.innocent: list[dict[str, Any]] | None = None
         self.is_over = False
         self.has_struck = False
@@ -218,6 +245,12 @@ class World:
                 "peak": watch.peak,
                 "silent": watch.silent_peak + watch.agents,
                 "controls": watch.controls,
+                "posts": watch.posts,
+                "edits": watch.edits,
+                "hooked": watch.hooked,
+                "has model hooks": watch.has_model_hooks,
+                "strict": self._is_strict(watch),
+                "threads": self.threads,
                 "left": watch.left,
                 "effects": watch.effects,
                 "failed": watch.failed,
@@ -231,11 +264,22 @@ class World:
                 "recorded": watch.recorded,
                 "views": watch.views,
                 "waits": self.waits,
+                "told": self.told if self._is_heard(watch) else None,
                 "times agree": not (self.threads or watch.is_hosted or watch.is_kept)
                 and "wall_clock" not in self.program.engine,
             }
             for watch in self.watches
         ]
+
+    def _is_heard(self, watch: Watch) -> bool:
+        is_its_own = "telemetry" in self.program.engine and self.listener is None
+        has_heard = is_its_own and not self.telemetry["refused"]
+        return watch.name == "main" and has_heard
+
+    def _is_strict(self, watch: Watch) -> bool:
+        """Whether each request of its root has to have all that the user said until then."""
+        is_agent = self.program.agent[0] == "agent"
+        return watch.name == "main" and is_agent and not watch.has_tampered
 
     # Findings
 
@@ -393,7 +437,13 @@ class World:
         for when, statement in self.program.clicks:
             await trio.sleep(when)
             if self.watches:
-                self._anywhere(partial(self.control, self.watches[0], *statement[1:]))
+                self._anywhere(partial(self.click, self.watches[0], statement))
+
+    def click(self, watch: Watch, statement: Statement) -> None:
+        if statement[0] == "post":
+            people.post(self, watch, statement)
+        else:
+            self.control(watch, *statement[1:])
 
     def _anywhere(self, fn: Callable[[], None]) -> None:
         if not self.threads:
@@ -405,10 +455,25 @@ class World:
 
     # The hostile run
 
-    def engine(self) -> StreamEngine:
+    def _hooks(self) -> dict[str, Any]:
+        """Those around all that the hostile run does, and who hears of it."""
+        what = self.program.engine
+        hooks = make_hooks(what.get("hooks", ()), lambda: self._root(self.watches[0], None, False))
+        if self.listener is not None:
+            hooks["telemetry"] = self.listener
+        elif "telemetry" in what:
+            hooks["telemetry"] = HostileTelemetry(self, what["telemetry"])
+        return hooks
+
+    def hear(self, event: Any) -> None:
+        """The telemetry of the first run is told of an event."""
+        self.told.append(_copy_of(event))
+
+    def engine(self, **hooks: Any) -> StreamEngine:
         options: dict[str, Any] = {
             "make_run_id": self._make_run_id,
             "wall_clock": trio.current_time,
+            **hooks,
         }
         what = self.program.engine
         if "wall_clock" in what:
@@ -426,6 +491,8 @@ class World:
         program = self.program
         watch = Watch(self, name, program.limits)
         self.watches.append(watch)
+        if env is None:
+            watch.has_model_hooks = any(h[1] == "model" for h in program.engine.get("hooks", ()))
         watch.mode = options.get("mode") or "events"
         message = options.pop("message", "go")
         watch.message = odd.parts() if message == "parts" else message
@@ -452,6 +519,7 @@ class World:
             store=HostileStore(self, faults),
             conversations=HostileConversations(self, faults),
             app=self,
+            **self._hooks(),
         )
         if self.program.policy["form"] == "hosted":
             watch.is_hosted = True
@@ -469,7 +537,7 @@ class World:
 
     async def _hostile(self) -> None:
         program, policy = self.program, self.program.policy
-        engine = self.engine()
+        engine = self.engine(**self._hooks())
         options = {"engine": engine, "message": program.message, "mode": policy.get("mode")}
         try:
             watch = self.watch("main", program.agent, None, **options)
@@ -568,7 +636,7 @@ class World:
             for event in events:
                 watch.take(event)
                 number += 1
-                await self._react(watch, event, policy)
+                people.react(self, watch, event, policy)
                 if policy.get("mutates") and watch.mode == "events" and not watch.is_hosted:
                     # Snapshots share structure, and followers events: both say so.
                     _wreck(event.data)
@@ -585,13 +653,6 @@ class World:
                         raise
                     # The program lets somebody else read too.
                     raise StopAsyncIteration from None
-
-    async def _react(self, watch: Watch, event: Any, policy: Any) -> None:
-        if event.type == "approval_required" and policy.get("approve") is not None:
-            name = "approve" if policy["approve"] else "deny"
-            self.control(watch, name, event.data["call_id"])
-        if event.type == "input_required" and policy.get("answer") is not None:
-            self.control(watch, "answer", event.data["request_id"], policy["answer"])
 
     async def _step(self, watch: Watch, stream: Any, step: Statement) -> None:
         if watch.is_hosted and step[0] in ("aclose", "result", "result_beside", "again"):
@@ -619,8 +680,8 @@ class World:
                         self.problem("L12", "a stream was entered that had been started")
                 except RuntimeError:
                     pass
-            case ("control", *_):
-                self._anywhere(partial(self.control, watch, *step[1:]))
+            case ("control" | "post", *_):
+                self._anywhere(partial(self.click, watch, step))
             case ("again",):
                 pass
             case _:
@@ -647,9 +708,10 @@ class World:
 
     # Controls
 
-    def control(self, watch: Watch, name: str, key: Any = None, *extra: Any) -> None:
+    def control(self, watch: Watch, name: str, key: Any = None, *extra: Any) -> bool:
+        """Call one; gives whether it took effect."""
         if watch.stream is None:
-            return
+            return False
         if isinstance(key, tuple) and key[0] == "open":
             known = list(watch.open) or ["nothing"]
             key = known[key[1] % len(known)]
@@ -659,10 +721,10 @@ class World:
         try:
             took = getattr(watch.stream, name)(key, *extra)
         except (TypeError, ValueError):
-            return
+            return False
         except BaseException as exc:
             self.problem("L12", f"control {name} raised {_told(exc)}")
-            return
+            return False
         if type(took) is not bool:
             self.problem("L12", f"control {name} gave {took!r}")
         watch.controls.append(
@@ -675,6 +737,7 @@ class World:
                 "events": before,
             }
         )
+        return bool(took)
 
     # Agents, clients, tools
 
@@ -689,10 +752,12 @@ class World:
                     return await perform(env.inside(ctx=ctx), rest[0])
 
             return body
-        client, tools = rest
+        client, tools, *hooks = rest
         watch.agents += 1
         made = [self.make_tool(env, tool) for tool in tools]
-        return Agent(llm_client=HostileClient(env, client), tools=made, name="assistant")
+        around = make_hooks(hooks[0] if hooks else (), lambda: env)
+        watch.has_model_hooks = watch.has_model_hooks or "around_model" in around
+        return Agent(llm_client=HostileClient(env, client), tools=made, name="assistant", **around)
 
     @contextmanager
     def _living(self, watch: Watch, name: str) -> Iterator[None]:
@@ -707,6 +772,8 @@ class World:
         watch.effects.append({"kind": kind, "time": now, "events": watch.events(), **what})
 
     def make_tool(self, env: Env, spec: tuple[Any, ...]) -> Any:
+        if spec[0] == "toolset":
+            return HostileToolset(env, spec)
         _, name, options, statements = spec
         # One statement may be under way more than once, in several runs and calls: so who calls
         # leaves word in the context, which the task that runs the tool inherits.
@@ -727,7 +794,14 @@ class World:
         reach = env.reach | {key}
         inner = env.inside(ctx=ctx, reach=reach, base=reach, in_tool=True, arguments=data)
         with self._living(watch, f"tool {name}"):
-            value = await perform(inner, statements)
+            try:
+                value = await perform(inner, statements)
+            except BaseException as exc:
+                failures = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
+                if len(failures) == 1 and isinstance(failures[0], ToolDenied):
+                    # It let out what was raised around a model inside of it: denied by itself.
+                    watch.hooked[call_id] = {"how": "denied", "value": None}
+                raise
             _wreck(data)
             return value
 
@@ -737,7 +811,7 @@ class World:
         watch = env.watch
         with contextlib.nullcontext() if is_abandoned else self._living(watch, f"tool {name}"):
             for click in self.program.clicks[:2]:
-                self.control(watch, *click[1][1:])
+                self.click(watch, click[1])
                 time.sleep(0.002)
         return n
 
@@ -885,6 +959,28 @@ def _asks_and_wrecks(arguments: Any) -> bool:
 _ASKS = {"asks": bool, "raises": _asks_and_raises, "mutates": _asks_and_wrecks}
 
 
+class HostileToolset:
+    """Has its tools in some turns, takes its time, and fails."""
+
+    def __init__(self, env: Env, spec: tuple[Any, ...]) -> None:
+        _, self.options, tools = spec
+        self.env = env
+        self.made = [env.world.make_tool(env, tool) for tool in tools]
+        self.asked = 0
+
+    async def tools(self, ctx: Any) -> Any:
+        turns = self.options.get("turns") or ("gives",)
+        how = turns[self.asked % len(turns)]
+        self.asked += 1
+        watch = self.env.watch
+        watch.hooks[f"toolset {how}"] += 1
+        with self.env.world._living(watch, "a toolset"):
+            await trio.sleep(self.options.get("seconds", 0.0))
+            if how == "raises":
+                raise self.env.world.plan(ValueError("no tools"))
+            return [] if how == "nothing" else list(self.made)
+
+
 # Clients
 
 
@@ -901,7 +997,8 @@ class HostileClient:
 
     def stream_completion(self, messages: Any, tools: Any = None, **options: Any) -> Any:
         env = self.env
-        env.world._effect(env.watch, "request")
+        heard = people.tokens_in(messages)
+        env.world._effect(env.watch, "request", heard=heard, is_root=env.ctx is None)
         _wreck(messages)
         turn = self.turns[min(self.asked, len(self.turns) - 1)]
         if self.asked >= len(self.turns) and any(piece[0] == "final" for piece in turn):
@@ -1202,9 +1299,20 @@ async def _approve(env: Env, name: Any) -> None:
         env.watch.effects.append({"kind": "approved", "name": name, "events": env.watch.events()})
 
 
-async def _ask_user(env: Env, prompt: Any) -> None:
-    answer = await _verb(env, "ask", lambda: env.ctx.ask(prompt))
-    env.watch.effects.append({"kind": "answered", "text": answer, "events": env.watch.events()})
+async def _ask_user(env: Env, prompt: Any, schema: str | None = None) -> None:
+    form = people.FORMS[schema]
+    try:
+        answer = await _verb(env, "ask", lambda: env.ctx.ask(prompt, form))
+    except InputDeclined as exc:
+        known = env.watch.events()
+        env.watch.effects.append({"kind": "declined", "key": exc.request_id, "events": known})
+        raise
+    text = people.as_told(answer, schema)
+    env.watch.effects.append({"kind": "answered", "text": text, "events": env.watch.events()})
+
+
+async def _post(env: Env, *rest: Any) -> None:
+    people.post(env.world, env.watch, ("post", *rest))
 
 
 async def _delegate(env: Env, agent: Any) -> None:
@@ -1407,6 +1515,7 @@ _DO: dict[str, Callable[..., Awaitable[Any]]] = {
     "raise": _raise,
     "raise_kept": _raise_kept,
     "control": _control,
+    "post": _post,
     "foreign": _foreign,
     "stream": _stream,
     "aclose_main": _aclose_main,
@@ -1472,6 +1581,12 @@ class HostileStore:
     async def list(self, *args: Any, **keys: Any) -> Any:
         return await self._inner.list(*args, **keys)
 
+    async def newest(self, *args: Any, **keys: Any) -> Any:
+        return await self._inner.newest(*args, **keys)
+
+    async def live(self) -> Any:
+        return await self._inner.live()
+
     async def delete(self, *args: Any, **keys: Any) -> Any:
         return await self._inner.delete(*args, **keys)
 
@@ -1512,6 +1627,7 @@ class Hosting:
             with trio.CancelScope(shield=True):
                 if await store.header("default", watch.run_id) is not None:
                     watch.log.clear()
+                    watch.mode = "events"
                     for event in await store.read("default", watch.run_id, -1, 100_000):
                         watch.take(event)
             raise
@@ -1668,9 +1784,9 @@ class _RealClock(trio.abc.Clock):
         return deadline - self.current_time()
 
 
-def play(program: Program, *, threads: bool = False) -> World:
+def play(program: Program, *, threads: bool = False, telemetry: Any = None) -> World:
     """Do what *program* says."""
-    world = World(program, threads=threads)
+    world = World(program, threads=threads, telemetry=telemetry)
     clock: Any = _RealClock() if threads else trio.testing.MockClock(autojump_threshold=0)
     slept = clock.deadline_to_sleep_time
 

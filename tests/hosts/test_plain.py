@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -197,13 +199,18 @@ for event in events.__enter__():
 """
 
 
-def _start(program: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
+@contextmanager
+def _start(program: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", SCRIPT.format(program=program)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # Of one that does not end, the block would wait for the end.
 
 
 @pytest.mark.parametrize("program", [SYNC, ASYNCIO, BRIDGE], ids=["sync", "asyncio", "bridge"])
@@ -212,7 +219,7 @@ def test_ctrl_c_ends_the_run_and_then_the_program(program: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     assert out == "cleaned up\n"
     assert err.rstrip().endswith("KeyboardInterrupt")
@@ -222,7 +229,7 @@ def test_ctrl_c_ends_the_run_and_then_the_program(program: str) -> None:
 
 def test_a_run_that_is_left_at_the_end_of_the_process_is_ended() -> None:
     with _start(LEFT) as process:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     assert (out, err) == ("ready\ncleaned up\n", "")
     assert process.returncode == 0
@@ -253,7 +260,7 @@ print("parent", events.status)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
 def test_a_process_that_is_forked_is_told_and_has_a_thread_of_its_own() -> None:
     with _start(FORK) as process:
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
 
     lines = out.splitlines()
     assert lines[0].startswith("told: this process was forked")

@@ -141,7 +141,7 @@ with sync.stream(StreamEngine(), agent, "hi") as events:
             pass
         process.send_signal(signal.SIGINT)
         try:
-            rest, errors = process.communicate(timeout=30)
+            rest, errors = process.communicate(timeout=60)
         finally:
             process.kill()
 

@@ -37,7 +37,7 @@ class Owner:
         raise AssertionError
 
     def wait(self) -> Any:
-        return self.told.get(timeout=10).unwrap()
+        return self.told.get(timeout=60).unwrap()
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def thread() -> Iterator[TrioThread]:
     thread = TrioThread()
     yield thread
     thread.stop()
-    thread.join(10)
+    thread.join(60)
 
 
 def _start(thread: TrioThread, fn: Callable[..., Any], owner: Owner) -> Any:
@@ -107,7 +107,7 @@ def test_whoever_waits_is_released_when_the_thread_breaks(
 
     with pytest.raises(ThreadEnded):
         owner.wait()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive
     assert "flowtrio's Trio thread broke" in caplog.text
 
@@ -148,8 +148,8 @@ def test_the_last_one_to_let_go_ends_the_thread_unless_it_is_kept() -> None:
     assert hold() is thread
     assert not release(thread)
     assert release(thread, ended.set)
-    assert ended.wait(10)
-    thread.join(10)
+    assert ended.wait(60)
+    thread.join(60)
     assert not thread.is_alive
 
     other = hold(keep=True)
@@ -161,13 +161,13 @@ def test_the_last_one_to_let_go_ends_the_thread_unless_it_is_kept() -> None:
 def test_a_thread_that_broke_is_replaced() -> None:
     thread = hold()
     thread.stop()
-    thread.join(10)
+    thread.join(60)
     other = hold()
 
     assert other is not thread
     assert not release(thread) or True
     assert release(other)
-    other.join(10)
+    other.join(60)
 
 
 def test_a_process_that_was_forked_from_the_threads_is_told(
@@ -190,7 +190,7 @@ def test_what_was_forked_has_no_thread_yet() -> None:
     assert other is not thread
     for each in (thread, other):
         each.stop()
-        each.join(10)
+        each.join(60)
     _thread._shared.clear()
 
 
@@ -212,7 +212,7 @@ def test_what_was_asked_of_a_thread_that_broke_meanwhile_is_looked_up_all_the_sa
     monkeypatch.setattr(thread, "post", lambda fn: stop.set())
 
     assert thread.ask(lambda: 42) == 42
-    thread.join(10)
+    thread.join(60)
     monkeypatch.undo()
     assert not thread.is_alive
 
@@ -233,7 +233,7 @@ def test_a_hold_is_let_go_once() -> None:
     assert not first.release()
     assert second.thread.is_alive
     assert second.release()
-    second.thread.join(10)
+    second.thread.join(60)
 
 
 def test_a_job_that_is_cancelled_has_ended(thread: TrioThread) -> None:

@@ -54,24 +54,29 @@ async def serving(app: Any) -> AsyncIterator[str]:
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server._serve())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not server.started:
             await asyncio.sleep(0.005)
     try:
         yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
+
+
+def asking() -> httpx.AsyncClient:
+    """A client with patience."""
+    return httpx.AsyncClient(timeout=60)
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 60))
+    asyncio.run(asyncio.wait_for(main(), 120))
 
     assert not any(job for thread in _thread._shared for job in thread.jobs)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -90,7 +95,7 @@ async def sse(client: httpx.AsyncClient, address: str, **keys: Any) -> list[dict
 
 def test_a_run_is_streamed_and_read_again_from_any_place() -> None:
     async def main() -> None:
-        async with serving(app_of(Agents().writes)) as address, httpx.AsyncClient() as client:
+        async with serving(app_of(Agents().writes)) as address, asking() as client:
             url = f"http://{address}/chat/stream"
             events = await sse(client, url, params={"message": "hello", "run_id": "r1"})
             check_events(events)
@@ -105,7 +110,7 @@ def test_a_run_is_cancelled_by_a_request() -> None:
     agents = Agents()
 
     async def main() -> None:
-        async with serving(app_of(agents.waits)) as address, httpx.AsyncClient() as client:
+        async with serving(app_of(agents.waits)) as address, asking() as client:
             url = f"http://{address}"
             reading = asyncio.create_task(
                 sse(client, f"{url}/chat/stream", params={"message": "hi", "run_id": "r1"})
@@ -140,7 +145,7 @@ def test_a_client_that_goes_takes_its_run_with_it() -> None:
 
     async def main() -> None:
         app = app_of(agents.waits, resume_window=0)
-        async with serving(app) as address, httpx.AsyncClient() as client:
+        async with serving(app) as address, asking() as client:
             url = f"http://{address}/chat/stream"
             async with client.stream("GET", url, params={"message": "hi"}) as response:
                 await anext(response.aiter_lines())
@@ -152,7 +157,7 @@ def test_a_client_that_goes_takes_its_run_with_it() -> None:
 
 def test_many_clients_are_served_at_once() -> None:
     async def main() -> None:
-        async with serving(app_of(Agents().writes)) as address, httpx.AsyncClient() as client:
+        async with serving(app_of(Agents().writes)) as address, asking() as client:
             url = f"http://{address}/chat/stream"
             logs = await asyncio.gather(
                 *(sse(client, url, params={"message": "m" * n}) for n in range(1, 51))
@@ -168,7 +173,7 @@ def test_runs_end_when_the_server_stops() -> None:
 
     async def main() -> None:
         app = app_of(agents.waits, drain=0.1)
-        async with serving(app) as address, httpx.AsyncClient() as client:
+        async with serving(app) as address, asking() as client:
             async with client.stream(
                 "GET", f"http://{address}/chat/stream", params={"message": "hi"}
             ) as response:
@@ -186,7 +191,7 @@ def test_it_is_mounted_with_its_life_in_the_frameworks() -> None:
     outer.mount("/agents", inner)
 
     async def main() -> None:
-        async with serving(outer) as address, httpx.AsyncClient() as client:
+        async with serving(outer) as address, asking() as client:
             assert orchestrator.is_open
             url = f"http://{address}/agents/chat/stream"
             check_events(await sse(client, url, params={"message": "hello"}))
@@ -200,7 +205,7 @@ def test_it_is_opened_by_the_first_request_where_nobody_runs_its_life() -> None:
     outer.mount("/agents", app_of(Agents().writes))
 
     async def main() -> None:
-        async with serving(outer) as address, httpx.AsyncClient() as client:
+        async with serving(outer) as address, asking() as client:
             url = f"http://{address}/agents/chat/stream"
             check_events(await sse(client, url, params={"message": "hello"}))
 
@@ -244,7 +249,7 @@ def fastapi_app(orchestrator: Orchestrator) -> FastAPI:
 def test_fastapi_streams_events_to_sse_and_websocket_clients() -> None:
     async def main() -> None:
         app = fastapi_app(Orchestrator(llm_client=DemoClient(delay=0)))
-        async with serving(app) as address, httpx.AsyncClient() as client:
+        async with serving(app) as address, asking() as client:
             events = await sse(client, f"http://{address}/chat/stream", params={"message": "hi"})
             assert events[0]["type"] == EventType.RUN_START
             assert events[-1]["data"]["status"] == "completed"
@@ -262,7 +267,7 @@ def test_a_client_of_fastapi_that_goes_ends_its_run() -> None:
 
     async def main() -> None:
         app = fastapi_app(Orchestrator(agents=[agents.waits]))
-        async with serving(app) as address, httpx.AsyncClient() as client:
+        async with serving(app) as address, asking() as client:
             url = f"http://{address}/chat/stream"
             async with client.stream("GET", url, params={"message": "hi"}) as response:
                 await anext(response.aiter_lines())

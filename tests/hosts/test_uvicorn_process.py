@@ -9,8 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,13 @@ import trio
 import websockets.sync.client
 
 from flowtrio.testing import check_events
+from tests.support.command import without_haste
 
 CLIENTS = int(os.environ.get("FLOWTRIO_CLIENTS", "50"))
 """Clients of either kind at once."""
+
+PATIENCE = 60
+"""Seconds for an answer: of a program that is still starting too, since its socket is there."""
 
 AGENT = """
 import os
@@ -113,9 +117,9 @@ class Server:
     def stop(self) -> str:
         """Stop it, and give what it said besides."""
         self.process.send_signal(signal.SIGTERM)
-        out, err = self.process.communicate(timeout=30)
+        out, err = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode in (0, -signal.SIGTERM), err
-        return out + err
+        return out + without_haste(err)
 
 
 def last_words(told: str) -> set[str]:
@@ -153,10 +157,23 @@ def serving(tmp_path: Path, program: str, *options: str) -> Iterator[Server]:
             process.kill()
 
 
+def ask(server: Server, params: dict[str, str]) -> AbstractContextManager[httpx.Response]:
+    """Begin a run, whose events are the answer."""
+    return httpx.stream("GET", f"{server.url}/chat/stream", params=params, timeout=PATIENCE)
+
+
 def read_sse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
     for line in lines:
         if line.startswith("data: "):
             yield json.loads(line[6:])
+
+
+def begin(response: httpx.Response) -> Iterator[dict[str, Any]]:
+    """Read up to a word, behind which the agent waits; gives what follows."""
+    events = read_sse(response.iter_lines())
+    while next(events)["type"] != "message_chunk":
+        pass
+    return events
 
 
 # The specification's examples
@@ -166,17 +183,17 @@ def read_sse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 def test_the_examples_of_the_specification_run_as_they_stand(tmp_path: Path, loop: str) -> None:
     with serving(tmp_path, SPECIFICATION, "--loop", loop) as server:
         params = {"message": "Book a flight"}
-        with httpx.stream("GET", f"{server.url}/chat/stream", params=params) as response:
+        with ask(server, params) as response:
             events = list(read_sse(response.iter_lines()))
         assert [e["data"]["chunk"] for e in events if e["type"] == "message_chunk"] == [
             *("Book ", "a ", "flight ")
         ]
         assert events[-1]["type"] == "done"
 
-        with websockets.sync.client.connect(server.socket) as client:
+        with websockets.sync.client.connect(server.socket, open_timeout=PATIENCE) as client:
             for _ in range(2):
                 client.send("to Paris")
-                while json.loads(client.recv())["type"] != "done":
+                while json.loads(client.recv(timeout=PATIENCE))["type"] != "done":
                     pass
 
         # The example does not catch that its client leaves.
@@ -186,8 +203,8 @@ def test_the_examples_of_the_specification_run_as_they_stand(tmp_path: Path, loo
 def test_a_client_of_the_examples_that_leaves_cancels_its_run(tmp_path: Path) -> None:
     with serving(tmp_path, SPECIFICATION) as server:
         params = {"message": "wait"}
-        with httpx.stream("GET", f"{server.url}/chat/stream", params=params) as response:
-            assert next(read_sse(response.iter_lines()))["type"] == "run_start"
+        with ask(server, params) as response:
+            begin(response)
         server.wait_over()
         assert server.stop() == ""
 
@@ -198,17 +215,14 @@ def test_a_client_of_the_examples_that_leaves_cancels_its_run(tmp_path: Path) ->
 def test_a_run_that_goes_on_is_ended_in_good_order_when_the_server_stops(tmp_path: Path) -> None:
     with serving(tmp_path, OURS) as server:
         params = {"message": "wait", "run_id": "r1"}
-        with httpx.stream("GET", f"{server.url}/chat/stream", params=params) as response:
-            events = read_sse(response.iter_lines())
-            assert next(events)["type"] == "run_start"
+        with ask(server, params) as response:
+            events = begin(response)
             server.process.send_signal(signal.SIGTERM)
-            begun = time.monotonic()
             server.wait_over()
             with contextlib.suppress(httpx.RemoteProtocolError):
                 list(events)
-        out, err = server.process.communicate(timeout=30)
+        out, err = server.process.communicate(timeout=PATIENCE)
 
-        assert time.monotonic() - begun < 10
         assert out == ""
         # uvicorn waits for a second, cancels the connection, logs that, and ends our life.
         assert "timeout graceful shutdown exceeded" in err
@@ -222,15 +236,15 @@ async def test_many_clients_of_both_kinds_are_served_at_once(tmp_path: Path) -> 
     def by_sse(number: int) -> None:
         params = {"message": f"hello {number}"}
         url = f"{server.url}/chat/stream"
-        with httpx.stream("GET", url, params=params, timeout=60) as response:
+        with httpx.stream("GET", url, params=params, timeout=PATIENCE) as response:
             logs.append(list(read_sse(response.iter_lines())))
 
     def by_websocket(number: int) -> None:
         events: list[dict[str, Any]] = []
-        with websockets.sync.client.connect(server.socket, open_timeout=60) as client:
+        with websockets.sync.client.connect(server.socket, open_timeout=PATIENCE) as client:
             client.send(f"hello {number}")
             while not events or events[-1]["type"] != "done":
-                frame = json.loads(client.recv(timeout=60))
+                frame = json.loads(client.recv(timeout=PATIENCE))
                 if "seq" in frame:
                     events.append(frame)
         logs.append(events)

@@ -224,13 +224,13 @@ async def test_a_client_that_cancels_its_request_cancels_the_run() -> None:
 
     before = tasks()
     async with served(agent_of(body)) as agent:
-        with trio.move_on_after(1) as scope:
+        with trio.move_on_after(60) as scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(lambda: agent.ask(message="go"))
                 while not log:
                     await trio.sleep(0.01)
                 scope.cancel()
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             while len(log) < 2:
                 await trio.sleep(0.01)
 

@@ -20,6 +20,7 @@ from flowtrio.testing import ScriptedModel
 from tests.mcp._reached import COMMAND, WAYS, reached, run, serve_http
 from tests.mcp._server import PNG, make
 from tests.runtime._programs import agent_of, only, tasks
+from tests.support.command import children_of
 
 T = EventType
 
@@ -54,7 +55,7 @@ def ends(log: list[AgentEvent]) -> dict[str, Any]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():
             await trio.sleep(0.005)
 
@@ -245,10 +246,14 @@ async def test_a_question_may_be_declined(mode: str) -> None:
     assert ends(log) == {"c1": "decline"}
 
 
-async def test_a_process_of_an_old_version_asks_nobody_where_another_user_might_be_meant() -> None:
+async def test_a_process_of_an_old_version_asks_nobody_where_another_user_might_be_meant(
+    tmp_path: Path,
+) -> None:
+    diary = tmp_path / "diary"
+
     async def hold(ctx: RunContext) -> None:
         [sleep] = [tool for tool in await tools.tools(ctx) if tool.name == "sleep"]
-        await ctx.call(sleep, diary=os.devnull)
+        await ctx.call(sleep, diary=str(diary))
 
     async with mcp_tools(COMMAND, mode="legacy") as tools:
         other = StreamEngine().stream(agent_of(hold), "hold")
@@ -256,7 +261,7 @@ async def test_a_process_of_an_old_version_asks_nobody_where_another_user_might_
             async for event in held:
                 if event.type is T.TOOL_CALL_START:
                     break
-            await trio.sleep(0.1)
+            await until(diary.exists)
             model = ScriptedModel(calls(("book", {})), "fine")
             log = await run(Agent(llm_client=model, tools=[tools]))
 
@@ -360,13 +365,15 @@ async def test_nothing_of_it_is_alive_after_the_block(tmp_path: Path) -> None:
 
 
 async def test_a_block_that_is_cancelled_takes_its_process_along() -> None:
-    with trio.move_on_after(1) as scope:
+    before = children_of(os.getpid())
+    with trio.CancelScope() as scope:
         async with mcp_tools(COMMAND):
+            assert children_of(os.getpid()) > before
+            scope.cancel()
             await trio.sleep_forever()
 
     assert scope.cancelled_caught
-    children = Path("/proc/self/task").glob("*/children")
-    assert not "".join(path.read_text() for path in children).split()
+    assert children_of(os.getpid()) <= before
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
 from flowtrio._core._events import EventType
+from flowtrio.pictures import _lanes
 from flowtrio.pictures import _svg as _timeline
 from flowtrio.pictures._lanes import lay_out
 from flowtrio.pictures._svg import draw_timeline
@@ -20,6 +23,11 @@ from tests.testing.test_checks import LAWFUL, Log, delegates, lawful
 T = EventType
 SVG = "{http://www.w3.org/2000/svg}"
 MEGABYTE = 1_000_000
+GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN_LANES: dict[str, dict[str, list[str]]] = json.loads(
+    (GOLDEN / "lanes.json").read_text("utf-8")
+)
+"""The lanes of each golden log: those that the page has too, and those that it has not."""
 
 
 def texts(picture: str) -> list[str]:
@@ -108,6 +116,28 @@ def test_a_nested_agents_lanes_stand_below_its_own() -> None:
     ]
 
 
+@pytest.mark.parametrize("name", GOLDEN_LANES)
+def test_a_log_has_the_lanes_that_it_has_on_the_page_and_those_of_calls_that_never_began(
+    name: str,
+) -> None:
+    # See tests/browser/modules/golden.test.mjs.
+    lines = (GOLDEN / name).read_text("utf-8").splitlines()
+    found = [
+        f"agent {lane.name}" if lane.kind == "agent" else f"{lane.kind} {lane.name} {lane.depth}"
+        for lane in lay_out(map(json.loads, lines)).lanes
+        if lane.kind not in ("run", "question")
+    ]
+
+    expected = GOLDEN_LANES[name]
+    assert sorted(found) == sorted(expected["both"] + expected["never_begun"])
+
+
+def test_the_table_of_lanes_has_every_golden_log() -> None:
+    logs = {str(path.relative_to(GOLDEN)) for path in GOLDEN.glob("schema-*/*.jsonl")}
+
+    assert GOLDEN_LANES.keys() == logs
+
+
 def test_what_overlaps_in_a_lane_gets_rows_of_its_own_and_gives_them_back() -> None:
     log = Log()
     log.begin()
@@ -164,6 +194,58 @@ def test_what_the_log_leaves_open_is_marked() -> None:
     assert "open" not in {
         n.get("class") for n in ElementTree.fromstring(draw_timeline(delegates()))
     }
+
+
+def unfit_rails(log: Log) -> list[int]:
+    """Places of the moments whose rail is another thing's, or nobody's."""
+    taken: set[int] = set()
+    unfit = []
+    for index, moment in enumerate(lay_out(log).moments):
+        if moment.rail is None or (moment.rail in taken) == moment.opens:
+            unfit.append(index)
+            continue
+        taken.add(moment.rail)
+        if moment.closes:
+            taken.remove(moment.rail)
+    return [*unfit, *(len(log) for _ in taken)]
+
+
+@lawful
+def test_whatever_is_open_has_a_rail_of_its_own(make: Callable[[], Log]) -> None:
+    assert unfit_rails(make()) == []
+
+
+def test_a_rail_that_is_never_free_again_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = _lanes._Layouter._close
+
+    def never(self: Any, track: Any, tone: str, title: str) -> None:
+        whole(self, track, tone, title)
+        self._rails[track.rail] = True
+
+    monkeypatch.setattr(_lanes._Layouter, "_close", never)
+    rails = [moment.rail for moment in lay_out(delegates()).moments if moment.rail is not None]
+
+    monkeypatch.undo()
+    assert max(rails) > max(moment.rail or 0 for moment in lay_out(delegates()).moments)
+
+
+def test_an_application_s_own_event_stands_at_the_agent_that_says_it() -> None:
+    log = [
+        {"type": "agent_start", "agent": "root/visa", "data": {"agent": "root/visa"}},
+        {"type": "custom", "agent": "root/visa", "data": {"name": "mood"}},
+    ]
+    [_, visa] = lay_out(log).lanes
+
+    assert [(mark.kind, mark.title) for mark in visa.marks] == [("custom", "CUSTOM mood")]
+    assert {moment.rail for moment in lay_out(log).moments} == {0}
+
+
+def test_what_ends_without_a_beginning_has_a_rail_for_that_event() -> None:
+    log = Log()
+    log.end("c1")
+    [moment] = lay_out(log).moments
+
+    assert (moment.rail, moment.opens, moment.closes) == (0, True, True)
 
 
 # Sizes

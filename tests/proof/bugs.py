@@ -17,10 +17,13 @@ import trio
 from flowtrio import AgentEvent, Chunk, EventStream, EventType, RemoteProtocolError, Tool
 from flowtrio._agents._calls import ActiveCall
 from flowtrio._agents._model import Turn
+from flowtrio._agents._opened import Question
+from flowtrio._agents._plan import Plan
 from flowtrio._core._snapshot import Snapshot
 from flowtrio._core._transcript import Transcript
 from flowtrio._run._channel import EventChannel
 from flowtrio._run._frame import Frame
+from flowtrio._run._inbox import Inbox
 from flowtrio._run._log import EventLog
 from flowtrio._run._run import Run
 
@@ -206,7 +209,42 @@ def gives_no_result_to_what_was_cancelled(right: Any) -> Any:
     return note_result
 
 
+def loses_what_was_not_taken(right: Any) -> Any:
+    def hear_the_rest(inbox: Inbox, log: EventLog) -> None:
+        inbox.is_closed = True
+
+    return hear_the_rest
+
+
+def tells_what_the_user_says_twice(right: Any) -> Any:
+    def post(inbox: Inbox, said: Any, *, interrupt: bool) -> bool:
+        right(inbox, said, interrupt=interrupt)
+        return bool(right(inbox, said, interrupt=interrupt))
+
+    return post
+
+
+def takes_a_declined_question_for_one_that_nobody_answered(right: Any) -> Any:
+    def told(question: Question) -> dict[str, Any]:
+        found: dict[str, Any] = right(question)
+        return {} if found.get("outcome") == "declined" else found
+
+    return told
+
+
+def runs_what_was_edited_with_its_own_arguments(right: Any) -> Any:
+    async def run(plan: Plan, frame: Frame) -> Any:
+        plan.keywords = {**plan.keywords, "n": 1}
+        return await right(plan, frame)
+
+    return run
+
+
 BUGS = [
+    Bug("L10", Plan, "run", runs_what_was_edited_with_its_own_arguments),
+    Bug("L10", Question, "_told", takes_a_declined_question_for_one_that_nobody_answered),
+    Bug("L11", Inbox, "hear_the_rest", loses_what_was_not_taken),
+    Bug("L11", Inbox, "post", tells_what_the_user_says_twice),
     Bug("L1", EventLog, "emit", stamps_before_it_waits),
     Bug("L2", EventChannel, "put", sends_the_end_through_the_full_buffer),
     Bug("L2", Run, "note_error", tells_every_error),

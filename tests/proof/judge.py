@@ -8,7 +8,7 @@ from typing import Any
 from flowtrio import EventType, StreamMode, project
 from flowtrio.testing import SimulatedRun, check_messages, find_violations
 
-from .worlds import Witness, World, play
+from .worlds import EDITED, Witness, World, play
 
 T = EventType
 
@@ -27,6 +27,7 @@ def problems_of(world: World) -> list[str]:
     problems = list(_of_the_log(run))
     if run.events[-1].type is T.DONE:
         problems += [*_of_the_end(world, run, witness), *_of_the_views(run)]
+        problems += _of_people(run, witness)
     return problems
 
 
@@ -47,7 +48,8 @@ def _of_the_log(run: SimulatedRun) -> Iterator[str]:
 def _of_the_end(world: World, run: SimulatedRun, witness: Witness) -> Iterator[str]:
     if run.left_alive:
         yield f"L5 alive after the end: {', '.join(run.left_alive)}"
-    bound = world.limits.buffer + _open_at_most(run) + 3
+    # What was said and not taken is told at the end, as closers are.
+    bound = world.limits.buffer + _open_at_most(run) + len(world.posts) + 3
     if run.most_undelivered > bound:
         yield f"L6 {run.most_undelivered} events undelivered, expected {bound} at most"
     tidying = max([s for kind, s in world.tools.values() if kind == "tidies"], default=0.0)
@@ -62,6 +64,35 @@ def _of_the_end(world: World, run: SimulatedRun, witness: Witness) -> Iterator[s
         yield "L10 a reply was cut, and the run completed"
     for value in witness.strange:
         yield f"L10 {value!r} reached a tool that takes a whole number"
+
+
+def _of_people(run: SimulatedRun, witness: Witness) -> Iterator[str]:
+    """What people said, edited and declined, and what a hook denied, is what came of it."""
+    told = [event.data["message"] for event in run.events if event.type is T.USER_MESSAGE]
+    accepted = [text for text, took in witness.posts if took]
+    if told != accepted:
+        yield f"L11 accepted were {accepted}, told {told}"
+    kept = [m["content"] for m in run.messages if m["role"] == "user"]
+    for text, took in witness.posts:
+        if kept.count(text) != took:
+            yield f"L11 {text!r} was {took}, and stands {kept.count(text)} times in it"
+    starts = {e.data["call_id"]: e.data for e in run.events if e.type is T.TOOL_CALL_START}
+    for key in witness.edited:
+        found = starts.get(key, {}).get("arguments")
+        if key in starts and not (
+            found == {"n": EDITED} and witness.ran.get(key, EDITED) == EDITED
+        ):
+            yield f"L10 {key} was edited, START has {found}, it ran with {witness.ran.get(key)}"
+    ends = {e.data["call_id"]: e.data for e in run.events if e.type is T.TOOL_CALL_END}
+    for key in witness.denied:
+        if ends[key]["outcome"] not in ("denied", "cancelled", "timeout"):
+            yield f"L10 {key} was denied, its END says {ends[key]['outcome']}"
+    outcomes = {
+        e.data["request_id"]: e.data["outcome"] for e in run.events if e.type is T.INPUT_RESOLVED
+    }
+    for key in witness.declined:
+        if outcomes[key] != "declined":
+            yield f"L10 {key} was declined, it is {outcomes[key]}"
 
 
 def _open_at_most(run: SimulatedRun) -> int:

@@ -12,7 +12,18 @@ from typing import Any
 import attrs
 import trio
 
-from flowtrio import Agent, Chunk, Image, Limits, RunContext, Text, ToolCall, tool
+from flowtrio import (
+    Agent,
+    Chunk,
+    EventType,
+    Image,
+    Limits,
+    RunContext,
+    Text,
+    ToolCall,
+    ToolDenied,
+    tool,
+)
 from flowtrio.testing import (
     CUT,
     Fault,
@@ -35,6 +46,15 @@ KINDS = (
 )
 
 
+POSTING = ("delegates", "asks", "speaks", "asks a model", "progresses")
+"""How the first tool behaves where the reader says something of its own."""
+HOOKS = {
+    **{"raises": "again", "tidies": "denies", "progresses": "replaces", "delegates": "asks"},
+    **{"asks": "again", "speaks": "denies", "is fatal": "replaces", "asks a model": "asks"},
+}
+"""What stands around tools and models, by how the second tool behaves."""
+
+
 @attrs.frozen
 class World:
     """What happens in one run. Its simplest form is a model that says nothing and stops."""
@@ -52,6 +72,14 @@ class World:
     """Seconds that a body of one's own waits before it has the agent answer; 0 for no such body."""
     comes_and_goes: bool = False
     """Whether the last tool is a toolset's, which takes time and has it in every other turn."""
+    posts: tuple[int, ...] = ()
+    """Events after which the reader says something of its own, the first time interrupting."""
+    edits: bool = False
+    """Whether the reader gives other arguments to what it approves."""
+    declines: bool = False
+    """Whether the reader declines to answer."""
+    hooks: str = ""
+    """What stands around tools and models: nothing, or what that does; see `_make_hooks`."""
 
 
 PICTURE = Image(data=b"\x89PNG\r\n\x1a\n", name="a.png")
@@ -65,8 +93,24 @@ class Witness:
     """Replies of the agent's model that ended without a finish mark, or failed."""
     strange: list[object] = attrs.Factory(list)
     """Arguments that reached a tool and are none."""
+    posts: list[tuple[str, bool]] = attrs.Factory(list)
+    """What the reader said, and whether it was taken in."""
+    edited: list[str] = attrs.Factory(list)
+    """Calls that were approved with other arguments."""
+    declined: list[str] = attrs.Factory(list)
+    """Questions that were declined."""
+    denied: list[str] = attrs.Factory(list)
+    """Calls that a hook denied."""
+    ran: dict[str, object] = attrs.Factory(dict)
+    """What the function of each call was given."""
     left: dict[str, float] = attrs.Factory(dict)
     """When the function of each call was left, by call; seconds of Trio's clock."""
+
+
+def draw_plain_world(source: Random) -> World:
+    """Make up a world where people only answer, and nothing stands around anything."""
+    world = draw_world(source)
+    return attrs.evolve(world, posts=(), edits=False, declines=False, hooks="")
 
 
 def draw_world(source: Random) -> World:
@@ -74,14 +118,22 @@ def draw_world(source: Random) -> World:
     turns = tuple(_draw_turn(source) for _ in range(source.randrange(4)))
     tools = {name: (source.choice(KINDS), source.choice(SECONDS)) for name in NAMES}
     last, seconds = tools["d"]
+    approved = tuple(name for name in NAMES if source.randrange(5) == 4)
+    reader = _draw_reader(source)
+    first, pause = tools["a"]
     return World(
         turns=turns,
         tools=tools,
         # Not drawn by itself: one draw more, and Hypothesis ends on larger counter-examples.
         waits=seconds if last in ("asks", "speaks") else 0.0,
         comes_and_goes=last in ("progresses", "starts tasks"),
-        approved=tuple(name for name in NAMES if source.randrange(5) == 4),
-        reader=_draw_reader(source),
+        # Nor are these.
+        posts=(2 + int(4 * pause), 5, 9) if first in POSTING else (),
+        edits=not reader.is_bare,
+        declines=reader.is_bare,
+        hooks=HOOKS.get(tools["b"][0], "") if tools["b"][1] else "",
+        approved=approved,
+        reader=reader,
         faults=tuple(_draw_fault(source) for _ in range(source.choice((0, 0, 1, 2)))),
         schedule=Schedule(_draw_choices(source)),
         limits=Limits(
@@ -154,13 +206,18 @@ def _draw_fault(source: Random) -> Fault:
 # Playing one
 
 
-def play(world: World) -> tuple[SimulatedRun, Witness]:
+def play(
+    world: World, telemetry: Any = None, around_tool: Any = None
+) -> tuple[SimulatedRun, Witness]:
     """Simulate a world; give the run, and what the world saw of it."""
     witness = Witness()
     tools = [_make_tool(world, witness, name, *how) for name, how in world.tools.items()]
     if world.comes_and_goes:
         tools[-1] = _Toolset(tools[-1], *world.tools[NAMES[-1]])
-    agent = Agent(llm_client=_Model(world.turns, witness), tools=tools)
+    hooks = _make_hooks(world, witness)
+    if around_tool is not None:
+        hooks["around_tool"] = around_tool
+    agent = Agent(llm_client=_Model(world.turns, witness), tools=tools, **hooks)
 
     async def patient(ctx: RunContext, message: str) -> str:
         await trio.sleep(world.waits)
@@ -169,12 +226,72 @@ def play(world: World) -> tuple[SimulatedRun, Witness]:
     run = simulate(
         patient if world.waits else agent,
         [Text("go"), PICTURE] if world.waits else "go",
-        reader=world.reader,
+        reader=_Person(world=world, witness=witness, **attrs.asdict(world.reader, recurse=False)),
         faults=world.faults,
         schedule=world.schedule,
         limits=world.limits,
+        telemetry=telemetry,
     )
     return run, witness
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class _Person(Reader):
+    """Says something of its own, edits and declines."""
+
+    world: World
+    witness: Witness
+    _read: list[EventType] = attrs.field(factory=list, eq=False)
+
+    def _react(self, stream: Any, type: EventType, data: dict[str, Any], started: int) -> None:
+        self._read.append(type)
+        world, witness = self.world, self.witness
+        if len(self._read) in world.posts:
+            text = f"said {len(witness.posts)}"
+            interrupt = len(self._read) == world.posts[0]
+            witness.posts.append((text, stream.post(text, interrupt=interrupt)))
+        if type is EventType.APPROVAL_REQUIRED and self.approves and world.edits:
+            if stream.approve(data["call_id"], {"n": EDITED}):
+                witness.edited.append(data["call_id"])
+        elif type is EventType.INPUT_REQUIRED and world.declines:
+            if stream.dismiss(data["request_id"], "no idea"):
+                witness.declined.append(data["request_id"])
+        else:
+            super()._react(stream, type, data, started)
+
+
+EDITED = 7
+"""The number that a person gives to what it approves."""
+
+
+def _make_hooks(world: World, witness: Witness) -> dict[str, Any]:
+    if not world.hooks:
+        return {}
+
+    async def around_tool(ctx: RunContext, call: ToolCall, proceed: Any) -> Any:
+        try:
+            value = await proceed()
+        except ValueError:
+            if world.hooks != "again":
+                raise
+            value = await proceed()
+        if world.hooks == "denies" and (call.arguments or {}).get("n") == 2:
+            witness.denied.append(call.id)
+            raise ToolDenied("not two")
+        return "replaced" if world.hooks == "replaces" else value
+
+    async def around_model(ctx: RunContext, request: Any, proceed: Any) -> Any:
+        if world.hooks == "asks":
+            client = SimulatedModel([["hm", 0.1]])
+            await ctx.model([{"role": "user", "content": "May I?"}], client=client)
+        reply = await proceed(request)
+        if world.hooks == "again" and not reply.tool_calls:
+            reply = await proceed(request)
+        if world.hooks == "replaces" and reply.content:
+            reply = attrs.evolve(reply, content=reply.content.upper())
+        return reply
+
+    return {"around_tool": around_tool, "around_model": around_model}
 
 
 class _Model(SimulatedModel):
@@ -225,12 +342,13 @@ def _make_tool(world: World, witness: Witness, name: str, kind: str, seconds: fl
         return message
 
     async def body(ctx: RunContext, n: int) -> Any:
+        witness.ran[str(ctx.call_id)] = n
         if not isinstance(n, int):
             witness.strange.append(n)
         try:
             return await _behave(ctx, kind, name, seconds, helper)
         finally:
-            witness.left[str(ctx._frame.call_id)] = trio.current_time()
+            witness.left[str(ctx.call_id)] = trio.current_time()
 
     return tool(name=name, fatal=kind == "is fatal", needs_approval=name in world.approved)(body)
 

@@ -17,6 +17,7 @@ from flowtrio import (
     project,
 )
 from flowtrio.remote._commands import Commands
+from flowtrio.remote._remote_stream import RemoteStream
 from flowtrio.testing import check_events
 from tests.serving.test_resume import Counting
 from tests.support.fake_server import Connection, open_fake_server
@@ -26,7 +27,11 @@ from tests.support.ws_peer import open_server
 from tests.testing.test_checks import answers, asks_for_approval
 
 
-async def test_commands_without_a_reply_are_sent_again() -> None:
+@pytest.mark.parametrize("name", ["approve", "post"])
+async def test_commands_without_a_reply_are_sent_again(name: str) -> None:
+    def control(run: RemoteStream) -> bool:
+        return run.approve("c1") if name == "approve" else run.post("in euros")
+
     taken = []
 
     async def lose_the_start(peer: Connection) -> None:
@@ -52,13 +57,14 @@ async def test_commands_without_a_reply_are_sent_again() -> None:
             async for event in run:
                 events.append(event)
                 if event.seq == 4:
-                    assert run.approve("c1")
+                    assert control(run)
 
     check_events(events)
     first, second, third, fourth = [{**command, "ref": 0} for command in taken]
     assert first == second
     assert third == fourth
-    assert (third["type"], third["call_id"]) == ("approve", "c1")
+    assert ("post_id" in third) == (name == "post")
+    assert third["type"] == name
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from flowtrio import (
     Chunk,
     Completion,
     EventType,
+    Limits,
     LocalProtocolError,
     ModelRequest,
     Orchestrator,
@@ -482,3 +483,145 @@ async def test_a_run_that_failed_by_a_hook_says_so() -> None:
             .stream(Agent(llm_client=ScriptedModel("x")), "Hi")
             .result()
         )
+
+
+# What a hook does itself
+
+
+async def test_what_models_say_to_a_hook_is_told_and_joins_no_conversation() -> None:
+    async def shorten(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        summary = await ctx.model([{"role": "user", "content": "Summarise."}])
+        asked = [{"role": "system", "content": summary.content}, request.messages[-1]]
+        reply: Completion = await proceed(request.replace(messages=asked))
+        return reply
+
+    model = ScriptedModel(["brief", Usage(completion_tokens=3)], "fine")
+    agent = Agent(llm_client=model, around_model=shorten)
+    async with StreamEngine().stream(agent, "Hi") as stream:
+        log = [event async for event in stream]
+    check_events(log)
+
+    assert model.requests[1].messages[0]["content"] == "brief"
+    assert [(m["role"], m["content"]) for m in stream.messages] == [
+        ("user", "Hi"),
+        ("assistant", "fine"),
+    ]
+    told = [event.agent for event in log if event.type is T.MESSAGE_COMPLETE]
+    assert told == ["root/shorten", "root"]
+    assert of(log, T.AGENT_END)[0]["result"] == "brief"
+    assert of(log, T.DONE)[0]["usage"]["completion_tokens"] >= 3
+
+
+async def test_an_agent_that_a_hook_calls_joins_no_conversation_either() -> None:
+    judge = Agent(llm_client=ScriptedModel("harmless"), name="judge")
+
+    async def guard(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        assert await judge(ctx, "Is that harmless?") == "harmless"
+        reply: Completion = await proceed(request)
+        return reply
+
+    agent = Agent(llm_client=ScriptedModel("fine"), around_model=guard)
+    async with StreamEngine().stream(agent, "Hi") as stream:
+        log = [event async for event in stream]
+    check_events(log)
+
+    assert [m["content"] for m in stream.messages] == ["Hi", "fine"]
+    assert [e.agent for e in log if e.type is T.MESSAGE_COMPLETE] == ["root/judge", "root"]
+
+
+async def test_a_hook_says_something_in_the_conversation_where_it_speaks_itself() -> None:
+    async def greet(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        async with ctx.message() as out:
+            await out.write("One moment.")
+        reply: Completion = await proceed(request)
+        return reply
+
+    agent = Agent(llm_client=ScriptedModel("fine"), around_model=greet)
+    async with StreamEngine().stream(agent, "Hi") as stream:
+        await stream.result()
+
+    assert [m["content"] for m in stream.messages] == ["Hi", "One moment.", "fine"]
+
+
+@pytest.mark.parametrize("how", ["asks", "delegates"])
+async def test_what_a_hook_asks_does_not_come_back_to_it(how: str) -> None:
+    visits = []
+
+    async def around(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        visits.append(ctx.agent)
+        assert len(visits) == 1
+        if how == "asks":
+            await ctx.model(request.messages)
+        else:
+            await ctx.delegate(Agent(llm_client=ScriptedModel("brief"), name="other"), "Summarise.")
+        reply: Completion = await proceed(request)
+        return reply
+
+    model = FunctionModel(lambda request: "fine")
+    log = await log_of(Agent(llm_client=model), around_model=around)
+
+    assert of(log, T.DONE)[0]["result"] == "fine"
+
+
+async def test_what_a_hook_calls_does_not_come_back_to_it() -> None:
+    visits = []
+
+    async def around(ctx: RunContext, call: ToolCall, proceed: Any) -> Any:
+        visits.append(call.id)
+        assert len(visits) == 1
+        return await ctx.call(double, x=5) + await proceed()
+
+    agent = Agent(llm_client=ScriptedModel([CALL], "ok"), tools=[double])
+    log = await log_of(agent, around_tool=around)
+
+    assert [end["result"] for end in of(log, T.TOOL_CALL_END)] == [10, 14]
+
+
+async def test_what_stands_outside_a_hook_stands_around_what_it_does() -> None:
+    seen: list[tuple[str, Any]] = []
+
+    async def redact(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        asked = [{**m, "content": m["content"].replace("4711", "****")} for m in request.messages]
+        reply: Completion = await proceed(request.replace(messages=asked))
+        return reply
+
+    async def audit(ctx: RunContext, call: ToolCall, proceed: Any) -> Any:
+        seen.append((call.name, ctx.agent))
+        return await proceed()
+
+    async def shorten(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        await ctx.model([{"role": "user", "content": "Summarise 4711."}])
+        reply: Completion = await proceed(request)
+        return reply
+
+    async def twice(ctx: RunContext, call: ToolCall, proceed: Any) -> Any:
+        await ctx.call(double, x=1)
+        return await proceed()
+
+    model = ScriptedModel("brief", [CALL], "brief", "ok")
+    agent = Agent(llm_client=model, tools=[double], around_model=shorten, around_tool=twice)
+    await log_of(agent, around_model=redact, around_tool=audit)
+
+    assert model.requests[0].messages[-1]["content"] == "Summarise ****."
+    assert seen == [("double", "root"), ("double", "root")]
+
+
+async def test_no_model_is_asked_again_once_the_run_has_ended(autojump_clock: Any) -> None:
+    async def around(ctx: RunContext, request: ModelRequest, proceed: Any) -> Completion:
+        with trio.CancelScope(shield=True):
+            await proceed(request)
+            with pytest.raises(trio.ClosedResourceError, match="ask a model"):
+                await proceed(request)
+        raise AssertionError("cancelled here")
+
+    model = ScriptedModel("Hello", "Hello")
+    agent = Agent(llm_client=model)
+    async with StreamEngine(around_model=around).stream(
+        agent, "Hi", limits=Limits(buffer=1)
+    ) as stream:
+        # Its MESSAGE_RESET waits for the reader, who leaves.
+        await anext(stream)
+        await anext(stream)
+        await trio.testing.wait_all_tasks_blocked()
+
+    assert len(model.requests) == 1

@@ -66,3 +66,21 @@ def test_a_line_that_is_no_parameter_goes_on_with_the_last() -> None:
 def test_without_sections_all_is_the_description() -> None:
     assert parse_docstring("Do.") == ("Do.", {})
     assert parse_docstring("") == ("", {})
+
+
+@pytest.mark.parametrize(
+    ("text", "parameters"),
+    [
+        ("Do.\n\nArgs\n  x: one\n", {"x": "one"}),
+        ("Do.\n\nArgs:\nx: one\ny: two\n", {"x": "one", "y": "two"}),
+        ("Do.\n\nArgs:\n  *args: many\n  **kw: more\n", {"args": "many", "kw": "more"}),
+        ("Do.\n\nArgs:\n  x: one\n\n:param y: two\n", {"x": "one", "y": "two"}),
+        ("Do.\n\nArgs:\n  x: one\n\nKeyword Args:\n  y: two\n", {"x": "one", "y": "two"}),
+        ("Do.\n\nOther Parameters\n----------------\nx : int\n    one\n", {"x": "one"}),
+        ("Do.\n\nNote:\n  long note: with colon\n", {}),
+    ],
+)
+def test_what_people_write_is_read_though_it_is_sloppy(
+    text: str, parameters: dict[str, str]
+) -> None:
+    assert parse_docstring(text) == ("Do.", parameters)

@@ -7,7 +7,7 @@ import copy
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -877,6 +877,47 @@ async def test_closing_a_stream_in_a_call_that_somebody_outside_makes_is_refused
     assert log[-1].data["status"] == "completed"
 
 
+@pytest.mark.parametrize("form", ["block", "bare"])
+async def test_closing_a_stream_in_a_call_of_a_run_inside_its_run_is_refused(
+    form: str, autojump_clock: Any
+) -> None:
+    """The outer run's end waits for the inner one's, and that for who visits it."""
+    refused: list[str] = []
+    contexts: list[RunContext] = []
+    outer = StreamEngine().stream(agent_of(lambda ctx: hosts(ctx)), "go")
+
+    @tool
+    async def closing() -> None:
+        """Close the run around the one that it is made in."""
+        try:
+            await outer.aclose()
+        except RuntimeError as exc:
+            refused.append(str(exc))
+
+    async def inner(ctx: RunContext) -> None:
+        contexts.append(ctx)
+        await trio.sleep(5)
+
+    async def hosts(ctx: RunContext) -> None:
+        stream = StreamEngine().stream(agent_of(inner), "in")
+        if form == "bare":
+            async for _ in stream:
+                pass
+        else:
+            async with stream:
+                await stream.result()
+
+    with nothing_hangs():
+        await anext(outer)
+        await trio.sleep(1)
+        await contexts[0].call(closing)
+        log = [event async for event in outer]
+
+    assert [text.partition(" of run")[0] for text in refused] == ["can't wait for the end"]
+    assert log[-1].data["status"] == "completed"
+    assert trio.current_time() < 6
+
+
 async def test_reading_a_run_inside_itself_does_not_wait_for_its_own_end(
     autojump_clock: Any,
 ) -> None:
@@ -1243,6 +1284,52 @@ async def test_a_task_outside_that_waits_for_what_comes_behind_the_run_is_left(
     await check_ended(stream, log)
 
     assert log[-1].data["leftover"] == ["somebody outside"]
+
+
+@pytest.mark.parametrize("opened", ["before", "since"])
+async def test_what_a_task_outside_starts_in_a_run_cannot_wait_for_its_end(
+    opened: str, autojump_clock: Any
+) -> None:
+    contexts: list[RunContext] = []
+    told: list[str] = []
+
+    async def close() -> None:
+        try:
+            await stream.aclose()
+            told.append("closed")
+        except RuntimeError as exc:
+            told.append("inside" if "can't wait for the end" in str(exc) else repr(exc))
+
+    @tool
+    async def closes() -> None:
+        """Close the stream in a task of the tool's."""
+        async with trio.open_nursery() as nursery:
+            (nurseries[0] if opened == "before" else nursery).start_soon(close)
+            await trio.sleep(1)
+
+    async def outside() -> None:
+        async with trio.open_nursery() as nursery:
+            nurseries.append(nursery)
+            with suppress(ToolFailed):
+                await contexts[0].call(closes)
+
+    async def body(ctx: RunContext) -> None:
+        contexts.append(ctx)
+        await trio.sleep(5)
+
+    log: list[Any] = []
+    nurseries: list[trio.Nursery] = []
+    stream = StreamEngine().stream(agent_of(body), "go")
+    async with trio.open_nursery() as nursery:
+        async with stream:
+            log.append(await anext(stream))
+            await trio.sleep(1)
+            nursery.start_soon(outside)
+            await read_all(stream, log)
+    await check_ended(stream, log)
+
+    assert told == ["closed" if opened == "before" else "inside"]
+    assert log[-1].data["leftover"] == []
 
 
 async def test_a_question_of_a_task_outside_does_not_outlive_the_body(autojump_clock: Any) -> None:

@@ -711,7 +711,7 @@ async def test_a_recorder_that_waits_for_nobody_would_be_noticed(
 async def test_a_window_that_forgets_people_would_be_noticed(
     autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_hosted, "_WAITING", frozenset())
+    monkeypatch.setattr(_hosted, "WAITING", frozenset())
     async with Orchestrator(agents=[asks], limits=Limits(approval=math.inf)) as orchestrator:
         run_id = await orchestrator.start("hi", resume_window=30)
         await trio.sleep(1000)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flowtrio.abc import Request
+from flowtrio.abc import Caller, Request
 from flowtrio.serving._access import Access, Refused, is_loopback_host, token_of
 
 
@@ -53,6 +53,23 @@ def test_tokens_can_be_sent(token: Any) -> None:
         access(token=token)
 
 
+def test_an_operators_token_is_nobody_elses() -> None:
+    with pytest.raises(ValueError, match="operator_token: expected another one"):
+        access(token=["a", "b"], operator_token="b")
+    with pytest.raises(ValueError, match="operator_token: expected printable ASCII"):
+        access(operator_token="")
+
+
+@pytest.mark.parametrize("rules", [{}, {"token": "t"}, {"authenticate": lambda request: "x"}])
+async def test_an_operators_token_opens_all_doors(rules: dict[str, Any]) -> None:
+    let_in = await access(operator_token="op", **rules).admit(
+        request({"token": "op"}), is_tls=False
+    )
+
+    assert let_in == Caller("default", is_operator=True)
+    assert "canary" not in repr(access(operator_token="canary"))
+
+
 def test_token_and_authenticate_exclude_each_other() -> None:
     with pytest.raises(ValueError, match="not both"):
         access(token="t", authenticate=lambda request: "x")
@@ -76,7 +93,7 @@ def test_origins_are_scheme_and_host(origin: str) -> None:
     "host", ["localhost", "localhost:1", "127.0.0.1:99", "[::1]:80", "x.localhost:1"]
 )
 async def test_loopback_answers_to_its_names(host: str) -> None:
-    assert await access().admit(request(host=host), is_tls=False) == "default"
+    assert await access().admit(request(host=host), is_tls=False) == Caller("default")
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:80", "", "[", "10.0.0.1"])
@@ -87,7 +104,7 @@ async def test_loopback_is_not_reached_by_another_name(host: str) -> None:
 async def test_an_open_address_has_any_name() -> None:
     rules = access("0.0.0.0", token="t")
     asked = request({"token": "t"}, host="flow.example")
-    assert await rules.admit(asked, is_tls=True) == "default"
+    assert await rules.admit(asked, is_tls=True) == Caller("default")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +161,7 @@ async def test_origins_that_may_not(origin: str) -> None:
 async def test_a_token_opens(query: dict[str, str], headers: dict[str, str]) -> None:
     rules = access(token=["one", "two"])
 
-    assert await rules.admit(request(query, **headers), is_tls=False) == "default"
+    assert await rules.admit(request(query, **headers), is_tls=False) == Caller("default")
 
 
 @pytest.mark.parametrize(
@@ -202,14 +219,15 @@ async def test_authenticate_gives_the_tenant() -> None:
 
     for authenticate in (plain, later):
         rules = access("0.0.0.0", authenticate=authenticate)
-        assert await rules.admit(request(x_user="ann"), is_tls=False) == "ann"
+        assert await rules.admit(request(x_user="ann"), is_tls=False) == Caller("ann")
         assert (await refused(rules, request())).status == 401
 
 
 @pytest.mark.parametrize("tenant", [7, "", True, ["ann"]])
 async def test_a_tenant_is_a_text(tenant: Any) -> None:
     rules = access(authenticate=lambda asked: tenant)
-    with pytest.raises(TypeError, match=f"authenticate gave {type(tenant).__name__}, expected str"):
+    words = f"authenticate gave {type(tenant).__name__}, expected a tenant"
+    with pytest.raises(TypeError, match=words):
         await rules.admit(request(), is_tls=False)
 
 

@@ -46,7 +46,7 @@ from flowtrio.abc import EventStore
 from flowtrio.remote import _commands, _remote_stream
 from flowtrio.serving.commands import _clients as _hosting
 from flowtrio.serving.commands import _session
-from flowtrio.serving.http import _endpoints, _following
+from flowtrio.serving.http import _answers, _endpoints
 from flowtrio.testing import find_violations
 from tests.support.front_door import open_door
 from tests.support.lines import HOWS, Drop, Line, Net, draw_drop, open_lines
@@ -425,8 +425,9 @@ def resumes_late(patch: pytest.MonkeyPatch) -> None:
     """A WebSocket session goes on one too late."""
     honest = _session.Session._begin_to_follow
 
-    async def follow(self: Any, ref: Any, run_id: str, after: int, mode: Any) -> None:
-        await honest(self, ref, run_id, after + (after >= 0), mode)
+    async def follow(self: Any, ref: Any, run_id: str, showing: Any) -> None:
+        showing.after += showing.after >= 0
+        await honest(self, ref, run_id, showing)
 
     patch.setattr(_session.Session, "_begin_to_follow", follow)
 
@@ -470,12 +471,12 @@ def forgets_that_it_started(patch: pytest.MonkeyPatch) -> None:
 
     @asynccontextmanager
     async def starting(
-        self: Any, tenant_id: str, message: str, session_id: Any, run_id: str | None
+        self: Any, tenant_id: str, message: str, session_id: Any, run_id: str | None, **options: Any
     ) -> AsyncIterator[Any]:
         if run_id is not None and await self.is_known(tenant_id, run_id):
-            async with honest(self, tenant_id, message, None, None):
+            async with honest(self, tenant_id, message, None, None, **options):
                 pass
-        async with honest(self, tenant_id, message, session_id, run_id) as started:
+        async with honest(self, tenant_id, message, session_id, run_id, **options) as started:
             yield started
 
     patch.setattr(_hosting.Hosting, "starting", starting)
@@ -494,13 +495,13 @@ def starts_anew_what_is_over(patch: pytest.MonkeyPatch) -> None:
 
 def names_the_wrong_place(patch: pytest.MonkeyPatch) -> None:
     """An event's id in SSE is that of the next."""
-    honest = _following.encode_event
+    honest = _answers.encode_event
 
     def encode(text: str, id: str) -> bytes:
         run_id, _, seq = id.rpartition(":")
         return honest(text, id=f"{run_id}:{int(seq) + 1}")
 
-    patch.setattr(_following, "encode_event", encode)
+    patch.setattr(_answers, "encode_event", encode)
 
 
 def client_resumes_late(patch: pytest.MonkeyPatch) -> None:

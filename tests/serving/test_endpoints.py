@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -173,6 +174,10 @@ async def test_controls_reach_the_run_and_unknown_runs_are_told() -> None:
     assert [(r.status_code, r.json()["code"]) for r in wrong] == [(400, "bad_frame")] * 4
 
 
+NOTHING = {"messages": [], "runs": [], "title": None, "branched_from": None}
+"""What is told of a conversation that there is not."""
+
+
 async def test_conversations_can_be_read_and_forgotten() -> None:
     model = ScriptedModel("first", "second")
     async with site(Agent(llm_client=model)) as s:
@@ -185,7 +190,7 @@ async def test_conversations_can_be_read_and_forgotten() -> None:
     assert [m["content"] for m in said["messages"]] == ["one", "first", "two", "second"]
     assert [run["status"] for run in said["runs"]] == ["completed", "completed"]
     assert gone.status_code == 204
-    assert after == {"session_id": "s 1", "messages": [], "runs": []}
+    assert after == {**NOTHING, "session_id": "s 1"}
 
 
 async def test_what_is_under_way_in_a_forgotten_conversation_is_cancelled() -> None:
@@ -208,7 +213,7 @@ async def test_what_is_under_way_in_a_forgotten_conversation_is_cancelled() -> N
         after = (await s.http.get("/sessions/s")).json()
 
     assert gone.status_code == 204
-    assert after == {"session_id": "s", "messages": [], "runs": []}
+    assert after == {**NOTHING, "session_id": "s"}
     ends = [events[-1]["data"]["status"] for events, _ in told.values()]
     assert ends == ["cancelled"] * 2
 
@@ -296,19 +301,69 @@ async def test_tenants_do_not_see_each_other() -> None:
     assert own[0]["data"]["message"] == "b"
 
 
+def measured(text: str) -> dict[str, float]:
+    """What is told, by name and labels."""
+    lines = (line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    return {name: float(value) for name, value in lines}
+
+
 async def test_metrics_count_runs_events_followers_and_times() -> None:
     async with site() as s:
         events, _ = await s.follow("GET", "/chat/stream?message=a")
         agent_metrics = await s.http.get("/metrics")
 
-    lines = dict(line.rsplit(" ", 1) for line in agent_metrics.text.splitlines() if line[0] != "#")
+    lines = measured(agent_metrics.text)
     assert agent_metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert lines['flowtrio_runs_total{outcome="completed"}'] == "1"
-    assert lines["flowtrio_events_total"] == str(len(events))
-    assert lines["flowtrio_runs_running"] == "0"
-    assert lines["flowtrio_first_token_seconds_count"] == "1"
-    assert lines["flowtrio_chunk_gap_seconds_count"] == "2"
-    assert lines['flowtrio_chunk_gap_seconds_bucket{le="+Inf"}'] == "2"
+    assert lines['flowtrio_runs_total{outcome="completed"}'] == 1
+    assert lines["flowtrio_events_total"] == len(events)
+    assert lines["flowtrio_runs_running"] == 0
+    assert lines["flowtrio_first_token_seconds_count"] == 1
+    assert lines["flowtrio_chunk_gap_seconds_count"] == 2
+    assert lines['flowtrio_chunk_gap_seconds_bucket{le="+Inf"}'] == 2
+
+
+async def test_metrics_tell_what_models_and_tools_did() -> None:
+    @tool
+    def fails(n: int) -> None:
+        """Fail."""
+        raise ValueError("secret words")
+
+    class Model(ScriptedModel):
+        model = "m"
+
+    away = RuntimeError("away")
+    model = Model(["Well, ", ToolCall("1", "fails", {"n": 1})], "sorry", [away])
+    prices = {"m": {"prompt": "1", "completion": "2"}}
+    agent = Agent(llm_client=model, tools=[fails])
+    async with site(orchestrator=Orchestrator(agents=[agent], prices=prices)) as s:
+        await s.follow("GET", "/chat/stream?message=a")
+        await s.follow("GET", "/chat/stream?message=b")
+        lines = measured((await s.http.get("/metrics")).text)
+        openmetrics = await s.http.get(
+            "/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"}
+        )
+
+    assert lines['flowtrio_model_tokens_total{kind="prompt",model="m"}'] == 20
+    assert lines['flowtrio_model_tokens_total{kind="completion",model="m"}'] == 10
+    assert lines['flowtrio_model_cost_total{model="m"}'] == pytest.approx(0.00004)
+    assert lines['flowtrio_model_replies_total{finish_reason="stop",model="m"}'] == 1
+    assert lines['flowtrio_model_replies_total{finish_reason="tool_calls",model="m"}'] == 1
+    assert lines['flowtrio_model_first_token_seconds_count{model="m"}'] == 2
+    assert lines['flowtrio_tool_calls_total{outcome="error",tool="fails"}'] == 1
+    assert lines['flowtrio_tool_seconds_count{tool="fails"}'] == 1
+    assert lines['flowtrio_run_errors_total{code="model_failed",source="model"}'] == 1
+    assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert openmetrics.text.endswith("# EOF\n")
+    assert "secret" not in openmetrics.text
+
+
+async def test_metrics_name_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    monkeypatch.delitem(sys.modules, "flowtrio.serving._metrics", raising=False)
+    answer = await exchange(create_app(Orchestrator(agents=[talk])), "/metrics")
+
+    assert answer[0]["status"] == 501
+    assert b"pip install 'flowtrio[server]'" in answer[1]["body"]
 
 
 async def test_metrics_are_for_loopback_where_there_is_no_token() -> None:

@@ -8,7 +8,13 @@ import pytest
 import trio
 
 from flowtrio.serving._access import Refused
-from flowtrio.serving.http._request import Exchange, Left, path_below, read_request
+from flowtrio.serving.http._request import (
+    Exchange,
+    Left,
+    path_below,
+    pieces_below,
+    read_request,
+)
 
 SCOPE: dict[str, Any] = {
     "path": "/agents/chat",
@@ -41,6 +47,30 @@ def test_a_cookie_that_is_none_is_left_out() -> None:
 )
 def test_a_path_is_told_below_its_mount(root: str, path: str, below: str) -> None:
     assert path_below({"path": path, "root_path": root}) == below
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "pieces"),
+    [
+        ("", "/a/b", b"/a/b", ["a", "b"]),
+        ("", "/a/b", b"/a%2Fb", ["a/b"]),
+        ("", "/a/b/c", b"/a%2fb/c?d=/e", ["a/b", "c"]),
+        ("", "/a/..", b"/a/%2E%2E", ["a", ".."]),
+        ("", "/a%2Fb", b"/a%252Fb", ["a%2Fb"]),
+        ("", "/\u00e4/", b"/%C3%A4/", ["\u00e4", ""]),
+        ("", "/", b"/", [""]),
+        ("/r", "/r/a/b", b"/r/a%2Fb", ["a/b"]),
+        # Some servers tell the address below the mount, some above it, and some tell none.
+        ("/r", "/a/b", b"/r/a%2Fb", ["a/b"]),
+        ("/r/s", "/r/s/a/b", b"/a%2Fb", ["a/b"]),
+        ("/r", "/r/a/b", None, ["a", "b"]),
+        ("", "/a/b", b"/elsewhere", ["a", "b"]),
+    ],
+)
+def test_a_slash_in_a_name_is_none_between_names(
+    root: str, path: str, raw: bytes | None, pieces: list[str]
+) -> None:
+    assert pieces_below({"path": path, "root_path": root, "raw_path": raw}) == pieces
 
 
 async def test_a_body_comes_in_pieces_and_a_client_may_leave_within() -> None:

@@ -219,7 +219,7 @@ async def test_sockets_and_streams_are_counted_together() -> None:
             await reader.send_all(stream)
             await read_until(reader, b"begun")
             metrics = await ask(served, HEALTH.replace(b"health", b"metrics"))
-            assert b"\nflowtrio_connections 2\n" in metrics
+            assert b"\nflowtrio_connections 2.0\n" in metrics
             assert (await ask(served, stream)).startswith(b"HTTP/1.1 503 ")
             assert (await ask(served, UPGRADE + b"\r\n")).startswith(b"HTTP/1.1 503 ")
             assert (await ask(served, HEALTH)).startswith(b"HTTP/1.1 200 ")

@@ -61,13 +61,13 @@ async def test_every_address_is_below_the_path(framework: str) -> None:
     async with site(Mounted.of(framework, talk)) as http:
         page = await http.get("/agents", follow_redirects=True)
         files = {name: await http.get(f"/agents/{name}") for name in read_page()}
-        asked = {"message": "hi", "run_id": "r-1", "session_id": "s"}
+        asked = {"message": "hi", "run_id": "r-1", "session_id": "s/1"}
         told = await http.get("/agents/chat/stream", params=asked)
         posted = await http.post("/agents/chat/stream", json={"message": "hi"})
         later = await http.get("/agents/chat/stream", headers={"last-event-id": "r-1:3"})
         followed = await http.get("/agents/runs/r-1/events?after=3")
         late = await http.post("/agents/runs/r-1/cancel")
-        session = await http.get("/agents/sessions/s")
+        session = await http.get("/agents/sessions/s%2F1")
         metrics = await http.get("/agents/metrics")
         health = [await http.get(f"/agents/{name}") for name in ("health", "ready")]
         outside = [await http.get(path) for path in ("/", "/health", "/chat/stream?message=a")]

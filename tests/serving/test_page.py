@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from html.parser import HTMLParser
 
@@ -46,8 +47,16 @@ def find_unsafe(name: str, text: str) -> list[str]:
 
 def test_the_page_has_its_parts() -> None:
     assert PAGE[""] is PAGE["index.html"]
+    assert PAGE["studio"] is PAGE["studio.html"]
     assert {"app.js", "flowtrio.js", "style.css", "icon.svg"} <= set(PAGE)
     assert PAGE["flowtrio.js"].media_type == "text/javascript; charset=utf-8"
+
+
+def test_all_of_it_is_small() -> None:
+    """80 KB compressed, the studio included: it comes over a phone's network too."""
+    files = {id(file): file for file in PAGE.values()}.values()
+
+    assert sum(len(gzip.compress(file.body, 6)) for file in files) < 80_000
 
 
 @pytest.mark.parametrize("name", sorted(PAGE))
@@ -100,6 +109,15 @@ def test_an_etag_is_of_the_content() -> None:
     assert all(re.fullmatch('"[0-9a-f]{32}"', etag) for etag in etags.values())
 
 
+def test_files_are_compressed_and_the_same_each_time() -> None:
+    page = {name: file for name, file in PAGE.items() if name}
+
+    assert all(gzip.decompress(file.gzipped) == file.body for file in page.values())
+    assert all(read_page()[name].gzipped == file.gzipped for name, file in page.items())
+    assert all(file.gzipped_etag != file.etag for file in page.values())
+    assert sum(len(file.gzipped) for file in page.values()) < 80_000
+
+
 # Colours
 
 READ_ON = [
@@ -113,9 +131,9 @@ READ_ON = [
 
 def colours() -> tuple[dict[str, str], dict[str, str]]:
     """What the names mean, in light and in dark."""
-    first, second = re.findall(r":root \{(.*?)\}", PAGE["style.css"].body.decode(), re.DOTALL)
-    light = dict(re.findall(r"--([\w-]+): #([0-9a-f]{6});", first))
-    return light, {**light, **dict(re.findall(r"--([\w-]+): #([0-9a-f]{6});", second))}
+    root = re.findall(r":root \{(.*?)\}", PAGE["style.css"].body.decode(), re.DOTALL)[0]
+    found = re.findall(r"--([\w-]+): light-dark\(#([0-9a-f]{6}), #([0-9a-f]{6})\);", root)
+    return {name: light for name, light, _ in found}, {name: dark for name, _, dark in found}
 
 
 def contrast(one: str, other: str) -> float:

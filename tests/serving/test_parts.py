@@ -11,19 +11,32 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowtrio import File, Image, Orchestrator, RemoteProtocolError, ServerLimits, Text
+from flowtrio import (
+    Agent,
+    File,
+    Image,
+    Orchestrator,
+    RemoteProtocolError,
+    ServerLimits,
+    Text,
+    ToolCall,
+    tool,
+)
 from flowtrio._core._media import encode_data
 from flowtrio._core._parts import UserMessage, read_message
 from flowtrio.testing import ScriptedModel, check_events
 from flowtrio.wire._frames import (
     BadFrame,
     MessageCommand,
+    PostCommand,
     TooLarge,
     decode_command,
     decode_large,
+    decode_large_request,
     said_by,
 )
 from flowtrio.wire._sent_parts import encode_sent
+from flowtrio.wire._sse import SSEDecoder
 from tests.support.remote import connected
 from tests.support.site import as_events, site
 from tests.support.ws_peer import (
@@ -166,6 +179,24 @@ def test_only_a_message_with_parts_may_be_large() -> None:
         decode_large('{"type": "message", "message": "a", "junk": [1, 2, 3]}')
 
 
+def test_so_may_what_is_posted_to_a_run() -> None:
+    post = {"message": "a", "parts": [SENT], "interrupt": True}
+    framed = decode_large(json.dumps({"type": "post", "run_id": "r", **post}))
+    requested = decode_large_request("post", json.dumps(post).encode(), run_id="r")
+
+    assert framed == requested
+    assert isinstance(framed, PostCommand)
+    assert framed.interrupt
+    assert said_by(framed, ServerLimits()).media == (TOLD,)
+    for bad in ({"type": "post", **post}, {"type": "post", "run_id": "r", **post, "junk": 1}):
+        with pytest.raises(BadFrame, match="post: "):
+            decode_large(json.dumps(bad))
+    with pytest.raises(TooLarge):
+        decode_large_request("post", b'{"message": "a"}', run_id="r")
+    with pytest.raises(BadFrame, match="run_id"):
+        decode_large_request("post", json.dumps({**post, "run_id": "x"}).encode(), run_id="r")
+
+
 LIMITS: Final = ServerLimits(message=1000, part_bytes=10_000)
 LARGE: Final = {"type": "image", "data": encode_data(PNG + bytes(5000))}
 
@@ -185,15 +216,82 @@ async def test_a_large_image_is_taken_on_a_websocket_and_a_large_text_is_not() -
     assert code == 1009
 
 
+@tool(needs_approval=True)
+async def pay(amount: int) -> int:
+    """Pay."""
+    return amount
+
+
+def paying() -> Agent:
+    """An agent that waits for a person, and replies once more when it was answered."""
+    return Agent(
+        llm_client=ScriptedModel([ToolCall("1", "pay", {"amount": 1})], "paid"), tools=[pay]
+    )
+
+
+async def test_a_large_image_is_posted_to_a_run_on_a_websocket() -> None:
+    async with open_server(paying(), limits=LIMITS) as served, connect(served) as peer:
+        await peer.send("go")
+        asked = (await peer.until("approval_required"))[-1]
+        run = {"run_id": asked["run_id"]}
+        await peer.send(type="post", **run, message="look", parts=[LARGE], ref=1)
+        await peer.until("accepted")
+        await peer.send(type="post", **run, message="x", parts=[LARGE], junk="y", ref=2)
+        refused = (await peer.until("rejected"))[-1]
+        await peer.send(type="approve", **run, call_id=asked["data"]["call_id"])
+        log = [frame for frame in await peer.until("done") if "seq" in frame]
+
+    [said] = [frame["data"] for frame in log if frame["type"] == "user_message"]
+    assert (said["message"], said["parts"][0]["bytes"]) == ("look", 5008)
+    assert refused["code"] == "bad_frame"
+
+
+async def test_a_large_text_is_posted_to_no_run() -> None:
+    async with open_server(paying(), limits=LIMITS) as served, connect(served) as peer:
+        await peer.send("go")
+        run_id = (await peer.until("approval_required"))[-1]["run_id"]
+        await peer.send(type="post", run_id=run_id, message="x" * 5000)
+        code, _ = await peer.closed()
+
+    assert code == 1009
+
+
+async def test_a_large_image_is_posted_to_a_run_by_a_request() -> None:
+    async def answer(control: str, **body: Any) -> int:
+        return (await s.http.post(f"/runs/r1/{control}", json=body)).status_code
+
+    answered, events = [], []
+    decoder = SSEDecoder()
+    async with site(paying(), limits=LIMITS) as s:
+        started = {"message": "go", "run_id": "r1"}
+        async with s.http.stream("POST", "/chat/stream", json=started) as response:
+            async for piece in response.aiter_bytes():
+                for event in map(json.loads, (e.data for e in decoder.receive_data(piece))):
+                    events.append(event)
+                    if event["type"] == "approval_required":
+                        answered = [
+                            await answer("post", message="look", parts=[LARGE]),
+                            await answer("post", message="x" * 5000),
+                            await answer("deny", call_id="1", reason="x" * 5000),
+                            await answer("post", message="x", parts=[LARGE], junk=1),
+                            await answer("approve", call_id=event["data"]["call_id"]),
+                        ]
+
+    [said] = [event["data"] for event in events if event["type"] == "user_message"]
+    assert (said["message"], said["parts"][0]["bytes"]) == ("look", 5008)
+    assert answered == [200, 413, 413, 400, 200]
+
+
 async def test_who_sends_something_large_slowly_need_answer_no_ping() -> None:
-    limits = ServerLimits(message=1000, ping_interval=0.1, ping_timeout=0.1)
+    # Of what has to come, more comes sooner on any machine; all of it takes longer than both.
+    limits = ServerLimits(message=1000, ping_interval=0.3, ping_timeout=0.7)
     orchestrator = Orchestrator(llm_client=ScriptedModel("a cat"))
     text = json.dumps({"type": "message", "message": "hi", "parts": [LARGE]}).encode()
     sent = frame(text)
     async with open_server(orchestrator, limits=limits) as served, raw(served) as stream:
         await upgraded(served, stream)
-        for start in range(0, len(sent), 500):
-            await stream.send_all(sent[start : start + 500])
+        for start in range(0, len(sent), 250):
+            await stream.send_all(sent[start : start + 250])
             await trio.sleep(0.05)
         answer = await read_until(stream, b'"done"')
 

@@ -57,6 +57,21 @@ async def test_a_dismissed_question_fails_who_asked() -> None:
     assert resolved["outcome"] == "declined"
 
 
+async def test_what_is_posted_again_under_its_name_is_said_once() -> None:
+    """The reply to the first was lost, so its client sends it again."""
+    async with open_server(answering()) as served, connect_peer(served) as peer:
+        await peer.send("go")
+        event = (await peer.until("approval_required"))[-1]
+        post = {"type": "post", "run_id": event["run_id"], "message": "in euros"}
+        for ref, name in enumerate(("a", "a", "b", "a")):
+            await peer.send({**post, "post_id": name, "ref": ref})
+            assert (await peer.until("accepted"))[-1]["ref"] == ref
+        await peer.send(type="approve", run_id=event["run_id"], call_id=event["data"]["call_id"])
+        events = await peer.until("done")
+
+    assert [e["data"]["message"] for e in events if e["type"] == "user_message"] == ["in euros"] * 2
+
+
 def answering() -> Agent:
     """An agent that is asked to book, and waits for an approval meanwhile."""
     model = ScriptedModel([ToolCall("1", "pay", {"amount": 1})], "fine")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flowtrio import (
     Orchestrator,
 )
 from flowtrio.asgi import create_app
+from flowtrio.serving.http._page import takes_gzip
 from tests.support.asgi import exchange
 from tests.support.site import TOKEN, Talker, site, talk
 
@@ -42,7 +45,50 @@ async def test_the_page_and_its_files_come_under_a_strict_policy() -> None:
     assert script.headers["x-content-type-options"] == "nosniff"
     assert (same.status_code, same.content) == (304, b"")
     assert (head.status_code, head.content) == (200, b"")
-    assert head.headers["content-length"] == str(len(script.content))
+    assert head.headers["content-length"] == script.headers["content-length"]
+
+
+async def test_the_page_is_compressed_for_those_who_take_that() -> None:
+    gzipped, plain = {"accept-encoding": "br, gzip;q=0.8"}, {"accept-encoding": "identity"}
+    async with site(origins=["https://a.example"]) as s:
+        small = await s.http.get("/app.js", headers=gzipped)
+        large = await s.http.get("/app.js", headers=plain)
+        again = [
+            (await s.http.get("/app.js", headers={**accepted, "if-none-match": etag})).status_code
+            for etag in (small.headers["etag"], large.headers["etag"])
+            for accepted in (gzipped, plain)
+        ]
+        other = await s.http.get("/app.js", headers={"origin": "https://a.example"})
+        told = await s.http.get("/sessions", headers=gzipped)
+
+    assert small.content == large.content
+    assert int(small.headers["content-length"]) < int(large.headers["content-length"]) / 2
+    assert (small.headers["content-encoding"], small.headers["vary"]) == ("gzip", "accept-encoding")
+    assert ("content-encoding" in large.headers, large.headers["vary"]) == (
+        *(False, "accept-encoding"),
+    )
+    assert again == [304, 200, 200, 304], "each form has a name of its own"
+    assert other.headers["vary"] == "accept-encoding, origin"
+    assert "content-encoding" not in told.headers, "what is a tenant's is never compressed"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "takes"),
+    [
+        ("", False),
+        ("gzip", True),
+        ("br, GZIP ;q=0.5", True),
+        ("x-gzip", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.000, br", False),
+        ("gzip;q=0.001", True),
+        ("br;q=1.0, deflate", False),
+        ("*", False),
+        (";;,=,gzip;;q", True),
+    ],
+)
+def test_who_takes_what_is_compressed(accepted: str, takes: bool) -> None:
+    assert takes_gzip(accepted) is takes
 
 
 async def test_there_is_nothing_without_a_name() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import ssl
 from collections import Counter
 from typing import Any
 
+import h11
 import pytest
 import trio
 import trustme
+from trio.testing import wait_all_tasks_blocked
 
 from flowtrio import (
     Agent,
@@ -22,6 +25,7 @@ from flowtrio import (
     serve_websocket,
     tool,
 )
+from flowtrio.serving._head import Head
 from flowtrio.serving.sockets.websocket import _PIECE, _address, _pieces
 from flowtrio.testing import ScriptedModel, check_events
 from tests.support.ws_peer import (
@@ -71,6 +75,21 @@ async def test_a_text_is_answered_by_a_run() -> None:
     check_events(events)
     assert text_of(events) == "hello "
     assert events[-1]["data"]["result"] == "hello"
+
+
+async def test_an_idle_connection_keeps_nothing_of_its_beginning() -> None:
+    """Idle ones are what a server has most of; the serving bench tells their size."""
+
+    def kept() -> Counter[str]:
+        gc.collect()
+        kinds = (Head, trio.WouldBlock, h11.Connection)
+        return Counter(type(it).__name__ for it in gc.get_objects() if type(it) in kinds)
+
+    before = kept()
+    async with open_server(echo) as served, connect(served), connect(served):
+        await wait_all_tasks_blocked(0.05)
+        # The two clients of this process have a parser each.
+        assert kept() - before == Counter({"Connection": 2})
 
 
 async def test_the_main_job_over_the_wire() -> None:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from flowtrio import AgentEvent, EventType, Orchestrator, ReplayGap, RunContext
 from flowtrio.abc import RunHeader
-from flowtrio.stores.memory import MemoryConversations, MemoryStore, whole_turns
+from flowtrio.stores import memory
+from flowtrio.stores._turns import whole_turns
+from flowtrio.stores.memory import MemoryConversations, MemoryStore
 from flowtrio.testing import check_events
 
 PROPERTY: Final = settings(
@@ -454,3 +456,34 @@ async def test_a_store_that_is_full_loses_logs_and_says_so(small: Any, autojump_
         assert log[-1].data["status"] == "completed"
     assert told
     assert set(told) <= {LookupError, ReplayGap}
+
+
+async def test_who_reads_a_long_log_piece_by_piece_has_each_event_made_about_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, make = [0], memory._Chunks.events
+
+    def counting(chunks: Any) -> list[AgentEvent]:
+        events = make(chunks)
+        made[0] += len(events)
+        return events
+
+    monkeypatch.setattr(memory._Chunks, "events", counting)
+    store, length, piece = MemoryStore(), 6000, 100
+    header = RunHeader(
+        tenant_id="t", run_id="r", session_id=None, agent="a", message="", created_at=0.0
+    )
+    await store.create(header)
+    data = {"chunk": "word", "message_id": "m1"}
+    for first in range(0, length, 30):
+        batch = [
+            AgentEvent(EventType.MESSAGE_CHUNK, data, seq, "r", "root", 0.0)
+            for seq in range(first, first + 30)
+        ]
+        await store.append("t", "r", first - 1, batch)
+    read: list[AgentEvent] = []
+    while len(read) < length:
+        read += await store.read("t", "r", len(read) - 1, piece)
+
+    assert [event.seq for event in read] == list(range(length))
+    assert made[0] < 2 * length

@@ -533,7 +533,7 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
     connection.close()
     async with SQLiteStore(path) as store:
         for _ in range(2):
-            with pytest.raises(ValueError, match="version 99: expected 3"):
+            with pytest.raises(ValueError, match="version 99: expected 5"):
                 await store.create(header())
 
 

@@ -23,12 +23,14 @@ import pytest
 import trio
 import trio_websocket
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds until something on a page has to have happened: generous, since machines are shared."""
 
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    # A wheel's turn is over when it is taken, and not frames later.
+    "--disable-smooth-scrolling",
     *("--disable-dev-shm-usage", "--mute-audio", "--hide-scrollbars", "--force-color-profile=srgb"),
     "--remote-debugging-port=0",
 )
@@ -181,7 +183,11 @@ class Page:
             mobile=screen.is_phone,
         )
         await self.call("Emulation.setTouchEmulationEnabled", enabled=screen.is_phone)
-        colours = {"name": "prefers-color-scheme", "value": "dark" if screen.is_dark else "light"}
+        await self.colour(screen.is_dark)
+
+    async def colour(self, is_dark: bool) -> None:
+        """Take the colours that the system of a person has."""
+        colours = {"name": "prefers-color-scheme", "value": "dark" if is_dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[colours])
 
     async def reload(self) -> None:
@@ -250,14 +256,23 @@ class Page:
         return "\n".join(line for line in text.splitlines() if line.strip())
 
     async def click(self, selector: str) -> None:
-        """Click on an element, with the mouse, once it is there and can be used."""
+        """Click on an element, with the mouse, once it is there, stays there, and can be used."""
         x, y = await self.until(
-            """(() => {
+            """(async () => {
               const node = document.querySelector(values[0]);
               if (!node || node.disabled || !node.checkVisibility()) return null;
               node.scrollIntoView({block: "center", behavior: "instant"});
-              const box = node.getBoundingClientRect();
-              return [box.x + box.width / 2, box.y + box.height / 2];
+              // Where it is when the page has drawn what came last: nobody clicks before.
+              const frame = () => new Promise((done) => requestAnimationFrame(done));
+              const drawn = async () => {
+                await frame();
+                await frame();
+                const box = node.getBoundingClientRect();
+                return [box.x + box.width / 2, box.y + box.height / 2];
+              };
+              const [before, place] = [await drawn(), await drawn()];
+              const isThere = node.contains(document.elementFromPoint(...place));
+              return isThere && String(place) === String(before) ? place : null;
             })()""",
             selector,
         )
@@ -267,9 +282,12 @@ class Page:
             )
 
     async def type(self, selector: str, text: str) -> None:
-        """Type a text into a field."""
-        await self.until("document.querySelector(values[0])", selector)
-        await self.run("document.querySelector(values[0]).focus()", selector)
+        """Type a text into a field, once it is there and takes it."""
+        await self.until(
+            """((node) => (node?.focus(), node !== null && document.activeElement === node))(
+              document.querySelector(values[0]))""",
+            selector,
+        )
         await self.call("Input.insertText", text=text)
 
     async def wheel(self, selector: str, pixels: int) -> None:
@@ -310,13 +328,14 @@ class Page:
             return
         raise AssertionError(f"is not on the screen: {selector}\n{await self._state()}")
 
-    async def press(self, key: str) -> None:
-        """Press a key."""
+    async def press(self, key: str, modifiers: int = 0) -> None:
+        """Press a key; with Control where *modifiers* is 2."""
         codes = {"Enter": 13, "Tab": 9, "ArrowRight": 39, "ArrowLeft": 37, "Escape": 27}
         keys: dict[str, Any] = {
             "key": key,
             "code": key,
             "windowsVirtualKeyCode": codes[key],
+            "modifiers": modifiers,
             **({"text": "\r"} if key == "Enter" else {}),
         }
         await self.call("Input.dispatchKeyEvent", type="keyDown", **keys)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from typing import Any
 
 import attrs
 from websockets.sync.client import connect
+
+from flowtrio.cli._protocols import PROTOCOLS
 
 FLOWTRIO = [sys.executable, "-m", "flowtrio"]
 
@@ -72,6 +75,8 @@ def serving(*arguments: str, cwd: Path | None = None, log: Path | None = None) -
             cwd=cwd,
         )
     expected = 1 if "--no-http" in arguments else 2 if "--no-ws" in arguments else 3
+    if "--no-http" not in arguments and "--protocols" not in arguments:
+        expected += len(PROTOCOLS)
     try:
         assert process.stdout is not None
         lines = [process.stdout.readline().strip() for _ in range(expected)]
@@ -92,8 +97,32 @@ def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
     return frames
 
 
+def children_of(pid: int) -> set[int]:
+    """The processes that a process has started, and of which it has not asked how they ended."""
+    found: set[int] = set()
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # Its thread has ended; another one has its children.
+            found.update(map(int, path.read_text().split()))
+    return found
+
+
+def without_haste(told: str) -> str:
+    """What a program in development mode said, without asyncio's remarks on a busy machine.
+
+    It tells there of each step that took longer than a tenth of a second.
+    """
+    lines = told.splitlines(keepends=True)
+    return "".join(
+        line for line in lines if not re.match("Executing <.* took [0-9.]+ seconds", line)
+    )
+
+
 def environment() -> dict[str, str]:
     """Ours, without what would change a command; a server may be started in any folder."""
-    ours = {k: v for k, v in os.environ.items() if k not in ("FLOWTRIO_TOKEN", "COLUMNS", "LINES")}
+    ours = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("FLOWTRIO_") and name not in ("COLUMNS", "LINES")
+    }
     root = str(Path(__file__).parents[2])
     return {**ours, "PYTHONPATH": os.pathsep.join([root, ours.get("PYTHONPATH", "")])}

@@ -51,7 +51,7 @@ async def open_fake_server(*scripts: Script) -> AsyncIterator[str]:
         await connection.aclose()
         return None
 
-    with trio.fail_after(40):
+    with trio.fail_after(180):
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
                 trio_websocket.serve_websocket, handle, "127.0.0.1", 0, None

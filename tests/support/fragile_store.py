@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, TypeAlias
 
 import attrs
@@ -47,9 +48,15 @@ class FragileStore(MemoryStore):
         return made
 
     async def append(
-        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+        self,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        events: Sequence[AgentEvent],
+        owner: str | None = None,
     ) -> None:
-        await self._do("append", super().append, tenant_id, run_id, after, events)
+        append = partial(super().append, owner=owner)
+        await self._do("append", append, tenant_id, run_id, after, events)
 
     async def read(self, *args: Any) -> Sequence[AgentEvent]:
         found: Sequence[AgentEvent] = await self._do("read", super().read, *args)

@@ -41,7 +41,8 @@ async def open_door(
         with scope:
             await trio.sleep_forever()
 
-    rules = {"token": None, "origins": (), "authenticate": None, **options}
+    given = {key: value for key, value in options.items() if key != "protocols"}
+    rules = {"token": None, "origins": (), "authenticate": None, **given}
     # No test takes this long, whatever hangs.
     with trio.fail_after(seconds):
         async with opened as orchestrator, trio.open_nursery() as nursery:

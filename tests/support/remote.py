@@ -46,7 +46,7 @@ def log_of(command: dict[str, Any], make: Any = answers) -> list[dict[str, Any]]
 @asynccontextmanager
 async def answering(answer: Any) -> AsyncIterator[str]:
     """The address of a TCP server."""
-    with trio.fail_after(40):
+    with trio.fail_after(180):
         async with trio.open_nursery() as nursery:
             listeners = await nursery.start(trio.serve_tcp, answer, 0)
             yield f"ws://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"

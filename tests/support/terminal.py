@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import pty
 import select
@@ -23,10 +24,17 @@ from tests.support.command import FLOWTRIO, environment
 class Screen(pyte.HistoryScreen):
     """What a terminal shows; what scrolled off its top is kept, and its questions get no answer."""
 
+    _read: tuple[object, list[str]] = (None, [])
+    """The history that was read, and its lines: what has scrolled off does not change any more."""
+
     def scrolled_off(self) -> list[str]:
         """The lines above the first."""
-        lines = self.history.top
-        return ["".join(line[x].data for x in range(self.columns)).rstrip() for line in lines]
+        top = self.history.top
+        lines = self._read[1] if self._read[0] is top and len(self._read[1]) <= len(top) else []
+        for line in itertools.islice(top, len(lines), None):
+            lines.append("".join(line[x].data for x in range(self.columns)).rstrip())
+        self._read = (top, lines)
+        return lines
 
 
 @attrs.define(eq=False)
@@ -37,6 +45,8 @@ class Terminal:
     master: int
     screen: Screen
     stream: pyte.ByteStream
+    _found: list[Any]
+    """The terminal's attributes before the command began."""
     raw: bytes = b""
     """All that the command wrote."""
 
@@ -56,7 +66,13 @@ class Terminal:
     @property
     def cursor_line(self) -> str:
         """The line in which the cursor stands."""
-        return str(self.screen.display[self.screen.cursor.y]).rstrip()
+        line = self.screen.buffer[self.screen.cursor.y]
+        return "".join(line[x].data for x in range(self.screen.columns)).rstrip()
+
+    @property
+    def is_as_found(self) -> bool:
+        """Whether the terminal's attributes are those that the command found."""
+        return termios.tcgetattr(self.master) == self._found
 
     def type(self, keys: str) -> None:
         """Press keys."""
@@ -112,6 +128,7 @@ def open_terminal(
         os.setsid()
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
+    found = termios.tcgetattr(master)
     process = subprocess.Popen(
         [*FLOWTRIO, *arguments],
         stdin=slave,
@@ -123,7 +140,7 @@ def open_terminal(
     os.close(slave)
     screen = Screen(columns, rows, history=100_000)
     try:
-        yield Terminal(process, master, screen, pyte.ByteStream(screen))
+        yield Terminal(process, master, screen, pyte.ByteStream(screen), found)
     finally:
         process.kill()
         process.wait()

@@ -30,7 +30,7 @@ class Served:
 
 @asynccontextmanager
 async def open_server(
-    orchestrator: Any, *, seconds: float = 40, **options: Any
+    orchestrator: Any, *, seconds: float = 180, **options: Any
 ) -> AsyncIterator[Served]:
     """Serve an orchestrator, or one agent, for as long as the block lasts; *seconds* at most."""
     if not isinstance(orchestrator, Orchestrator):
@@ -66,7 +66,7 @@ class Peer:
 
     async def receive(self) -> Any:
         """One frame; there has to be one soon."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             return json.loads(await self.connection.get_message())
 
     async def until(self, type_: str, **keys: Any) -> list[dict[str, Any]]:
@@ -172,7 +172,7 @@ async def read_all(stream: trio.abc.ReceiveStream, seconds: float = 5) -> bytes:
 async def read_until(stream: trio.abc.ReceiveStream, mark: bytes) -> bytes:
     """What comes up to a mark."""
     data = b""
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         while mark not in data:
             piece = await stream.receive_some()
             assert piece, f"closed before {mark!r}: {data!r}"

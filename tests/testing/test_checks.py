@@ -18,7 +18,6 @@ from flowtrio._core._events import DATA_KEYS, AgentEvent, AgentStatus, EventType
 from flowtrio._core._law import Law
 from flowtrio.testing import LawBroken, Violation, check_events, find_violations
 from flowtrio.testing._checks import _Walk
-from flowtrio.testing._shapes import SHAPES
 
 T = EventType
 Event = dict[str, Any]
@@ -873,10 +872,6 @@ def test_a_second_break_elsewhere_is_told_too() -> None:
 
 
 # Shapes and contradictions
-
-
-def test_the_table_of_shapes_has_the_keys_of_the_events() -> None:
-    assert {type: tuple(shapes) for type, shapes in SHAPES.items()} == DATA_KEYS
 
 
 def with_data(make: Callable[[], Log], i: int, **changes: Any) -> Log:

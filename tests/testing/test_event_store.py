@@ -51,6 +51,23 @@ class ForgetsWhoOwnsIt(MemoryStore):
         return await super().create(attrs.evolve(header, owner=None))
 
 
+class LetsStrangersIn(MemoryStore):
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
+        await super().append(tenant_id, run_id, after, events)
+
+
+class LooksAtThePlaceFirst(MemoryStore):
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
+        log = self._get(tenant_id, run_id)
+        if after != log.last:
+            owner = None
+        await super().append(tenant_id, run_id, after, events, owner)
+
+
 class OneTenant(MemoryStore):
     async def create(self, header: Any) -> bool:
         return await super().create(attrs.evolve(header, tenant_id="t"))
@@ -60,7 +77,9 @@ class OneTenant(MemoryStore):
 
 
 class TakesAnything(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         log = self._get(tenant_id, run_id)
         log.events.extend(events)
         log.last = log.events[-1].seq if events else log.last
@@ -68,33 +87,41 @@ class TakesAnything(MemoryStore):
 
 
 class RefusesByAWordOfItsOwn(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         try:
-            await super().append(tenant_id, run_id, after, events)
+            await super().append(tenant_id, run_id, after, events, owner)
         except LocalProtocolError as exc:
             raise ValueError("no") from exc
 
 
 class TakesSome(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         for event in events:
-            await super().append(tenant_id, run_id, event.seq - 1, [event])
+            await super().append(tenant_id, run_id, event.seq - 1, [event], owner)
             await trio.lowlevel.checkpoint()
 
 
 class IsCutShort(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
-        await super().append(tenant_id, run_id, after, events[:1])
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
+        await super().append(tenant_id, run_id, after, events[:1], owner)
         await trio.lowlevel.checkpoint()
         if len(events) > 1:
-            await super().append(tenant_id, run_id, after + 1, events[1:])
+            await super().append(tenant_id, run_id, after + 1, events[1:], owner)
 
 
 class TakesAPage(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         if len(events) > 1000:
             raise ValueError("too many events at once")
-        await super().append(tenant_id, run_id, after, events)
+        await super().append(tenant_id, run_id, after, events, owner)
 
 
 class IgnoresLimits(MemoryStore):
@@ -144,10 +171,12 @@ class ExpiresWhatGoesOn(MemoryStore):
 
 
 class WakesOne(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         log = self._get(tenant_id, run_id)
         waiting, log.news = log.news, trio.lowlevel.ParkingLot()
-        await super().append(tenant_id, run_id, after, events)
+        await super().append(tenant_id, run_id, after, events, owner)
         waiting.unpark(count=1)
 
 
@@ -164,11 +193,13 @@ class WaitsForTheDead(MemoryStore):
 
 
 class KeepsDatesOnly(MemoryStore):
-    async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
+    async def append(
+        self, tenant_id: str, run_id: str, after: int, events: Any, owner: Any = None
+    ) -> None:
         import msgspec
 
         blurred = [msgspec.structs.replace(e, timestamp=float(int(e.timestamp))) for e in events]
-        await super().append(tenant_id, run_id, after, blurred)
+        await super().append(tenant_id, run_id, after, blurred, owner)
 
 
 @pytest.mark.parametrize(
@@ -177,6 +208,8 @@ class KeepsDatesOnly(MemoryStore):
         CreatesAnew,
         LooksBeforeItCreates,
         ForgetsWhoOwnsIt,
+        LetsStrangersIn,
+        LooksAtThePlaceFirst,
         OneTenant,
         TakesAnything,
         RefusesByAWordOfItsOwn,

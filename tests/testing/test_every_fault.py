@@ -292,3 +292,105 @@ def test_a_failure_that_nothing_waits_for_is_no_strike() -> None:
 
     assert run.struck == []
     assert "struck by" not in run.timeline()
+
+
+# What strikes nothing is not told as struck
+
+
+@pytest.mark.parametrize("kind", ["cancel", "cut_off"])
+def test_what_comes_when_the_run_has_begun_to_end_is_no_strike(kind: str) -> None:
+    def run(step: int) -> SimulatedRun:
+        agent = tried_again_by_its_tool(_slowly)
+        return simulate(agent, "7", app=Ledger(), faults=[Fault(kind, step)])
+
+    places = simulate(tried_again_by_its_tool(_slowly), "7", app=Ledger()).places(kind)
+    last = places[-1].at
+
+    assert [fault.at for fault in places] == list(range(1, last + 1))
+    assert run(last).struck == [Fault(kind, last)]
+    for late in range(last + 1, last + 9):
+        assert (run(late).struck, run(late).status) == ([], "completed")
+
+
+def test_who_leaves_before_it_meets_its_cancellation_was_not_cut_off() -> None:
+    async def says(ctx: RunContext, message: str) -> str:
+        async with ctx.message() as out:
+            await out.write("a")
+        await trio.sleep(1)
+        return "b"
+
+    reader = Reader(times_out=0.5)
+    struck = [run.struck for run in every_fault(says, "go", kinds="cut_off", reader=reader)]
+    kept = Reader(breaks=4)
+    left = [run.struck for run in every_fault(says, "go", kinds="cut_off", reader=kept)]
+
+    assert struck[0] == left[0] == []
+    assert all(len(faults) == 1 for faults in (*struck[1:], *left[1:]))
+    cut = simulate(says, "go", reader=kept, faults=[Fault("cut_off", 1), Fault("cut_off", 2)])
+    assert cut.struck == [Fault("cut_off", 1)]
+
+
+async def _refusing() -> None:
+    """A wait that nothing gets out of."""
+    task = trio.lowlevel.current_task()
+    trio.lowlevel.spawn_system_task(_wake, task)
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+
+async def _wake(task: trio.lowlevel.Task) -> None:
+    trio.lowlevel.reschedule(task)
+
+
+def test_a_failure_that_a_wait_refuses_strikes_at_the_next_one_or_not_at_all() -> None:
+    @tool
+    async def waits() -> str:
+        """Wait twice for what refuses, and once for what does not."""
+        await _refusing()
+        await trio.sleep(1)
+        await _refusing()
+        return "done"
+
+    agent = Agent(llm_client=SimulatedModel([[ToolCall("p", "waits", {})]]), tools=[waits])
+    runs = list(every_fault(agent, "go", kinds="fail"))
+    last = simulate(agent, "go", faults=[Fault("fail", 3)])
+
+    assert [run.struck for run in runs] == [[], *[[Fault("fail", at)] for at in (0, 1, 2)]]
+    assert [call.error for run in runs for call in run.calls()] == [
+        None,
+        *(f"SimulatedFailure: drawn for wait {at}" for at in (0, 1, 2)),
+    ]
+    assert (last.struck, last.calls()[0].outcome) == ([], "ok")
+
+
+def test_a_delay_strikes_only_where_time_passes() -> None:
+    delay = Fault("delay", call=1, seconds=3)
+    agent = tried_again_by_its_tool(_slowly)
+    cancels = simulate(agent, "7", app=Ledger(), faults=[delay]).places("cancel")
+    runs = [simulate(agent, "7", app=Ledger(), faults=[cancel, delay]) for cancel in cancels]
+    begun = {delay in run.struck: len(run.calls("refund")) for run in runs}
+
+    assert begun == {False: 1, True: 1}
+    for run in runs:
+        for call in run.calls("refund"):
+            times = [run.events[seq].timestamp for seq in (call.started, call.ended)]
+            assert (delay in run.struck) == (times[1] - times[0] > 0.2), (run.timeline(), times)
+
+
+def test_the_cancelling_of_a_call_that_has_ended_is_no_strike() -> None:
+    @tool(timeout=1)
+    async def slow() -> str:
+        """Take long, and longer to clean up."""
+        try:
+            await trio.sleep(5)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1)
+        return "never"
+
+    agent = Agent(llm_client=SimulatedModel([[ToolCall("p", "slow", {})]]), tools=[slow])
+    runs = list(every_fault(agent, "go", kinds="cancel_tool"))
+    late = simulate(agent, "go", faults=[Fault("cancel_tool", 2)])
+
+    assert [run.calls()[0].outcome for run in runs] == ["timeout", "cancelled", "cancelled"]
+    assert late.struck == []
+    assert late.calls()[0].outcome == "timeout"

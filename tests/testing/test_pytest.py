@@ -149,6 +149,38 @@ def test_a_replay_plays_every_run_of_a_body_in_order_and_the_body_once(
     assert "1 passed" in run_pytest(tmp_path, *arguments)
 
 
+OWN_READER = """
+import attrs
+
+from flowtrio import Agent
+from flowtrio.testing import Reader, ScriptedModel, simulate
+
+
+@attrs.frozen(kw_only=True)
+class Impatient(Reader):
+    told: object = attrs.field(factory=object)
+
+    def _react(self, stream, type, data, started):
+        stream.cancel("I have seen enough")
+
+
+def test_it():
+    run = simulate(Agent(llm_client=ScriptedModel("hm")), "go", reader=Impatient())
+    assert run.status == "completed"
+"""
+
+
+def test_a_reader_of_the_tests_own_is_the_tests_in_a_replay_too(tmp_path: Path) -> None:
+    (tmp_path / "test_reader.py").write_text(OWN_READER)
+    first = run_pytest(tmp_path)
+    command = re.search(r"replay: +python -m (pytest .*)", first)
+
+    assert "INTERNALERROR" not in first
+    assert command is not None
+    again = run_pytest(tmp_path, *shlex.split(command[1])[1:])
+    assert "assert 'cancelled' == 'completed'" in again
+
+
 def test_a_replay_that_does_not_fit_the_test_says_so(tmp_path: Path) -> None:
     path = tmp_path / "test_two.py"
     path.write_text(TWO_TURNS)

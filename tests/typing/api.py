@@ -6,8 +6,9 @@ names its error, which a strict checker reports where the line is accepted after
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, assert_never, assert_type
 
@@ -51,10 +52,14 @@ from flowtrio.abc import (
     LLMClient,
     Message,
     Request,
+    RunTelemetry,
+    Telemetry,
+    TelemetryPerRun,
     Toolset,
     ToolSpec,
 )
 from flowtrio.mcp import McpTools, mcp_server, mcp_tools, serve_mcp
+from flowtrio.otel import LogFilter, OpenTelemetry
 from flowtrio.testing import (
     FunctionModel,
     ScriptedModel,
@@ -416,3 +421,52 @@ async def servers() -> None:
         await serve_mcp(orchestrator, name="ask")
         async with mcp_tools(mcp_server(orchestrator)) as own:
             Agent(llm_client=DemoClient(), tools=[own])
+
+
+# Telemetry: of one's own, and OpenTelemetry's
+
+
+class Counting:
+    """Hears, and no more."""
+
+    def observe(self, event: AgentEvent) -> None:
+        """See `flowtrio.abc.Telemetry`."""
+
+
+class CountingRun(Counting):
+    """Does all that the telemetry of one run may do, by methods."""
+
+    @property
+    def log_keys(self) -> Mapping[str, str]:
+        """See `flowtrio.abc.RunTelemetry`."""
+        return {"trace_id": "7"}
+
+    async def around_agent(self, ctx: RunContext, proceed: Callable[[], Awaitable[Any]], /) -> Any:
+        """See `flowtrio.abc.RunTelemetry`."""
+        return await proceed()
+
+    async def around_tool(
+        self, ctx: RunContext, call: ToolCall, proceed: Callable[[], Awaitable[Any]], /
+    ) -> Any:
+        """See `flowtrio.abc.RunTelemetry`."""
+        return await proceed()
+
+
+class Waiting:
+    """Would have to be awaited."""
+
+    async def observe(self, event: AgentEvent) -> None:
+        """Is no telemetry's."""
+
+
+def telemetry() -> None:
+    tracing = OpenTelemetry(content=True, conventions="1.41.0")
+    of_run: RunTelemetry = tracing.of_run("run", "tenant")
+    of_mine: RunTelemetry = CountingRun()
+    per_run: TelemetryPerRun = tracing
+    every: list[Telemetry] = [tracing, of_run, of_mine, per_run, Counting()]
+    for each in every:
+        StreamEngine(telemetry=each)
+        Orchestrator(llm_client=DemoClient(), telemetry=each)
+    StreamEngine(telemetry=Waiting())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    logging.StreamHandler().addFilter(LogFilter())

@@ -148,6 +148,11 @@ def test_commands(value: Any, command: Any) -> None:
         ({"type": "resume", "run_id": "r", "after": -2}, "bad_frame", "$.after"),
         ({"type": "resume", "run_id": "r", "after": "0"}, "bad_frame", "$.after"),
         ({"type": "resume", "run_id": "r"}, "bad_frame", "`after`"),
+        *(
+            ({"type": "message", "message": "m", key: dots}, "bad_frame", f"$.{key}")
+            for key in ("run_id", "session_id")
+            for dots in (".", "..")
+        ),
         ('{"type": "message", "message": ' + "[" * 50 + "]" * 50 + "}", "bad_frame", "than 32"),
         ('  {"a": ' + "[" * 100_000, "bad_frame", "nested deeper than 32"),
         ('{"type": "resume", "run_id": "r", "after": ' + "9" * 300 + "}", "bad_frame", "$.after"),

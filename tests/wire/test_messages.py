@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pytest
 
+from flowtrio._core._media import data_url
 from flowtrio.wire import (
     _anthropic_requests,
     _gemini,
@@ -15,7 +16,7 @@ from flowtrio.wire import (
     _openai_chat_requests,
     _openai_input,
 )
-from flowtrio.wire._messages import data_url, parts_of, text_of, to_send
+from flowtrio.wire._messages import parts_of, text_of, to_send
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,11 @@ const MOST_FIELDS = 12;
 export class Question {
   /** @param {any} data @param {Controls} controls */
   constructor({ request_id, prompt, schema }, controls) {
-    const { fields, value } = answerOf(schema ?? null);
+    this.isJson = schema !== null && schema !== undefined;
+    const { fields, value } = formOf(schema ?? null);
     this.form = el("form", fields.length === 1 && schema === null ? "actions" : "answers", ...fields);
     const send = el("button", "primary", "Answer");
-    const settle = (/** @type {() => Promise<boolean>} */ act) => {
+    const settle = (/** @type {() => Promise<string | null>} */ act) => {
       settleAsking(this.element, this.form, act, controls);
     };
     const decline = button("Decline", "", () => settle(() => controls.dismiss(request_id)));
@@ -43,8 +44,10 @@ export class Question {
 
   /** @param {any} data */
   resolve({ outcome, text }) {
-    const said = outcome === "answered" ? text : (RESOLVED[outcome] ?? "Withdrawn");
-    const node = el("p", outcome === "answered" ? "reply" : "note", said);
+    const isAnswered = outcome === "answered";
+    const value = this.isJson ? parsed(text) : text;
+    const said = isAnswered ? pretty(value ?? text) : (RESOLVED[outcome] ?? "Withdrawn");
+    const node = el(typeof value === "object" && isAnswered ? "pre" : "p", isAnswered ? "reply" : "note", said);
     node.dir = "auto";
     this.form.replaceWith(node);
     delete this.element.dataset.asks;
@@ -53,6 +56,20 @@ export class Question {
 
 /** @type {Record<string, string>} */
 const RESOLVED = { timeout: "Not answered in time", declined: "Declined" };
+
+/**
+ * The form of an answer. A schema may be from somebody else, such as a server of tools, and odd: then
+ * it is answered in JSON, and who checks the answer says what is wrong.
+ *
+ * @param {any} schema
+ */
+function formOf(schema) {
+  try {
+    return answerOf(schema);
+  } catch {
+    return writtenAnswer(schema);
+  }
+}
 
 /**
  * The fields of an answer, and what they come to: a line of text, a form for an object whose values
@@ -71,7 +88,8 @@ function answerOf(schema) {
   const names = Object.keys(schema.properties ?? {});
   const isForm = schema.type === "object" && names.length > 0 && names.length <= MOST_FIELDS;
   const required = new Set(schema.required ?? []);
-  const asked = isForm ? names.map((name) => fieldOf(schema.properties[name], name, required.has(name))) : [null];
+  const kinds = names.map((name) => resolved(schema.properties[name], schema.$defs));
+  const asked = isForm ? names.map((name, place) => fieldOf(kinds[place], name, required.has(name))) : [null];
   if (!asked.every((one) => one !== null)) return rawAnswer(schema);
   const value = () => {
     const said = asked.map((one, place) => [names[place], one.value()]);
@@ -82,11 +100,16 @@ function answerOf(schema) {
 
 /** @param {any} schema @returns {{fields: HTMLElement[], value: () => unknown}} */
 function rawAnswer(schema) {
-  const single = fieldOf(schema, "Your answer", true);
+  const single = fieldOf(resolved(schema, schema.$defs), "Your answer", true);
   if (single !== null) {
     single.field.setAttribute("aria-label", "Your answer");
     return { fields: [single.field], value: single.value };
   }
+  return writtenAnswer(schema);
+}
+
+/** @param {any} schema @returns {{fields: HTMLElement[], value: () => unknown}} */
+function writtenAnswer(schema) {
   const field = el("textarea");
   field.required = true;
   field.rows = 5;
@@ -98,6 +121,21 @@ function rawAnswer(schema) {
 }
 
 /**
+ * A schema with what it refers to and may be beside null; it says so as `isOptional`.
+ *
+ * @param {any} schema
+ * @param {any} definitions
+ * @returns {any}
+ */
+function resolved(schema, definitions) {
+  const found = definitions?.[String(schema?.$ref ?? "").replace("#/$defs/", "")];
+  if (found !== undefined) return { ...found, ...schema, $ref: undefined };
+  const kinds = schema?.anyOf?.filter((/** @type {any} */ { type }) => type !== "null");
+  if (kinds?.length !== 1 || schema.anyOf.length !== 2) return schema;
+  return { ...resolved(kinds[0], definitions), ...schema, isOptional: true };
+}
+
+/**
  * The field for a value of a simple schema; null where it is none.
  *
  * @param {any} schema
@@ -106,6 +144,13 @@ function rawAnswer(schema) {
  * @returns {Asked | null}
  */
 function fieldOf(schema, name, isRequired) {
+  if (schema?.isOptional) {
+    // Nothing said is null; where the key may be missing, nothing at all.
+    const kind = schema.type === "boolean" ? { ...schema, enum: [true, false] } : schema;
+    const inner = fieldOf({ ...kind, isOptional: false }, name, false);
+    if (inner === null || !isRequired) return inner;
+    return { field: inner.field, value: () => inner.value() ?? null };
+  }
   if (Array.isArray(schema?.enum)) {
     const field = el("select");
     /** @type {unknown[]} */
@@ -113,6 +158,7 @@ function fieldOf(schema, name, isRequired) {
     if (!isRequired) field.append(el("option"));
     field.append(...values.map((value) => el("option", "", pretty(value))));
     const first = isRequired ? 0 : 1;
+    field.selectedIndex = Math.max(0, values.indexOf(schema.default) + first);
     return { field, value: () => values[field.selectedIndex - first] };
   }
   if (schema?.type === "boolean") {
@@ -127,6 +173,7 @@ function fieldOf(schema, name, isRequired) {
   if (schema?.type === "string") {
     field.value = typeof schema.default === "string" ? schema.default : "";
     field.required = isRequired && (schema.minLength ?? 0) > 0;
+    if (typeof schema.maxLength === "number") field.maxLength = schema.maxLength;
     return { field, value: () => (field.value === "" && !isRequired ? undefined : field.value) };
   }
   if (schema?.type === "number" || schema?.type === "integer") {
@@ -194,11 +241,11 @@ export class ArgumentsEditor {
 }
 
 /**
- * Send what a person decided; where it was not taken, they may decide again.
+ * Send what a person decided; where it was not taken, they are told why, and may decide again.
  *
  * @param {HTMLElement} element What asks.
  * @param {HTMLElement} fields What they can do about it.
- * @param {() => Promise<boolean>} act Gives whether it was taken.
+ * @param {() => Promise<string | null>} act Gives why it was not taken.
  * @param {Controls} controls
  */
 export async function settleAsking(element, fields, act, controls) {
@@ -210,8 +257,15 @@ export async function settleAsking(element, fields, act, controls) {
     controls.settled();
   };
   delete element.dataset.asks;
+  fields.querySelector(".wrong")?.remove();
   enable(false);
-  if ((await act()) || !fields.isConnected || fields.childElementCount === 0) return;
+  const refused = await act();
+  if (refused === null || !fields.isConnected || fields.childElementCount === 0) return;
+  if (refused !== "") {
+    const wrong = el("p", "wrong", refused);
+    wrong.setAttribute("role", "alert");
+    fields.append(wrong);
+  }
   element.dataset.asks = title;
   enable(true);
 }

@@ -69,29 +69,47 @@ export function isPicture({ kind, media_type }) {
 /** The ones beside the message. */
 export class Attachments {
   /** @type {Attachment[]} */ #all = [];
+  /** @type {File[]} Those that are still being read, one after another. */ #unread = [];
+  /** When all of them are there. */ settled = Promise.resolve();
 
   /**
    * @param {HTMLElement} list Where they are shown.
    * @param {(text: string) => void} tell Says why one is not taken.
+   * @param {() => void} changed Told when they are others.
    */
-  constructor(list, tell) {
+  constructor(list, tell, changed) {
     this.list = list;
     this.tell = tell;
+    this.changed = changed;
   }
 
   get isEmpty() {
     return this.#all.length === 0;
   }
 
-  /** @param {Iterable<File>} files */
-  async add(files) {
-    for (const given of files) {
-      try {
-        await this.#add(await smaller(given));
-      } catch {
-        this.tell(`${given.name} cannot be read.`);
-      }
+  /** Whether some are not there yet. */
+  get isReading() {
+    return this.#unread.length > 0;
+  }
+
+  /** @param {File[]} files */
+  add(files) {
+    this.#unread.push(...files);
+    this.#draw();
+    // Each is weighed with those before it.
+    for (const given of files) this.settled = this.settled.then(() => this.#read(given));
+    return this.settled;
+  }
+
+  /** @param {File} given */
+  async #read(given) {
+    try {
+      await this.#add(await smaller(given));
+    } catch {
+      this.tell(`${given.name} cannot be read.`);
     }
+    this.#unread.shift();
+    this.#draw();
   }
 
   /** @param {File} file */
@@ -109,7 +127,6 @@ export class Attachments {
     const part = /** @type {Part} */ ({ type, data, name: file.name });
     if (file.type !== "") part.media_type = file.type;
     this.#all.push({ part, told, src });
-    this.#draw();
   }
 
   /** Give them, and have none. */
@@ -127,7 +144,8 @@ export class Attachments {
   }
 
   #draw() {
-    this.list.hidden = this.isEmpty;
+    this.changed();
+    this.list.hidden = this.isEmpty && !this.isReading;
     this.list.replaceChildren(
       ...this.#all.map((one) => {
         const leave = button("×", "quiet", () => {
@@ -139,6 +157,7 @@ export class Attachments {
         const shown = one.src === null ? chip(one.told) : picture(one.src, one.told);
         return el("li", "", shown, leave);
       }),
+      ...this.#unread.map(({ name }) => el("li", "", el("span", "chip", `Reading ${name}`))),
     );
   }
 }

@@ -5,25 +5,28 @@
  * do not say, so a replay from the first event gives the same turn again.
  */
 
-import { brief, briefArguments, button, duration, el, pretty } from "./dom.js";
-import { ArgumentsEditor, Question, settleAsking } from "./asking.js";
-import { chip, isPicture, picture } from "./attachments.js";
+import { brief, button, copyButton, duration, el, pretty } from "./dom.js";
+import { Question } from "./asking.js";
+import { Call, OUTCOMES, word } from "./call.js";
 import { Markdown } from "./markdown.js";
+import { Said, Waiting } from "./said.js";
+import { figuresOf } from "./spent.js";
 
-/** @typedef {import("./attachments.js").Told} Told */
-
+/** @typedef {import("./attachments.js").Attachment} Attachment */
 /** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
 
 /**
  * What a person can do about a run.
  *
  * @typedef {object} Controls
- * @property {(callId: string, args?: object) => Promise<boolean>} approve Each gives whether it was taken.
- * @property {(callId: string, reason?: string) => Promise<boolean>} deny
- * @property {(callId: string) => Promise<boolean>} cancelTool
- * @property {(requestId: string, value: unknown) => Promise<boolean>} answer
- * @property {(requestId: string) => Promise<boolean>} dismiss
+ * @property {(callId: string, args?: object) => Promise<string | null>} approve Each gives why it was not taken, or null.
+ * @property {(callId: string, reason?: string) => Promise<string | null>} deny
+ * @property {(callId: string) => Promise<string | null>} cancelTool
+ * @property {(requestId: string, value: unknown) => Promise<string | null>} answer
+ * @property {(requestId: string) => Promise<string | null>} dismiss
  * @property {() => void} inspect
+ * @property {() => void} retry Ask the same again, instead of this.
+ * @property {() => void} edit Ask something else, instead of this.
  * @property {(text: string) => void} announce Tell those who do not see the page.
  * @property {() => void} settled Something changed that no event told.
  */
@@ -46,20 +49,6 @@ const STATUSES = {
   error: "Failed",
   cancelled: "Stopped",
 };
-
-const OUTCOMES = {
-  writing: "preparing",
-  waiting: "needs approval",
-  running: "running",
-  ok: "done",
-  error: "failed",
-  timeout: "timed out",
-  cancelled: "cancelled",
-  denied: "denied",
-};
-
-/** @param {Record<string, string>} words @param {string} key */
-const word = (words, key) => words[key] ?? key;
 
 /** One message of a model: its text, and its reasoning if it shows any. */
 class Message {
@@ -92,115 +81,12 @@ class Message {
   }
 }
 
-/** One call of a tool. */
-class Call {
-  /** @param {string} callId @param {string} name @param {Controls} controls */
-  constructor(callId, name, controls) {
-    this.callId = callId;
-    this.name = name;
-    this.controls = controls;
-    this.arguments = el("span", "arguments");
-    this.outcome = el("span", "outcome");
-    this.stop = button("Cancel", "quiet", () => controls.cancelTool(callId));
-    this.stop.setAttribute("aria-label", `Cancel ${name}`);
-    const head = el("div", "head", el("span", "mark"), el("strong", "name", name), this.arguments);
-    head.append(el("span", "end", this.outcome, this.stop));
-    this.progress = el("div", "progress");
-    this.question = el("div", "question");
-    this.facts = el("dl");
-    this.details = el("details", "facts", el("summary", "", "Details"), this.facts);
-    this.details.hidden = true;
-    this.element = el("section", "call", head, this.progress, this.question, this.details);
-    this.element.setAttribute("aria-label", `Tool ${name}`);
-    this.set("writing");
-  }
-
-  /** @param {string} outcome @param {number | null} [seconds] */
-  set(outcome, seconds = null) {
-    this.element.dataset.outcome = outcome;
-    const time = duration(seconds);
-    this.outcome.textContent = word(OUTCOMES, outcome) + (time && ` · ${time}`);
-    this.stop.hidden = outcome !== "running";
-  }
-
-  /** @param {Record<string, unknown>} values */
-  setArguments(values) {
-    if (this.arguments.textContent) return;
-    this.arguments.textContent = briefArguments(values);
-    this.fact("Arguments", values);
-  }
-
-  /** @param {string} label @param {unknown} value */
-  fact(label, value) {
-    this.details.hidden = false;
-    const said = el("pre", "", pretty(value));
-    said.dir = "auto";
-    said.tabIndex = 0;
-    this.facts.append(el("dt", "", label), el("dd", "", said));
-  }
-
-  /** @param {any} progress */
-  report(progress) {
-    const part = typeof progress === "number" ? progress : progress?.done / progress?.total;
-    if (part >= 0 && part <= 1) {
-      const bar = el("progress");
-      bar.value = part;
-      bar.setAttribute("aria-label", `Progress of ${this.name}`);
-      this.progress.replaceChildren(bar, el("span", "", `${Math.round(part * 100)} %`));
-    } else {
-      const isPlain = progress !== null && typeof progress === "object" && !Array.isArray(progress);
-      this.progress.textContent = isPlain ? briefArguments(progress) : brief(progress);
-    }
-  }
-
-  /** Ask the person whether it may begin. @param {any} data */
-  ask(data) {
-    this.set("waiting");
-    this.setArguments(data.arguments);
-    this.details.open = true;
-    const reason = el("input");
-    reason.placeholder = "Reason (optional)";
-    reason.setAttribute("aria-label", `Reason to deny ${this.name}`);
-    const { controls, callId } = this;
-    const settle = (/** @type {() => Promise<boolean>} */ act) => () => {
-      settleAsking(this.element, this.question, act, controls);
-    };
-    const editor = new ArgumentsEditor(this.name, data.arguments);
-    const send = settle(() => controls.approve(callId, editor.value));
-    const approve = button("Approve", "primary", () => editor.isValid() && send());
-    const deny = button("Deny", "", settle(() => controls.deny(callId, reason.value || undefined)));
-    approve.setAttribute("aria-label", `Approve ${this.name}`);
-    deny.setAttribute("aria-label", `Deny ${this.name}`);
-    const within = data.deadline ? ` It waits for ${duration(data.deadline)}.` : "";
-    this.question.append(
-      el("p", "", "The agent wants to use this tool.", within),
-      editor.element,
-      el("div", "actions", approve, deny, editor.toggle, reason),
-    );
-    this.element.dataset.asks = `Approve ${brief(this.name, 40)}?`;
-  }
-
-  /** Nobody is asked any more. */
-  answered() {
-    this.question.replaceChildren();
-    delete this.element.dataset.asks;
-  }
-
-  /** @param {any} data */
-  end(data) {
-    this.answered();
-    if (data.outcome === "ok") this.progress.replaceChildren();
-    this.set(data.outcome, data.duration);
-    if (data.result !== null) this.fact("Result", data.result);
-    if (data.error !== null) this.fact(data.outcome === "denied" ? "Reason" : "Error", data.error);
-    this.details.open = data.outcome === "error";
-  }
-}
-
 /** One run, as a part of the conversation. */
 export class Turn {
   /** Whether nothing more will come. */
   isOver = false;
+  /** Whether the server has it. */
+  hasBegun = false;
   /** @type {HTMLElement | null} Where it says why it failed. */ failure = null;
   /** @type {Map<string, Message>} */ #messages = new Map();
   /** @type {Map<string, Call>} */ #calls = new Map();
@@ -208,45 +94,35 @@ export class Turn {
   /** @type {Map<string, HTMLElement>} Where each agent's doings are shown. */ #places = new Map();
   /** @type {Set<Message>} */ #dirty = new Set();
 
-  /** @type {Told[]} What was sent with the message, as far as that is known. */ parts = [];
-  /** Whether some of it is told of and not shown. */
-  get lacksPictures() {
-    return this.parts.some((told, place) => isPicture(told) && this.shownParts.children[place]?.tagName !== "IMG");
-  }
+  /** @type {any} What it cost, once it is over. */ usage = null;
+  /** @type {Message[]} What the agent itself said. */ #answers = [];
 
-  /** @param {string} message @param {Controls} controls @param {{told: Told, src: string | null}[]} [sent] */
+  /** @param {string} message @param {Controls} controls @param {Attachment[]} [sent] */
   constructor(message, controls, sent = []) {
     this.controls = controls;
-    const said = el("div", "said", message);
-    said.dir = "auto";
-    said.hidden = message === "";
-    this.shownParts = el("div", "parts");
-    this.tellParts(sent.map(({ told }) => told));
-    sent.forEach(({ src }, place) => this.showPicture(place, src));
+    this.said = new Said(message, sent);
+    /** All that the person said to it, first and meanwhile. */
+    this.saids = [this.said];
+    this.waiting = new Waiting();
     this.answer = el("div", "answer");
     this.status = el("span", "status", "Sending");
     this.figures = el("span", "figures");
-    this.inspect = button("Show the run", "quiet", () => controls.inspect());
-    this.footer = el("footer", "", this.status, this.figures, this.inspect);
+    this.copy = copyButton("quiet", () => this.#answers.map(({ text }) => text).join("\n\n"), this.answer);
+    this.copy.setAttribute("aria-label", "Copy the answer");
+    this.retry = button("Retry", "quiet", () => controls.retry());
+    this.edit = button("Edit", "quiet", () => controls.edit());
+    this.edit.setAttribute("aria-label", `Edit the message: ${brief(message, 80)}`);
+    this.acts = [this.copy, this.retry, this.edit];
+    for (const each of this.acts) each.hidden = true;
+    const inspect = button("Show the run", "quiet", () => controls.inspect());
+    const acts = el("div", "acts", ...this.acts, inspect);
+    this.footer = el("footer", "", this.status, this.figures, acts);
     // Whoever goes from heading to heading finds each turn, and the answer's own below it.
     const heading = el("h2", "hidden", `You: ${brief(message, 80)}`);
-    this.element = el("article", "turn", heading, this.shownParts, said, this.answer, this.footer);
+    const { said, waiting } = this;
+    this.element = el("article", "turn", heading, said.element, this.answer, waiting.element, this.footer);
     this.element.dataset.status = "initializing";
     this.#places.set("root", this.answer);
-  }
-
-  /** Say what was sent with the message. @param {Told[]} parts */
-  tellParts(parts) {
-    if (this.parts.length === parts.length) return;
-    this.parts = parts;
-    this.shownParts.replaceChildren(...parts.map(chip));
-  }
-
-  /** Show one of them. @param {number} place @param {string | null} src */
-  showPicture(place, src) {
-    const told = this.parts[place];
-    if (told === undefined || src === null || !isPicture(told)) return;
-    this.shownParts.children[place]?.replaceWith(picture(src, told));
   }
 
   /** Show what has come since the last time. */
@@ -257,8 +133,7 @@ export class Turn {
 
   /** It did not start, or cannot be followed any further. @param {string} code @param {string} text */
   fail(code, text) {
-    this.isOver = true;
-    this.flush();
+    this.#end();
     this.#settle("error", "Failed");
     for (const node of this.#asking()) delete node.dataset.asks;
     this.failure = el("div", "failure", el("strong", "", code), el("p", "", text));
@@ -269,7 +144,8 @@ export class Turn {
   /** What a person is asked first, if anything. @returns {Asking | null} */
   asking() {
     const [element] = this.#asking();
-    const field = element?.querySelector(".actions > :first-child");
+    const fields = ".answers :is(input, select, textarea)";
+    const field = element?.querySelector(fields) ?? element?.querySelector(".actions > :first-child");
     if (!(field instanceof HTMLElement)) return null;
     // What is folded away cannot be seen.
     for (let at = element.parentElement; at !== null && at !== this.element; at = at.parentElement) {
@@ -286,7 +162,8 @@ export class Turn {
   add({ type, data, agent }) {
     switch (type) {
       case "run_start":
-        return this.tellParts(data.parts ?? []);
+        this.hasBegun = true;
+        return this.said.tell(data.parts ?? []);
       case "state_change":
         return this.#onStatus(data);
       case "message_chunk":
@@ -409,10 +286,10 @@ export class Turn {
 
   /** @param {any} data */
   #onUserMessage({ message, parts }) {
-    const said = el("div", "said", message);
-    said.dir = "auto";
-    said.hidden = message === "";
-    this.answer.append(...parts.map(chip), said);
+    const said = new Said(message, this.waiting.take(message));
+    said.tell(parts);
+    this.saids.push(said);
+    this.answer.append(said.element);
   }
 
   /** @param {any} data */
@@ -430,18 +307,24 @@ export class Turn {
 
   /** @param {any} data */
   #onDone({ status, usage, duration: seconds, events, result }) {
-    this.isOver = true;
-    // Now, not with the next frame: who reads that it is completed finds all of it.
-    this.flush();
+    this.usage = usage;
     this.#settle(status, word(STATUSES, status));
-    const tokens = (usage?.prompt_tokens ?? 0) + (usage?.completion_tokens ?? 0);
-    const figures = [duration(seconds), `${events} events`];
-    if (tokens > 0) figures.splice(1, 0, `${usage.quality === "lower_bound" ? "≥ " : ""}${tokens} tokens`);
-    this.figures.textContent = figures.join(" · ");
+    this.figures.textContent = figuresOf(usage, seconds, events);
     if (this.answer.childElementCount === 0 && result !== null) {
       this.answer.append(el("pre", "result", pretty(result)));
     }
+    this.#end();
     this.controls.announce(`Answer ${word(STATUSES, status).toLowerCase()}`);
+  }
+
+  /** Nothing more will come. */
+  #end() {
+    this.isOver = true;
+    // Now, not with the next frame: who reads that it is completed finds all of it.
+    this.flush();
+    this.waiting.clear();
+    this.copy.hidden = !this.#answers.some(({ text }) => text !== "");
+    this.retry.hidden = this.edit.hidden = false;
   }
 
   // Finding what an event is about
@@ -458,6 +341,7 @@ export class Turn {
     let message = this.#messages.get(data.message_id);
     if (message === undefined) {
       message = new Message();
+      if (agent === "root") this.#answers.push(message);
       this.#messages.set(data.message_id, message);
       this.#place(agent).append(message.element);
     }

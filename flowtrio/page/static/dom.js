@@ -31,6 +31,32 @@ export function button(label, className, action) {
 }
 
 /**
+ * Make a button that copies a text. Where a page may not copy, as on plain HTTP, what says it is left
+ * selected.
+ *
+ * @param {string} className
+ * @param {() => string} text
+ * @param {Element} element What says it.
+ */
+export function copyButton(className, text, element) {
+  const node = button("Copy", className, async () => {
+    node.textContent = (await copyText(text(), element)) ? "Copied" : "Selected, not copied";
+  });
+  return node;
+}
+
+/** @param {string} text @param {Element} element */
+async function copyText(text, element) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    getSelection()?.selectAllChildren(element);
+    return document.execCommand("copy");
+  }
+}
+
+/**
  * The element of an id; it has to be there.
  *
  * @template {HTMLElement} Kind

@@ -81,6 +81,8 @@ const ASLEEP = 5_000;
  */
 const FAILURES_BEFORE_SSE = 2;
 
+const JSON_TYPE = { "Content-Type": "application/json" };
+
 /** The close code of a message that is too big (RFC 6455, section 7.4.1). */
 const TOO_BIG = 1009;
 
@@ -192,9 +194,9 @@ export class Run {
    * @param {Client} client
    * @param {string} id
    * @param {string | null} message Null to follow a run that was started before.
-   * @param {{sessionId: string | null, mode: Mode, after: number, parts?: object[]}} options
+   * @param {{sessionId: string | null, mode: Mode, after: number, parts?: object[], snapshot?: boolean | "log"}} options
    */
-  constructor(client, id, message, { sessionId, mode, after, parts = [] }) {
+  constructor(client, id, message, { sessionId, mode, after, parts = [], snapshot = false }) {
     this.#client = client;
     /** The run's id. */
     this.id = id;
@@ -202,6 +204,8 @@ export class Run {
     this.parts = parts;
     this.sessionId = sessionId;
     this.mode = mode;
+    /** Whether its first event is to stand for all before it, or to bring it as a compacted log. */
+    this.snapshot = snapshot;
     this.lastSeq = after;
   }
 
@@ -221,6 +225,11 @@ export class Run {
     } finally {
       this.#client._forget(this);
     }
+  }
+
+  /** Follow it no more: a loop over it ends behind what has come. The run goes on. */
+  leave() {
+    this.#client._forget(this);
   }
 
   /** End the run. @param {string} [reason] Told in `done`. */
@@ -271,7 +280,9 @@ export class Run {
    *   being written.
    */
   post(message, { interrupt = false, parts = [] } = {}) {
-    return this.#client._control(this, { type: "post", message, interrupt, parts });
+    // Sent again where its reply was lost, it is not said again.
+    const said = { type: "post", message, interrupt, parts, post_id: newId() };
+    return this.#client._control(this, said);
   }
 
   /**
@@ -286,7 +297,15 @@ export class Run {
     if (this.isOver || event.seq <= this.lastSeq) return true;
     const before = after ?? (this.mode === "events" ? event.seq - 1 : -1);
     if (before > this.lastSeq) return false;
+    const isCompacted = this.snapshot === "log" && event.data.log !== undefined;
+    // Behind events that were still on their way to one that has left: it has parts of them.
+    if (isCompacted && this.lastSeq >= 0) return false;
     this.lastSeq = event.seq;
+    if (isCompacted) {
+      const { log, ...data } = event.data;
+      for (const past of log) this.#ready.push({ ...past, run_id: event.run_id });
+      event.data = data;
+    }
     this.#ready.push(event);
     if (event.type === "done") this.isOver = true;
     this.#wake?.();
@@ -313,6 +332,7 @@ export class Client extends EventTarget {
   /** @type {URL} */ #base;
   /** @type {"websocket" | "sse"} */ #transport;
   #isFixed;
+  /** In the query of what is asked about runs. */ #whose;
   /** @type {Map<string, Run>} Those that are followed. */ #runs = new Map();
   /** @type {WebSocket | null} */ #socket = null;
   /** @type {Watch | null} Whether that one is alive. */ #watch = null;
@@ -322,8 +342,8 @@ export class Client extends EventTarget {
   #asked = new Map();
   /** @type {Map<number, {frame: object, resolve: () => void, reject: (e: Error) => void}>} */
   #controls = new Map();
-  /** @type {Set<Run>} Those that are being read as Server-Sent Events. */
-  #reading = new Set();
+  /** @type {Map<Run, AbortController | undefined>} Those that are being read as Server-Sent Events. */
+  #reading = new Map();
   #attempts = 0;
   #failures = 0;
   /** @type {Set<() => void>} What ends the pauses that are being made. */ #pauses = new Set();
@@ -338,9 +358,11 @@ export class Client extends EventTarget {
    *   own otherwise.
    * @param {string | null} [options.token] Where the server wants one.
    * @param {"auto" | "websocket" | "sse"} [options.transport]
+   * @param {string | null} [options.tenant] Whose runs they are, for an operator; over SSE only.
    */
-  constructor({ url, token = null, transport = "auto" } = {}) {
+  constructor({ url, token = null, tenant = null, transport = tenant === null ? "auto" : "sse" } = {}) {
     super();
+    this.#whose = tenant === null ? "" : `&${new URLSearchParams({ tenant })}`;
     this.#base = new URL(url ?? ".", globalThis.document?.baseURI);
     this.#token = token;
     this.#isFixed = transport !== "auto";
@@ -391,11 +413,13 @@ export class Client extends EventTarget {
    * Ask the server for what is at an address below its own, as whoever may see it.
    *
    * @param {string} path
+   * @param {{method?: string, body?: unknown}} [options] `body` is sent as JSON.
    * @returns {Promise<Blob>}
    * @throws {RejectedError} The server refused it.
    */
-  async load(path) {
-    const [response, request] = await this.#fetch(path);
+  async load(path, { method = "GET", body } = {}) {
+    const options = body === undefined ? {} : { body: JSON.stringify(body), headers: JSON_TYPE };
+    const [response, request] = await this.#fetch(path, { method, ...options });
     try {
       if (!response.ok) throw await refusal(response);
       return await response.blob();
@@ -411,10 +435,13 @@ export class Client extends EventTarget {
    * @param {object} [options]
    * @param {number} [options.after] The last `seq` that is known; -1, the default, replays it all.
    * @param {Mode} [options.mode]
+   * @param {boolean | "log"} [options.snapshot] Have all that was said by now in the first event,
+   * whose `data.state` it is; or with `"log"` by fewer events, each text as one piece. Not with
+   * `after`.
    * @returns {Run}
    */
-  resume(runId, { after = -1, mode = "events" } = {}) {
-    return this.#follow(new Run(this, runId, null, { sessionId: null, mode, after }));
+  resume(runId, { after = -1, mode = "events", snapshot = false } = {}) {
+    return this.#follow(new Run(this, runId, null, { sessionId: null, mode, after, snapshot }));
   }
 
   /** Leave the server. Runs are not cancelled: they may be resumed for a while. */
@@ -450,6 +477,7 @@ export class Client extends EventTarget {
   _forget(run) {
     if (this.#runs.get(run.id) === run) this.#runs.delete(run.id);
     run._end();
+    this.#end(this.#reading.get(run));
   }
 
   /**
@@ -533,7 +561,7 @@ export class Client extends EventTarget {
       clearTimeout(opening);
       this.#watch?.end();
       this.#socket = this.#watch = this.#drop = null;
-      if (code === TOO_BIG) this.#giveUpStarts();
+      if (code === TOO_BIG) this.#giveUpLargest();
       if (openedAt && Date.now() - openedAt > STEADY) this.#attempts = 0;
       this.#onLost(openedAt > 0);
     };
@@ -583,14 +611,28 @@ export class Client extends EventTarget {
   }
 
   /** What the server does not take would not be taken the next time either. */
-  #giveUpStarts() {
+  #giveUpLargest() {
     const refused = new RejectedError("too_big", "the message is larger than the server takes");
+    /** @type {{size: number, giveUp: () => void}[]} */
+    const sent = [];
+    const add = (/** @type {object} */ frame, /** @type {() => void} */ giveUp) => {
+      sent.push({ size: JSON.stringify(frame).length, giveUp });
+    };
     for (const id of this.#asked.values()) {
       const run = this.#runs.get(id);
       if (run === undefined || run.hasBegun) continue;
-      run._end(refused);
-      this.#runs.delete(id);
+      add(startOf(run), () => {
+        run._end(refused);
+        this.#runs.delete(id);
+      });
     }
+    for (const [ref, { frame, reject }] of this.#controls) {
+      add(frame, () => {
+        this.#controls.delete(ref);
+        reject(refused);
+      });
+    }
+    sent.sort((one, other) => other.size - one.size)[0]?.giveUp();
   }
 
   /** @param {boolean} wasOpen */
@@ -705,7 +747,7 @@ export class Client extends EventTarget {
   /** Read a run to its end, however often that has to be begun anew. @param {Run} run */
   async #read(run) {
     if (this.#reading.has(run)) return;
-    this.#reading.add(run);
+    this.#reading.set(run, undefined);
     await this.#readOn(run);
     this.#reading.delete(run);
     if (run.isOver && this.#runs.get(run.id) === run) this.#runs.delete(run.id);
@@ -720,6 +762,8 @@ export class Client extends EventTarget {
       try {
         const [response, request] = await this.#request(run);
         asked = request;
+        if (run.isOver) break;
+        this.#reading.set(run, request);
         const heard = () => this.#requests.get(request)?.heard();
         if (response.status === 401) return this.#setState("unauthorized");
         if (response.status >= 500) throw new Error(`status ${response.status}`);
@@ -750,12 +794,12 @@ export class Client extends EventTarget {
     if (start.type === "resume") {
       const headers = new Headers();
       if (run.lastSeq >= 0) headers.set("Last-Event-ID", `${run.id}:${run.lastSeq}`);
-      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}&${LINKED}`, { headers });
+      const snapshot = start.snapshot ? `&snapshot=${start.snapshot === "log" ? "log" : 1}` : "";
+      return this.#fetch(`runs/${run.id}/events?mode=${run.mode}&${LINKED}${snapshot}${this.#whose}`, { headers });
     }
     const { type, ...said } = start;
     const body = JSON.stringify({ ...said, run_id: run.id, mode: run.mode });
-    const headers = { "Content-Type": "application/json" };
-    return this.#fetch(`chat/stream?${LINKED}`, { method: "POST", headers, body });
+    return this.#fetch(`chat/stream?${LINKED}`, { method: "POST", headers: JSON_TYPE, body });
   }
 
   /**
@@ -763,13 +807,12 @@ export class Client extends EventTarget {
    * @param {{type: string, [key: string]: unknown}} command
    */
   async #post(run, { type, ...keys }) {
-    const headers = { "Content-Type": "application/json" };
     const body = JSON.stringify(keys);
     for (let attempt = 0; ; attempt += 1) {
       let response;
       let request;
       try {
-        [response, request] = await this.#fetch(`runs/${run.id}/${type}`, { method: "POST", headers, body });
+        [response, request] = await this.#fetch(`runs/${run.id}/${type}${this.#whose.replace("&", "?")}`, { method: "POST", headers: JSON_TYPE, body });
       } catch (error) {
         if (this.#state === "closed" || run.isOver) throw error;
         await this.#pause(attempt);
@@ -836,7 +879,10 @@ export class Client extends EventTarget {
 
 /** The command that brings a run's events from where we are. @param {Run} run */
 function startOf(run) {
-  if (run.message === null || run.hasBegun) return { type: "resume", after: run.lastSeq };
+  if (run.message === null || run.hasBegun) {
+    const after = run.lastSeq;
+    return after < 0 && run.snapshot ? { type: "resume", after, snapshot: run.snapshot } : { type: "resume", after };
+  }
   const parts = run.parts.length > 0 ? { parts: run.parts } : {};
   return { type: "message", message: run.message, session_id: run.sessionId, ...parts };
 }

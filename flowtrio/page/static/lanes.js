@@ -1,6 +1,7 @@
 /**
  * A run as lanes of time: one for the run itself, one for each agent's model, for each tool, for
- * each nested agent, and for the person who is asked. Folded from the events, without the page.
+ * each nested agent, and for the person who is asked, or says something meanwhile. Folded from the
+ * events, without the page.
  */
 
 /** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
@@ -73,6 +74,10 @@ export class Lanes {
         return this.#begin(`input ${data.request_id}`, event, "person", "question");
       case "input_resolved":
         return this.#end(`input ${data.request_id}`, data.outcome === "answered" ? "ok" : data.outcome);
+      case "user_message":
+        // It takes no time; where it was taken is what counts.
+        this.#begin("said", event, "person", "said");
+        return this.#end("said", "ok");
       case "done":
         this.isOver = true;
     }

@@ -1,22 +1,32 @@
 /** The raw events of a run, in order, each with its `seq`. */
 
 import { brief, el } from "./dom.js";
+import { Events } from "./events.js";
 
 /** @typedef {import("./flowtrio.js").AgentEvent} AgentEvent */
 
 /** Rows that are kept in the page; the log that can be saved is whole. */
 const MOST_ROWS = 3000;
+/** Rows that are made in one frame: a log that comes at once leaves room for what else is drawn. */
+const AT_ONCE = 150;
 const TOKENS = new Set(["message_chunk", "reasoning_chunk", "tool_call_args"]);
 
 export class Log {
-  /** @type {AgentEvent[]} */ #events = [];
+  #events = new Events();
+  /** @type {{events: Events, done: Promise<void>} | null} What is being completed. */ #looking = null;
   #shown = 0;
   #isScheduled = false;
   #start = 0;
 
-  /** @param {HTMLElement} element Where it is shown. */
-  constructor(element) {
+  /**
+   * @param {HTMLElement} element Where it is shown.
+   * @param {(error: Error) => void} failed Told why what is missing of a run could not be read.
+   * @param {(seq: number) => void} [opened] Told of an event that is looked at.
+   */
+  constructor(element, failed, opened = () => {}) {
     this.element = element;
+    this.failed = failed;
+    this.opened = opened;
     this.rows = el("ol", "rows");
     this.hint = el("p", "empty");
     this.tokens = el("input");
@@ -25,33 +35,50 @@ export class Log {
     this.tokens.id = "tokens";
     this.tokens.addEventListener("change", () => (element.dataset.tokens = String(this.tokens.checked)));
     const label = el("label", "", this.tokens, " Tokens");
-    this.save = el("a", "button quiet", "Save as JSON lines");
+    this.save = el("a", "button quiet", "Download the log");
     this.save.href = "#";
     this.save.addEventListener("click", () => this.#prepare());
     this.bar = el("div", "bar", label, this.save);
     element.append(this.bar, this.hint, this.rows);
-    this.show([]);
+    this.show(new Events());
   }
 
-  /** Show a run. @param {AgentEvent[]} events Its events; more may be added to them. */
+  /** Show a run. @param {Events} events Its events; more may be added to them. */
   show(events) {
     this.#events = events;
     this.#shown = 0;
-    this.#start = events[0]?.timestamp ?? 0;
+    this.#start = 0;
     this.rows.replaceChildren();
     this.changed();
   }
 
   /** The run that is shown has new events. */
   changed() {
+    this.look();
     if (this.#isScheduled) return;
     this.#isScheduled = true;
     requestAnimationFrame(() => this.#draw());
   }
 
+  /** Where somebody sees it, have all of it here. @returns {Promise<void>} */
+  look() {
+    const events = this.#events;
+    if (events.isWhole || this.element.offsetParent === null) return Promise.resolve();
+    if (this.#looking?.events !== events) {
+      const done = events.complete().catch(this.failed).then(() => {
+        if (events === this.#events) this.show(events);
+      });
+      this.#looking = { events, done };
+    }
+    return this.#looking.done;
+  }
+
   /** Bring an event into view. @param {number} seq */
-  reveal(seq) {
-    this.#draw();
+  async reveal(seq) {
+    const events = this.#events;
+    await this.look();
+    if (events !== this.#events) return;
+    this.#draw(Infinity);
     const row = this.rows.querySelector(`[data-seq="${seq}"]`);
     if (row instanceof HTMLDetailsElement) {
       row.open = true;
@@ -60,22 +87,25 @@ export class Log {
     }
   }
 
-  #draw() {
+  /** @param {number} [most] Rows that are made now; the rest comes with the next frames. */
+  #draw(most = AT_ONCE) {
     this.#isScheduled = false;
-    const events = this.#events;
+    const events = this.#events.isWhole ? this.#events.all : [];
     this.#start ||= events[0]?.timestamp ?? 0;
     const isAtEnd = this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < 40;
     this.#shown = Math.max(this.#shown, events.length - MOST_ROWS);
-    this.rows.append(...events.slice(this.#shown).map((event) => this.#row(event)));
-    this.#shown = events.length;
+    const next = events.slice(this.#shown, this.#shown + most);
+    this.rows.append(...next.map((event) => this.#row(event)));
+    this.#shown += next.length;
     while (this.rows.childElementCount > MOST_ROWS) this.rows.firstElementChild?.remove();
-    const hidden = events.length - this.rows.childElementCount;
+    const hidden = this.#shown - this.rows.childElementCount;
     this.bar.hidden = events.length === 0;
     this.hint.hidden = events.length > 0 && hidden === 0;
     this.hint.textContent = events.length === 0
       ? "Every event of a run appears here, in order."
-      : `${hidden} earlier events are not shown; the saved log has them.`;
+      : `${hidden} earlier events are not shown; the log that you can download has them.`;
     if (isAtEnd) this.element.scrollTop = this.element.scrollHeight;
+    if (this.#shown < events.length) this.changed();
   }
 
   /** @param {AgentEvent} event */
@@ -96,15 +126,17 @@ export class Log {
       if (row.open && row.childElementCount === 1) {
         row.append(el("pre", "", JSON.stringify(event, null, 2)));
       }
+      if (row.open) this.opened(event.seq);
     });
     return item;
   }
 
   #prepare() {
-    const lines = this.#events.map((event) => `${JSON.stringify(event)}\n`);
+    const { all } = this.#events;
+    const lines = all.map((event) => `${JSON.stringify(event)}\n`);
     const url = URL.createObjectURL(new Blob(lines, { type: "application/x-ndjson" }));
     this.save.href = url;
-    this.save.download = `${this.#events[0]?.run_id ?? "run"}.jsonl`;
+    this.save.download = `${all[0]?.run_id ?? "run"}.jsonl`;
     // The click goes on with the address that it finds now.
     setTimeout(() => URL.revokeObjectURL(url), 10_000);
   }
@@ -131,5 +163,5 @@ function gist({ type, data, agent }) {
     error: `${data.code}: ${data.error}`,
     done: data.status,
   }[type];
-  return where + brief(said ?? data);
+  return (where + brief(said ?? data)).replaceAll("\n", "⏎");
 }

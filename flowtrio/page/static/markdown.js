@@ -7,6 +7,8 @@
  * that is named below. Every step is linear in the text, and nesting is bounded.
  */
 
+import { copyButton } from "./dom.js";
+
 /** Schemes that a link may have. */
 const SCHEMES = new Set(["http:", "https:", "mailto:"]);
 /** Levels of quotes, lists and emphasis; what is deeper is text. */
@@ -250,10 +252,14 @@ export function parseInlines(text, depth = 0) {
     if (at >= text.length) break;
     if (text[at] === "\n") {
       // Two spaces or a backslash before it, and the line really ends here.
-      const line = plain.replace(/(?: {2,}|\\)$/, "");
-      const isHard = line !== plain;
-      plain = line;
-      add(isHard ? { kind: "break" } : " ", at + 1);
+      const isHard = plain.endsWith("  ") || plain.endsWith("\\");
+      if (isHard) {
+        plain = plain.endsWith("\\") ? plain.slice(0, -1) : plain.trimEnd();
+        add({ kind: "break" }, at + 1);
+      } else {
+        plain += " ";
+        at += 1;
+      }
       continue;
     }
     const part = readInline(text, at, depth, missing);
@@ -507,35 +513,14 @@ function codeNode(block) {
   const bar = document.createElement("figcaption");
   const language = document.createElement("span");
   language.textContent = block.language ?? "";
-  const copy = document.createElement("button");
-  copy.type = "button";
-  copy.textContent = "Copy";
-  copy.addEventListener("click", async () => {
-    copy.textContent = (await copyText(code)) ? "Copied" : "Selected, not copied";
-  });
-  bar.append(language, copy);
   const pre = document.createElement("pre");
   pre.tabIndex = 0;
   const code = document.createElement("code");
   code.textContent = block.text ?? "";
+  bar.append(language, copyButton("", () => code.textContent ?? "", code));
   pre.append(code);
   figure.append(bar, pre);
   return figure;
-}
-
-/**
- * Copy what an element says; where a page may not, as on plain HTTP, it is left selected.
- *
- * @param {Element} element
- */
-async function copyText(element) {
-  try {
-    await navigator.clipboard.writeText(element.textContent ?? "");
-    return true;
-  } catch {
-    getSelection()?.selectAllChildren(element);
-    return document.execCommand("copy");
-  }
 }
 
 const TASK = /^\[([ xX])\](?=\s)/;
@@ -577,6 +562,15 @@ function tableNode(block) {
   return frame;
 }
 
+/** How many characters two texts begin with alike. @param {string} one @param {string} other */
+function alike(one, other) {
+  // Nearly always one is the beginning of the other, which is told at once.
+  if (other.startsWith(one)) return one.length;
+  let same = 0;
+  while (same < one.length && one[same] === other[same]) same += 1;
+  return same;
+}
+
 /**
  * Make a node like another one, and leave alone what is alike: what a person selected stays so.
  *
@@ -586,8 +580,7 @@ function tableNode(block) {
 function renew(old, fresh) {
   if (old.nodeName !== fresh.nodeName) return old.replaceWith(fresh);
   if (old instanceof Text && fresh instanceof Text) {
-    let same = 0;
-    while (same < old.length && old.data[same] === fresh.data[same]) same += 1;
+    const same = alike(old.data, fresh.data);
     if (same < old.length || same < fresh.length) {
       old.replaceData(same, old.length - same, fresh.data.slice(same));
     }

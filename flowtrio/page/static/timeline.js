@@ -7,18 +7,22 @@ import { button, duration, el } from "./dom.js";
 /** @typedef {import("./lanes.js").Bar} Bar */
 
 /** Widths of the steps between two ticks, in seconds. */
-const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
+const STEPS = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600];
 const MOST_TICKS = 6;
+const MOST_ZOOM = 256;
 
-const STATUSES = { waiting_for_input: "waits for input", waiting_for_approval: "waits for approval" };
+const NAMES = { said: "you said something", waiting_for_input: "waits for input", waiting_for_approval: "waits for approval" };
 
 export class Timeline {
   /** @type {Lanes | null} */ #lanes = null;
   /** When the newest event was taken, by this page's clock. */
   #heard = 0;
   /** @type {Map<Bar, HTMLElement>} */ #nodes = new Map();
+  /** @type {Map<Bar, number>} Those that have ended: the span for which they stand where they belong. */ #settled = new Map();
   /** @type {Map<Lane, HTMLElement>} */ #tracks = new Map();
   #isDrawn = true;
+  /** How many times wider than its place the whole run is drawn. */
+  #zoom = 1;
 
   /**
    * @param {HTMLElement} element Where it is drawn.
@@ -31,7 +35,13 @@ export class Timeline {
     this.axis.setAttribute("aria-hidden", "true");
     this.list = el("ol", "lanes");
     this.empty = el("p", "empty", "A run's model, tools and agents appear here, each in a lane of its own.");
-    element.append(this.empty, this.axis, this.list);
+    this.closer = button("+", "quiet", () => this.zoom(2));
+    this.closer.setAttribute("aria-label", "Zoom in");
+    this.wider = button("−", "quiet", () => this.zoom(0.5));
+    this.wider.setAttribute("aria-label", "Zoom out");
+    this.whole = button("Whole run", "quiet", () => this.zoom(0));
+    this.bar = el("div", "zoom", this.closer, this.wider, this.whole);
+    element.append(this.empty, this.bar, this.axis, this.list);
     setInterval(() => this.#lanes && !this.#lanes.isOver && this.draw(), 100);
   }
 
@@ -39,10 +49,25 @@ export class Timeline {
   show(lanes) {
     this.#lanes = lanes;
     this.#nodes.clear();
+    this.#settled.clear();
     this.#tracks.clear();
     this.list.replaceChildren();
     this.axis.replaceChildren();
+    this.zoom(0);
     this.changed();
+  }
+
+  /** Draw it so many times larger; what is in the middle stays there. @param {number} times 0 for the whole. */
+  zoom(times) {
+    const { element } = this;
+    const before = this.#zoom;
+    this.#zoom = Math.min(MOST_ZOOM, Math.max(1, times * before));
+    element.style.setProperty("--zoom", String(this.#zoom));
+    this.closer.disabled = this.#zoom === MOST_ZOOM;
+    this.wider.disabled = this.whole.disabled = this.#zoom === 1;
+    const middle = element.scrollLeft + element.clientWidth / 2;
+    this.draw();
+    element.scrollLeft = (middle * this.#zoom) / before - element.clientWidth / 2;
   }
 
   /** The run that is shown has a new event. */
@@ -57,6 +82,7 @@ export class Timeline {
     this.#isDrawn = true;
     const lanes = this.#lanes;
     this.empty.hidden = lanes !== null;
+    this.bar.hidden = lanes === null;
     if (lanes === null || this.element.offsetParent === null) return;
     const since = lanes.isOver ? 0 : (performance.now() - this.#heard) / 1000;
     const now = lanes.now + since;
@@ -68,11 +94,12 @@ export class Timeline {
 
   /** @param {number} span */
   #drawAxis(span) {
-    const step = STEPS.find((step) => span / step <= MOST_TICKS) ?? span;
+    const most = MOST_TICKS * this.#zoom;
+    const step = STEPS.find((step) => span / step <= most) ?? span / most;
     const ticks = [];
     // The last one has room for its text.
     for (let at = 0; at <= span * 0.93; at += step) {
-      const text = step < 1 ? `${at.toFixed(1)} s` : duration(at).replace(".0 s", " s");
+      const text = step < 1 ? `${at.toFixed(step < 0.1 ? 3 : 1)} s` : duration(at).replace(".0 s", " s");
       const tick = el("span", "tick", at === 0 ? "0" : text);
       tick.style.insetInlineStart = `${(100 * at) / span}%`;
       ticks.push(tick);
@@ -94,12 +121,18 @@ export class Timeline {
       this.#tracks.set(lane, track);
       this.list.insertBefore(row, this.list.children[place] ?? null);
     }
-    track.style.setProperty("--rows", String(lane.rows));
-    for (const bar of lane.bars) this.#drawBar(bar, lane, track, now, span);
+    const rows = String(lane.rows);
+    // What is said again is made anew for all that is in it.
+    if (track.style.getPropertyValue("--rows") !== rows) track.style.setProperty("--rows", rows);
+    for (const bar of lane.bars) {
+      if (this.#settled.get(bar) === span) continue;
+      this.#drawBar(bar, track, now, span);
+      if (bar.end !== null) this.#settled.set(bar, span);
+    }
   }
 
-  /** @param {Bar} bar @param {Lane} lane @param {HTMLElement} track @param {number} now @param {number} span */
-  #drawBar(bar, lane, track, now, span) {
+  /** @param {Bar} bar @param {HTMLElement} track @param {number} now @param {number} span */
+  #drawBar(bar, track, now, span) {
     let node = this.#nodes.get(bar);
     if (node === undefined) {
       node = el("li", "", button("", "bar", () => this.onSelect(bar.seq)));
@@ -113,7 +146,7 @@ export class Timeline {
     const shown = /** @type {HTMLElement} */ (node.firstElementChild);
     shown.dataset.outcome = bar.outcome;
     shown.dataset.label = bar.label;
-    const name = { ...STATUSES }[bar.label] ?? bar.label;
+    const name = { ...NAMES }[bar.label] ?? bar.label;
     const said = `${name}, ${bar.outcome}: ${duration(end - bar.start)}, from ${duration(bar.start)}`;
     if (shown.title !== said) shown.title = said;
     if (bar.end !== null || !shown.hasAttribute("aria-label")) shown.setAttribute("aria-label", said);

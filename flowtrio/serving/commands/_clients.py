@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
 import trio
 
 from flowtrio._core._events import StreamMode
-from flowtrio._core._exceptions import ReplayGap
+from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, ReplayGap
 from flowtrio._core._failures import describe
 from flowtrio._core._limits import ServerLimits, is_wait
 from flowtrio._core._telling import tell
@@ -21,11 +21,15 @@ from flowtrio._hosting._hosted import HostedRun
 from flowtrio._hosting._service import Service
 from flowtrio._run._controls import fail_run, run_of
 from flowtrio.serving._access import Refused
+from flowtrio.wire._frames import BadFrame, Control
 
+from ._apply import apply, apply_anywhere
 from ._showing import Showing
+from ._throttle import Throttle, throttle_of
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
+    from flowtrio._hosting._cluster import Started
     from flowtrio._hosting._orchestrator import Orchestrator
     from flowtrio._run._stream import EventStream
 
@@ -99,7 +103,7 @@ class Hosting:
     """The runs that live with their connection, by tenant and run id."""
     _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
     """The hosted runs that were started here and have not ended."""
-    _readers: int = attrs.field(default=0, init=False)
+    _readers: dict[Follower, None] = attrs.field(factory=dict, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -107,21 +111,35 @@ class Hosting:
         """What servers may do with the orchestrator."""
         return Service(self.orchestrator)
 
-    @contextmanager
-    def connecting(self) -> Iterator[None]:
-        """One of the connections that are limited.
+    @property
+    def serves_nobody(self) -> bool:
+        """Whether this process only runs what others have started."""
+        return self.orchestrator.role == "worker"
+
+    def check_room(self) -> None:
+        """Refuse a connection more where there are as many as there may be.
 
         Raises:
-          Refused: there are as many as there may be.
+          Refused: there are.
 
         """
         if self.connections >= self.limits.connections:
             raise Refused(503, "no more connections at the moment")
+
+    @contextmanager
+    def connecting(self) -> Iterator[None]:
+        """One of the connections that are limited; see `check_room`."""
+        self.check_room()
         self.connections += 1
         try:
             yield
         finally:
             self.connections -= 1
+
+    @property
+    def throttle(self) -> Throttle:
+        """How often was asked, and how much was spent."""
+        return throttle_of(self.orchestrator)
 
     # Runs that live with their connection
 
@@ -135,6 +153,8 @@ class Hosting:
         finally:
             del self.runs[key]
             self._idle.set()
+            if self.limits.spend_per_day is not None:
+                self.throttle.note(tenant_id, stream)
 
     # Hosted runs
 
@@ -145,7 +165,10 @@ class Hosting:
         message: str | Sequence[Part],
         session_id: str | None,
         run_id: str | None,
-    ) -> AsyncIterator[HostedRun]:
+        *,
+        resume_window: float | None = None,
+        **options: Any,
+    ) -> AsyncIterator[HostedRun | Started]:
         """Start a hosted run, unless there is one of this id.
 
         It does not count as left before the block ends.
@@ -155,23 +178,56 @@ class Hosting:
           message: What the user says.
           session_id: The conversation.
           run_id: Its id; None for a new one.
+          resume_window: Seconds that it goes on without a reader; the server's by default.
+          options: See `Service.starting`.
 
         Raises:
           LimitExceeded: the conversation or the tenant is busy.
           RunExists: the run of this id answers another message.
+          StoreFailed: processes share the store, and it did not take the start.
 
         """
+        if self.service.cluster is not None:
+            async with self._starting_anywhere(
+                tenant_id, message, session_id, run_id, resume_window, options
+            ) as started:
+                yield started
+            return
         orchestrator = self.orchestrator
         known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
+        window = self.resume_window if resume_window is None else resume_window
         async with self.service.starting(
-            self.nursery, message, tenant_id, session_id, run_id, self.resume_window
+            self.nursery, message, tenant_id, session_id, run_id, window, **options
         ) as started:
             hosted = self.service.recorder.runs.get((tenant_id, started.run_id))
             # One that has not begun is another request's attempt, which hears soon that it came
             # late.
             if hosted is not None and hosted.has_begun.is_set() and not known:
-                self._hosted[hosted.key] = hosted.stream
-                run_of(hosted.stream).when_done(lambda: self._forget(hosted.key))
+                self._hold(hosted)
+            yield started
+
+    @asynccontextmanager
+    async def _starting_anywhere(
+        self,
+        tenant_id: str,
+        message: str | Sequence[Part],
+        session_id: str | None,
+        run_id: str | None,
+        resume_window: float | None,
+        options: dict[str, Any],
+    ) -> AsyncIterator[HostedRun | Started]:
+        """Start a run that any process may run."""
+        window = self.resume_window if resume_window is None else resume_window
+        starting = self.service.starting(
+            None, message, tenant_id, session_id, run_id, window, **options
+        )
+        async with AsyncExitStack() as stack:
+            try:
+                started = await stack.enter_async_context(starting)
+            except (LimitExceeded, LocalProtocolError, TypeError, ValueError):
+                raise
+            except Exception as exc:
+                raise StoreFailed(exc) from exc
             yield started
 
     @contextmanager
@@ -180,6 +236,11 @@ class Hosting:
         hosted = self.service.recorder.find(tenant_id, run_id)
         with nullcontext() if hosted is None else hosted.seated():
             yield
+
+    def _hold(self, hosted: HostedRun) -> None:
+        """A hosted run that ends at last when this server does."""
+        self._hosted[hosted.key] = hosted.stream
+        run_of(hosted.stream).when_done(lambda: self._forget(hosted.key))
 
     def _forget(self, key: Key) -> None:
         self._hosted.pop(key, None)
@@ -192,6 +253,26 @@ class Hosting:
             return True
         return await orchestrator.store.header(tenant_id, run_id) is not None
 
+    async def control(self, tenant_id: str, command: Control) -> None:
+        """Do to a run what a client asks; whether it took effect is seen in the events.
+
+        Raises:
+          BadFrame: there is no such run under way, or what is given does not fit.
+          StoreFailed: processes share a store, and that failed.
+
+        """
+        stream = self.find(tenant_id, command.run_id)
+        if stream is not None:
+            return apply(stream, command, self.limits)
+        if self.service.cluster is None:
+            raise BadFrame("unknown_run", "no run of this id is under way", command.ref)
+        try:
+            return await apply_anywhere(self.orchestrator, tenant_id, command, self.limits)
+        except BadFrame:
+            raise
+        except Exception as exc:
+            raise StoreFailed(exc) from exc
+
     def find(self, tenant_id: str, run_id: str) -> EventStream | Follower | None:
         """The controls of a run that goes on, whoever started it; None if there is none."""
         if stream := self.runs.get((tenant_id, run_id)):
@@ -199,41 +280,51 @@ class Hosting:
         follower = self.orchestrator.attach(run_id, tenant_id=tenant_id)
         return follower if follower.is_live else None
 
-    def showing(self, mode: StreamMode | None, after: int, *, is_linked: bool) -> Showing:
+    def showing(
+        self,
+        mode: StreamMode | None,
+        after: int,
+        *,
+        is_linked: bool,
+        newest: int = -1,
+        is_compacted: bool = False,
+    ) -> Showing:
         """What a remote reader will be shown of a run.
 
         Args:
           mode: Which events; the orchestrator's own by default.
           after: The last sequence number that was seen; -1 for none.
           is_linked: Whether each event names the one before it.
+          newest: The event up to which all is shown as one snapshot, by its number; -1 for none.
+          is_compacted: Whether that snapshot is the compacted log, and not the state.
 
         """
         mode = self.orchestrator.mode if mode is None else mode
-        return Showing(mode, after, is_linked, is_whole=self.debug)
+        return Showing(mode, after, is_linked, self.debug, newest, is_compacted)
 
-    def follow(self, tenant_id: str, run_id: str, showing: Showing) -> Follower:
-        """Make a reader of a hosted run, which feeds *showing*.
+    def follow(self, tenant_id: str, run_id: str, after: int, start: int) -> Follower:
+        """Make a reader of a hosted run, which feeds what shows or tells it.
 
         It gives the whole log: states are folded from what remote readers may see.
+
+        Args:
+          tenant_id: Whose run it is.
+          run_id: The run.
+          after: The last event that was seen, by its number; -1 for none.
+          start: The place behind which the log has to be fed.
+
         """
-        return Follower(
-            self.service.recorder,
-            tenant_id,
-            run_id,
-            showing.after,
-            StreamMode.EVENTS,
-            self.limits.send,
-            showing.start,
-        )
+        recorder, patience = self.service.recorder, self.limits.send
+        return Follower(recorder, tenant_id, run_id, after, StreamMode.EVENTS, patience, start)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self, follower: Follower) -> Iterator[None]:
         """Somebody reads a hosted run: a server that stops lets him read to the end."""
-        self._readers += 1
+        self._readers[follower] = None
         try:
             yield
         finally:
-            self._readers -= 1
+            del self._readers[follower]
             self._idle.set()
 
     # What goes wrong
@@ -261,6 +352,12 @@ class Hosting:
     async def drain(self, seconds: float) -> None:
         """Give the runs *seconds* to end, then end them with ERROR ``shutdown``."""
         self.is_draining = True
+        cluster = self.service.cluster
+        if cluster is not None:
+            # Those that wait are for other processes, and so are those who read what runs there.
+            cluster.stop_claiming()
+            for hosted in self.service.recorder.runs.values():
+                self._hold(hosted)
         with trio.move_on_after(seconds):
             await self._wait_idle()
         for stream in [*self.runs.values(), *self._hosted.values()]:
@@ -276,6 +373,6 @@ class Hosting:
                 nursery.start_soon(session.dismiss)
 
     async def _wait_idle(self) -> None:
-        while self.runs or self._hosted or self._readers:
+        while self.runs or self._hosted or not all(reader.is_elsewhere for reader in self._readers):
             self._idle = trio.Event()
             await self._idle.wait()

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -48,8 +47,9 @@ from flowtrio.wire._frames import (
     said_by,
 )
 
-from ._apply import apply
 from ._clients import Hosting as Hosting
+from ._clients import StoreFailed
+from ._letting_in import check_start
 from ._showing import Showing
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 _MOST_ENDED: Final = 64
 """Runs that lived with a session and have ended that it remembers."""
+_ALONE: Final = 5.0
+"""Seconds that a run elsewhere goes on if the process of its one reader is gone."""
 _NOT_KEPT: Final = "this run lives with its connection, and its log is not kept"
 
 
@@ -103,10 +105,12 @@ class Session:
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
     _own: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The runs that live with this session."""
-    _ended: deque[str] = attrs.field(factory=lambda: deque(maxlen=_MOST_ENDED), init=False)
+    _ended: dict[str, None] = attrs.field(factory=dict, init=False)
     """The newest of those that have ended: who starts one again is told, and runs nothing twice."""
     _following: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The hosted runs whose events are handed over now."""
+    _elsewhere: set[str] = attrs.field(factory=set, init=False)
+    """The runs that live with this session though another process runs them."""
     _live: int = attrs.field(default=0, init=False)
     _bad: int = attrs.field(default=0, init=False)
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
@@ -114,6 +118,13 @@ class Session:
     def __attrs_post_init__(self) -> None:
         # No buffer: what was not handed over waits in its run, where it counts.
         self._send, self.outgoing = trio.open_memory_channel[list[str] | Goodbye](0)
+
+    def take_ready(self) -> list[str] | Goodbye | None:
+        """What is to be sent, if somebody waits to hand it over."""
+        try:
+            return self.outgoing.receive_nowait()
+        except trio.WouldBlock:
+            return None
 
     async def receive(self, text: str) -> None:
         """Take one text from the client and reply to it.
@@ -158,6 +169,9 @@ class Session:
         finally:
             self.hosting.sessions.discard(self)
             self._has_ended.set()
+            cluster = self.hosting.service.cluster
+            while self._elsewhere and cluster is not None:
+                cluster.cancel_soon(self.tenant_id, self._elsewhere.pop(), "its reader left")
 
     async def say_goodbye(self, code: int, reason: str) -> None:
         """Close the connection, behind all that was handed over before."""
@@ -200,19 +214,32 @@ class Session:
                 return await self._reject(ref, *hosting.refusal_of(run_id or "", exc))
             if is_new:
                 return await self._reject(ref, "shutting_down", "the server is shutting down")
-        if run_id is None and not self.may_come_back:
+        try:
+            await check_start(hosting, self.tenant_id, run_id)
+        except LimitExceeded as exc:
+            return await self._reject(ref, exc.code, str(exc))
+        except StoreFailed as failed:
+            return await self._reject(ref, *hosting.refusal_of(run_id or "", failed.error))
+        is_own = run_id is None and not self.may_come_back
+        if is_own and hosting.service.cluster is None:
             return await self._start_own(command, said)
         session_id = command.session_id or self._session_id
-        starting = hosting.starting(self.tenant_id, said, session_id, run_id)
+        window = _ALONE if is_own else None
+        starting = hosting.starting(self.tenant_id, said, session_id, run_id, resume_window=window)
         try:
             async with starting as started:
+                if is_own:
+                    self._elsewhere.add(started.run_id)
                 # Not asked before: it may have given DONE while the store was waited for.
                 if started.run_id in self._following:
                     # Starting twice is starting once: its events come on this connection.
                     return await self._accept(ref, started.run_id)
-                return await self._begin_to_follow(ref, started.run_id, -1, command.mode)
+                showing = hosting.showing(command.mode, -1, is_linked=self.is_linked)
+                return await self._begin_to_follow(ref, started.run_id, showing)
         except (LimitExceeded, RunExists) as exc:
             return await self._reject(ref, exc.code, str(exc))
+        except StoreFailed as failed:
+            return await self._reject(ref, *hosting.refusal_of(run_id or "", failed.error))
 
     async def _resume(self, command: ResumeCommand) -> None:
         ref, run_id = command.ref, command.run_id
@@ -226,13 +253,23 @@ class Session:
                 # Whoever resumes what he follows here has lost his place, and begins anew. In
                 # between he has not left.
                 following.cancel(reason="the client resumed elsewhere in the log")
-            return await self._begin_to_follow(ref, run_id, command.after, command.mode)
+            newest = -1
+            if command.snapshot:
+                try:
+                    newest = await self.hosting.service.recorder.newest(self.tenant_id, run_id)
+                except Exception as exc:
+                    return await self._reject(ref, *self.hosting.refusal_of(run_id, exc))
+            showing = self.hosting.showing(
+                command.mode,
+                command.after,
+                is_linked=self.is_linked,
+                newest=newest,
+                is_compacted=command.snapshot == "log",
+            )
+            return await self._begin_to_follow(ref, run_id, showing)
 
-    async def _begin_to_follow(
-        self, ref: Ref, run_id: str, after: int, mode: StreamMode | None
-    ) -> None:
-        showing = self.hosting.showing(mode, after, is_linked=self.is_linked)
-        follower = self.hosting.follow(self.tenant_id, run_id, showing)
+    async def _begin_to_follow(self, ref: Ref, run_id: str, showing: Showing) -> None:
+        follower = self.hosting.follow(self.tenant_id, run_id, showing.after, showing.start)
         try:
             await follower.__aenter__()
         except Exception as exc:
@@ -251,7 +288,7 @@ class Session:
     ) -> None:
         """Hand a hosted run's events over until DONE; leaving ends nothing but this."""
         try:
-            with following, self.hosting.reading():
+            with following, self.hosting.reading(follower):
                 async with follower:
                     await self._hand_over(follower, showing)
         except Exception as exc:
@@ -261,6 +298,8 @@ class Session:
             self._live -= 1
             if self._following.get(follower.run_id) is following:
                 del self._following[follower.run_id]
+            if follower.is_over:
+                self._elsewhere.discard(follower.run_id)
 
     # A run that ends with its connection
 
@@ -299,7 +338,9 @@ class Session:
         finally:
             self._live -= 1
             if self._own.pop(stream.run_id, None) is not None:
-                self._ended.append(stream.run_id)
+                self._ended[stream.run_id] = None
+                if len(self._ended) > _MOST_ENDED:
+                    del self._ended[next(iter(self._ended))]
 
     async def _hand_over(self, stream: EventStream | Follower, showing: Showing) -> None:
         while True:
@@ -318,15 +359,14 @@ class Session:
     # Controlling
 
     async def _control(self, command: Control) -> None:
-        stream = self.hosting.find(self.tenant_id, command.run_id)
-        if stream is None:
-            error = "no run of this id is under way"
-            return await self._reject(command.ref, "unknown_run", error)
         try:
-            apply(stream, command, self.hosting.limits)
+            await self.hosting.control(self.tenant_id, command)
         except BadFrame as exc:
             return await self._reject(exc.ref, exc.code, exc.error)
-        return await self._accept(command.ref, stream.run_id)
+        except StoreFailed as failed:
+            refusal = self.hosting.refusal_of(command.run_id, failed.error)
+            return await self._reject(command.ref, *refusal)
+        return await self._accept(command.ref, command.run_id)
 
     # Replying
 

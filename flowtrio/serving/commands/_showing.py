@@ -33,15 +33,19 @@ class Showing:
     is_linked: bool
     is_whole: bool
     """Whether the texts of the application's own exceptions are shown."""
+    newest: int = -1
+    """The event up to which all is shown as one snapshot, by its number; -1 for none."""
+    is_compacted: bool = False
+    """Whether that snapshot is the compacted log, and not the state."""
     _view: View = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._view = View(self.mode)
+        self._view = View(self.mode, self.newest, is_compacted=self.is_compacted)
 
     @property
     def start(self) -> int:
         """The place behind which the log has to be fed: a state is the fold of all before it."""
-        return -1 if self.mode is StreamMode.VALUES else self.after
+        return -1 if self.mode is StreamMode.VALUES or self.newest >= 0 else self.after
 
     def show(self, batch: Sequence[AgentEvent]) -> Sequence[AgentEvent]:
         """Take the log's next events; gives what the reader gets of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 
@@ -18,7 +19,7 @@ from flowtrio.serving.commands._session import (
 from flowtrio.serving.commands._showing import asks_for_links
 from flowtrio.wire._frames import BATCH_SUBPROTOCOL, TooLarge
 
-from ._request import Receive, Scope, Send
+from ._request import Left, Receive, Scope, Send
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
@@ -113,11 +114,13 @@ async def _write(session: Session, send: Send, seconds: float, scope: trio.Cance
                         await _close(send, seconds, Goodbye(code=1013, reason=_TOO_LITTLE))
                     return
                 scope.deadline = math.inf
+    except Left:
+        pass
     finally:
         scope.cancel(reason="the client takes nothing more")
 
 
 async def _close(send: Send, seconds: float, goodbye: Goodbye) -> None:
     # Shielded: the server tells the reader that all is over in the midst of this.
-    with trio.move_on_after(seconds, shield=True):
+    with trio.move_on_after(seconds, shield=True), contextlib.suppress(Left):
         await send({"type": "websocket.close", "code": goodbye.code, "reason": goodbye.reason})

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import attrs
 
-from flowtrio.abc import Request
+from flowtrio.abc import Caller, Request
 from flowtrio.serving._access import Access, Refused, is_loopback_host
 
 from ._request import Exchange, Scope
 
 _PREFLIGHT: Final = {
-    "access-control-allow-methods": "GET, POST, DELETE",
-    "access-control-allow-headers": "authorization, content-type, last-event-id",
+    "access-control-allow-methods": "GET, POST, PATCH, DELETE",
     "access-control-max-age": "600",
 }
+_HEADERS: Final = "authorization, content-type, last-event-id"
+_NAMES: Final = re.compile(r"[A-Za-z0-9-]+( ?, ?[A-Za-z0-9-]+)*")
 
 
 @attrs.frozen
@@ -31,8 +33,8 @@ class Door:
         """Whether clients have to say who they are."""
         return bool(self._access.tokens or self._access.authenticate)
 
-    async def admit(self, scope: Scope, request: Request) -> str:
-        """Give the request's tenant.
+    async def admit(self, scope: Scope, request: Request) -> Caller:
+        """Say whose the request is.
 
         Raises:
           Refused: it is not let in.
@@ -81,4 +83,7 @@ async def answer_preflight(exchange: Exchange) -> None:
     """
     if not exchange.cors:
         raise Refused(403, "the Origin is not allowed")
-    await exchange.answer(204, headers=_PREFLIGHT)
+    # Libraries that speak other people's protocols send headers of their own; none means anything.
+    asked = exchange.request.headers.get("access-control-request-headers", "")
+    allowed = f"{_HEADERS}, {asked}" if _NAMES.fullmatch(asked) else _HEADERS
+    await exchange.answer(204, headers={**_PREFLIGHT, "access-control-allow-headers": allowed})

@@ -1,4 +1,4 @@
-"""A run's log as the body of an answer: Server-Sent Events, or lines of JSON.
+"""A run's log as the body of an answer, sent while the run goes on.
 
 An ASGI application that only sends never learns that its client has gone. So beside the sender
 stands a task that listens for just that.
@@ -7,31 +7,26 @@ stands a task that listens for just that.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
 
-from flowtrio._core._events import AgentEvent, StreamMode
-from flowtrio.serving.commands._clients import Hosting
-from flowtrio.serving.commands._showing import Showing, asks_for_links
-from flowtrio.wire._frames import encode_events, encode_rejected
-from flowtrio.wire._sse import encode_comment, encode_event
+from flowtrio.serving.commands._clients import Hosting, Refusal
 
-from ._request import STATUSES, Exchange
+from ._answers import Answer
+from ._request import Exchange, Left, refused
+from ._segments import MOMENT, Segment
 
 if TYPE_CHECKING:
+    from flowtrio._core._events import AgentEvent
     from flowtrio._hosting._follower import Follower
 
-_RETRY: Final = 1000
-"""Milliseconds after which an EventSource comes back."""
 COMMENT: Final = 15.0
-"""Seconds after which a quiet answer gets a comment, or an empty line; sooner where the limits'
-pings come sooner. Readers count on it: one that hears nothing for much longer takes its connection
-for dead."""
-_SSE: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
-_LINES: Final = {"content-type": "application/x-ndjson", "x-accel-buffering": "no"}
+"""Seconds after which a quiet answer gets a sign of life; sooner where the limits' pings come
+sooner. Readers count on it: one that hears nothing for much longer takes its connection for dead.
+"""
 
 
 async def follow(
@@ -39,53 +34,86 @@ async def follow(
     exchange: Exchange,
     tenant_id: str,
     run_id: str,
-    after: int,
-    mode: StreamMode | None,
+    answer: Answer,
     started: contextlib.AsyncExitStack | None = None,
 ) -> None:
-    """Answer with a run's events until DONE, or say why not.
+    """Answer with a run's events until DONE, or until the answer is over; or say why not.
 
     Args:
       hosting: What hosts the run.
       exchange: What is answered.
       tenant_id: Whose run it is.
       run_id: The run.
-      after: The last sequence number that was seen; -1 for none.
-      mode: Which events to show; the orchestrator's own by default.
+      answer: What its log is told as.
       started: What whoever started the run holds of it, let go as soon as its log is followed: who
         is stuck in a send holds nothing.
 
     """
-    showing = hosting.showing(mode, after, is_linked=asks_for_links(exchange.request))
-    follower = hosting.follow(tenant_id, run_id, showing)
-    with hosting.connecting(), contextlib.ExitStack() as held:
-        held.enter_context(hosting.reading())
-        held.callback(follower.let_go)
-        try:
-            await follower.__aenter__()
-        except Exception as exc:
-            code, error = hosting.refusal_of(run_id, exc)
-            return await exchange.refuse(STATUSES[code], code, error)
-        if started is not None:
-            await started.aclose()
+    with _reading(hosting, tenant_id, run_id, answer) as (follower, held):
+        if refusal := await _attach(hosting, follower, started):
+            told = refused(refusal)
+            return await exchange.refuse(told.status, told.code, told.error)
         if follower.is_over:
             return await exchange.answer(204)
-        wants_lines = "application/x-ndjson" in exchange.request.headers.get("accept", "")
-        log = _Log(hosting, exchange, follower, showing, wants_lines)
-        return await log.send(held)
+        return await _Log(hosting, exchange, follower, answer).send(held)
+
+
+async def gather(
+    hosting: Hosting,
+    exchange: Exchange,
+    tenant_id: str,
+    run_id: str,
+    answer: Answer,
+    started: contextlib.AsyncExitStack | None = None,
+) -> Refusal | None:
+    """Feed *answer* a run's events and send nothing; give why they cannot be read, if so.
+
+    For those who answer when all is known. See `follow` for the arguments.
+
+    Raises:
+      Left: the client has gone meanwhile.
+
+    """
+    with _reading(hosting, tenant_id, run_id, answer) as (follower, held):
+        if refusal := await _attach(hosting, follower, started):
+            return refusal
+        return await _Log(hosting, exchange, follower, answer).gather(held)
+
+
+@contextlib.contextmanager
+def _reading(
+    hosting: Hosting, tenant_id: str, run_id: str, answer: Answer
+) -> Iterator[tuple[Follower, contextlib.ExitStack]]:
+    """A reader of the log, and what is let go as soon as its client has left."""
+    follower = hosting.follow(tenant_id, run_id, answer.after, answer.start)
+    with hosting.connecting(), contextlib.ExitStack() as held:
+        held.enter_context(hosting.reading(follower))
+        held.callback(follower.let_go)
+        yield follower, held
+
+
+async def _attach(
+    hosting: Hosting, follower: Follower, started: contextlib.AsyncExitStack | None
+) -> Refusal | None:
+    try:
+        await follower.__aenter__()
+    except Exception as exc:
+        return hosting.refusal_of(follower.run_id, exc)
+    if started is not None:
+        await started.aclose()
+    return None
 
 
 @attrs.define(eq=False)
 class _Log:
-    """A log that is being sent."""
+    """A log that is being told."""
 
     hosting: Hosting
     exchange: Exchange
     follower: Follower
-    showing: Showing
-    is_lines: bool
+    answer: Answer
     _due: float = attrs.field(default=0, init=False)
-    """When a comment is due: what is not shown is no sign of life."""
+    """When a sign of life is due: what is not shown is none."""
 
     async def send(self, held: contextlib.ExitStack) -> None:
         """Send it to its end; what is *held* is let go as soon as the client has gone."""
@@ -101,11 +129,33 @@ class _Log:
             # client had left, in the midst of this, and then has the connection to close.
             await exchange.send(b"", more=False)
 
+    async def gather(self, held: contextlib.ExitStack) -> Refusal | None:
+        """Read it to its end; give why it cannot be read on, if so."""
+        refusal, is_whole = None, False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_let_go, self.exchange, nursery.cancel_scope, held)
+            refusal = await self._read()
+            is_whole = True
+            nursery.cancel_scope.cancel(reason="the log has ended")
+        if not is_whole:
+            raise Left
+        return refusal
+
+    async def _read(self) -> Refusal | None:
+        while not self.answer.is_over:
+            try:
+                self.answer.feed(await self._receive())
+            except trio.EndOfChannel:
+                break
+            except Exception as exc:
+                return self.hosting.refusal_of(self.follower.run_id, exc)
+        return None
+
     async def _send_pieces(self) -> bool:
-        """Send piece after piece; True at the log's end."""
-        await self.exchange.begin(200, _LINES if self.is_lines else _SSE)
-        if not self.is_lines:
-            await self.exchange.send(f"retry: {_RETRY}\n\n".encode())
+        """Send piece after piece; True at the answer's end."""
+        await self.exchange.begin(200, self.answer.headers)
+        if begun := self.answer.begin():
+            await self.exchange.send(begun)
         is_last, body = False, b"begun"
         while not is_last:
             if body:
@@ -118,21 +168,28 @@ class _Log:
 
     async def _next(self) -> tuple[bytes, bool]:
         """Wait for the answer's next piece; give it, and whether it is the last."""
-        encode = _encode_lines if self.is_lines else _encode_sse
+        answer = self.answer
         with trio.move_on_at(self._due):
             try:
-                batch = await self.follower.receive_batch()
+                batch = await self._receive()
             except trio.EndOfChannel:
-                return b"", True
+                return answer.end(), True
             except Exception as exc:
-                # The status is told already. So this is the frame that a WebSocket would get.
-                rejected = encode_rejected(
-                    None, *self.hosting.refusal_of(self.follower.run_id, exc)
-                )
-                body = f"{rejected}\n".encode() if self.is_lines else encode_event(rejected)
-                return body, True
-            return encode(self.showing.show(batch)), False
-        return b"\n" if self.is_lines else encode_comment("still here"), False
+                return answer.fail(self.hosting.refusal_of(self.follower.run_id, exc)), True
+            return answer.feed(batch), answer.is_over
+        return answer.quiet(), answer.is_over
+
+    async def _receive(self) -> Sequence[AgentEvent]:
+        """Wait for events of the log, and where the answer may end behind them, for more.
+
+        What was taken is given: it is no time to be cancelled.
+        """
+        batch, answer = await self.follower.receive_batch(), self.answer
+        due = trio.current_time() + MOMENT
+        with trio.CancelScope(shield=True, deadline=due), contextlib.suppress(trio.EndOfChannel):
+            while isinstance(answer, Segment) and answer.may_end(batch):
+                batch = [*batch, *await self.follower.receive_batch()]
+        return batch
 
 
 async def _let_go(exchange: Exchange, scope: trio.CancelScope, held: contextlib.ExitStack) -> None:
@@ -147,15 +204,3 @@ async def _let_go(exchange: Exchange, scope: trio.CancelScope, held: contextlib.
         if exchange.is_late:
             exchange.tell_late()
         held.close()
-
-
-def _encode_sse(events: Sequence[AgentEvent]) -> bytes:
-    texts = encode_events(events, is_batch=False)
-    return b"".join(
-        encode_event(text, id=f"{event.run_id}:{event.seq}")
-        for event, text in zip(events, texts, strict=True)
-    )
-
-
-def _encode_lines(events: Sequence[AgentEvent]) -> bytes:
-    return "".join(f"{text}\n" for text in encode_events(events, is_batch=False)).encode()

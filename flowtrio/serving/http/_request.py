@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
+from urllib.parse import unquote
 
 import attrs
 import trio
@@ -14,6 +15,7 @@ import trio
 from flowtrio.abc import Request
 from flowtrio.serving._access import Refused
 from flowtrio.serving._folding import fold_request
+from flowtrio.serving.commands._clients import Refusal
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -26,6 +28,7 @@ STATUSES: Final = {
     "no_next_reply": 409,
     "replay_gap": 410,
     "store_failed": 503,
+    "no_reply": 503,
 }
 """Of answers that tell why a run cannot be read or told something, by its code."""
 _PIECE: Final = 64 * 1024
@@ -33,8 +36,33 @@ _PIECE: Final = 64 * 1024
 _COMMON: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 
+def _refusal(status: int, code: str, error: str) -> dict[str, str]:
+    return {"code": code, "error": error}
+
+
+def refused(refusal: Refusal) -> Refused:
+    """The answer that a refusal is where nothing of another one is on its way."""
+    return Refused(STATUSES[refusal.code], refusal.error, refusal.code)
+
+
 class Left(Exception):
     """The client has gone."""
+
+
+def telling_who_left(send: Send) -> Send:
+    """Have *send* raise `Left` for a client that has gone.
+
+    "If send() is called on a closed connection the server should raise a server-specific subclass
+    of OSError" (ASGI, HTTP & WebSocket 2.4); others say nothing.
+    """
+
+    async def sent(message: MutableMapping[str, Any]) -> None:
+        try:
+            await send(message)
+        except OSError as exc:
+            raise Left from exc
+
+    return sent
 
 
 def read_request(scope: Scope, path: str) -> Request:
@@ -56,6 +84,22 @@ def path_below(scope: Scope) -> str:
     return path
 
 
+def pieces_below(scope: Scope) -> list[str]:
+    """What stands between the slashes of that path; a slash in a name is sent as ``%2F``.
+
+    `path_below` has them decoded, and cannot tell the two apart. Where the server does not give
+    what was sent, a name has no slash.
+    """
+    path = path_below(scope)
+    raw = scope.get("raw_path") or b""
+    sent = [unquote(piece) for piece in raw.decode("latin-1").partition("?")[0].split("/")]
+    for place in range(len(sent)):
+        # Behind where we are mounted, however that is told.
+        if "/" + "/".join(sent[place:]) == path:
+            return sent[place:]
+    return path.split("/")[1:]
+
+
 @attrs.define(eq=False)
 class Exchange:
     """A request that is being answered."""
@@ -66,6 +110,8 @@ class Exchange:
     _send: Send
     cors: dict[str, str] = attrs.Factory(dict)
     """Headers that let a page of an allowed origin read the answer."""
+    shape: Callable[[int, str, str], Any] = attrs.field(default=_refusal, init=False)
+    """Gives a refusal's body of its status, code and text."""
     seconds: float = math.inf
     """Until the client has taken what was sent to it; each piece has as long."""
     scope: trio.CancelScope | None = attrs.field(default=None, init=False)
@@ -146,7 +192,10 @@ class Exchange:
                 self.tell_late()
                 raise Left
         else:
-            await self._send(message)
+            try:
+                await self._send(message)
+            except Left:
+                scope.cancel(reason="the client left")
             if scope.cancel_called:
                 # By the deadline, or since the client left: nothing of what goes on is for it.
                 await trio.lowlevel.checkpoint()
@@ -180,7 +229,11 @@ class Exchange:
         kind = {"content-type": "application/json"}
         await self.answer(status, json.dumps(body).encode(), {**kind, **(headers or {})})
 
-    async def refuse(self, status: int, code: str, error: str) -> None:
-        """Say why not."""
+    async def refuse(
+        self, status: int, code: str, error: str, retry_after: float | None = None
+    ) -> None:
+        """Say why not, and after how many seconds it is worth another try."""
         asks = {"www-authenticate": "Bearer"} if status == 401 else {}
-        await self.answer_json(status, {"code": code, "error": error}, asks)
+        if retry_after is not None:
+            asks["retry-after"] = str(math.ceil(retry_after))
+        await self.answer_json(status, self.shape(status, code, error), asks)

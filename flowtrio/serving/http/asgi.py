@@ -8,8 +8,13 @@
     WS   /chat                    the frames of the WebSocket server
     GET  /runs/{id}/events        follow a run from any place, as SSE or JSON lines
     POST /runs/{id}/{command}     cancel, cancel_tool, approve, deny, answer
-    GET, DELETE /sessions/{id}    a conversation
+    GET         /sessions         the tenant's conversations
+    GET         /runs             and its runs
+    GET, PATCH, DELETE /sessions/{id}    a conversation
+    POST        /sessions/{id}/branch  another that begins as it does
     GET         /sessions/{id}/parts/{n}  an image or a file of it
+    GET         /operator/runs    the runs of all tenants, for operators
+    GET         /operator/inbox   and what they wait for
     GET  /health /ready /metrics
 """
 
@@ -17,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -28,11 +34,21 @@ from flowtrio._core._limits import ServerLimits
 from flowtrio.page._files import page_headers
 from flowtrio.serving._access import Access, Refused
 from flowtrio.serving.commands._clients import Hosting
+from flowtrio.serving.commands._letting_in import check_address
 
 from ._asgi_socket import serve_socket
 from ._door import Door
 from ._endpoints import Endpoints
-from ._request import Receive, Scope, Send, path_below, read_request
+from ._protocol import HTTPProtocol
+from ._request import (
+    Left,
+    Receive,
+    Scope,
+    Send,
+    path_below,
+    read_request,
+    telling_who_left,
+)
 from ._routes import Routes
 
 if TYPE_CHECKING:
@@ -48,12 +64,14 @@ def create_app(
     token: str | Iterable[str] | None = None,
     origins: Iterable[str] = (),
     authenticate: Authenticate | None = None,
+    operator_token: str | Iterable[str] | None = None,
     limits: ServerLimits | None = None,
     resume_window: float = 60,
     drain: float = 5,
     insecure: bool = False,
     debug: bool = False,
     sockets: Iterable[str] = (),
+    protocols: Iterable[HTTPProtocol] = (),
 ) -> App:
     """Make an ASGI application that serves an orchestrator's agents.
 
@@ -68,7 +86,11 @@ def create_app(
         Bearer``, as subprotocol ``flowtrio.token.<token>``, or as query ``token``. The page,
         ``/health`` and ``/ready`` need none.
       origins: Origins of web pages that may connect and read, beside the same host and port.
-      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
+      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or a `flowtrio.abc.Caller`, or
+        None to refuse it with 401.
+      operator_token: One or several tokens of operators, brought like other ones: they see and
+        steer the runs of all tenants, below ``/operator`` and by ``?tenant=`` on the addresses of
+        runs and conversations.
       limits: Limits of the connections.
       resume_window: Seconds in which a reader that was cut off may come back; then its run is
         cancelled, unless it waits for a person. 0 cancels it when the last reader leaves.
@@ -76,18 +98,26 @@ def create_app(
       insecure: Whether to answer everybody on an address that others can reach.
       debug: Whether clients see the text of the application's exceptions.
       sockets: Origins of WebSocket servers at other addresses that the page may connect to.
+      protocols: Other people's protocols that are spoken too, of `flowtrio.protocols`, such as
+        ``[OpenAIProtocol()]``; each brings addresses of its own, under the same rules.
 
     Raises:
       ValueError: both a token and *authenticate* are given, or a token or origin cannot be one.
 
     """
     access = Access.of(
-        host=None, token=token, origins=origins, authenticate=authenticate, insecure=True
+        host=None,
+        token=token,
+        origins=origins,
+        authenticate=authenticate,
+        insecure=True,
+        operator_token=operator_token,
     )
     limits = ServerLimits() if limits is None else limits
     hosting = Hosting(orchestrator, limits, debug, resume_window)
     door = Door(access, insecure)
-    routes = Routes(hosting, door, Endpoints(hosting, door), page_headers(sockets))
+    endpoints, headers = Endpoints(hosting, door), page_headers(sockets)
+    routes = Routes(hosting, door, endpoints, headers, tuple(protocols))
     return App(hosting, door, drain, routes)
 
 
@@ -113,10 +143,11 @@ class App:
                 await self._serve_lifespan(receive, send)
             case "http":
                 await self._ensure_open()
-                await self._routes.serve(scope, receive, send)
+                await self._routes.serve(scope, receive, telling_who_left(send))
             case "websocket":
                 await self._ensure_open()
-                await self._serve_websocket(scope, receive, send)
+                with contextlib.suppress(Left):
+                    await self._serve_websocket(scope, receive, telling_who_left(send))
             case kind:
                 raise RuntimeError(f"ASGI scope {kind!r}: expected http, websocket or lifespan")
         return None
@@ -187,12 +218,14 @@ class App:
         request = read_request(scope, path_below(scope))
         await receive()  # websocket.connect
         try:
-            if request.path not in ("/", "/chat", "/ws"):
+            if request.path not in ("/", "/chat", "/ws") or self._hosting.serves_nobody:
                 raise Refused(404, "expected /chat")
             if self._hosting.is_draining:
                 raise Refused(503, "the server is shutting down")
-            tenant_id = await self._door.admit(scope, request)
+            check_address(self._hosting, request.client)
+            caller = await self._door.admit(scope, request)
             with self._hosting.connecting():
+                tenant_id = caller.tenant_id
                 await serve_socket(self._hosting, tenant_id, request, scope, receive, send)
         except Refused as exc:
             await _deny(scope, send, exc)
@@ -204,6 +237,8 @@ async def _deny(scope: Scope, send: Send, refused: Refused) -> None:
         return await send({"type": "websocket.close", "code": 1008, "reason": refused.error})
     body = refused.error.encode()
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    if refused.retry_after is not None:
+        headers.append((b"retry-after", str(math.ceil(refused.retry_after)).encode()))
     await send(
         {"type": "websocket.http.response.start", "status": refused.status, "headers": headers}
     )

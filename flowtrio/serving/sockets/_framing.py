@@ -61,6 +61,8 @@ class Framing(WebSocketConnection):
         with trio.fail_after(self._limits.handshake):
             request = await self._get_request()
             await request.accept(subprotocol=subprotocol)
+        # An idle connection would keep the request, and the parser that read it: a tenth of it all.
+        self._wsproto.handshake = _AGREED  # type: ignore[assignment]
         self._held.go_on()
 
     async def read(self) -> None:
@@ -201,6 +203,16 @@ def _frame(payload: bytes) -> tuple[bytes, bytes]:
     if size < 65536:
         return _MEDIUM.pack(0x81, 126, size), payload
     return _LARGE.pack(0x81, 127, size), payload
+
+
+class _Agreed:
+    """A handshake that is over: of wsproto's, all that is asked of it then."""
+
+    def events(self) -> tuple[Event, ...]:
+        return ()
+
+
+_AGREED: Final = _Agreed()
 
 
 class _Held(Replayed):

@@ -13,12 +13,13 @@ detaches from those that may be resumed.
 
 from __future__ import annotations
 
-import contextlib
 import logging
+import math
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
 import trio
@@ -26,6 +27,8 @@ import trio
 from flowtrio._core._limits import ServerLimits
 from flowtrio.serving._access import Access, Refused, subprotocols_of
 from flowtrio.serving._head import Head, encode_response, read_head
+from flowtrio.serving._listening import open_listeners
+from flowtrio.serving.commands._letting_in import check_address
 from flowtrio.serving.commands._session import (
     Goodbye,
     Hosting,
@@ -43,6 +46,8 @@ if TYPE_CHECKING:
     from flowtrio.abc import Authenticate
 
 logger: logging.Logger = logging.getLogger("flowtrio")
+
+_GoOn: TypeAlias = Callable[[], Awaitable[Any]]
 
 PATHS = ("/", "/chat", "/ws")
 """Where a WebSocket is served."""
@@ -63,11 +68,13 @@ async def serve_websocket(
     token: str | Iterable[str] | None = None,
     origins: Iterable[str] = (),
     authenticate: Authenticate | None = None,
+    operator_token: str | Iterable[str] | None = None,
     limits: ServerLimits | None = None,
     resume_window: float = 60,
     drain: float = 5,
     insecure: bool = False,
     debug: bool = False,
+    reuse_port: bool = False,
     task_status: trio.TaskStatus[list[trio.SocketListener]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve an orchestrator's agents to WebSocket clients until cancelled.
@@ -84,7 +91,9 @@ async def serve_websocket(
       token: One or several tokens, of which a client has to bring one: as ``Authorization:
         Bearer``, as subprotocol ``flowtrio.token.<token>``, or as query ``token``.
       origins: Origins of web pages that may connect, beside the same host and port.
-      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or None to refuse it with 401.
+      authenticate: Gives the tenant of a `flowtrio.abc.Request`, or a `flowtrio.abc.Caller`, or
+        None to refuse it with 401.
+      operator_token: One or several tokens of operators, who are let in here too.
       limits: Limits of the connections.
       resume_window: Seconds in which a client that was cut off may come back, if it named a
         subprotocol or chose its ``run_id``; then its runs are cancelled, unless they wait for a
@@ -92,6 +101,8 @@ async def serve_websocket(
       drain: Seconds that running runs get when the server stops; 0 for none.
       insecure: Whether to listen to everybody on an address that others can reach.
       debug: Whether clients see the text of the application's exceptions.
+      reuse_port: Whether other processes listen at the same address; the kernel then gives each
+        connection to one of them.
       task_status: Started with the listeners, as of `trio.serve_tcp`.
 
     Raises:
@@ -101,11 +112,16 @@ async def serve_websocket(
 
     """
     access = Access.of(
-        host=host, token=token, origins=origins, authenticate=authenticate, insecure=insecure
+        host=host,
+        token=token,
+        origins=origins,
+        authenticate=authenticate,
+        insecure=insecure,
+        operator_token=operator_token,
     )
     limits = ServerLimits() if limits is None else limits
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host)
+        listeners = await open_listeners(host, port, is_shared=reuse_port)
     except OSError as exc:
         exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
         raise
@@ -197,23 +213,35 @@ class Server:
         limits = self.limits
         if self._count > limits.connections + _MOST_REFUSALS:
             return
-        with contextlib.ExitStack() as held:
-            with trio.fail_after(limits.handshake):
-                stream = await self._secure(transport)
-                try:
-                    head = await read_head(stream, limits.head, _address(transport))
-                    is_plain = self.answer is not None and not _wants_websocket(head)
-                    tenant_id = None if is_plain else await self._admit(head)
-                    if tenant_id is not None:
-                        held.enter_context(self.hosting.connecting())
-                except Refused as exc:
-                    return await _answer(stream, exc.status, {"error": exc.error})
-                if tenant_id is None and not is_plain:
-                    return await _answer(stream, 200, {"status": "ok"})
-            if tenant_id is None:
-                assert self.answer is not None
-                return await self.answer(stream, head)
-            return await self._upgrade(stream, head, tenant_id)
+        with trio.fail_after(limits.handshake):
+            stream = await self._secure(transport)
+            try:
+                go_on = await self._let_in(stream, _address(transport))
+            except Refused as exc:
+                return await _refuse(stream, exc)
+        if go_on is not None:
+            await go_on()
+
+    async def _let_in(self, stream: trio.abc.Stream, address: str | None) -> _GoOn | None:
+        """Read what is asked for, and give what serves that; None where it is answered already.
+
+        The head stays here: an idle connection would keep all of it.
+        """
+        head = await read_head(stream, self.limits.head, address)
+        if self.answer is not None and not _wants_websocket(head):
+            return partial(self.answer, stream, head)
+        tenant_id = await self._admit(head)
+        if tenant_id is None:
+            await _answer(stream, 200, {"status": "ok"})
+            return None
+        self.hosting.check_room()
+        return partial(
+            self._upgrade,
+            Framing(stream, head, self.limits),
+            tenant_id,
+            choose_subprotocol(subprotocols_of(head.request.headers)),
+            asks_for_links(head.request),
+        )
 
     async def _secure(self, transport: trio.SocketStream) -> trio.abc.Stream:
         if self.ssl_context is None:
@@ -229,7 +257,7 @@ class Server:
         path = head.request.path
         if path == "/health" and head.method in ("GET", "HEAD"):
             return None
-        if path not in PATHS:
+        if path not in PATHS or self.hosting.serves_nobody:
             raise Refused(404, f"expected one of {', '.join(PATHS)}")
         if head.has_body:
             raise Refused(400, "expected a request without a body")
@@ -238,28 +266,31 @@ class Server:
         most = self.limits.connections
         if self.hosting.is_draining or max(self._count - 1, self.hosting.connections) >= most:
             raise Refused(503, "no more connections at the moment")
-        return await self.access.let_in(head.request, is_tls=self.ssl_context is not None)
+        check_address(self.hosting, head.request.client)
+        caller = await self.access.let_in(head.request, is_tls=self.ssl_context is not None)
+        return caller.tenant_id
 
-    async def _upgrade(self, stream: trio.abc.Stream, head: Head, tenant_id: str) -> None:
-        subprotocol = choose_subprotocol(subprotocols_of(head.request.headers))
-        framing = Framing(stream, head, self.limits)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(framing.read)
-            await framing.accept(subprotocol)
-            session = Session(
-                hosting=self.hosting,
-                tenant_id=tenant_id,
-                nursery=nursery,
-                is_batch=subprotocol == BATCH_SUBPROTOCOL,
-                is_linked=asks_for_links(head.request),
-                may_come_back=subprotocol is not None,
-            )
-            framing.let_go = session.leave
-            nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
-            nursery.start_soon(self._keep_alive, framing)
-            with session.living():
-                await self._read(framing, session)
-            nursery.cancel_scope.cancel(reason="the client left")
+    async def _upgrade(
+        self, framing: Framing, tenant_id: str, subprotocol: str | None, is_linked: bool
+    ) -> None:
+        with self.hosting.connecting():
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(framing.read)
+                await framing.accept(subprotocol)
+                session = Session(
+                    hosting=self.hosting,
+                    tenant_id=tenant_id,
+                    nursery=nursery,
+                    is_batch=subprotocol == BATCH_SUBPROTOCOL,
+                    is_linked=is_linked,
+                    may_come_back=subprotocol is not None,
+                )
+                framing.let_go = session.leave
+                nursery.start_soon(self._write, framing, session, nursery.cancel_scope)
+                nursery.start_soon(self._keep_alive, framing)
+                with session.living():
+                    await self._read(framing, session)
+                nursery.cancel_scope.cancel(reason="the client left")
 
     async def _read(self, framing: Framing, session: Session) -> None:
         """Take what the client says until one of us closes."""
@@ -286,11 +317,9 @@ class Server:
         """Send what the session says; the only task that does."""
         try:
             while True:
-                try:
-                    # What came meanwhile. Sending it is a schedule point, and so was what we sent.
-                    item = session.outgoing.receive_nowait()
-                except trio.WouldBlock:
-                    item = await session.outgoing.receive()
+                # What came meanwhile. Sending it is a schedule point, and so was what we sent. Who
+                # waits behind an `except` keeps the exception and its frames for all that time.
+                item = session.take_ready() or await session.outgoing.receive()
                 if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
                     return await framing.close(item.code, item.reason)
@@ -309,21 +338,29 @@ class Server:
             scope.cancel(reason="the client takes nothing more")
 
     async def _keep_alive(self, framing: Framing) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            while True:
-                await trio.sleep(self.limits.ping_interval)
-                received = framing.received
-                with trio.move_on_after(self.limits.ping_timeout) as waiting:
+        while True:
+            await trio.sleep(self.limits.ping_interval)
+            received = framing.received
+            with trio.move_on_after(self.limits.ping_timeout) as waiting:
+                try:
                     await framing.ping()
-                if waiting.cancelled_caught and framing.received == received:
-                    words = "a client answered no ping for %s s: its WebSocket is dropped"
-                    logger.info(words, self.limits.ping_timeout)
-                    return await framing.abort()
+                except ConnectionClosed:
+                    return None
+            if waiting.cancelled_caught and framing.received == received:
+                words = "a client answered no ping for %s s: its WebSocket is dropped"
+                logger.info(words, self.limits.ping_timeout)
+                return await framing.abort()
 
 
-async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str]) -> None:
+async def _answer(stream: trio.abc.Stream, status: int, body: dict[str, str], **more: str) -> None:
     headers = {401: {"www_authenticate": "Bearer"}, 426: {"upgrade": "websocket"}}.get(status, {})
-    await stream.send_all(encode_response(status, body, **headers))
+    await stream.send_all(encode_response(status, body, **headers, **more))
+
+
+async def _refuse(stream: trio.abc.Stream, refused: Refused) -> None:
+    seconds = refused.retry_after
+    later = {} if seconds is None else {"retry_after": str(math.ceil(seconds))}
+    await _answer(stream, refused.status, {"error": refused.error}, **later)
 
 
 def _wants_websocket(head: Head) -> bool:

@@ -135,6 +135,26 @@ test("a start that is too big is given up; what runs beside it goes on", async (
   client.close();
 });
 
+test("of all that was sent, what is too big is given up alone, be it posted to a run", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.send("hello");
+  sockets[0].open();
+  const posted = run.post("look", { parts: [{ type: "image", data: "x".repeat(1000) }] });
+  const stopped = run.cancel("enough");
+  sockets[0].drop(1009);
+
+  await assert.rejects(posted, (error) => error instanceof RejectedError && error.code === "too_big");
+
+  await comeBack();
+  sockets[1].open();
+  const types = sockets[1].sent.map(({ type }) => type);
+  sockets[1].give({ type: "accepted", ref: sockets[1].sent.at(-1).ref, run_id: run.id });
+  await stopped;
+
+  assert.deepEqual(types, ["message", "cancel"]);
+  client.close();
+});
+
 test("a page that is left closes what it has open, and goes on when it is come back to", async () => {
   const page = new EventTarget();
   globalThis.addEventListener = page.addEventListener.bind(page);
@@ -677,6 +697,82 @@ test("leaving the loop forgets the run on this side only", async () => {
   }
 
   assert.deepEqual(sockets[0].sent.map(({ type }) => type), ["message"]);
+  client.close();
+});
+
+test("a run that was left is followed anew, whatever of it is still on its way", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.resume("r1");
+  const left = seqsOf(run);
+  sockets[0].open();
+  sockets[0].give({ type: "accepted", ref: 1, run_id: "r1" }, event("r1", 0));
+  run.leave();
+  const again = client.resume("r1", { snapshot: "log" });
+  const seqs = seqsOf(again);
+  const log = [event("r1", 0), event("r1", 1)];
+  // What was sent to the one that left, and then the reply.
+  sockets[0].give(
+    event("r1", 0),
+    event("r1", 1),
+    { type: "accepted", ref: 2, run_id: "r1" },
+    { ...event("r1", 4, "message_chunk", { chunk: "d", log }), after: -1 },
+  );
+
+  // A log of joined texts is of no use behind a part of them.
+  assert.deepEqual(sockets[0].sent.slice(1), [
+    { type: "resume", after: -1, snapshot: "log", run_id: "r1", mode: "events", ref: 2 },
+    { type: "resume", after: 1, run_id: "r1", mode: "events", ref: 3 },
+  ]);
+
+  sockets[0].give({ type: "accepted", ref: 3, run_id: "r1" });
+  for (let seq = 2; seq < 6; seq += 1) sockets[0].give(event("r1", seq, seq === 5 ? "done" : "message_chunk"));
+
+  assert.deepEqual(await left, [0]);
+  assert.deepEqual(await seqs, [0, 1, 2, 3, 4, 5]);
+  client.close();
+});
+
+test("a compacted log comes as the events that it is made of", async () => {
+  const client = new Client({ url: URL_BASE });
+  const run = client.resume("r1", { snapshot: "log" });
+  const events = [];
+  const read = (async () => {
+    for await (const one of run) events.push(one);
+  })();
+  sockets[0].open();
+  const { run_id, ...first } = event("r1", 0, "message_chunk", { chunk: "abc" });
+  sockets[0].give(
+    { type: "accepted", ref: 1, run_id: "r1" },
+    { ...event("r1", 4, "message_chunk", { chunk: "d", log: [first] }), after: -1 },
+    { ...event("r1", 5, "done"), after: 4 },
+  );
+  await read;
+
+  assert.deepEqual(events, [
+    event("r1", 0, "message_chunk", { chunk: "abc" }),
+    event("r1", 4, "message_chunk", { chunk: "d" }),
+    event("r1", 5, "done"),
+  ]);
+  client.close();
+});
+
+test("an answer in SSE that was left is not kept open", async () => {
+  let isOpen = true;
+  globalThis.fetch = async (_, { signal }) => {
+    signal.addEventListener("abort", () => (isOpen = false), { once: true });
+    return new Response(new ReadableStream(), { headers: { "Content-Type": "text/event-stream" } });
+  };
+  const client = new Client({ url: URL_BASE, transport: "sse" });
+  const run = client.resume("r1");
+  const seqs = seqsOf(run);
+  await settle();
+
+  assert.ok(isOpen);
+
+  run.leave();
+
+  assert.ok(!isOpen);
+  assert.deepEqual(await seqs, []);
   client.close();
 });
 

@@ -7,6 +7,12 @@ import { test } from "node:test";
 import { Lanes } from "../../../flowtrio/page/static/lanes.js";
 
 const GOLDEN = new URL("../../golden/", import.meta.url);
+/** Those that a picture of the log has too; see tests/pictures/test_timeline.py. */
+const LANES = JSON.parse(readFileSync(new URL("lanes.json", GOLDEN), "utf-8"));
+
+function told({ kind, label, depth }) {
+  return kind === "agent" ? `agent ${label}` : `${kind} ${label} ${depth}`;
+}
 
 for (const schema of readdirSync(GOLDEN).filter((name) => name.startsWith("schema-"))) {
   for (const name of readdirSync(new URL(`${schema}/`, GOLDEN))) {
@@ -16,7 +22,10 @@ for (const schema of readdirSync(GOLDEN).filter((name) => name.startsWith("schem
       for (const line of lines) lanes.add(JSON.parse(line));
       const bars = lanes.lanes.flatMap((lane) => lane.bars);
 
+      const shared = lanes.lanes.filter(({ kind }) => kind !== "run" && kind !== "person");
+
       assert.equal(lanes.lanes[0].kind, "run");
+      assert.deepEqual(shared.map(told).sort(), LANES[`${schema}/${name}`].both);
       assert.ok(bars.length > 1);
       assert.equal(bars.every((bar) => bar.end !== null), name !== "interrupted.jsonl");
     });

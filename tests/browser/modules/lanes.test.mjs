@@ -58,6 +58,21 @@ test("a wait for approval ends with the call's start, or with its end", () => {
   assert.deepEqual(waits.map(({ end, outcome }) => [end, outcome]), [[2, "ok"], [3, "denied"]]);
 });
 
+test("what a person says meanwhile stands in their lane, where it was taken", () => {
+  const { lanes } = fold(
+    [0, "tool_call_start", call("c1", "f")],
+    [1, "user_message", { message: "hurry", parts: [] }],
+    [2, "user_message", { message: "now", parts: [] }],
+    [3, "tool_call_end", { ...call("c1", "f"), outcome: "ok" }],
+  );
+  const { label, bars, rows } = lanes.at(-1);
+
+  assert.deepEqual([label, rows], ["you", 1]);
+  assert.deepEqual(bars.map(({ label, start, end, seq }) => [label, start, end, seq]), [
+    ["said", 1, 1, 1], ["said", 2, 2, 2],
+  ]);
+});
+
 test("a message ends as its model ended, a status with the next one", () => {
   const { lanes, isOver } = fold(
     [0, "state_change", { new_status: "running" }],

@@ -22,7 +22,7 @@ const INLINES = [
   ["`a*b*`", [["code", "a*b*"]]],
   ["``a`b``", [["code", "a`b"]]],
   ["\\*no\\*", ["*no*"]],
-  ["one  \ntwo\nthree", ["one", ["break"], "two", " ", "three"]],
+  ["one  \ntwo\nthree", ["one", ["break"], "two three"]],
   ["[x](https://a.example/b_(c))", [["link", "https://a.example/b_(c)", "x"]]],
   ["![x](https://a.example/i.png)", [["link", "https://a.example/i.png", "x"]]],
   ["see https://a.example/b, and", ["see ", ["link", "https://a.example/b", "https://a.example/b"], ", and"]],

@@ -1,123 +1,18 @@
-"""The interfaces: what flowtrio asks of the parts that others may bring."""
+"""What flowtrio asks of the stores of one process: of conversations, and of runs' logs."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
-from flowtrio._core._chunks import Chunk, Completion, ToolCall
-from flowtrio._core._events import AgentEvent, AgentStatus
-from flowtrio._core._parts import Part as Part
+from flowtrio._core._events import ROOT, SCHEMA, AgentEvent, AgentStatus, EventType
+from flowtrio._core._limits import Limits
+from flowtrio._core._media import told_of
 
-if TYPE_CHECKING:
-    from flowtrio._agents._context import RunContext
-    from flowtrio._agents._tools import Tool
-    from flowtrio._core._requests import ModelRequest
-
-Message: TypeAlias = dict[str, Any]
-"""One message of a conversation, in the shape of OpenAI's chat completions.
-
-``content`` is text or a list of parts. The one private key ``flowtrio`` may stand beside the
-standard ones: ``{"partial": True}`` marks text that ended early, ``carry`` is what a provider wants
-back. Codecs strip it.
-"""
-
-ToolSpec: TypeAlias = dict[str, Any]
-"""A tool as clients are told of it, in the shape of OpenAI's chat completions:
-``{"type": "function", "function": {"name", "description", "parameters"}}``, where the parameters
-are a JSON Schema of type object."""
-
-
-@runtime_checkable
-class LLMClient(Protocol):
-    """A model that streams."""
-
-    def stream_completion(
-        self, messages: Sequence[Message], tools: Sequence[ToolSpec] | None = None, **options: Any
-    ) -> AsyncIterator[Chunk]:
-        """Ask for one reply.
-
-        Gives chunks, the last one with ``is_final``. May be a plain async generator. Whoever asked
-        closes the iterator (``aclose``) on every path where it has one.
-        """
-        ...
-
-
-if TYPE_CHECKING:
-    from typing_extensions import TypeVar
-
-    # Only type checkers know defaults before Python 3.13.
-    _ResultT = TypeVar("_ResultT", covariant=True, default=Any)
-else:
-    from typing import TypeVar
-
-    _ResultT = TypeVar("_ResultT", covariant=True)
-
-
-class AgentLike(Protocol[_ResultT]):
-    """Anything that can be run: `flowtrio.Agent`, or any ``async def agent(ctx, message)``."""
-
-    def __call__(self, ctx: RunContext, message: str, /) -> Awaitable[_ResultT]:
-        """Do the job; what it returns is the run's result."""
-        ...
-
-
-class Toolset(Protocol):
-    """Tools that come and go; stands among an agent's tools, and is asked at each turn."""
-
-    async def tools(self, ctx: RunContext) -> Sequence[Tool[..., Any] | Callable[..., Any]]:
-        """Give the tools that there are for this turn, each under a name of its own.
-
-        What it raises fails the agent's run. A model that calls a tool which has gone is told so.
-        """
-        ...
-
-
-class AroundTool(Protocol):
-    """Stands around a tool call: inside its START and END, within its timeout."""
-
-    def __call__(
-        self, ctx: RunContext, call: ToolCall, proceed: Callable[[], Awaitable[Any]], /
-    ) -> Awaitable[Any]:
-        """Give the call's result: ``return await proceed()``, or another one.
-
-        What it raises is told as if the tool had raised it; `flowtrio.ToolDenied` ends the call
-        ``denied``.
-
-        Args:
-          ctx: The call's context; ``ctx.attempt`` counts what was tried.
-          call: What is called, with its id in events. Its arguments are a copy.
-          proceed: Runs the tool, with all its tries; may be awaited again, one after the other.
-
-        """
-        ...
-
-
-class AroundModel(Protocol):
-    """Stands around each reply of a model, that of ``ctx.model`` too."""
-
-    def __call__(
-        self,
-        ctx: RunContext,
-        request: ModelRequest,
-        proceed: Callable[[ModelRequest], Awaitable[Completion]],
-        /,
-    ) -> Awaitable[Completion]:
-        """Give the reply: ``return await proceed(request)``, or another one.
-
-        What is streamed by a further ``proceed`` begins with MESSAGE_RESET, all in one message. A
-        completion other than the last one that was streamed replaces it: its text, its calls and
-        its finish reason count. What this raises is told as if the model had failed.
-
-        Args:
-          ctx: A context of the agent. A model that is asked by it has nothing around it.
-          request: What is asked; make another one with ``request.replace(messages=…)``.
-          proceed: Asks the model; may be awaited again, one after the other.
-
-        """
-        ...
+from ._models import Message, ToolSpec
 
 
 class ConversationStore(Protocol):
@@ -145,10 +40,64 @@ class RecoverableConversations(ConversationStore, Protocol):
     """
 
     async def save_after(
-        self, tenant_id: str, session_id: str, run_id: str, messages: Sequence[Message]
+        self,
+        tenant_id: str,
+        session_id: str,
+        run_id: str,
+        messages: Sequence[Message],
+        owner: str | None = None,
     ) -> None:
-        """Do what ``save`` does, and note in the same step that this run's part is among them."""
+        """Do what ``save`` does, and note in the same step that this run's part is among them.
+
+        Raises:
+          Fenced: *owner* is given, and is not who runs that run (any more), or it has ended.
+            Nothing was changed.
+
+        """
         ...
+
+
+@runtime_checkable
+class DescribedConversations(ConversationStore, Protocol):
+    """A `ConversationStore` that also keeps what is told of conversations beside what was said.
+
+    That is JSON by name: a ``title`` that a person gave, an ``agent_title``, and of a branch
+    ``branched_from``, ``{"session_id": ..., "turn": ...}``. `delete` forgets it too.
+    """
+
+    async def describe(
+        self, tenant_id: str, session_id: str, told: Mapping[str, Any | None]
+    ) -> None:
+        """Keep what is *told* of a conversation, whether it was saved yet or not.
+
+        What has another name stays, and what is None is forgotten.
+        """
+        ...
+
+    async def descriptions(self, tenant_id: str) -> Mapping[str, Mapping[str, Any]]:
+        """Give what is told of a tenant's conversations, by their session ids."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class RunOptions:
+    """What is asked for in one run beside its message; all that another process needs to run it."""
+
+    history: Sequence[Message] | None = None
+    """What was said before, where there is no conversation that has its own."""
+    model_settings: Mapping[str, Any] = attrs.field(factory=dict)
+    """Settings of the model, as JSON."""
+    limits: Limits | None = None
+    """Limits of the run; None for those of whoever runs it."""
+    client_tools: Sequence[ToolSpec] = ()
+    """Further tools, which whoever reads the run runs; see `flowtrio.ClientTool`."""
+    app: Any = None
+    """What agents and tools find as ``ctx.app``, as JSON, such as the state of an AG-UI client;
+    None for what whoever runs it has."""
+    resume_window: float = math.inf
+    """Seconds that it goes on without a follower; ``math.inf`` for as long as it takes."""
+    is_attended: bool = True
+    """Whether there are people to ask, and not only programs that run tools."""
 
 
 @attrs.frozen(kw_only=True)
@@ -167,7 +116,8 @@ class RunHeader:
     """What the user said, without its images and files."""
     parts: Sequence[dict[str, Any]] = attrs.field(default=(), repr=False)
     """All of it, in OpenAI's shape, where there is more than the text. For a store that adds what
-    cut runs said to their conversations: until the run has ended, and given back by none."""
+    cut runs said to their conversations, or hands runs to others: until the run has ended, and
+    given back only to who runs or closes it."""
     digest: str | None = None
     """Of all of it, where there is more than the text: that tells another message from the same."""
     created_at: float
@@ -180,6 +130,32 @@ class RunHeader:
     """Who runs it: the one recorder that may append to its log."""
     is_remembered: bool = False
     """Whether its conversation is kept: not that of a message without a session."""
+    asked: RunOptions | None = attrs.field(default=None, repr=False)
+    """What its starter asked for beside the message. For a store that hands runs to others: as with
+    ``parts``."""
+
+
+@attrs.frozen
+class ListedRun:
+    """A run among others, the newest of which come first."""
+
+    header: RunHeader
+    """What is known of it."""
+    place: str
+    """What ``newest`` takes as *before*, to go on behind it; only its store can read it."""
+
+
+def opening_of(header: RunHeader) -> AgentEvent:
+    """The RUN_START of a run that was cut off before it was stored."""
+    data: dict[str, Any] = {
+        "message": header.message,
+        "parts": told_of(list(header.parts)),
+        "session_id": header.session_id,
+        "agent": header.agent,
+        "parent_run_id": None,
+        "schema": SCHEMA,
+    }
+    return AgentEvent(EventType.RUN_START, data, 0, header.run_id, ROOT, header.created_at)
 
 
 class EventStore(Protocol):
@@ -191,6 +167,9 @@ class EventStore(Protocol):
 
     Every method may be called by many tasks at once, and a call that is cancelled has happened or
     has not. Those that are given a run raise `LookupError` where there is none of that key.
+
+    All answer as soon as they can, and whoever asks gives them a deadline; but for `wait_past`,
+    which waits for what a run says next, and ends by itself only with the run's log.
 
     A store that loses the newest entries of a log refuses the next append, as that is not behind
     the last event any more. The recorder then reads where the log ends and appends again what is
@@ -211,7 +190,12 @@ class EventStore(Protocol):
         ...
 
     async def append(
-        self, tenant_id: str, run_id: str, after: int, events: Sequence[AgentEvent]
+        self,
+        tenant_id: str,
+        run_id: str,
+        after: int,
+        events: Sequence[AgentEvent],
+        owner: str | None = None,
     ) -> None:
         """Append *events* behind the event *after*, all of them or none.
 
@@ -222,8 +206,10 @@ class EventStore(Protocol):
           run_id: The run.
           after: Sequence number of the log's last event; -1 where it is empty.
           events: One or more, numbered on from *after*. DONE ends the log, and its header tells.
+          owner: Who appends; None for one who is not to be asked.
 
         Raises:
+          Fenced: *owner* is not who runs it by its header; that is asked before anything else.
           LocalProtocolError: *after* is not the last event, the numbers do not go on from it, or
             the log has ended. Nothing was changed.
 
@@ -263,6 +249,26 @@ class EventStore(Protocol):
         """Give the runs of a tenant, or of one of its conversations, oldest first."""
         ...
 
+    async def newest(
+        self, tenant_id: str | None, *, before: str | None = None, limit: int
+    ) -> Sequence[ListedRun]:
+        """Give runs in the order in which they were created, the newest first.
+
+        Args:
+          tenant_id: Whose; None for the runs of all tenants.
+          before: The place of a run, which may be gone: only those that were created before it.
+          limit: How many at most. Fewer come only where there are no others.
+
+        Raises:
+          ValueError: *before* is no place.
+
+        """
+        ...
+
+    async def live(self) -> Sequence[RunHeader]:
+        """Give the runs of all tenants that have not ended."""
+        ...
+
     async def delete(
         self, tenant_id: str, *, run_id: str | None = None, session_id: str | None = None
     ) -> int:
@@ -284,28 +290,4 @@ class EventStore(Protocol):
           How many runs were forgotten.
 
         """
-        ...
-
-
-@attrs.frozen(kw_only=True)
-class Request:
-    """A client's request as ``authenticate`` sees it, the same on all transports."""
-
-    path: str
-    """Path of the address, without the query."""
-    headers: Mapping[str, str] = attrs.field(repr=False)
-    """By lower-case name; several of one name are joined by ``", "``."""
-    cookies: Mapping[str, str] = attrs.field(repr=False)
-    """By name."""
-    query: Mapping[str, str] = attrs.field(repr=False)
-    """By name; the last one where a name stands twice."""
-    client: str | None
-    """Address of the other side, without the port; None where there is none."""
-
-
-class Authenticate(Protocol):
-    """Says whose a request is."""
-
-    def __call__(self, request: Request, /) -> str | Awaitable[str | None] | None:
-        """Give the tenant, or None to refuse. May be async; has the handshake's time."""
         ...

@@ -1,0 +1,1 @@
+"""Redis or Valkey: runs and conversations that several processes share."""
