@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import pytest
 import websockets
 
 from flowtrio.testing import check_events
-from tests.support.command import without_haste
+from tests.support.command import press_ctrl_c, without_haste
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -76,12 +75,33 @@ def running(name: str, port: int) -> Iterator[subprocess.Popen[str]]:
     try:
         _wait_until_listening(port, process)
         yield process
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
+        press_ctrl_c(process)
     finally:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+def test_a_ctrl_c_that_python_throws_away_is_pressed_again() -> None:
+    program = """
+import signal, time, weakref
+class Thing: pass
+thing = Thing()
+# Raised in a weak reference's callback: told on standard error, and thrown away.
+reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+del thing
+print("ready", flush=True)
+time.sleep(3600)
+"""
+    missed = subprocess.Popen(
+        [*COMMAND[:1], "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert missed.stdout is not None
+    assert missed.stdout.readline() == "ready\n"
+    _, errors = press_ctrl_c(missed)
+
+    assert errors.startswith("Exception ignored in")
+    assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
 def _wait_until_listening(port: int, process: subprocess.Popen[str]) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -85,6 +86,22 @@ def serving(*arguments: str, cwd: Path | None = None, log: Path | None = None) -
     finally:
         process.kill()
         process.communicate()
+
+
+def press_ctrl_c(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Press Ctrl-C until a program ends, as a person does who sees nothing happen.
+
+    One that waits for a KeyboardInterrupt may miss it: Python throws away what is raised where
+    nobody can be told, as in a weak reference's callback (each import has one), and says so.
+
+    Returns:
+        What it printed, and standard error.
+    """
+    for _ in range(20):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=3)
+    raise AssertionError("Ctrl-C did not end it: expected its end within a minute")
 
 
 def talk(url: str, text: str, **options: Any) -> list[dict[str, Any]]:
