@@ -14,12 +14,14 @@ from flowtrio.testing import find_violations
 
 from .answers import Deeds, judge_answers
 from .clients import Clients, Run
+from .processes import LEASE
 
 _TENANT = "default"
 _UNBEGUN = 3
 """Events of a run that is cancelled before anybody runs it."""
-_LEFT = ("q", "wait", "line:*", "live:*", "o:*", "w:*")
-"""Keys of runs that go on, of conversations that are busy, and of processes that live."""
+_LEFT = ("q", "wait", "line:*", "live:*", "o:*")
+"""Keys of runs that go on, and of conversations that are busy."""
+_LEASES = "w:*"
 
 
 async def judge(clients: Clients, url: str, marks: Path) -> list[str]:
@@ -108,11 +110,19 @@ def _judge_conversation(
 
 
 def judge_keys(clients: Clients) -> list[str]:
-    """No key of a run that goes on may be left; to be asked when all processes have ended."""
-    redis = clients.processes.redis
-    found = []
-    for pattern in _LEFT:
-        command = ["redis-cli", "-s", str(redis.socket), "KEYS", f"ft*:{pattern}"]
-        keys = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-        found += [f"the key {key} is left" for key in keys]
-    return found
+    """No key of a run that goes on may be left; to be asked when all processes have ended.
+
+    A lease lapses by itself, where a process had no time to give it up; one that does not is left.
+    """
+    socket = clients.processes.redis.socket
+    left = [key for pattern in _LEFT for key in _ask(socket, "KEYS", f"ft*:{pattern}")]
+    for key in _ask(socket, "KEYS", f"ft*:{_LEASES}"):
+        [milliseconds] = _ask(socket, "PTTL", key)
+        if milliseconds == "-1" or int(milliseconds) > LEASE * 1000:
+            left.append(key)
+    return [f"the key {key} is left" for key in left]
+
+
+def _ask(socket: Path, *words: str) -> list[str]:
+    command = ["redis-cli", "-s", str(socket), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()

@@ -23,7 +23,7 @@ from .answers import Deeds, Word, judge_answers
 from .clients import Clients, Run
 from .judge import _judge_conversation, _judge_run, judge_keys
 from .lookout import lapsed_runs
-from .processes import Processes
+from .processes import LEASE, Processes
 
 SECONDS = 20
 CLIENTS = 6
@@ -206,3 +206,7 @@ async def test_a_key_that_is_left_is_found() -> None:
         async with RedisStore(processes.url) as store:
             await store.enqueue(header_of("r"), queue_length=1, runs_per_tenant=None)
             assert any("live:" in each for each in judge_keys(clients))
+            await store.renew("w", LEASE)
+            assert not any("w:" in each for each in judge_keys(clients))
+            await store.renew("v", 60)
+            assert any("w:v" in each for each in judge_keys(clients))
