@@ -144,18 +144,17 @@ class ActiveCall:
             # Woken together, they would start in any order.
             ticket.on_grant = lambda: self._start_nowait(plan)
             return True
-        if not self.run.log.has_room(self.frame):
-            return False
-        self._start_nowait(plan)
-        return True
+        return self._start_nowait(plan)
 
-    def _start_nowait(self, plan: Plan) -> None:
+    def _start_nowait(self, plan: Plan) -> bool:
         log = self.run.log
-        if log.has_room(self.frame):
-            log.opened.add(self.call_id, self)
-            data = _start_data(self, plan.arguments)
-            log.emit_nowait(EventType.TOOL_CALL_START, data, self.frame)
-            plan.is_begun = True
+        if not log.has_room(self.frame):
+            return False
+        log.opened.add(self.call_id, self)
+        data = _start_data(self, plan.arguments)
+        log.emit_nowait(EventType.TOOL_CALL_START, data, self.frame)
+        plan.is_begun = True
+        return True
 
     async def begin(self, tool: Tool[..., Any], arguments: dict[str, Any]) -> None:
         """The same, waiting for the reader."""
@@ -200,7 +199,9 @@ class ActiveCall:
             return await self._finish(outcome, error=error, exc=plan.exc)
         if plan.asks and not await self._is_approved(plan.arguments):
             return None
-        await plan.line_up().wait()
+        ticket = plan.line_up()
+        if not ticket.has_places:
+            await ticket.wait()
         if plan.is_begun:
             # By another task; and this one may have been cancelled since.
             await checkpoint_if_cancelled()
@@ -312,7 +313,7 @@ class ActiveCall:
         """End in good order."""
         if self.ended is not None:
             return
-        self.frame.leave()
+        self.frame.close()
         log = self.run.log
         # Its END stands from here on, whatever becomes of what is waited for: see _leave.
         told = self._decide(CallEnd(outcome, value, error, exc), result)
@@ -360,6 +361,8 @@ class ActiveCall:
 def _encode_result(call: ActiveCall, value: Any) -> Any:
     """What the tool returned, as JSON; its images are shown to the model that asked for them."""
     result = encode_result(value, call.run.limits.result_bytes)
+    if result is value:
+        return result  # No part is JSON as it stands.
     shown = content_of_result(value, result)
     if shown is not None and call.ended is None:
         call.run.log.transcripts.show(call.call_id, shown)

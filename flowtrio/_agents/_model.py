@@ -229,7 +229,7 @@ class Turn(Saying):
     ) -> tuple[Completion, list[tuple[str, ToolCall]]]:
         frame = self.owner
         calls = self._calls.match(tool_calls)
-        whole = self.fold(final)
+        whole = self.fold(final, tool_calls)
         content, told, finish_reason = whole.content, whole.usage, whole.finish_reason
         usage = self._spent(len(content), final) + self._lost
         self.reply.carry, self.reply.calls = final.carry, calls
@@ -251,10 +251,11 @@ class Turn(Saying):
         self._calls.forget_others({call_id for call_id, _ in calls})
         if finish_reason in UNFIT_TO_RUN:
             await self._calls.end_unfit(calls, UNFIT_TO_RUN[finish_reason])
-            self.cut_calls, calls, tool_calls = len(calls), [], []
+            self.cut_calls, calls = len(calls), []
+            whole = attrs.evolve(whole, tool_calls=[])
         if finish_reason == "content_filter":
             raise self._withheld(final.raw_finish_reason)
-        return attrs.evolve(whole, tool_calls=tool_calls), calls
+        return whole, calls
 
     def _withheld(self, raw: str | None) -> ProviderError | RemoteProtocolError:
         exc = self._refusal or withheld_reply(None if raw is None else clean_text(str(raw))[:100])

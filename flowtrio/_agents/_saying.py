@@ -14,6 +14,7 @@ from ._heard import at_least, fit_call, known_reason, priced, reset_reason
 from ._written import WrittenCalls
 
 if TYPE_CHECKING:
+    from flowtrio._core._chunks import ToolCall
     from flowtrio._core._transcript import Reply
     from flowtrio._run._frame import Frame
     from flowtrio._run._run import Run
@@ -122,12 +123,13 @@ class Saying:
             model=given.model,
         )
 
-    def fold(self, final: Chunk) -> Completion:
-        """What was said, which ends with *final*."""
+    def fold(self, final: Chunk, tool_calls: list[ToolCall] | None = None) -> Completion:
+        """What was said, which ends with *final*; *tool_calls* are its calls, once made fit."""
         message = self.run.log.law.open_message(self.message_id)
         content = "" if message is None else message.text.getvalue()
         usage = None if final.usage is None else self._spent(len(content), final) + self._lost
-        tool_calls = [fit_call(call) for call in final.tool_calls]
+        if tool_calls is None:
+            tool_calls = [fit_call(call) for call in final.tool_calls]
         return Completion(
             content=content,
             reasoning=self._reasoning.getvalue(),

@@ -15,6 +15,7 @@ import attrs
 
 from ._events import ROOT, AgentStatus, EventType
 from ._exceptions import LocalProtocolError
+from ._nothing import NOTHING
 
 _S = AgentStatus
 
@@ -101,11 +102,11 @@ class Brackets:
         self.is_done: bool = False
         """Whether DONE was accepted."""
         self._asked = 0
-        self._calls: dict[str, OpenCall] = {}
-        self._agents: dict[str, OpenAgent] = {}
-        self._questions: dict[str, OpenQuestion] = {}
-        self._messages: dict[str, OpenMessage] = {}
-        self._used: dict[str, tuple[str, str] | None] = {}
+        self._calls: dict[str, OpenCall] = NOTHING
+        self._agents: dict[str, OpenAgent] = NOTHING
+        self._questions: dict[str, OpenQuestion] = NOTHING
+        self._messages: dict[str, OpenMessage] = NOTHING
+        self._used: dict[str, tuple[str, str] | None] = NOTHING
         """Every key there was; of a complete message its agent and its finish reason."""
 
     # What is open
@@ -162,11 +163,17 @@ class Brackets:
 
     def abandon(self) -> None:
         """Forget all that is open, unclosed: the last resort of one who cannot close it."""
-        for brackets in (self._calls, self._agents, self._questions, self._messages):
-            brackets.clear()
+        self._calls, self._agents, self._questions, self._messages = {}, {}, {}, {}
         self._asked = 0
 
     # Shared steps
+
+    def _use(self, key: str, told: tuple[str, str] | None = None) -> None:
+        """Keep that *key* is a name, which nothing else may have from now on; and what it told."""
+        if self._used is NOTHING:
+            self._calls, self._agents, self._questions, self._messages = {}, {}, {}, {}
+            self._used = {}
+        self._used[key] = told
 
     def _message(self, type: EventType, message_id: str, agent: str) -> OpenMessage:
         message = self._messages.get(message_id)
@@ -180,7 +187,7 @@ class Brackets:
     def _open_message(self, type: str, message_id: str, agent: str) -> OpenMessage:
         self._must_be_new(type, message_id)
         self._must_speak(type, agent)
-        self._used[message_id] = None
+        self._use(message_id)
         message = self._messages[message_id] = OpenMessage(message_id, agent, StringIO())
         return message
 
@@ -188,7 +195,7 @@ class Brackets:
         self, data: dict[str, Any], agent: str, message_id: str | None, phase: CallPhase
     ) -> None:
         call_id = data["call_id"]
-        self._used[call_id] = None
+        self._use(call_id)
         self._calls[call_id] = OpenCall(call_id, agent, data["tool_name"], message_id, phase)
 
     def _must_be_root(self, type: EventType, agent: str) -> None:

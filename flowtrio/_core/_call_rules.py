@@ -135,7 +135,8 @@ class CallRules(Brackets):
             self._refuse(_T.TOOL_CALL_END, f"{call_id} neither started nor waited", "L3")
         if outcome == "ok" and not started:
             self._refuse(_T.TOOL_CALL_END, f"{call_id} ended ok but never started", "L3")
-        if call is not None:
+        if call is None:
+            self._use(call_id)
+        else:
             self._asked -= call.phase is CallPhase.ASKED
             del self._calls[call_id]
-        self._used[call_id] = None

@@ -40,6 +40,8 @@ _ID: Final = re.compile(r"[!-~]{1,40}")
 
 def fit_name(name: str) -> str:
     """A tool's name in the characters and the length that every provider takes."""
+    if len(name) <= MAX_NAME and name.isascii() and name.isidentifier():
+        return name  # as most are; without regular expressions
     return _ODD.sub("_", name)[:MAX_NAME] or "unnamed"
 
 
@@ -109,7 +111,7 @@ class CallIds:
 
 def _plain(id: str) -> str:
     """An id in the characters that the strictest take; two must not become one by that."""
-    return _ODD.sub("_", id)
+    return id if id.isascii() and id.isidentifier() else _ODD.sub("_", id)
 
 
 @attrs.define(eq=False)
@@ -157,7 +159,7 @@ def withheld(message: Message) -> Message:
 def is_withheld(message: Mapping[str, Any]) -> bool:
     """Whether *message* belongs to a turn whose answer its provider withheld."""
     private = message.get("flowtrio")
-    return isinstance(private, Mapping) and bool(private.get("withheld"))
+    return bool(private) and isinstance(private, Mapping) and bool(private.get("withheld"))
 
 
 def without_withheld(messages: Iterable[M]) -> list[M]:

@@ -60,6 +60,9 @@ TRANSITIONS: Final[dict[AgentStatus, frozenset[AgentStatus]]] = {
 }
 """Which status may follow which. Staying in a status needs a new ``reason``."""
 
+_MEMBERS: Final = {status: status for status in TRANSITIONS}
+"""The statuses by their texts: a log that was read has those, and calling the enum is slower."""
+
 TERMINAL: Final = frozenset({_S.COMPLETED, _S.ERROR, _S.CANCELLED})
 """The statuses that end a run."""
 
@@ -132,7 +135,7 @@ class Law(CallRules):
             self._refuse(_T.STATE_CHANGE, f"old_status is {old!r}", "L4")
         if new not in TRANSITIONS[status]:
             self._refuse(_T.STATE_CHANGE, f"new_status {new!r} is not in the table", "L4")
-        new = AgentStatus(new)
+        new = _MEMBERS[new]
         if new in TERMINAL:
             if brackets := self.open_brackets():
                 names = ", ".join(bracket.key for bracket in brackets)
@@ -207,8 +210,9 @@ class Law(CallRules):
                 f"{len(text)}, or they differ",
                 "L3",
             )
-        self._messages.pop(message_id, None)
-        self._used[message_id] = (agent, data["finish_reason"])
+        if message is not None:
+            del self._messages[message_id]
+        self._use(message_id, (agent, data["finish_reason"]))
 
     # Nested agents, questions, the application's own
 
@@ -225,7 +229,7 @@ class Law(CallRules):
             call = self._calls.get(call_id)
             if call is None or call.phase is not CallPhase.STARTED:
                 self._refuse(_T.AGENT_START, f"{call_id} is not running", "L3")
-        self._used[path] = None
+        self._use(path)
         self._agents[path] = OpenAgent(path, call_id)
 
     def _agent_end(self, data: dict[str, Any], agent: str) -> None:
@@ -244,7 +248,7 @@ class Law(CallRules):
     def _question(self, data: dict[str, Any], agent: str) -> None:
         self._must_be_new(_T.INPUT_REQUIRED, data["request_id"])
         self._must_speak(_T.INPUT_REQUIRED, agent)
-        self._used[data["request_id"]] = None
+        self._use(data["request_id"])
         self._questions[data["request_id"]] = OpenQuestion(data["request_id"], agent)
 
     def _answer(self, data: dict[str, Any], agent: str) -> None:

@@ -16,7 +16,7 @@ do not interleave.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 import msgspec
@@ -70,6 +70,10 @@ class _Book:
     """The arguments of which a person was asked, by call."""
 
 
+_NO_ENTRIES: Final = cast("list[Entry]", ())
+"""Of those that nothing was said in yet; see `_nothing`."""
+
+
 class Transcript:
     """One agent's conversation: what it was given, and what followed.
 
@@ -84,7 +88,7 @@ class Transcript:
         self._run_id = run_id
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
-        self._entries: list[Entry] = []
+        self._entries: list[Entry] = _NO_ENTRIES
         self._parts: tuple[Transcript, ...] = ()
         """The parts that are under way, in the order in which they began."""
         self._is_withheld = False
@@ -127,7 +131,8 @@ class Transcript:
         """The part has ended, and joins the whole."""
         if (caller := self._caller) is not None:
             caller._parts = tuple(part for part in caller._parts if part is not self)
-            caller._entries += self._as_part(caller)
+            for entry in self._as_part(caller):
+                caller._append(entry)
 
     def _as_part(self, caller: Transcript) -> list[Entry]:
         if self._asked == caller._asked:
@@ -149,11 +154,11 @@ class Transcript:
 
     def say(self, role: str, text: str) -> None:
         """Append a message of our own."""
-        self._entries.append(Entry(_said(role, text)))
+        self._append(Entry(_said(role, text)))
 
     def hear(self, said: UserMessage) -> None:
         """The user said something while the agent was at work."""
-        self._entries.append(Entry(_asked(said)))
+        self._append(Entry(_asked(said)))
 
     def answer(self, value: Any) -> None:
         """The agent's body returned *value*, which is JSON: its answer, unless it said that."""
@@ -180,10 +185,10 @@ class Transcript:
 
     def note_start(self, data: dict[str, Any]) -> None:
         """A call of this agent's has started, maybe with arguments that a person gave it."""
-        call_id = data["call_id"]
-        if (entry := self._book.open.get(call_id)) is not None:
+        book, call_id = self._book, data["call_id"]
+        if (entry := book.open.get(call_id)) is not None:
             entry.results[call_id] = _NOT_ENDED
-            asked = self._book.asked.pop(call_id, None)
+            asked = book.asked.pop(call_id, None)
             if asked is not None and asked != data["arguments"]:
                 entry.edit(call_id, _to_text(data["arguments"]))
 
@@ -197,11 +202,12 @@ class Transcript:
           shown: What the model is shown of the result, where that is more than its text.
 
         """
-        self._book.asked.pop(data["call_id"], None)
-        if (entry := self._book.open.pop(data["call_id"], None)) is not None:
-            id = entry.calls[data["call_id"]]
+        book, call_id = self._book, data["call_id"]
+        book.asked.pop(call_id, None)
+        if (entry := book.open.pop(call_id, None)) is not None:
+            id = entry.calls[call_id]
             result = result_text(data) if shown is None else result_message(id, list(shown))
-            entry.results[data["call_id"]] = result
+            entry.results[call_id] = result
 
     def _take(self, reply: Reply, data: dict[str, Any]) -> None:
         if data["finish_reason"] == "content_filter":
@@ -224,6 +230,11 @@ class Transcript:
             private["carry"] = carry
         if private:
             entry.message["flowtrio"] = private
+        self._append(entry)
+
+    def _append(self, entry: Entry) -> None:
+        if not self._entries:
+            self._entries = []
         self._entries.append(entry)
 
     def _note_text(self, text: str, *, is_partial: bool) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -42,7 +42,7 @@ R = TypeVar("R")
 
 def make_run_id() -> str:
     """A new run id that nobody can guess."""
-    return secrets.token_hex(16)
+    return os.urandom(16).hex()
 
 
 @attrs.define(eq=False, kw_only=True)

@@ -23,6 +23,7 @@ import trio
 from trio.lowlevel import Abort, Task, current_task, wait_task_rescheduled
 
 from flowtrio._core._events import AgentEvent
+from flowtrio._core._nothing import NOTHING
 
 
 class Speaker(Protocol):
@@ -50,7 +51,7 @@ class EventChannel:
         self._receive: trio.MemoryReceiveChannel[AgentEvent]
         # Written as open_memory_channel[AgentEvent], each run would wait for typing's machinery.
         self._send, self._receive = trio.open_memory_channel(math.inf)
-        self.emitters: dict[Task, Speaker] = {}
+        self.emitters: dict[Task, Speaker] = NOTHING
         """Who waits for a credit, in line; truthy while anybody does."""
         self.credits: float = buffer
         """Events that may be put now; below zero while closers are owed for."""
@@ -65,6 +66,8 @@ class EventChannel:
     async def wait_for_credit(self, speaker: Speaker) -> bool:
         """Wait in line for a credit; False if none is needed any more, see `release`."""
         task = current_task()
+        if self.emitters is NOTHING:
+            self.emitters = {}
         self.emitters[task] = speaker
 
         def abort(_: object) -> Abort:

@@ -52,7 +52,8 @@ class RunClock:
             self._alarms = {}
         self._alarms[alarm] = None
         if self._alarm_scope is None:
-            self.wake_host()
+            if self._host is not None:
+                self.wake_host()
         elif alarm.when < self._alarm_scope.deadline:
             self._alarm_scope.deadline = alarm.when
 

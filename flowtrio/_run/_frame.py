@@ -17,6 +17,7 @@ from trio.lowlevel import checkpoint
 
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._failures import leaves
+from flowtrio._core._nothing import NOTHING
 
 from ._clock import Alarm
 from ._places import Places
@@ -111,12 +112,13 @@ class Frame:
         self.things: int = 0
         """How many things it has registered as open."""
         self.timer: FrameTimer | None = None
-        # A dict, since an empty set takes three times as much, and most frames have no children.
-        self._children: dict[Frame, None] = {}
+        self._children: dict[Frame, None] = NOTHING
         self._places: Places | None = None
         self._nursery: trio.Nursery | None = None
         self._background_error: BaseException | None = None
         if parent is not None:
+            if parent._children is NOTHING:
+                parent._children = {}
             parent._children[self] = None
 
     # What it says
@@ -173,7 +175,7 @@ class Frame:
     def leave(self) -> None:
         """Close and forget this frame: its body has ended."""
         self.close()
-        if self.parent is not None:
+        if self.parent is not None and self.parent._children:
             self.parent._children.pop(self, None)
 
     def mark_closed(self) -> None:
@@ -323,7 +325,9 @@ class FrameTimer(Alarm):
     __slots__ = ("_left", "_pauses", "_run", "seconds")
 
     def __init__(self, run: Run, seconds: float, ring: Callable[[], None]) -> None:
-        super().__init__(run.log.now() + seconds, ring)
+        # Without a call of `Alarm.__init__`: each call of a tool makes one of these.
+        self.when: float = run.log.now() + seconds
+        self.ring: Callable[[], None] = ring
         self.seconds: float = seconds
         """How long the call may take."""
         self._run = run
@@ -347,5 +351,5 @@ class FrameTimer(Alarm):
         """Go on counting, once for each pause."""
         self._pauses -= 1
         if not self._pauses:
-            self.when: float = self._run.log.now() + self._left
+            self.when = self._run.log.now() + self._left
             self._run.clock.set_alarm(self)

@@ -84,8 +84,8 @@ class Host:
         """
         run, info, log = self.run, self.run.info, self.run.log
         run.token = trio.lowlevel.current_trio_token()
-        run.started_at = trio.current_time()
         log.start(info.wall_clock)
+        run.started_at = log.now()
         log.record_closing(
             EventType.RUN_START,
             {

@@ -262,7 +262,7 @@ class EventLog:
     def _note(self, event: AgentEvent) -> None:
         """Keep what later events and the conversation need of this one, in the same step."""
         if event.type not in OF_THE_RUN:
-            self.opened.note(event, self._clock.current_time())
+            self.opened.note(event, self._clock)
             self.transcripts.note(event)
         if self.observer is not None:
             # Last, since whoever hears of it may end a call, or the run, there and then.

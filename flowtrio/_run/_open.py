@@ -14,9 +14,12 @@ from collections.abc import Container
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._nothing import NOTHING
 from flowtrio._core._telling import tell
 
 if TYPE_CHECKING:
+    import trio
+
     from ._pending import Decision, Pending
 
 
@@ -55,24 +58,27 @@ class OpenThings:
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
-        self._things: dict[str, OpenThing] = {}
-        self._since: dict[str, float] = {}
-        self._ids: dict[str, int] = {}
+        self._things: dict[str, OpenThing] = NOTHING
+        self._since: dict[str, float] = NOTHING
+        self._ids: dict[str, int] = NOTHING
 
     # Their names
 
     def new_id(self, letter: str) -> str:
         """The run's next identifier of this kind: ``m1``, ``c1``, ``q1``."""
-        number = self._ids.get(letter, 0) + 1
-        self._ids[letter] = number
-        return f"{letter}{number}"
+        return f"{letter}{self._next(letter)}"
 
     def new_path(self, parent: str, name: str) -> str:
         """A path of its own for a nested agent: ``root/researcher``, then ``root/researcher#2``."""
         path = f"{parent}/{name.replace('/', '_').replace('#', '_') or 'agent'}"
-        number = self._ids.get(path, 0) + 1
-        self._ids[path] = number
+        number = self._next(path)
         return path if number == 1 else f"{path}#{number}"
+
+    def _next(self, name: str) -> int:
+        if self._ids is NOTHING:
+            self._ids = {}
+        number = self._ids[name] = self._ids.get(name, 0) + 1
+        return number
 
     # From opening to closing
 
@@ -82,27 +88,29 @@ class OpenThings:
         To be called before its first event. Something that was registered under the same key, such
         as a call that the model wrote, hands over.
         """
+        if self._things is NOTHING:
+            self._things, self._since = {}, {}
         self.forget(key)
         self._things[key] = thing
         thing.owner.things += 1
 
     def forget(self, key: str) -> None:
         """What *key* names is closed, or was never opened."""
-        thing = self._things.pop(key, None)
-        if thing is not None:
-            thing.owner.things -= 1
-        self._since.pop(key, None)
+        if key in self._things:
+            self._things.pop(key).owner.things -= 1
+        if key in self._since:
+            del self._since[key]
 
-    def note(self, event: AgentEvent, now: float) -> None:
-        """An event may open or close something."""
+    def note(self, event: AgentEvent, clock: trio.abc.Clock) -> None:
+        """An event, recorded just now by *clock*, may open or close something."""
         data = event.data
         match event.type:
             case EventType.TOOL_CALL_START:
-                self._since[data["call_id"]] = now
+                self._since[data["call_id"]] = clock.current_time()
             case EventType.TOOL_CALL_END:
                 self.forget(data["call_id"])
             case EventType.AGENT_START:
-                self._since[event.agent] = now
+                self._since[event.agent] = clock.current_time()
             case EventType.MESSAGE_COMPLETE:
                 self.forget(data["message_id"])
             case EventType.AGENT_END:

@@ -37,7 +37,7 @@ class Ticket:
 
     def __init__(self, places: tuple[Places, ...]) -> None:
         self.places = places
-        self.on_grant: Callable[[], None] | None = None
+        self.on_grant: Callable[[], object] | None = None
         """Called in the step in which places come free."""
         self._task: Task | None = None
         self.has_places: bool = _are_free(places)

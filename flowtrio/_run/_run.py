@@ -257,7 +257,7 @@ class Run:
         assert self._ending is not None
         if leftover:
             self._overrun(Ending.by_overrun(leftover, self.limits.grace))
-        duration = trio.current_time() - self.started_at
+        duration = log.now() - self.started_at
         try:
             self._record_end(duration, leftover)
         except Exception as exc:

@@ -176,6 +176,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
     @enable_ki_protection
     async def __anext__(self) -> AgentEvent:
         """Give the next event that the mode shows."""
+        is_empty = False
         if self._until_schedule > 1 and not self._is_reading and self._view is None:
             # The usual case, for every token, without a further call: see _receive.
             self._until_schedule -= 1
@@ -186,9 +187,9 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
                 await self._reading_cancelled()
                 raise
             except (trio.WouldBlock, trio.EndOfChannel):
-                pass
+                is_empty = True
         try:
-            return await self._receive()
+            return await self._receive(is_empty=is_empty)
         except trio.EndOfChannel:
             raise StopAsyncIteration from None
 
@@ -266,7 +267,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
     # Reading
 
     @enable_ki_protection
-    async def _receive(self) -> AgentEvent:
+    async def _receive(self, *, is_empty: bool = False) -> AgentEvent:
+        """Wait for the next event that the mode shows; *is_empty* says that none is ready."""
         if self._form is _Form.NEW:
             self._start_bare()
         if self._is_reading:
@@ -276,16 +278,15 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
         self._is_reading = True
         channel, view = self._run.log.channel, self._view
         try:
-            self._until_schedule -= 1
-            if self._until_schedule > 0:
-                await checkpoint_if_cancelled()
-            else:
-                self._until_schedule = self._run.info.schedule_every
-                await checkpoint()
+            if not is_empty:
+                self._until_schedule -= 1
+                if self._until_schedule > 0:
+                    await checkpoint_if_cancelled()
+                else:
+                    self._until_schedule = self._run.info.schedule_every
+                    await checkpoint()
             while True:
-                event = channel.take_ready()
-                if event is None:
-                    event = await channel.take()
+                event = (None if is_empty else channel.take_ready()) or await channel.take()
                 if view is None:
                     return event
                 if (seen := view.see(event)) is not None:

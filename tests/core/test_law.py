@@ -984,7 +984,7 @@ class ForgetsAnApproval(Law):
 
 class ChangesBeforeItRefuses(Law):
     def _end(self, data: dict[str, Any], agent: str) -> None:
-        self._used[data["call_id"]] = None
+        self._use(data["call_id"])
         if (call := self._calls.pop(data["call_id"], None)) is not None:
             self._must_own(T.TOOL_CALL_END, call, data, agent)
 
