@@ -65,6 +65,9 @@ def is_text(note: Any) -> bool:
 
 def _named(note: Any) -> Iterable[tuple[str, Any]]:
     """The constraints within one note, each by its name."""
+    if note is None:
+        # pydantic's conint() and the like leave one for each bound that they were not given.
+        return []
     if isinstance(note, str):
         return [("description", note)]
     if isinstance(note, msgspec.Meta):

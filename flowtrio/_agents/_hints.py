@@ -134,6 +134,10 @@ def fields_of(hint: Any) -> list[Field]:
             for each in msgspec.structs.fields(kind)
         ]
     if dataclasses.is_dataclass(kind):
+        for name, each in hints.items():
+            if isinstance(each, dataclasses.InitVar) and not hasattr(kind, name):
+                # Its class asks for it, and it is no field: no object would ever do.
+                raise TypeError(f"{hint.__name__}.{name}: an InitVar has no JSON form")
         return [
             Field(each.name, each.name, hints[each.name], *_dataclass_default(each))
             for each in dataclasses.fields(kind)

@@ -178,9 +178,15 @@ def _decoded(tool: Tool[..., Any], arguments: dict[str, Any] | None) -> bytes | 
     if arguments is None:
         return None
     try:
-        return msgspec.json.encode(tool.decode(arguments), order="deterministic")
+        decoded = tool.decode(arguments)
     except ValueError:
         return None
+    try:
+        decoded = check_json(decoded, "arguments")
+    except (TypeError, ValueError):
+        # A type of one's own that only reads: what was given is compared.
+        decoded = arguments
+    return msgspec.json.encode(decoded, order="deterministic")
 
 
 async def run_calls(

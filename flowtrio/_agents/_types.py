@@ -14,7 +14,7 @@ import attrs
 import msgspec
 
 from flowtrio._core._failures import describe
-from flowtrio._core._foreign import Foreign, is_foreign, is_foreign_note
+from flowtrio._core._foreign import Foreign, has_default, is_foreign, is_foreign_note
 
 from . import _hints as hints
 from ._constraints import Check, checks_of, is_text
@@ -149,6 +149,12 @@ class _Builder:
             )
         made = self.objects[hint] = Object(typing.get_origin(hint) or hint, _name(hint))
         for field in hints.fields_of(hint):
+            if field.is_required and any(map(has_default, hints.notes_of(field.hint)[1])):
+                # It would be told, and whoever relies on it be refused.
+                raise TypeError(
+                    f"{field.name}: a default in Annotated[…, Field(default=…)] has no effect: "
+                    "expected it behind the annotation, as = …"
+                )
             made.fields[field.key] = (field, self.build(field.hint))
         return made
 

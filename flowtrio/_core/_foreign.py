@@ -37,6 +37,12 @@ def is_foreign_note(note: Any) -> bool:
     )
 
 
+def has_default(note: Any) -> bool:
+    """Whether such a note gives a default, as ``Field(default=3)`` does."""
+    is_required = getattr(note, "is_required", None)
+    return callable(is_required) and not is_required()
+
+
 def _is_model(kind: type) -> bool:
     return callable(getattr(kind, "model_json_schema", None)) and callable(
         getattr(kind, "model_validate", None)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import attrs
 import pytest
 import trio
+from pydantic import AfterValidator, BaseModel
 
 from flowtrio import (
     Chunk,
@@ -15,6 +16,7 @@ from flowtrio import (
     EventStream,
     EventType,
     RunContext,
+    Tool,
     ToolCall,
     ToolFailed,
     tool,
@@ -163,6 +165,48 @@ async def test_defaults_count_and_the_oldest_of_equals_is_answered_first() -> No
         *(("c3", "m1"), ("c5", "m1"), ("c4", "m1"), ("c6", None)),
     ]
     assert results(played) == [NOT_RUN, NOT_RUN, "paid 1 EUR", "paid 1 EUR", "paid 1 USD"]
+
+
+class Order(BaseModel):
+    id: int
+    note: str = ""
+
+
+class Code:
+    """What pydantic makes of a text, and cannot write."""
+
+
+@tool
+async def book(order: Order) -> int:
+    """Book."""
+    return order.id
+
+
+@tool
+async def open_door(code: Annotated[Any, AfterValidator(lambda _: Code())]) -> str:
+    """Open."""
+    return "opened"
+
+
+@pytest.mark.parametrize(
+    ("called", "asked", "given"),
+    [
+        (book, {"order": {"id": 1}}, {"order": Order(id=1)}),
+        (open_door, {"code": "a"}, {"code": "a"}),
+    ],
+)
+async def test_arguments_that_only_pydantic_writes_are_found(
+    called: Tool[..., Any], asked: dict[str, Any], given: dict[str, Any]
+) -> None:
+    async def body(ctx: RunContext) -> None:
+        model = ScriptedModel([ToolCall("x", called.name, asked)])
+        await ctx.model(ctx.messages, model, [called])
+        await ctx.call(called, **given)
+
+    played = await play(agent_of(body))
+
+    assert [start[:2] for start in starts(played.log)] == [("c1", "m1")]
+    assert NOT_RUN not in results(played)
 
 
 async def test_other_arguments_tools_and_replies_are_the_bodys_own() -> None:

@@ -223,6 +223,9 @@ READ: list[tuple[Any, Any, Any]] = [
     (Annotated[datetime.datetime, at.Timezone(...)], "2026-01-02T00:00:00Z", ...),
     (Annotated[int, Field(gt=3, description="d")], 4, 4),
     (Annotated[str, pydantic.AfterValidator(str.upper)], "a", "A"),
+    (pydantic.conint(gt=3), 4, 4),
+    (pydantic.confloat(ge=0), 0.5, 0.5),
+    (pydantic.condecimal(max_digits=2), "1.5", decimal.Decimal("1.5")),
     (Annotated[Item, Field(description="d"), "what is sold"], ITEM, A),
     (Annotated[str, at.Len(1), msgspec.Meta(pattern="^a")], "ab", "ab"),
     (Annotated[int, typing_extensions.Doc("how many")], 1, 1),
@@ -336,6 +339,18 @@ class Anything(BaseModel):
     thing: Secretive
 
 
+@dataclasses.dataclass
+class Lost:
+    name: str
+    key: dataclasses.InitVar[str]
+
+
+@dataclasses.dataclass
+class Told:
+    name: str
+    count: Annotated[int, Field(default=3)]
+
+
 REFUSED: list[tuple[Any, str]] = [
     (complex, "complex: has no JSON form"),
     (list[Cat | complex], "complex: has no JSON form"),
@@ -360,6 +375,9 @@ REFUSED: list[tuple[Any, str]] = [
     (unreadable(), "NameError: name 'Missing' is not defined"),
     (Anything, "PydanticInvalidForJsonSchema"),
     (Annotated[Cat, Field(description="d"), at.Ge(1)], "cannot be applied to Cat"),
+    (Lost, "Lost.key: an InitVar has no JSON form"),
+    (list[Lost | Item], "Lost.key: an InitVar has no JSON form"),
+    (Told, "count: a default in Annotated"),
 ]
 
 
@@ -472,10 +490,17 @@ def test_a_tool_refuses_what_it_cannot_apply() -> None:
 
     def late(count: int = Field(3, gt=1)) -> None: ...
 
+    def early(count: Annotated[int, Field(default=3)]) -> None: ...
+
+    def both(count: Annotated[int, Field(default=3)] = 4) -> None: ...
+
     with pytest.raises(TypeError, match=r"tool 'odd': .* is no constraint"):
         tool(odd)
     with pytest.raises(TypeError, match=r"tool 'late': the default of 'count' is a Field\(\)"):
         tool(late)
+    with pytest.raises(TypeError, match=r"tool 'early': count: a default in Annotated"):
+        tool(early)
+    assert tool(both).decode({}) == {"count": 4}
 
 
 def test_the_place_in_an_answer_that_is_no_object_is_that_in_its_wrapping() -> None:
