@@ -105,6 +105,7 @@ class Parent:
 
     async def _keep(self, output: int | None) -> None:
         """Have one of them run, and another one after it."""
+        has_begun = False
         while not self._stopping.is_set():
             # A group of their own: Ctrl-C in a terminal comes to them from here, once.
             process = await trio.lowlevel.open_process(
@@ -119,12 +120,14 @@ class Parent:
             await process.stdin.aclose()
             if self._stopping.is_set():
                 self._status = max(self._status, status if status > 0 else 0)
-            elif status == _REFUSED:
+            elif status == _REFUSED and not has_begun:
                 self._status = status
                 self._stop()
             else:
+                # One that is refused in the place of another is refused for a while: its store is
+                # away. That is no reason to end those that wait for it.
                 logger.error("a process has ended with status %s: another one begins", status)
-                output = subprocess.DEVNULL
+                has_begun, output = True, subprocess.DEVNULL
                 await trio.sleep(_PAUSE)
 
     def _stop(self) -> None:

@@ -87,6 +87,7 @@ async def open_stores(
 @asynccontextmanager
 async def _open_shared(url: str, keep: float | None) -> AsyncIterator[dict[str, Any]]:
     from flowtrio import RedisConversations, RedisStore
+    from flowtrio.stores.redis._link import Unreachable
 
     try:
         store, conversations = RedisStore(url, keep=keep), RedisConversations(url, keep=keep)
@@ -96,9 +97,10 @@ async def _open_shared(url: str, keep: float | None) -> AsyncIterator[dict[str, 
         try:
             with trio.fail_after(_REACHED_WITHIN):
                 await store.header("default", "")
-        except (trio.TooSlowError, OSError):
+        except (trio.TooSlowError, Unreachable):
             raise CannotServe(f"can't reach the store at {store}") from None
-        except (ModuleNotFoundError, RuntimeError) as exc:
-            # Too old, or one that forgets; or it does not know us. Nothing of the URL is in it.
+        except (ModuleNotFoundError, RuntimeError, OSError) as exc:
+            # Too old, or one that forgets; it does not know us, or there is no such file of
+            # certificates. No secret of the URL is in it.
             raise CannotServe(f"can't use the store: {exc}") from None
         yield {"store": store, "conversations": conversations}

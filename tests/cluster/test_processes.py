@@ -166,6 +166,25 @@ async def test_one_command_starts_several_processes_at_one_address(redis: RedisS
         assert "a process has ended with status -9" in errors
 
 
+async def test_who_cannot_begin_in_the_place_of_another_ends_nobody(tmp_path: Path) -> None:
+    """As where the store is away for longer than one who begins waits for it."""
+    log = tmp_path / "log"
+    with redis_server() as odd:
+        options = ("--processes", "2", "--store", odd.url(), "--lease", "2")
+        with serving("--no-ws", *options, log=log) as server:
+            await until_ready(server.page, 2)
+            first, second = children_of(server.process.pid)
+            odd.ask("CONFIG SET maxmemory-policy allkeys-lru")
+            os.kill(first, signal.SIGKILL)
+            with trio.fail_after(60):
+                while "ended with status 2" not in log.read_text():
+                    assert server.process.poll() is None, log.read_text()
+                    await trio.sleep(0.1)
+            odd.ask("CONFIG SET maxmemory-policy noeviction")
+            await until_ready(server.page, 2)
+            assert second in children_of(server.process.pid)
+
+
 async def test_processes_end_with_their_parent(redis: RedisServer) -> None:
     options = ("--processes", "2", "--store", redis.url(), "--lease", "2")
     with serving("--no-ws", *options) as server:
@@ -219,6 +238,7 @@ async def test_what_cannot_be_used_is_told_without_its_secrets(
         ("redis://u:secret@127.0.0.1:1", "can't reach the store"),
         ("redis://u:secret@", "without a host"),
         ("redis://u:secret@host/?x=1", "expected prefix"),
+        ("rediss://u:secret@127.0.0.1:1?ca=/no/ca.pem", "No such file .*'/no/ca.pem'"),
     ):
         with pytest.raises(CannotServe, match=words) as exc:
             async with open_stores(url, None):

@@ -13,8 +13,6 @@ _SCHEMES: Final = {
     "rediss": True,
     "valkeys": True,
     "unix": False,
-    "redis+unix": False,
-    "valkey+unix": False,
 }
 """Schemes, with whether they mean TLS."""
 _FORM: Final = "redis://[user:password@]host[:port][/database][?prefix=ft:], rediss:// or unix://"
@@ -51,13 +49,20 @@ def read_url(url: str) -> Place:
       ValueError: it is no such URL. What it says is not repeated, as it may hold a password.
 
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"a store's URL whose parts cannot be told: expected {_FORM}") from None
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
     if parts.scheme not in _SCHEMES:
         raise ValueError(f"a store's URL of scheme {parts.scheme!r}: expected {_FORM}")
-    if unknown := sorted(query.keys() - {"prefix", "database", "ca"}):
-        raise ValueError(f"a store's URL with {unknown[0]!r}: expected prefix, database or ca")
-    is_socket = parts.scheme.endswith("unix")
+    if query.keys() - {"prefix", "database", "ca"}:
+        raise ValueError("a store's URL with a ?: expected prefix, database or ca behind it")
+    if "ca" in query and not _SCHEMES[parts.scheme]:
+        raise ValueError(f"a store's URL with ca= and without TLS: expected {_FORM}")
+    if parts.username and not parts.password:
+        raise ValueError(f"a store's URL with a user and no password: expected {_FORM}")
+    is_socket = parts.scheme == "unix"
     try:
         port = parts.port or 6379
         database = int(query.get("database") or ("" if is_socket else parts.path.strip("/")) or 0)

@@ -40,6 +40,16 @@ def test_a_url_says_where_and_who(url: str, expected: Place) -> None:
         "redis://u:secret@h/-1",
         "redis://u:secret@h:99999",
         "redis://u:secret@h?secrets=1",
+        # Passwords as they come: each of these characters ends something in a URL.
+        "redis://:p?u:secret@h",
+        "redis://:p#u:secret@h",
+        "redis://:p/u:secret@h",
+        "redis://:p[u:secret]@h",
+        "redis://:p[u:secret@h",
+        "redis://:p\N{ACCOUNT OF}u:secret@h",
+        # It would be somebody else who asks, or in the open.
+        "redis://u@h",
+        "redis://u:secret@h?ca=/etc/ca.pem",
         "secret",
     ],
 )
