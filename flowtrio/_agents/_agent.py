@@ -18,6 +18,7 @@ from flowtrio._core._values import clean_text, squashed, told
 from flowtrio._run._frame import Frame
 from flowtrio._run._hooks import check_hook
 
+from ._budget import is_last_request
 from ._given import ForRun, given_to, read_settings, settings_of_turn
 from ._model import Turn
 from ._output import Output
@@ -186,12 +187,13 @@ class _Loop:
                 options = {**options, "output_schema": (output.name, output.schema)}
             await self.offer.ask()
             await self.user.take()
-            if turns == limit:
+            instructions = await self._instructions()
+            if turns == limit or is_last_request(self.run_):
                 self.user.stop()
             reply = Reply(self.run_.log.opened.new_id("m"))
             self.transcript.expect(reply)
             turn = Turn(self.frame, self.agent.llm_client, reply)
-            request = await self._request()
+            request = self._request(instructions)
             told = await self.user.ask(turn, request, self.offer.specs, options)
             if isinstance(told, str):
                 continue
@@ -226,10 +228,16 @@ class _Loop:
         limit = self.run_.limits.turns
         return itertools.count(1) if limit == math.inf else range(1, int(limit) + 1)
 
-    async def _request(self) -> list[Message]:
+    async def _instructions(self) -> str:
         instructions = self.agent.instructions
-        if callable(instructions):
-            instructions = await self._asked_instructions(instructions)
+        if not callable(instructions):
+            return instructions
+        text = await self._asked_instructions(instructions)
+        # Looking something up takes its time, and what is said meanwhile is for this reply.
+        await self.user.take()
+        return text
+
+    def _request(self, instructions: str) -> list[Message]:
         messages = self.transcript.messages()
         if is_blank(instructions):
             return messages

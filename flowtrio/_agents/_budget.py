@@ -51,3 +51,9 @@ def check_requests(run: Run) -> None:
             f"the run asked models {run.requests} times, as often as requests={most} lets it",
             limit="requests",
         )
+
+
+def is_last_request(run: Run) -> bool:
+    """Whether a model may be asked once more, and not again after that."""
+    most = run.limits.requests
+    return most is not None and run.requests + 1 >= most

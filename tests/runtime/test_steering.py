@@ -188,7 +188,8 @@ async def test_images_go_with_it() -> None:
     assert model.requests[1].messages[-1]["content"][1]["type"] == "image_url"
 
 
-async def test_nothing_is_taken_where_the_last_turn_has_begun() -> None:
+@pytest.mark.parametrize("limits", [Limits(turns=1), Limits(requests=1)])
+async def test_nothing_is_taken_where_the_last_reply_has_begun(limits: Limits) -> None:
     model = ScriptedModel("Hello")
 
     async def reader(stream: EventStream, log: list[Any]) -> None:
@@ -197,9 +198,37 @@ async def test_nothing_is_taken_where_the_last_turn_has_begun() -> None:
             if event.type is T.MESSAGE_CHUNK:
                 assert not stream.post("in French", interrupt=True)
 
-    played = await play(runner(model), reader=reader, limits=Limits(turns=1))
+    played = await play(runner(model), reader=reader, limits=limits)
 
     assert await played.stream.result() == "Hello"
+
+
+async def test_what_is_posted_while_instructions_are_looked_up_is_for_the_reply_they_are_for(
+    autojump_clock: Any,
+) -> None:
+    async def instructions(ctx: RunContext) -> str:
+        await trio.sleep(1)
+        return "Be brief."
+
+    model = ScriptedModel("the answer")
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def post() -> None:
+                await trio.sleep(0.5)
+                assert stream.post("and in Rome?")
+
+            log += [event async for event in stream]
+
+    played = await play(runner(model, instructions=instructions), reader=reader)
+
+    assert said(model.requests[0].messages) == [
+        *(("system", "Be brief."), ("user", "go"), ("user", "and in Rome?")),
+    ]
+    assert len(model.requests) == 1
+    assert said(played.stream.messages)[-1] == ("assistant", "the answer")
 
 
 async def test_a_body_that_asks_no_model_takes_nothing() -> None:
