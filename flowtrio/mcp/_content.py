@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from mcp_types import (
@@ -17,6 +18,7 @@ from mcp_types import (
     TextResourceContents,
 )
 
+from flowtrio._core._media import OCTETS
 from flowtrio._core._parts import File, Image, Part, Text
 
 
@@ -75,9 +77,10 @@ def _resource(resource: TextResourceContents | BlobResourceContents) -> Part:
 
 def _medium(data: str, kind: str | None, name: str | None) -> Image | File:
     content = base64.b64decode(data, validate=True)
-    make = Image if (kind or "").startswith("image/") else File
-    try:
-        return make(data=content, media_type=kind, name=name)
-    except ValueError:
-        # Some servers are wrong about the type; the bytes tell it as a rule.
-        return make(data=content, name=name)
+    is_image = (kind or "").startswith("image/")
+    make = Image if is_image else File
+    # Some servers are wrong about the type, or do not know it; the bytes tell it as a rule.
+    for known in (kind, None):
+        with suppress(ValueError):
+            return make(data=content, media_type=known, name=name)
+    return make(data=content, media_type=None if is_image else OCTETS, name=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -114,10 +115,12 @@ class McpTools:
             raise TypeError(f"prefix={told(prefix)}: expected a text")
         if isinstance(only, str):
             raise TypeError(f"only={told(only)}: expected names, got a text")
-        if isinstance(approval, str) or not isinstance(approval, Collection | bool | Callable):
+        # What an async function gives is true whatever it would have said.
+        is_none = isinstance(approval, str) or inspect.iscoroutinefunction(approval)
+        if is_none or not isinstance(approval, Collection | bool | Callable):
             raise TypeError(
-                f"approval={told(approval)}: expected a bool, names, or a function of a tool's "
-                "name and the arguments"
+                f"approval={told(approval)}: expected a bool, names, or a plain function of a "
+                "tool's name and the arguments"
             )
         self._link = link
         self._calls = calls

@@ -18,10 +18,12 @@ from mcp.server import Server
 from mcp.shared.memory import create_client_server_memory_streams
 from mcp_types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     ElicitRequestFormParams,
     ElicitRequestURLParams,
     ElicitResult,
+    EmbeddedResource,
     ImageContent,
     ListToolsResult,
     TextContent,
@@ -90,13 +92,18 @@ async def test_a_client_of_http_has_nothing_to_do_elsewhere() -> None:
             place_of(["uvx"], client)
 
 
+async def asks_somebody(name: str, arguments: dict[str, Any]) -> bool:
+    return False
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"prefix": 7}, "prefix=7: expected a text"),
         ({"only": "add"}, "only='add': expected names, got a text"),
-        ({"approval": "add"}, "approval='add': expected a bool, names, or a function"),
+        ({"approval": "add"}, "approval='add': expected a bool, names, or a plain function"),
         ({"approval": 7}, "approval=7"),
+        ({"approval": asks_somebody}, "expected a bool, names, or a plain function"),
     ],
 )
 async def test_options_are_checked_before_anything_is_started(
@@ -263,6 +270,16 @@ def test_a_file_has_the_type_that_is_told() -> None:
     result = CallToolResult(content=[AudioContent(data="QUJD", mime_type="audio/x-odd")])
 
     assert result_of(result, None) == [File(data=b"ABC", media_type="audio/x-odd")]
+
+
+@pytest.mark.parametrize("kind", [None, "binary"])
+def test_a_file_whose_type_nobody_knows_is_one_of_bytes(kind: str | None) -> None:
+    blob = BlobResourceContents(uri="file:///model", blob="QUJD", mime_type=kind)
+    result = CallToolResult(content=[EmbeddedResource(resource=blob)])
+
+    [file] = result_of(result, None)
+
+    assert (file.media_type, file.name) == ("application/octet-stream", "model")
 
 
 # The connection
