@@ -127,7 +127,7 @@ class McpTools:
         self._label = label
         self._prefix = prefix
         self._only = None if only is None else frozenset(only)
-        self._approval = approval
+        self._approval: Approval = approval
         self._seconds = seconds
         self._made: dict[str, tuple[ServerTool, Tool[..., Any] | None]] = {}
         """What each tool was made of, which is dear, and None where none could be made."""
