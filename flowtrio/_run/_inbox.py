@@ -33,14 +33,14 @@ class Inbox:
 
     __slots__ = ("body_listens", "is_closed", "listeners", "post_ids", "replies", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_closed: bool) -> None:
         self.waiting: tuple[UserMessage, ...] = ()
         """What is to be taken, in order."""
         self.listeners: tuple[Transcript, ...] = ()
         """The conversations of those who will take it before their next reply."""
         self.body_listens: bool = False
         """Whether the root's body asks a model by itself, as far as it has shown."""
-        self.is_closed: bool = False
+        self.is_closed: bool = is_closed
         """Whether the run's end has begun."""
         self.replies: tuple[trio.CancelScope, ...] = ()
         """Around each reply that is being written."""

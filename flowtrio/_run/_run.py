@@ -63,33 +63,26 @@ class Run:
     limits: Limits = attrs.field(init=False)
     log: EventLog = attrs.field(init=False)
     clock: RunClock = attrs.field(init=False)
-    root: Root = attrs.field(init=False)
-    """The root body's frame, until the run is joined."""
-    inbox: Inbox = attrs.field(factory=Inbox, init=False)
-    """What the user says while it goes on."""
+    root: Root = attrs.field(init=False)  # the root body's frame, until the run is joined
     usage: Usage = attrs.field(default=NO_USAGE, init=False)
     requests: int = attrs.field(default=0, init=False)  # how often its agents asked models
     refusal: LimitExceeded | None = attrs.field(default=None, init=False)  # why it was not let in
     is_unattended: bool = attrs.field(default=False, init=False)
     """Whether there is nobody to ask: approvals are denied and questions time out at once."""
     has_people: bool = attrs.field(default=True, init=False)  # else only programs answer, for tools
-    is_joined: bool = attrs.field(default=False, init=False)
-    """Whether nothing of the run is alive any more."""
-    is_cut_off: bool = attrs.field(default=False, init=False)
-    """Whether it ended because somebody around it was cancelled."""
+    is_joined: bool = attrs.field(default=False, init=False)  # nothing of it is alive any more
+    is_cut_off: bool = attrs.field(default=False, init=False)  # by who around it was cancelled
     interrupt: BaseException | None = attrs.field(default=None, init=False)
     """A KeyboardInterrupt or SystemExit that the consumer has still to be told of."""
     token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
     nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     started_at: float = attrs.field(default=0.0, init=False)
-    alive: int = attrs.field(default=0, init=False)
-    """Its tasks, and those that visit it."""
-    background: int = attrs.field(default=0, init=False)
-    """Tasks that the root body waits for before it ends."""
+    alive: int = attrs.field(default=0, init=False)  # its tasks, and those that visit it
+    background: int = attrs.field(default=0, init=False)  # those that the root body waits for
     outer: Run | None = attrs.field(default=None, init=False)  # the one whose end waits for this
     visits: tuple[Visit, ...] = attrs.field(default=(), init=False)  # to it, and to runs inside
-    asked_to_end: Ending | None = attrs.field(default=None, init=False)
-    """Why it ends as soon as it begins."""
+    asked_to_end: Ending | None = attrs.field(default=None, init=False)  # as soon as it begins
+    _inbox: Inbox | None = attrs.field(default=None, init=False)
     _ending: Ending | None = attrs.field(default=None, init=False)
     _also: tuple[tuple[BaseException, str], ...] = attrs.field(default=(), init=False)
     _waiters: trio.Event | None = attrs.field(default=None, init=False)
@@ -111,6 +104,13 @@ class Run:
     def is_done(self) -> bool:
         """Whether DONE is recorded."""
         return self.log.law.is_done
+
+    @property
+    def inbox(self) -> Inbox:
+        """What the user says while it goes on."""
+        if self._inbox is None:  # Made for whoever asks: most runs that idle need none.
+            self._inbox = Inbox(is_closed=self.is_closing)
+        return self._inbox
 
     # Its tasks
 
@@ -185,7 +185,8 @@ class Run:
         self.root.mark_closed()
         try:
             log.close_all()
-            self.inbox.hear_the_rest(log)
+            if self._inbox is not None:
+                self._inbox.hear_the_rest(log)
         except Exception as exc:
             self._break(exc)
         if log.channel.emitters:
@@ -281,9 +282,8 @@ class Run:
     def _record_end(self, duration: float, leftover: Sequence[str]) -> None:
         assert self._ending is not None
         # All that might fail is done first: then all of it is recorded, or nothing.
-        for type, data in end_events(
-            self._ending, self._also, self.log, self.usage, duration, leftover
-        ):
+        end = end_events(self._ending, self._also, self.log, self.usage, duration, leftover)
+        for type, data in end:
             self.log.record_last(type, data)
 
     def join(self) -> None:
