@@ -66,6 +66,12 @@ class Claim:
         return math.inf if asked is None else asked.resume_window
 
     @property
+    def may_be_left(self) -> bool:
+        """Whether it is left alone where nobody follows it, and not still to be found."""
+        asked = self.header.asked
+        return self.was_followed or asked is None or not asked.waits_for_reader
+
+    @property
     def owner(self) -> str:
         """In whose name it is claimed: its process may go by another one since."""
         assert self.header.owner is not None

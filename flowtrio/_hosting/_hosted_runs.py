@@ -96,10 +96,10 @@ class HostedRuns:
         """
         if not is_wait(resume_window):
             raise ValueError(f"resume_window={told(resume_window)}: expected seconds, 0 or more")
-        async with self._starting(
-            None, message, tenant_id, session_id, run_id, resume_window, app=app, **options
-        ) as hosted:
-            if not resume_window and isinstance(hosted, HostedRun):
+        waits = not resume_window
+        given = (None, message, tenant_id, session_id, run_id, resume_window)
+        async with self._starting(*given, waits=waits, app=app, **options) as hosted:
+            if waits and isinstance(hosted, HostedRun):
                 hosted.keep()
             return hosted.run_id
 
@@ -114,6 +114,7 @@ class HostedRuns:
         resume_window: float,
         *,
         attended: bool = True,
+        waits: bool = False,
         **options: Any,
     ) -> AsyncIterator[HostedRun | Started]:
         nursery = nursery or self._engine._home.nursery
@@ -125,7 +126,12 @@ class HostedRuns:
         run_of(stream).has_people = attended
         is_remembered = session_id is not None
         if self._cluster is not None:
-            asked = asked_of(stream, options, resume_window, is_attended=attended)
+            asked = attrs.evolve(
+                asked_of(stream, options),
+                resume_window=resume_window,
+                waits_for_reader=waits,
+                is_attended=attended,
+            )
             header = attrs.evolve(header_of(stream, None, is_remembered=is_remembered), asked=asked)
             async with self._cluster.starting(header) as started:
                 yield started
@@ -226,9 +232,7 @@ class HostedRuns:
         await self.store.delete(tenant_id, session_id=session_id)
 
 
-def asked_of(
-    stream: EventStream, options: Mapping[str, Any], resume_window: float, *, is_attended: bool
-) -> RunOptions:
+def asked_of(stream: EventStream, options: Mapping[str, Any]) -> RunOptions:
     """What a start asks for, as any process can run it.
 
     Raises:
@@ -249,8 +253,6 @@ def asked_of(
         app=_as_json(options.get("app")),
         limits=options.get("limits"),
         client_tools=tools,
-        resume_window=resume_window,
-        is_attended=is_attended,
     )
 
 

@@ -142,6 +142,6 @@ class Worker:
             claim.followed_at, claim.was_followed = trio.current_time(), True
             return
         is_alone = trio.current_time() >= claim.followed_at + max(window, _SHORTEST)
-        if is_alone and hosted.stream.status not in WAITING and (window or claim.was_followed):
+        if is_alone and hosted.stream.status not in WAITING and claim.may_be_left:
             came = f"no reader came back within {window:g} s" if window else "its reader left"
             hosted.stream.cancel(came)

@@ -96,6 +96,8 @@ class RunOptions:
     None for what whoever runs it has."""
     resume_window: float = math.inf
     """Seconds that it goes on without a follower; ``math.inf`` for as long as it takes."""
+    waits_for_reader: bool = False
+    """Whether that counts only when there was one: who starts it does not follow it himself."""
     is_attended: bool = True
     """Whether there are people to ask, and not only programs that run tools."""
 

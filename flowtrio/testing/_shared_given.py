@@ -29,6 +29,7 @@ ASKED: Final = RunOptions(
     ],
     app={"state": {"draft": "é", "steps": [1, None]}, "context": [], "forwardedProps": None},
     resume_window=12.5,
+    waits_for_reader=True,
 )
 PARTS: Final = ({"type": "text", "text": "hi"}, {"type": "image_url", "image_url": {"url": "u"}})
 SAID: Final = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "é 漢 ]"}]

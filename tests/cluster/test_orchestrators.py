@@ -34,6 +34,7 @@ from flowtrio._hosting._cluster import Cluster
 from flowtrio._hosting._hosted import HostedRun
 from flowtrio._hosting._reaping import Reaper
 from flowtrio._hosting._recorder import Recorder
+from flowtrio._hosting._service import Service
 from flowtrio.testing import LeasedStore, Schedule, ScriptedModel, check_events
 from flowtrio.testing._schedule import exploring, virtual_clock
 from tests.runtime._programs import done_of, error_of
@@ -972,6 +973,21 @@ async def test_a_window_of_nothing_waits_for_the_first_follower(autojump_clock: 
             await trio.sleep(5)
         await trio.sleep(8)
         assert done_of(await read(gateway, run_id))["reason"] == "its reader left"
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["at-once", "in-the-queue"])
+async def test_who_starts_a_run_to_read_it_may_leave_before_anybody_has_looked(
+    room: bool, autojump_clock: Any
+) -> None:
+    async with two(capacity=1) as (gateway, _):
+        other = None if room else await gateway.start("10")
+        async with Service(gateway).starting(None, "500", T, None, "left", 0):
+            with trio.move_on_after(0.2):
+                await read(gateway, "left")
+        if other is not None:
+            await read(gateway, other)
+        await trio.sleep(5)
+        assert done_of(await read(gateway, "left"))["duration"] < 5
 
 
 async def test_a_run_that_waits_for_a_person_is_not_left(autojump_clock: Any) -> None:

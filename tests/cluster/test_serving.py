@@ -255,6 +255,21 @@ async def test_protocols_find_and_answer_runs_elsewhere() -> None:
             await visit.control(run_id, PostCommand(run_id=run_id, message=" "))
 
 
+async def test_a_response_elsewhere_is_told_as_it_stands() -> None:
+    async with pair(waits, protocols=[OpenAIProtocol()]) as (s, _):
+        with trio.fail_after(60):
+            asked = {"model": "waits", "input": "hi", "background": True}
+            told = (await s.http.post("/v1/responses", json=asked)).json()
+            address = f"/v1/responses/{told['id']}"
+            again = (await s.http.get(address)).json()
+            given = (await s.http.get(f"{address}/input_items")).json()
+            ended = (await s.http.post(f"{address}/cancel")).json()
+
+    assert (told["status"], again["status"]) == ("in_progress", "in_progress")
+    assert [item["content"][0]["text"] for item in given["data"]] == ["hi"]
+    assert ended["status"] == "cancelled"
+
+
 async def test_a_run_is_deleted_wherever_it_lives() -> None:
     async with pair(waits) as (s, _):
         run_id = await s.orchestrator.start("hi")

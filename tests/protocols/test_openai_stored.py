@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import openai
@@ -55,6 +56,24 @@ async def test_a_response_comes_whole_or_streamed_and_the_next_goes_on() -> None
     assert "expected the newest" in old.value.message
     assert unknown.value.code == "previous_response_not_found"
     assert (again.id, again.output_text, again.status) == (second.id, "Answer 3", "completed")
+
+
+async def test_the_newest_response_is_the_one_that_came_last_whatever_clocks_say() -> None:
+    """Another process that answered before may be a minute ahead."""
+    model = FunctionModel(lambda request: ["Answer ", str(len(request.messages))])
+    async with served(Agent(llm_client=model, name="a")) as (s, client):
+        first = await client.responses.create(model="a", input="One.")
+        s.orchestrator._engine.wall_clock = lambda: time.time() - 60
+        second = await client.responses.create(
+            model="a", input="Two.", previous_response_id=first.id
+        )
+        third = await client.responses.create(
+            model="a", input="Three.", previous_response_id=second.id
+        )
+        with pytest.raises(openai.BadRequestError):
+            await client.responses.create(model="a", input="x", previous_response_id=first.id)
+
+    assert third.output_text == "Answer 5"
 
 
 async def test_a_conversation_may_be_brought_along_kept_or_not() -> None:

@@ -149,7 +149,7 @@ class Responses:
         with asking_the_store():
             store = visit.hosting.orchestrator.store
             headers = await store.list(visit.tenant_id, header.session_id)
-        if any(other.created_at > header.created_at for other in headers):
+        if headers and headers[-1].run_id != run_id:
             words = "previous_response_id: expected the newest response of its conversation"
             raise Refused(400, words, "invalid_value")
         return header.session_id, None
@@ -191,7 +191,7 @@ class Responses:
     async def input_items(self, visit: Visit, response_id: str) -> None:
         """List what a response was given, newest first unless it is asked for otherwise."""
         run_id, after = _place_of(response_id)
-        past = await self._past_of(visit, run_id, _last_of(visit, run_id))
+        past = await self._past_of(visit, run_id, await _last_of(visit, run_id))
         page = page_of(past.given_behind(after), visit.request.query)
         await visit.exchange.answer_json(200, page)
 
@@ -239,7 +239,7 @@ class Responses:
         header = await visit.header_of(run_id)
         if header is None:
             raise _unknown()
-        last = _WHOLE_LOG if waits else _last_of(visit, run_id)
+        last = _WHOLE_LOG if waits else await _last_of(visit, run_id)
         past = await self._past_of(visit, run_id, last)
         names = past.client_tools | visit.tools_of(run_id)
         mapper = self._mapper(run_id, header.agent, names, None)
@@ -288,10 +288,11 @@ def _place_of(response_id: str) -> tuple[str, int]:
     return run_id, int(place or -1)
 
 
-def _last_of(visit: Visit, run_id: str) -> int:
-    """The newest event of a run; all of its log where it does not go on here."""
-    hosted = visit.hosting.service.recorder.runs.get((visit.tenant_id, run_id))
-    return _WHOLE_LOG if hosted is None else hosted.last
+async def _last_of(visit: Visit, run_id: str) -> int:
+    """The newest event of a run that goes on, its first one if it is to begin; else all its log."""
+    if not await visit.is_live(run_id):
+        return _WHOLE_LOG
+    return max(await visit.last_of(run_id), 0)
 
 
 def _unknown() -> Refused:

@@ -56,6 +56,7 @@ def _asked(options: RunOptions) -> dict[str, Any]:
         "client_tools": list(options.client_tools),
         "app": options.app,
         **_plain({"resume_window": options.resume_window}),
+        "waits_for_reader": options.waits_for_reader,
         "is_attended": options.is_attended,
     }
 
@@ -78,6 +79,7 @@ def _options(given: Mapping[str, Any]) -> RunOptions:
         # Absent from headers of before.
         app=given.get("app"),
         resume_window=_number(given["resume_window"]),
+        waits_for_reader=given.get("waits_for_reader", False),
         is_attended=given["is_attended"],
     )
 

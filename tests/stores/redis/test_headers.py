@@ -36,6 +36,7 @@ OPTIONS = st.builds(
     client_tools=st.lists(OBJECTS, max_size=2),
     app=JSON,
     resume_window=st.one_of(st.just(0), SECONDS),
+    waits_for_reader=st.booleans(),
 )
 HEADERS = st.builds(
     RunHeader,
