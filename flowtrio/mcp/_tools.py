@@ -115,8 +115,9 @@ class McpTools:
             raise TypeError(f"prefix={told(prefix)}: expected a text")
         if isinstance(only, str):
             raise TypeError(f"only={told(only)}: expected names, got a text")
+        asked: object = approval
         # What an async function gives is true whatever it would have said.
-        is_none = isinstance(approval, str) or inspect.iscoroutinefunction(approval)
+        is_none = isinstance(approval, str) or inspect.iscoroutinefunction(asked)
         if is_none or not isinstance(approval, Collection | bool | Callable):
             raise TypeError(
                 f"approval={told(approval)}: expected a bool, names, or a plain function of a "
@@ -127,7 +128,7 @@ class McpTools:
         self._label = label
         self._prefix = prefix
         self._only = None if only is None else frozenset(only)
-        self._approval: Approval = approval
+        self._approval = approval
         self._seconds = seconds
         self._made: dict[str, tuple[ServerTool, Tool[..., Any] | None]] = {}
         """What each tool was made of, which is dear, and None where none could be made."""
