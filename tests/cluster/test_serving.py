@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,7 +77,6 @@ async def handshake(port: int) -> bytes:
 
 async def test_clients_command_a_run_elsewhere() -> None:
     async with pair(asks) as (s, _), socket(s, "flowtrio.v1") as ws:
-        import json
 
         async def send(**command: Any) -> Any:
             await ws.send_message(json.dumps(command))
@@ -268,6 +268,29 @@ async def test_a_response_elsewhere_is_told_as_it_stands() -> None:
     assert (told["status"], again["status"]) == ("in_progress", "in_progress")
     assert [item["content"][0]["text"] for item in given["data"]] == ["hi"]
     assert ended["status"] == "cancelled"
+
+
+async def test_an_answer_that_began_elsewhere_is_told_again_as_the_same_message() -> None:
+    protocols = [AISDKProtocol()]
+    async with pair(asks, protocols=[AISDKProtocol()]) as (s, _):
+        run_id = await s.orchestrator.start("hi", session_id="s")
+        await asked(s.orchestrator, run_id)
+        assert await s.orchestrator.command(run_id, "approve", call_id="c1")
+        async with (
+            s.orchestrator.attach(run_id) as follower,
+            site(orchestrator=s.orchestrator, protocols=protocols) as elsewhere,
+        ):
+            async for event in follower:
+                if event.type == "input_required":
+                    break
+            said = {"id": "u2", "role": "user", "parts": [{"type": "text", "text": "there"}]}
+            told = await s.http.post("/ai-sdk/chat", json={"id": "s", "messages": [said]})
+            message = json.loads(told.text.partition("data: ")[2].partition("\n")[0])["messageId"]
+            known = {"message": message}
+            again = await elsewhere.http.get("/ai-sdk/chat/s/stream", params=known)
+
+    assert message != run_id
+    assert again.text == told.text
 
 
 async def test_a_run_is_deleted_wherever_it_lives() -> None:

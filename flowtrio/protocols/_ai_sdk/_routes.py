@@ -246,9 +246,9 @@ class AISDKProtocol:
         """
         run_id, begin = await visit.live_run_of(session_id), None
         message = visit.request.query.get("message")
+        place = read_message_id(message)
         if run_id is None and message is not None:
             known = [header.run_id for header in await visit.runs_of(session_id)]
-            place = read_message_id(message)
             if place is not None and place[0] in known:
                 run_id, begin = place
             elif known:
@@ -257,6 +257,9 @@ class AISDKProtocol:
             return await visit.exchange.answer(204)
         if begin is None:
             begin = self._begins.get((visit.tenant_id, run_id), -1)
+            if place is not None and place[0] == run_id:
+                # Its newest message may have begun at another process.
+                begin = max(begin, place[1])
         settled = await visit.last_of(run_id) - 1 if await visit.is_live(run_id) else None
         segment = self._segment(visit, run_id, begin=begin, settled=settled)
         return await visit.follow(run_id, segment)
