@@ -228,7 +228,11 @@ class Cluster:
         once.
         """
         line = await self._line(header)
-        if not line or await self.store.header(header.tenant_id, header.run_id) is not None:
+        # Behind another one that waits, it would be said before that one's message.
+        if len(line) != 1 or await self.store.header(header.tenant_id, header.run_id) is not None:
+            return None
+        before = await self.store.header(header.tenant_id, line[0])
+        if before is None or before.agent != header.agent:
             return None
         given = {
             "message": {"text": header.message, "parts": list(header.parts)},

@@ -21,6 +21,8 @@ class _Place:
     """A run in line; its turn comes when those before it have left."""
 
     run: Run
+    is_posted: bool = False
+    """Whether its message was said to the run before it, so that its turn never comes."""
     turn: trio.Event = attrs.field(factory=trio.Event)
 
 
@@ -67,9 +69,10 @@ class Sessions:
         """
         key = _key(run)
         line = self._lines.setdefault(key, deque())
-        if not self._is_posted(line, run):
+        is_posted = self._is_posted(line, run)
+        if not is_posted:
             self._check(line, key[1])
-        line.append(_Place(run))
+        line.append(_Place(run, is_posted))
         run.when_done(lambda: self._leave(key, run))
 
     async def wait_for_turn(self, run: Run) -> None:
@@ -115,10 +118,13 @@ class Sessions:
 
     def _is_posted(self, line: deque[_Place], run: Run) -> bool:
         """Have the run before it take the message, where that is wanted and it can."""
-        if self.on_busy != "post" or not line:
+        waiting = [place.run for place in line if not place.is_posted]
+        # Behind another one that waits, it would be said before that one's message.
+        if self.on_busy != "post" or len(waiting) != 1:
             return False
-        before = line[0].run
-        if not before.inbox.post(run.info.said, interrupt=False):
+        [before] = waiting
+        is_for_it = before.info.agent_name == run.info.agent_name
+        if not is_for_it or not before.inbox.post(run.info.said, interrupt=False):
             return False
         return run.cancel(f"its message was posted to run {before.info.run_id}")
 

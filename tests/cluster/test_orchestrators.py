@@ -275,6 +275,24 @@ async def test_a_message_is_posted_to_a_run_elsewhere(autojump_clock: Any) -> No
     assert third
 
 
+async def test_nothing_that_is_posted_elsewhere_overtakes_what_waits(autojump_clock: Any) -> None:
+    async def reads_first(ctx: RunContext, message: str) -> None:
+        # Before it has asked a model, nobody knows whether it will.
+        await trio.sleep(5)
+        await ctx.model(ctx.messages, Slow("fine", "fine", "fine"))
+
+    async with two(reads_first, on_busy="post") as (gateway, _):
+        await gateway.start("go", session_id="s")
+        await trio.sleep(2)
+        await gateway.start("waits", session_id="s")
+        await trio.sleep(4)
+        await read(gateway, await gateway.start("comes last", session_id="s"))
+        kept = await gateway.conversations.load(T, "s")
+
+    said = [message["content"] for message in kept if message["role"] == "user"]
+    assert said == ["go", "waits", "comes last"]
+
+
 async def test_who_cannot_be_posted_to_is_waited_for(autojump_clock: Any) -> None:
     async with two(on_busy="post") as (gateway, worker):
         # It waits itself: no reply of its follows yet.

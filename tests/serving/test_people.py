@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import trio
 
 from flowtrio import Agent, Orchestrator, RunContext, ToolCall, connect, tool
 from flowtrio import EventType as T
@@ -137,6 +138,45 @@ async def test_a_message_for_a_busy_conversation_may_be_posted_to_its_run() -> N
         kept = await orchestrator.conversations.load("default", "s")
 
     assert [m["content"] for m in kept if m["role"] == "user"] == ["go", "in euros"]
+
+
+async def test_nothing_that_is_posted_overtakes_what_waits(autojump_clock: Any) -> None:
+    model = ScriptedModel([2.0, "fine"], "later", "last")
+
+    async def reads_first(ctx: RunContext, message: str) -> str:
+        # Before it has asked a model, nobody knows whether it will.
+        await trio.sleep(1)
+        return (await ctx.model(ctx.messages, model)).content
+
+    async with Orchestrator(agents=[reads_first], on_busy="post") as orchestrator:
+        async with trio.open_nursery() as nursery:
+            for seconds, said in ((0, "go"), (0.5, "waits"), (2, "comes last")):
+
+                @nursery.start_soon
+                async def say(seconds: float = seconds, said: str = said) -> None:
+                    await trio.sleep(seconds)
+                    await orchestrator.process(said, session_id="s")
+
+        kept = await orchestrator.conversations.load("default", "s")
+
+    assert [m["content"] for m in kept if m["role"] == "user"] == ["go", "waits", "comes last"]
+
+
+async def test_what_is_for_another_agent_is_not_posted() -> None:
+    async def hotels(ctx: RunContext, message: str) -> str:
+        return f"{message}: none"
+
+    agents = [answering(), hotels]
+    async with Orchestrator(agents=agents, route=lambda *_: "hotels", on_busy="post") as it:
+        async with it.process_stream("go", session_id="s", agent="assistant") as stream:
+            async for event in stream:
+                if event.type is T.APPROVAL_REQUIRED:
+                    run_id = await it.start("rooms", session_id="s", agent="hotels")
+                    stream.approve(event.data["call_id"])
+        async with it.attach(run_id) as other:
+            done = [event async for event in other][-1]
+
+    assert done.data["result"] == "rooms: none"
 
 
 async def test_what_no_reply_follows_waits_for_its_turn_instead() -> None:
