@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,10 +13,15 @@ from ._load import UsageError
 if TYPE_CHECKING:
     from flowtrio.abc import Toolset
 
+_NAMED = re.compile(r"(?:([A-Za-z0-9_-]+)=)?(.*)", re.DOTALL)
+"""``git_=uvx mcp-server-git``: two servers may have tools of one name."""
+
 
 @asynccontextmanager
 async def open_servers(given: Sequence[str]) -> AsyncIterator[list[Toolset]]:
     """Connect to what ``--mcp`` names, each an address or a command; gives their tools.
+
+    A name and ``=`` before it stand before the names of its tools.
 
     Raises:
       UsageError: something is missing, or a server cannot be reached.
@@ -30,9 +36,10 @@ async def open_servers(given: Sequence[str]) -> AsyncIterator[list[Toolset]]:
         raise UsageError(str(exc).replace("flowtrio.mcp", "--mcp", 1)) from None
     async with AsyncExitStack() as stack:
         toolsets: list[Toolset] = []
-        for server in given:
+        for named in given:
+            prefix, server = _NAMED.findall(named)[0]
             try:
-                connecting = mcp_tools(_place(server))
+                connecting = mcp_tools(_place(server), prefix=prefix)
                 toolsets.append(await stack.enter_async_context(connecting))
             except (ConnectionError, ValueError) as exc:
                 raise UsageError(f"--mcp: {exc}") from None

@@ -32,9 +32,9 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     option(
         "--mcp",
         action=Several,
-        metavar="COMMAND|URL",
-        help="an MCP server whose tools the agent has, by its command line or its address; may be "
-        "given several times",
+        metavar="[PREFIX=]COMMAND|URL",
+        help="an MCP server whose tools the agent has, by its command line or its address, and "
+        "what stands before their names; may be given several times",
     )
     option("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     option(

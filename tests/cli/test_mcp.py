@@ -45,6 +45,19 @@ async def test_servers_are_named_by_their_command_lines() -> None:
     assert model.requests[1].messages[-1]["content"] == "hi!"
 
 
+async def test_two_servers_with_a_tool_of_one_name_are_told_apart() -> None:
+    command = f"'{sys.executable}' -m tests.mcp._agent"
+    model = ScriptedModel([ToolCall("p", "b_ask_agent", {"message": "hi"})], "fine")
+
+    async with open_servers([command, f"b_={command}"]) as toolsets:
+        agent = Agent(llm_client=model, tools=toolsets)
+        assert await Orchestrator(agents=[agent]).process("go") == "fine"
+
+    names = [tool["function"]["name"] for tool in model.requests[0].tools]
+    assert names == ["ask_agent", "b_ask_agent"]
+    assert model.requests[1].messages[-1]["content"] == "hi!"
+
+
 async def test_without_any_nothing_is_opened() -> None:
     async with open_servers([]) as toolsets:
         assert toolsets == []
@@ -55,6 +68,7 @@ async def test_without_any_nothing_is_opened() -> None:
     [
         ("/no/such/program --x", "--mcp: can't connect to the MCP server /no/such/program"),
         ("http://127.0.0.1:1/mcp", "--mcp: can't connect to the MCP server http://127.0.0.1:1/mcp"),
+        ("http://127.0.0.1:1/mcp?a=b", "--mcp: can't connect to the MCP server http://127.0.0.1:1"),
         ("", "--mcp: server=[]: expected a command and its arguments"),
         ("'open", "--mcp: No closing quotation"),
     ],
