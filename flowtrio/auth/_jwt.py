@@ -150,7 +150,8 @@ class JWTAuth:
         name, value = self.operator_claim
         held = claims.get(name)
         # A text of several words is how OAuth writes scopes.
-        return value in (held.split() if isinstance(held, str) else held or ())
+        words = held.split() if isinstance(held, str) else held
+        return isinstance(words, list) and value in words
 
     # Keys
 

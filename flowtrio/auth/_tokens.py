@@ -18,7 +18,8 @@ from flowtrio.serving._access import token_of
 
 logger: logging.Logger = logging.getLogger("flowtrio")
 
-_DIGEST: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_HASHED: Final = "sha256:"
+_DIGEST: Final = re.compile(rf"{_HASHED}([0-9a-fA-F]{{64}})")
 _EXPECTED: Final = "expected a token, its tenant, and maybe 'operator'"
 
 
@@ -80,6 +81,9 @@ def read_tokens(text: str) -> dict[bytes, Caller]:
         if not token.isascii():
             raise ValueError(f"line {number}: expected a token in ASCII")
         match = _DIGEST.fullmatch(token)
+        if match is None and token.startswith(_HASHED):
+            # As a token it would let in who has read this file, and nobody else.
+            raise ValueError(f"line {number}: expected {_HASHED} and 64 hexadecimal digits")
         digest = bytes.fromhex(match[1]) if match else _digest(token)
         if digest in found:
             raise ValueError(f"line {number}: its token stands there twice")

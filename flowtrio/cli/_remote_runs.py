@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import attrs
 import httpx
@@ -24,8 +24,27 @@ _PATIENCE: Final = 30.0
 _LINES: Final = {"accept": "application/x-ndjson", "accept-encoding": "identity"}
 
 
+_NOT_OURS: Final = "expected an answer of flowtrio's"
+
+
 class _Lost(Exception):
     """The connection ended before the log did."""
+
+
+class _Entry(msgspec.Struct):
+    """A run, as far as a list of them depends on it."""
+
+    run_id: str
+    agent: str
+    message: str
+    created_at: Annotated[float, msgspec.Meta(ge=0, le=10**11)]
+    ended_at: float | None = None
+    usage: dict[str, Any] | None = None
+
+
+class _Page(msgspec.Struct):
+    items: list[_Entry]
+    next: str | None
 
 
 @attrs.frozen
@@ -47,7 +66,7 @@ class Server:
                     raise UsageError("to choose runs, or whose, needs an operator's token")
                 path = "/runs"
                 continue
-            page = _body(answer)
+            page = _page(answer)
             found += page["items"]
             if page["next"] is None:
                 break
@@ -127,8 +146,20 @@ def _body(answer: httpx.Response) -> Any:
     if answer.is_success and isinstance(body, dict):
         return body
     error = body.get("error") if isinstance(body, dict) else None
-    words = printable(error) if isinstance(error, str) else "expected an answer of flowtrio's"
-    raise UsageError(f"the server answers {answer.status_code}: {words}")
+    raise UsageError(_answers(answer, printable(error) if isinstance(error, str) else _NOT_OURS))
+
+
+def _page(answer: httpx.Response) -> dict[str, Any]:
+    page: dict[str, Any] = _body(answer)
+    try:
+        msgspec.convert(page, _Page)
+    except msgspec.ValidationError:
+        raise UsageError(_answers(answer, _NOT_OURS)) from None
+    return page
+
+
+def _answers(answer: httpx.Response, words: str) -> str:
+    return f"the server answers {answer.status_code}: {words}"
 
 
 def _event(line: bytes) -> dict[str, Any]:
@@ -149,13 +180,25 @@ async def open_server(url: str, token: str | None, tenant: str | None) -> AsyncI
     """Have a server's runs for the block.
 
     Raises:
-      UsageError: the address is none.
+      UsageError: the address is none, or the token cannot be one.
 
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UsageError(f"--url {url}: expected http://host:port/")
+    if not _is_address(url):
+        raise UsageError(f"--url {printable(url)}: expected http://host:port/")
+    token = token and token.strip()
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise UsageError("--token: expected printable ASCII text")
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     timeout = httpx.Timeout(10, read=60)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout) as http:
         yield Server(http, tenant)
+
+
+def _is_address(url: str) -> bool:
+    try:
+        read = httpx.URL(url)
+        # As it is looked up; what fails there is no error of the network's.
+        host = read.host.encode("idna")
+    except (httpx.InvalidURL, UnicodeError):
+        return False
+    return read.scheme in ("http", "https") and bool(host)

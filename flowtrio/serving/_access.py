@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
+from flowtrio._hosting._options import check_name
 from flowtrio.abc import (
     Authenticate,
     Caller,
@@ -186,6 +187,7 @@ async def _ask(authenticate: Authenticate, request: Request) -> Caller:
     if not isinstance(caller, Caller) or not caller.tenant_id:
         kind = type(found).__name__
         raise TypeError(f"authenticate gave {kind}, expected a tenant's name, a Caller or None")
+    check_name("tenant_id", caller.tenant_id)
     return caller
 
 

@@ -106,11 +106,14 @@ async def test_the_tenant_and_the_operators_are_what_the_claims_say() -> None:
     who = auth(Issuer([public("one")]), tenant_claim="org", operator_claim=("roles", "operator"))
     callers = [
         await ask(who, token(org="x", roles=roles))
-        for roles in (None, ["user"], ["user", "operator"], "operator", "no operators")
+        for roles in (
+            *(None, ["user"], ["user", "operator"], "operator", "no operators"),
+            *(True, 7, {"operator": True}, [["operator"]]),
+        )
     ]
 
     assert {caller.tenant_id for caller in callers} == {"x"}
-    assert [caller.is_operator for caller in callers] == [False, False, True, True, False]
+    assert [caller.is_operator for caller in callers] == [False, False, True, True] + [False] * 5
 
 
 def unsigned() -> str:

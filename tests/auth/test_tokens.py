@@ -26,11 +26,13 @@ def write(folder: Path, text: str, mode: int = 0o600) -> Path:
 
 
 HASHED = "sha256:" + hashlib.sha256(b"three").hexdigest()
+UPPER = "sha256:" + hashlib.sha256(b"five").hexdigest().upper()
 FILE = f"""
 # who may come in
 one    ann
   two  bob   operator
 {HASHED} carol
+{UPPER} dora
 """
 
 
@@ -40,6 +42,7 @@ one    ann
         ("one", Caller("ann")),
         ("two", Caller("bob", is_operator=True)),
         ("three", Caller("carol")),
+        ("five", Caller("dora")),
     ],
 )
 async def test_a_token_is_its_tenants(tmp_path: Path, token: str, caller: Caller) -> None:
@@ -65,6 +68,8 @@ async def test_others_are_refused(tmp_path: Path, token: str) -> None:
         (f"three b\n{HASHED} c", "line 2: its token stands there twice"),
         ("s\xe9cret b", "line 1: expected a token in ASCII"),
         ("# nobody\n", "no token stands there"),
+        ("sha256:5ecret b", "line 1: expected sha256: and 64 hexadecimal digits"),
+        (f"{HASHED}0 b", "line 1: expected sha256: and 64 hexadecimal digits"),
     ],
 )
 def test_what_cannot_be_read_is_told_by_its_line_and_not_by_its_words(

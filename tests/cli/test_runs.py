@@ -203,6 +203,9 @@ async def test_what_cannot_be_is_told_in_a_line(
     [
         ("http://127.0.0.1:1/", "can't reach http://127.0.0.1:1"),
         ("ws://127.0.0.1/", "--url ws://127.0.0.1/: expected http://host:port/"),
+        ("http://[::1", "--url http://[::1: expected http://host:port/"),
+        ("http://xn--/", "--url http://xn--/: expected http://host:port/"),
+        ("http://.../", "--url http://.../: expected http://host:port/"),
     ],
 )
 @pytest.mark.parametrize("verb", [["list"], ["cancel", "r"]])
@@ -278,10 +281,27 @@ async def test_what_is_no_event_is_told(told: str, words: str) -> None:
         await read(played(told))
 
 
-async def test_what_is_no_server_of_ours_is_told() -> None:
+@pytest.mark.parametrize("token", ["caf\xe9", "a\nb", "a\x1bb"])
+def test_a_token_that_cannot_be_sent_is_told_and_not_shown(
+    token: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["runs", "list", "--url", "http://127.0.0.1:1/", "--token", token]) == 2
+    assert capsys.readouterr().err == "flowtrio: --token: expected printable ASCII text\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("<html>", "[]", "{}", '{"items": 5, "next": null}', '{"items": [5], "next": null}'),
+        *('{"items": [{}], "next": null}', '{"items": [], "next": 5}'),
+        '{"items": [{"run_id": "r", "agent": "a", "message": "m", "created_at": 1e300}], '
+        '"next": "x"}',
+    ],
+)
+async def test_what_is_no_server_of_ours_is_told(text: str) -> None:
     http = httpx.AsyncClient(
         base_url="http://x/",
-        transport=httpx.MockTransport(lambda request: httpx.Response(200, text="<html>")),
+        transport=httpx.MockTransport(lambda request: httpx.Response(200, text=text)),
     )
     with pytest.raises(UsageError, match="answers 200: expected an answer of flowtrio's"):
         await Server(http, None).runs({}, 5)

@@ -231,6 +231,13 @@ async def test_a_tenant_is_a_text(tenant: Any) -> None:
         await rules.admit(request(), is_tls=False)
 
 
+@pytest.mark.parametrize("tenant", [7, b"ann", "half \ud83d"])
+async def test_a_callers_tenant_is_a_name_for_every_address(tenant: Any) -> None:
+    rules = access(authenticate=lambda asked: Caller(tenant))
+    with pytest.raises(ValueError, match="expected a text that is not empty"):
+        await rules.admit(request(), is_tls=False)
+
+
 async def test_authenticate_is_asked_after_host_and_origin() -> None:
     rules = access(authenticate=lambda asked: pytest.fail("asked too early"))
     await refused(rules, request(origin="https://evil.example"))

@@ -23,6 +23,7 @@ from flowtrio import (
     ToolCall,
     tool,
 )
+from flowtrio.abc import Caller
 from flowtrio.asgi import create_app
 from flowtrio.testing import ScriptedModel, check_events
 from tests.support.asgi import exchange
@@ -372,6 +373,15 @@ async def test_metrics_are_for_loopback_where_there_is_no_token() -> None:
     far = await exchange(app, "/metrics", client=("192.0.2.7", 5))
 
     assert (near[0]["status"], far[0]["status"]) == (200, 403)
+
+
+async def test_metrics_are_for_operators_where_there_are_tenants() -> None:
+    async def status(tenant: Any) -> int:
+        app = create_app(Orchestrator(agents=[talk]), authenticate=lambda request: tenant)
+        return int((await exchange(app, "/metrics"))[0]["status"])
+
+    assert await status("ann") == 403
+    assert await status(Caller("ann", is_operator=True)) == 200
 
 
 async def test_a_client_that_leaves_within_its_request_starts_nothing() -> None:

@@ -33,6 +33,16 @@ class Door:
         """Whether clients have to say who they are."""
         return bool(self._access.tokens or self._access.authenticate)
 
+    def may_measure(self, caller: Caller, request: Request) -> bool:
+        """Whether a caller may read what is counted of all tenants together.
+
+        Where there are others, what a tenant has not done itself tells of them, and all come from
+        loopback if a proxy does.
+        """
+        if caller.is_operator or self._access.authenticate:
+            return caller.is_operator
+        return bool(self._access.tokens) or is_loopback_host(request.client)
+
     async def admit(self, scope: Scope, request: Request) -> Caller:
         """Say whose the request is.
 

@@ -17,7 +17,7 @@ from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._hosting._descriptions import title_of
 from flowtrio.abc import Caller, Message, Request, RunHeader
-from flowtrio.serving._access import Refused, is_loopback_host
+from flowtrio.serving._access import Refused
 from flowtrio.serving._shared import ask_shared
 from flowtrio.serving.commands._clients import Hosting, asking_the_store
 from flowtrio.serving.commands._conceal import conceal_message
@@ -276,9 +276,8 @@ class Endpoints:
 
     async def metrics(self, exchange: Exchange, caller: Caller) -> None:
         """Tell the operators."""
-        is_known = self.door.has_keys or caller.is_operator
-        if not is_known and not is_loopback_host(exchange.request.client):
-            raise Refused(403, "metrics are for loopback, or with a token")
+        if not self.door.may_measure(caller, exchange.request):
+            raise Refused(403, "metrics are for operators, or for loopback, or with a token")
         try:
             from flowtrio.serving._metrics import encode_metrics
         except ModuleNotFoundError as exc:
