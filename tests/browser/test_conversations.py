@@ -83,6 +83,26 @@ async def test_one_is_found_by_its_words_and_gone_on_with(
         assert page.problems == []
 
 
+async def test_who_asks_for_them_twice_sees_each_once(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        await begin(stage, ["Rome"])
+        await stage.page.run(
+            """(async () => {
+              const list = document.querySelector("#list");
+              list.click();
+              list.click();
+              const shown = () => document.querySelector("#conversations").open;
+              while (!shown()) await new Promise((done) => setTimeout(done, 10));
+              await fetch("health");
+              await new Promise((done) => setTimeout(done, 50));
+              document.querySelector("#search").dispatchEvent(new Event("input"));
+            })()"""
+        )
+
+        assert await stage.page.run(FOUND) == ["Rome"]
+        assert stage.page.problems == []
+
+
 async def test_there_are_none_at_first(open_stage: OpenStage) -> None:
     async with open_stage() as stage:
         await look(stage)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from flowtrio import RunContext, ToolCall, tool
@@ -53,6 +55,25 @@ async def test_what_needs_approval_is_seen_focused_and_named(
         await page.until(f"{STATUS} === 'completed'")
         await page.until(AT_END)
         await page.until("document.title === 'flowtrio'")
+
+
+async def test_who_writes_on_or_holds_a_key_approves_nothing(open_stage: OpenStage) -> None:
+    async with open_stage(launch) as stage:
+        page = stage.page
+        await stage.ask("launch it")
+        stage.model.call(ToolCall(id="1", name="launch", arguments={"target": "moon"}))
+        await page.until(FOCUSED, APPROVE)
+        held: dict[str, Any] = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
+        await page.call(
+            "Input.dispatchKeyEvent", type="keyDown", text="\r", autoRepeat=True, **held
+        )
+        for key in "no ?":
+            for kind in ("keyDown", "keyUp"):
+                text = {"text": key} if kind == "keyDown" else {}
+                await page.call("Input.dispatchKeyEvent", type=kind, key=key, **text)
+
+        assert await page.run("document.querySelector('#message').value") == "no ?"
+        assert await page.run("document.querySelectorAll('[data-asks]').length") == 1
 
 
 async def test_of_several_that_need_approval_each_is_seen_in_its_turn(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flowtrio import Usage
+from flowtrio import ServerLimits, Usage
 from tests.browser.conftest import OpenStage, Stage
 from tests.browser.test_accessible import check_accessible, find_axe
 from tests.browser.test_attachments import paste
@@ -92,6 +92,27 @@ async def test_an_answer_is_tried_again_instead_of_the_one_before(
         assert await page.run(ANSWERS) == ["Rome is nice", "Paris is wet", "Oslo is nice"]
         assert told(stage) == ["Rome", "Rome is *nice*", "Paris", "Paris is wet", "Oslo"]
         assert page.problems == []
+
+
+async def test_what_was_refused_is_asked_again_by_a_person_and_never_by_a_reload(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage(limits=ServerLimits(starts_per_minute=1)) as stage:
+        page = stage.page
+        await talk(stage, "Rome")
+        await stage.ask("Milan")
+        for act_again in (True, False):
+            await page.until(f"{STATUS} === 'error'")
+            await page.until_text(".turn:last-of-type .failure", "more than 1 runs a minute")
+            if act_again:
+                await page.run("document.querySelector('.turn:last-of-type').isOld = true")
+                await page.click(act("Retry", 2))
+                await page.until("!document.querySelector('.turn:last-of-type').isOld")
+        await page.reload()
+        await page.until(f"({TURNS}).length === 2 && {STATUS} === 'error'")
+
+        assert await page.run(TURNS) == ["Rome", "Milan"]
+        assert len(stage.model.requests) == 1
 
 
 async def test_a_message_is_edited_and_what_followed_it_is_left_out(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from flowtrio.abc import Request
+from typing import Any
+
+from flowtrio.abc import NotAuthenticated, Request
 from flowtrio.serving._access import token_of
 from tests.browser.conftest import OpenStage
 from tests.browser.test_page import STATUS
@@ -69,6 +71,56 @@ async def test_a_wrong_token_is_told(open_stage: OpenStage, screen: Screen) -> N
         await page.type("#token", "wrong")
         await page.press("Enter")
         await page.until_seen("#token-wrong")
+
+
+async def test_the_servers_words_say_what_is_wrong_with_a_token(open_stage: OpenStage) -> None:
+    """Also with one that was good when the connection was opened."""
+    is_good = True
+
+    def authenticate(request: Request) -> str:
+        if not is_good:
+            raise NotAuthenticated("the token has expired")
+        return "ann"
+
+    for has_sockets in (True, False):
+        is_good = True
+        options: Any = {"authenticate": authenticate, "has_sockets": has_sockets}
+        async with open_stage(**options) as stage:
+            page = stage.page
+            is_good = False
+            await page.click("#list")
+            await page.until("document.querySelector('#ask-token').open")
+
+            assert await page.run("document.querySelector('#token-wrong').hidden")
+
+            await page.type("#token", "old")
+            await page.press("Enter")
+            await page.until_seen("#token-wrong")
+            await page.until_text("#token-wrong", "does not take this token: the token has expired")
+            is_good = True
+            await page.press("Enter")
+            await page.until("document.querySelector('#connection').dataset.state === 'open'")
+            await stage.ask("hello")
+            stage.model.answer("here")
+            await page.until(f"{STATUS} === 'completed'")
+
+
+async def test_what_cannot_be_said_is_told_or_made_good(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        page = stage.page
+        await page.type("#message", "x" * 100_010)
+        await page.until_text("#notice", "at most 100000 characters")
+        await page.run("document.querySelector('#message').value = 'half \\ud83d'")
+        await page.press("Enter")
+        for turn in ("first", "again"):
+            stage.model.answer(turn)
+            await page.until_text(".markdown", turn)
+            await page.until(f"{STATUS} === 'completed'")
+            await page.click(".acts button:nth-of-type(2)")
+        stage.model.answer("the end")
+        await page.until_text(".markdown", "the end")
+
+        assert [request[-1]["content"] for request in stage.model.requests] == ["half \ufffd"] * 3
 
 
 async def test_whoever_closed_the_dialog_can_still_enter_the_token(

@@ -142,3 +142,30 @@ async def test_who_looks_at_a_planted_wide_block_finds_it(open_stage: OpenStage)
         await stage.page.until(f"{STATUS} === 'completed'")
 
         assert await stage.page.run(WIDER) != []
+
+
+async def test_the_tool_that_a_person_is_asked_about_has_its_whole_name(
+    open_stage: OpenStage, screen: Screen
+) -> None:
+    async def agent(ctx: RunContext, message: str) -> str:
+        await ctx.approve("delete_everything", {"path": "/a/long/path" * 20})
+        return ""
+
+    async with open_stage(agent=agent, screen=screen) as stage:
+        await stage.ask("go")
+        await stage.page.until_seen(".call .primary")
+
+        assert await stage.page.run(
+            """((name) => name.scrollWidth <= name.clientWidth)(
+              document.querySelector(".call .name"))"""
+        )
+
+
+async def test_the_buttons_at_the_top_have_room_on_a_small_phone(open_stage: OpenStage) -> None:
+    for width in (360, 320):
+        async with open_stage(screen=Screen(width, 640, is_dark=False)) as stage:
+            assert await stage.page.run(
+                """[...document.querySelectorAll("#top button")].every(
+                  (node) => !node.checkVisibility() || node.scrollWidth <= node.clientWidth)"""
+            )
+            assert await stage.page.run("document.documentElement.scrollWidth <= innerWidth")

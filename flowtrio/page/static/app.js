@@ -11,7 +11,7 @@ import { Turn } from "./conversation.js";
 import { Conversations } from "./conversations.js";
 import { byId, el } from "./dom.js";
 import { Events } from "./events.js";
-import { Client, newId } from "./flowtrio.js";
+import { Client, newId, RejectedError } from "./flowtrio.js";
 import { Lanes } from "./lanes.js";
 import { Log } from "./log.js";
 import { memory } from "./memory.js";
@@ -160,11 +160,13 @@ function show(remembered, sent) {
  */
 async function follow(one) {
   const { remembered, turn } = one;
-  const { id, message } = remembered;
+  const { id, message, refused } = remembered;
   // One that the server may not have is started, which attaches where it has; any other is only
   // followed, so that a server which forgot it does not run it again.
   const parts = one.sent.map(({ part }) => part);
   try {
+    // To look again is no wish to try again.
+    if (refused !== undefined) throw new RejectedError(...refused);
     one.run = remembered.isStarted
       ? client.resume(id, { snapshot: "log" })
       : client.send(message, { runId: id, sessionId: memory.value.sessionId, parts });
@@ -180,6 +182,10 @@ async function follow(one) {
     const code = error instanceof Error && "code" in error ? String(error.code) : "failed";
     one.tell();
     if (code === "too_many_runs" && remembered.isStarted) return false;
+    if (error instanceof RejectedError && !remembered.isStarted) {
+      remembered.refused = [code, error.message];
+      memory.save();
+    }
     one.lanes.isOver = true;
     turn.fail(code.replaceAll("_", " "), LOST[code] ?? (error instanceof Error ? error.message : ""));
   }
@@ -212,7 +218,7 @@ function submit(isNow) {
 /** @param {import("./composer.js").Message} message */
 function start({ text, sent }) {
   opened += 1;
-  const remembered = { id: newId(), message: text, isStarted: false };
+  const remembered = { id: newId(), message: text, isStarted: false, files: sent.length };
   memory.add(remembered);
   name(memory.value.sessionId);
   const one = show(remembered, sent);
@@ -280,8 +286,9 @@ function edit(one) {
 }
 
 /** Whether all that was sent with a turn's message is still here. @param {Shown} one */
-function hasAll({ turn }) {
-  if (turn.said.sent.length === turn.said.parts.length) return true;
+function hasAll({ turn, remembered }) {
+  const { sent, parts } = turn.said;
+  if (sent.length === Math.max(parts.length, remembered.files ?? 0)) return true;
   tell("The files of this message are not on this page any more: say it anew.");
   return false;
 }
@@ -291,18 +298,18 @@ async function branch(one, message) {
   const place = shown.indexOf(one);
   const later = shown.slice(place).filter(({ turn }) => turn.hasBegun);
   const back = later.reduce((sum, { turn }) => sum + turn.saids.length, 0);
+  let id = memory.value.sessionId;
   try {
     // What the server never took in is not to be gone back behind.
     if (back > 0) {
       const body = { back, message: later[0]?.turn.said.text };
-      const path = `sessions/${encodeURIComponent(memory.value.sessionId)}/branch`;
-      const { session_id: id } = await load(path, { method: "POST", body });
-      memory.branch(id, shown.length - place);
+      id = (await load(`sessions/${encodeURIComponent(id)}/branch`, { method: "POST", body })).session_id;
     }
   } catch (error) {
     composer.put(message);
     return notify(/** @type {Error} */ (error));
   }
+  memory.branch(id, shown.length - place);
   for (const { turn } of shown.splice(place)) turn.element.remove();
   start(message);
 }
@@ -529,6 +536,13 @@ function ask(next) {
   if (isLost || isIdle) next.field.focus({ preventScroll: true });
 }
 
+document.addEventListener("keydown", (event) => {
+  if (event.target !== asked?.field || !(event.target instanceof HTMLButtonElement)) return;
+  // Nobody approves by what they write on, nor by the key that is held since they sent something.
+  if (event.repeat) event.preventDefault();
+  else if (event.key.length === 1 && event.key !== " " && !event.ctrlKey && !event.metaKey) composer.field.focus();
+});
+
 function updateConnection() {
   const { state, transport } = client;
   page.connection.dataset.state = state;
@@ -543,6 +557,7 @@ function updateConnection() {
  */
 function isLetIn() {
   if (client.state !== "unauthorized") return true;
+  page.tokenWrong.textContent = `The server does not take this token: ${client.refusal}.`;
   page.tokenWrong.hidden = client.token === null;
   if (!page.dialog.open) page.dialog.showModal();
   return false;

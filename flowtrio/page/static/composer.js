@@ -27,7 +27,7 @@ export class Composer {
   /**
    * @param {object} wired
    * @param {(isNow: boolean) => void} wired.send A person wants to send what stands here.
-   * @param {(text: string) => void} wired.tell Says why a file is not taken.
+   * @param {(text: string) => void} wired.tell Says what is not taken, and why.
    * @param {(text: string) => void} wired.draft Told what stands here, as it changes.
    * @param {HTMLElement} wired.place Where files may be dropped too.
    */
@@ -50,7 +50,11 @@ export class Composer {
       event.preventDefault();
       sendAll(this.#isRunning && (event.ctrlKey || event.metaKey));
     });
-    this.field.addEventListener("input", () => this.#changed());
+    this.field.addEventListener("input", () => {
+      this.#changed();
+      const { value, maxLength } = this.field;
+      if (value.length >= maxLength) tell(`A message has at most ${maxLength} characters: what was more is left out.`);
+    });
     this.#attach.addEventListener("click", () => this.#files.click());
     this.#files.addEventListener("change", async () => {
       await this.#attachments.add([...(this.#files.files ?? [])]);
@@ -87,7 +91,8 @@ export class Composer {
 
   /** Give what is to be sent, and have nothing. @returns {Message} */
   take() {
-    const text = this.field.value.trim();
+    // Half a character is none that the server could have.
+    const text = this.field.value.trim().replace(/\p{Surrogate}/gu, "\ufffd");
     this.#write("");
     return { text, sent: this.#attachments.take() };
   }

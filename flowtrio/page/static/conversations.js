@@ -45,18 +45,20 @@ export class Conversations {
   async show(current) {
     this.#current = current;
     this.#search.value = "";
-    this.#all = [];
+    /** @type {Listed[]} */
+    const all = [];
     try {
       // Those of some thousands of bytes a page: all of them are searched.
       for (let next = ""; next !== null; ) {
         const before = next === "" ? "" : `&before=${encodeURIComponent(next)}`;
         const page = await this.#wired.load(`sessions?limit=200${before}`);
-        this.#all.push(...page.items);
+        all.push(...page.items);
         next = page.next;
       }
     } catch (error) {
       return this.#wired.notify(/** @type {Error} */ (error));
     }
+    this.#all = all;
     this.#draw();
     this.#dialog.showModal();
   }

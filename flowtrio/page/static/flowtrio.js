@@ -329,6 +329,7 @@ export class Run {
 export class Client extends EventTarget {
   /** @type {State} */ #state = "idle";
   /** @type {string | null} */ #token;
+  #refusal = "";
   /** @type {URL} */ #base;
   /** @type {"websocket" | "sse"} */ #transport;
   #isFixed;
@@ -383,6 +384,11 @@ export class Client extends EventTarget {
     return this.#transport;
   }
 
+  /** Why the server wants a token, or another one, in its words. */
+  get refusal() {
+    return this.#refusal;
+  }
+
   /** The token. Setting it while the server wants another one tries again. */
   get token() {
     return this.#token;
@@ -421,8 +427,10 @@ export class Client extends EventTarget {
     const options = body === undefined ? {} : { body: JSON.stringify(body), headers: JSON_TYPE };
     const [response, request] = await this.#fetch(path, { method, ...options });
     try {
-      if (!response.ok) throw await refusal(response);
-      return await response.blob();
+      if (response.ok) return await response.blob();
+      // A token may expire while a connection is open that it opened: to come back tells, and asks.
+      if (response.status === 401 && this.#state === "open") this.#drop ? this.#drop() : this.#check();
+      throw await refusal(response);
     } finally {
       this.#end(request);
     }
@@ -664,6 +672,7 @@ export class Client extends EventTarget {
   async #probe() {
     try {
       const [response, request] = await this.#fetch("runs/-/events");
+      if (response.status === 401) this.#refusal = (await refusal(response)).message;
       this.#end(request);
       return response.status;
     } catch {
@@ -765,7 +774,10 @@ export class Client extends EventTarget {
         if (run.isOver) break;
         this.#reading.set(run, request);
         const heard = () => this.#requests.get(request)?.heard();
-        if (response.status === 401) return this.#setState("unauthorized");
+        if (response.status === 401) {
+          this.#refusal = (await refusal(response)).message;
+          return this.#setState("unauthorized");
+        }
         if (response.status >= 500) throw new Error(`status ${response.status}`);
         this.#setState("open");
         if (response.status === 204) run._end();

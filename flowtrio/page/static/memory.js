@@ -9,6 +9,8 @@ import { newId } from "./flowtrio.js";
  * @property {string} id
  * @property {string} message
  * @property {boolean} isStarted Whether the server is known to have it.
+ * @property {[code: string, why: string]} [refused] Where the server did not take it.
+ * @property {number} [files] That were sent with it from this page.
  */
 
 const KEY = `flowtrio ${location.pathname}`;

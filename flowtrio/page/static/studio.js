@@ -84,16 +84,15 @@ async function look() {
   next = setTimeout(look, OFTEN);
 }
 
-/** @type {Record<string, string>} What it means that nobody is let in. */
-const WRONG = {
-  http_401: "The server does not know this token.",
-  unauthorized: "The server does not know this token.",
-  not_operator: "The server knows you, but not as an operator.",
-};
+/** What it means that nobody is let in. @param {Error & {code?: string}} error */
+function wrong({ code, message }) {
+  if (code === "not_operator") return "The server knows you, but not as an operator.";
+  return code === "http_401" ? `The server does not take this token: ${message}.` : undefined;
+}
 
 /** @param {Error & {code?: string}} error */
 function onRefused(error) {
-  const said = WRONG[error.code ?? ""];
+  const said = wrong(error);
   if (said === undefined) {
     tellConnection("waiting", error.code === undefined ? "Reconnecting" : "The server refuses");
     if (error.code !== undefined) notify(error);
