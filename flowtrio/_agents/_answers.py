@@ -50,7 +50,7 @@ class AnswerForm:
             raise TypeError(
                 f"schema={told(wanted)}: expected a type with a JSON form, or a JSON Schema: {exc}"
             ) from exc
-        return cls(_schema_of(made), made.convert)
+        return cls(made.whole(), made.convert)
 
     def read(self, given: Any) -> tuple[str, Any]:
         """Read an answer: a text, or a JSON value where more than a text is asked for.
@@ -102,10 +102,3 @@ def _fitting(schema: dict[str, Any]) -> Decode:
         return value
 
     return decode
-
-
-def _schema_of(made: JsonType) -> dict[str, Any]:
-    schema, definitions = made.schema, made.definitions
-    if set(schema) == {"$ref"}:
-        schema = definitions[schema["$ref"].rpartition("/")[2]]
-    return {**schema, "$defs": definitions} if definitions else dict(schema)

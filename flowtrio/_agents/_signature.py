@@ -10,7 +10,7 @@ import inspect
 import types
 import typing
 from contextlib import suppress
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import attrs
 import msgspec
@@ -49,7 +49,9 @@ class SignatureForm:
             type = JsonType.of(struct)
         except (TypeError, NameError) as exc:
             raise TypeError(f"tool {name!r}: {exc}") from None
-        return cls(parameters=_schema(type), context_parameter=context, type=type)
+        parameters = type.whole()
+        parameters.pop("title", None)
+        return cls(parameters=parameters, context_parameter=context, type=type)
 
     def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """See `Form`."""
@@ -156,54 +158,3 @@ def _is_context(hint: Any) -> bool:
         kinds = [kind for kind in typing.get_args(hint) if kind is not types.NoneType]
         return len(kinds) == 1 and _is_context(kinds[0])
     return isinstance(hint, type) and Context in hint.__bases__
-
-
-def _schema(type: JsonType) -> dict[str, Any]:
-    """The arguments' JSON Schema with everything inlined but what refers to itself."""
-    components = type.definitions
-    name = type.schema["$ref"].rpartition("/")[2]
-    recursive = {key for key in components if _reaches(components, key, key)}
-    schema = cast("dict[str, Any]", _inline(components[name], components, recursive))
-    schema.pop("title", None)
-    if recursive:
-        schema["$defs"] = {
-            key: _inline(components[key], components, recursive) for key in sorted(recursive)
-        }
-    return schema
-
-
-def _reaches(components: dict[str, Any], start: str, goal: str) -> bool:
-    seen: set[str] = set()
-    pending = [start]
-    while pending:
-        for name in _refs(components[pending.pop()]):
-            if name == goal:
-                return True
-            if name not in seen:
-                seen.add(name)
-                pending.append(name)
-    return False
-
-
-def _refs(schema: Any) -> list[str]:
-    if isinstance(schema, dict):
-        found = [schema["$ref"].rpartition("/")[2]] if isinstance(schema.get("$ref"), str) else []
-        return found + [name for item in schema.values() for name in _refs(item)]
-    if isinstance(schema, list):
-        return [name for item in schema for name in _refs(item)]
-    return []
-
-
-def _inline(schema: Any, components: dict[str, Any], recursive: set[str]) -> Any:
-    if isinstance(schema, list):
-        return [_inline(item, components, recursive) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    ref = schema.get("$ref")
-    if isinstance(ref, str):
-        name = ref.rpartition("/")[2]
-        if name in recursive:
-            return dict(schema)
-        rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**_inline(components[name], components, recursive), **rest}
-    return {key: _inline(value, components, recursive) for key, value in schema.items()}

@@ -63,6 +63,19 @@ class JsonType:
             # Annotations, and how a type describes itself, are anybody's code.
             raise TypeError(describe(exc)) from exc
 
+    def whole(self) -> dict[str, Any]:
+        """The schema with everything inlined but what refers to itself, and no ``$ref`` on top."""
+        components, schema = self.definitions, self.schema
+        if set(schema) == {"$ref"}:
+            schema = components[schema["$ref"].rpartition("/")[2]]
+        recursive = {key for key in components if _reaches(components, key, key)}
+        made: dict[str, Any] = _inline(schema, components, recursive)
+        if recursive:
+            made["$defs"] = {
+                key: _inline(components[key], components, recursive) for key in sorted(recursive)
+            }
+        return made
+
     def convert(self, value: Any, place: str = "") -> Any:
         """Make a value of plain JSON, which is told to stand at *place*, such as ``.result``.
 
@@ -175,3 +188,40 @@ def _name(kind: Any) -> str:
     name = getattr(origin or kind, "__name__", None) or str(kind)
     arguments = [each for each in typing.get_args(kind) if isinstance(each, type)]
     return f"{name}[{', '.join(map(_name, arguments))}]" if origin and arguments else name
+
+
+def _reaches(components: dict[str, Any], start: str, goal: str) -> bool:
+    seen: set[str] = set()
+    pending = [start]
+    while pending:
+        for name in _refs(components[pending.pop()]):
+            if name == goal:
+                return True
+            if name not in seen:
+                seen.add(name)
+                pending.append(name)
+    return False
+
+
+def _refs(schema: Any) -> list[str]:
+    if isinstance(schema, dict):
+        found = [schema["$ref"].rpartition("/")[2]] if isinstance(schema.get("$ref"), str) else []
+        return found + [name for item in schema.values() for name in _refs(item)]
+    if isinstance(schema, list):
+        return [name for item in schema for name in _refs(item)]
+    return []
+
+
+def _inline(schema: Any, components: dict[str, Any], recursive: set[str]) -> Any:
+    if isinstance(schema, list):
+        return [_inline(item, components, recursive) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    ref = schema.get("$ref")
+    if isinstance(ref, str):
+        name = ref.rpartition("/")[2]
+        if name in recursive:
+            return dict(schema)
+        rest = {key: value for key, value in schema.items() if key != "$ref"}
+        return {**_inline(components[name], components, recursive), **rest}
+    return {key: _inline(value, components, recursive) for key, value in schema.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -93,6 +94,8 @@ def answering(asked: list[Any], *results: ElicitResult) -> Callable[..., Any]:
 
     async def answer(context: Any, params: Any) -> ElicitResult:
         asked.append(params.message)
+        # A form knows no references: what stands in it has nowhere to refer to.
+        assert "$ref" not in str(params.requested_schema)
         return left.pop(0)
 
     return answer
@@ -282,6 +285,16 @@ class Seat:
     row: int
 
 
+class Side(enum.Enum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@attrs.frozen
+class Sided:
+    side: Side
+
+
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
 @pytest.mark.parametrize(
     ("schema", "content", "given"),
@@ -292,6 +305,8 @@ class Seat:
         (Seat, {"row": 7}, Seat(7)),
         (Seat, {"row": "seven"}, "the answer does not fit"),
         (Seat, None, None),
+        (list[Side], {"answer": ["left", "right"]}, [Side.LEFT, Side.RIGHT]),
+        (Sided, {"side": "left"}, Sided(Side.LEFT)),
     ],
 )
 async def test_a_question_is_put_to_the_client(

@@ -70,6 +70,21 @@ async def ask(schema: Any, *values: Any) -> tuple[Any, dict[str, Any], dict[str,
     return got[0], asked, resolved
 
 
+@attrs.frozen
+class Branch:
+    leaves: list[Branch]
+
+
+async def test_a_schema_refers_to_nothing_but_what_refers_to_itself() -> None:
+    _, asked, _ = await ask(list[Address], [])
+    _, recursive, _ = await ask(Branch, {"leaves": []})
+
+    assert asked["schema"]["items"]["properties"]["number"] == {"type": "integer"}
+    assert "$defs" not in asked["schema"]
+    assert recursive["schema"]["properties"]["leaves"]["items"] == {"$ref": "#/$defs/Branch"}
+    assert list(recursive["schema"]["$defs"]) == ["Branch"]
+
+
 async def test_a_question_of_a_type_gives_its_value_and_tells_its_schema() -> None:
     value, asked, resolved = await ask(
         Address, {"street": "Long"}, "Long 3", {"street": "Long", "number": 3}
