@@ -265,6 +265,19 @@ async def test_one_that_goes_on_is_left_and_come_back_to(open_stage: OpenStage) 
         assert page.problems == []
 
 
+async def test_who_closes_the_list_by_escape_stops_nothing(open_stage: OpenStage) -> None:
+    async with open_stage() as stage:
+        await stage.ask("Rome")
+        stage.model.say("Well")
+        await stage.page.until_text(".markdown", "Well")
+        await look(stage)
+        await stage.page.press("Escape")
+        await stage.page.until("!document.querySelector('#conversations').open")
+        stage.model.answer(", Rome.")
+        await stage.page.until_text(".markdown", "Well, Rome.")
+        await stage.page.until(f"{STATUS} === 'completed'")
+
+
 async def test_of_several_that_are_gone_to_at_once_the_last_is_shown(
     open_stage: OpenStage,
 ) -> None:

@@ -629,7 +629,9 @@ byId("not-edit", HTMLButtonElement).addEventListener("click", () => {
   composer.field.focus();
 });
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape" && !event.isComposing && !event.defaultPrevented && !page.dialog.open) stop();
+  if (event.key !== "Escape" || event.isComposing || event.defaultPrevented) return;
+  // What it closes is all that it means.
+  if (document.querySelector("dialog[open]") === null) stop();
 });
 byId("new", HTMLButtonElement).addEventListener("click", startAnew);
 byId("list", HTMLButtonElement).addEventListener("click", () => {
