@@ -17,7 +17,7 @@ from flowtrio.serving.http._protocol import Visit, unknown_run
 from flowtrio.testing import LeasedStore
 from flowtrio.wire._frames import BadFrame, CancelCommand
 from tests.support.orchestrators import SeenStore
-from tests.support.site import Site, site, socket
+from tests.support.site import Site, read_run, site, socket
 from tests.support.ws_peer import connect, open_server
 
 
@@ -227,6 +227,49 @@ async def test_a_stopping_worker_gives_its_runs_time_and_leaves_the_queue() -> N
             hosting = Hosting(gateway, ServerLimits(), False, 60)
             with hosting.reading(follower), trio.fail_after(20):
                 await hosting.drain(30)
+            # For those who could not go on elsewhere it does, and not for longer than it may.
+            with hosting.reading(follower, is_only_here=True), trio.fail_after(5):
+                begun = trio.current_time()
+                await hosting.drain(0.5)
+            assert trio.current_time() >= begun + 0.5
+
+
+async def takes_a_second(ctx: RunContext, message: str) -> str:
+    async with ctx.message() as out:
+        await out.write("begun ")
+        await trio.sleep(1)
+        await out.write("and done")
+    return ""
+
+
+async def ask_by(s: Site, client: str) -> str:
+    """Ask as a client that knows nothing of a run it could resume; gives all it was told."""
+    if client == "plain":
+        async with socket(s) as ws:
+            await ws.send_message("hi")
+            return "".join([frame["type"] for frame in await read_run(ws)])
+    said = [{"role": "user", "content": "hi"}]
+    asked = {"model": "takes_a_second", "messages": said, "stream": client == "streamed"}
+    return (await s.http.post("/v1/chat/completions", json=asked)).text
+
+
+@pytest.mark.parametrize("client", ["whole", "streamed", "plain"])
+async def test_a_gateway_that_stops_lets_those_read_on_who_could_not_elsewhere(client: str) -> None:
+    async with pair(takes_a_second, protocols=[OpenAIProtocol()], drain=30) as (s, worker):
+        told: list[str] = []
+
+        async def ask() -> None:
+            told.append(await ask_by(s, client))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            while not worker._recorder.runs:
+                await trio.sleep(0.01)
+            with trio.fail_after(20):
+                await s.app.drain()
+            assert not worker._recorder.runs
+
+    assert "done" in told[0]
 
 
 async def test_protocols_find_and_answer_runs_elsewhere() -> None:

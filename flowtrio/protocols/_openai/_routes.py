@@ -152,6 +152,7 @@ class _Telling:
             after=after,
             decided=decided,
             waits=Waits(is_attended=False),
+            is_only_here=True,
         )
 
     def _keep(self, item: Item) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
@@ -103,7 +103,7 @@ class Hosting:
     """The runs that live with their connection, by tenant and run id."""
     _hosted: dict[Key, EventStream] = attrs.field(factory=dict, init=False)
     """The hosted runs that were started here and have not ended."""
-    _readers: dict[Follower, None] = attrs.field(factory=dict, init=False)
+    _readers: dict[Follower, bool] = attrs.field(factory=dict, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
 
     @property
@@ -318,9 +318,9 @@ class Hosting:
         return Follower(recorder, tenant_id, run_id, after, StreamMode.EVENTS, patience, start)
 
     @contextmanager
-    def reading(self, follower: Follower) -> Iterator[None]:
+    def reading(self, follower: Follower, *, is_only_here: bool = False) -> Iterator[None]:
         """Somebody reads a hosted run: a server that stops lets him read to the end."""
-        self._readers[follower] = None
+        self._readers[follower] = is_only_here
         try:
             yield
         finally:
@@ -359,7 +359,7 @@ class Hosting:
             for hosted in self.service.recorder.runs.values():
                 self._hold(hosted)
         with trio.move_on_after(seconds):
-            await self._wait_idle()
+            await self._wait_idle(is_patient=True)
         for stream in [*self.runs.values(), *self._hosted.values()]:
             fail_run(stream, "shutdown", "internal", "the server is shutting down")
         # Each has its grace to clean up, and its reader the time to take the end.
@@ -372,7 +372,19 @@ class Hosting:
             for session in self.sessions:
                 nursery.start_soon(session.dismiss)
 
-    async def _wait_idle(self) -> None:
-        while self.runs or self._hosted or not all(reader.is_elsewhere for reader in self._readers):
+    async def _wait_idle(self, is_patient: bool = False) -> None:
+        while self.runs or self._hosted or _any_held(self._readers, is_patient):
             self._idle = trio.Event()
             await self._idle.wait()
+
+
+def _any_held(readers: Mapping[Follower, bool], is_patient: bool) -> bool:
+    """Whether a server that stops waits for one of its readers.
+
+    Not for longer than its drain, while it is patient, if the run lives elsewhere; and not at all
+    if he can read on elsewhere too.
+    """
+    return any(
+        not reader.is_elsewhere or (is_patient and is_only_here)
+        for reader, is_only_here in readers.items()
+    )

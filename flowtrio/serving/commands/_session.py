@@ -288,7 +288,8 @@ class Session:
     ) -> None:
         """Hand a hosted run's events over until DONE; leaving ends nothing but this."""
         try:
-            with following, self.hosting.reading(follower):
+            is_own = follower.run_id in self._elsewhere
+            with following, self.hosting.reading(follower, is_only_here=is_own):
                 async with follower:
                     await self._hand_over(follower, showing)
         except Exception as exc:

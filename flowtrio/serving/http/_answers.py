@@ -38,6 +38,8 @@ class Answer(ABC):
     """The place behind which the log has to be fed: -1 where all before it matters."""
     headers: Mapping[str, str] = MappingProxyType({})
     """The answer's own headers."""
+    is_only_here: bool = False
+    """Whether its reader has no way to ask another process for the rest of it."""
     is_over: bool
     """Whether it has ended before its log has, such as where the run waits for people."""
 

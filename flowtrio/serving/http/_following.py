@@ -49,7 +49,8 @@ async def follow(
         is stuck in a send holds nothing.
 
     """
-    with _reading(hosting, tenant_id, run_id, answer) as (follower, held):
+    is_only_here = answer.is_only_here
+    with _reading(hosting, tenant_id, run_id, answer, is_only_here) as (follower, held):
         if refusal := await _attach(hosting, follower, started):
             told = refused(refusal)
             return await exchange.refuse(told.status, told.code, told.error)
@@ -74,7 +75,7 @@ async def gather(
       Left: the client has gone meanwhile.
 
     """
-    with _reading(hosting, tenant_id, run_id, answer) as (follower, held):
+    with _reading(hosting, tenant_id, run_id, answer, True) as (follower, held):
         if refusal := await _attach(hosting, follower, started):
             return refusal
         return await _Log(hosting, exchange, follower, answer).gather(held)
@@ -82,12 +83,12 @@ async def gather(
 
 @contextlib.contextmanager
 def _reading(
-    hosting: Hosting, tenant_id: str, run_id: str, answer: Answer
+    hosting: Hosting, tenant_id: str, run_id: str, answer: Answer, is_only_here: bool
 ) -> Iterator[tuple[Follower, contextlib.ExitStack]]:
     """A reader of the log, and what is let go as soon as its client has left."""
     follower = hosting.follow(tenant_id, run_id, answer.after, answer.start)
     with hosting.connecting(), contextlib.ExitStack() as held:
-        held.enter_context(hosting.reading(follower))
+        held.enter_context(hosting.reading(follower, is_only_here=is_only_here))
         held.callback(follower.let_go)
         yield follower, held
 

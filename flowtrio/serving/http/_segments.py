@@ -166,6 +166,8 @@ class Segment(Answer, Generic[T]):
     """The last event, by its number, at which nothing waits any more: where the log before it tells
     of a wait, that is over. For one that is told again, or whose reader has fallen behind."""
     headers: Mapping[str, str] = SSE_HEADERS
+    is_only_here: bool = False
+    """Whether its reader has no way to ask another process for the rest of it."""
     tail: bytes = b""
     """What stands behind all, however it ends."""
     waits: Waits = attrs.field(factory=Waits)
