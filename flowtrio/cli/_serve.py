@@ -234,6 +234,9 @@ async def _start(
         if listeners:
             await _start_http(servers, orchestrator, serving, sockets, listeners, tls, stopping)
             opened.pop_all()  # They are the server's now.
+            if orchestrator.role == "worker":
+                # It serves nobody, but tells how it is.
+                return [f"{url}/ready"]
             lines = [f"{url}/", *lines, _curl(url, has_token=serving.has_keys)]
             lines += lines_of(url, serving.protocols)
             if serving.operator_tokens or serving.authenticate:

@@ -126,6 +126,22 @@ def test_a_role_needs_a_store_that_is_shared() -> None:
     assert "--role worker: expected --store redis://HOST" in refused("--role", "worker")
 
 
+def test_a_worker_tells_where_it_is_asked_how_it_is_and_nothing_else(redis: RedisServer) -> None:
+    command = [*FLOWTRIO, "serve", "--store", redis.url(), "--role", "worker", "--port", "0"]
+    worker = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment())
+    try:
+        assert worker.stdout is not None
+        place = worker.stdout.readline().strip()
+        told = httpx.get(place, timeout=60)
+        worker.terminate()
+        rest, _ = worker.communicate(timeout=60)
+    finally:
+        worker.kill()
+        worker.wait()
+    assert told.json()["role"] == "worker"
+    assert rest == ""
+
+
 # Several with one command
 
 

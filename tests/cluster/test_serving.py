@@ -152,6 +152,9 @@ async def test_who_does_not_reply_and_a_store_that_fails_are_told_apart() -> Non
             assert codes == [True, True]
             refused = await s.http.post("/chat/stream", json={"message": "hi"})
             assert refused.json()["code"] == "store_failed"
+            s.orchestrator.store.create = broken  # type: ignore[method-assign]
+            ready = await s.http.get("/ready")
+            assert (ready.status_code, ready.json()["status"]) == (503, "store_failed")
             refused = await s.http.post("/runs/r/cancel")
             assert refused.json()["code"] == "store_failed"
 

@@ -227,6 +227,7 @@ class Hosting:
             except (LimitExceeded, LocalProtocolError, TypeError, ValueError):
                 raise
             except Exception as exc:
+                self.service.health.note(exc)
                 raise StoreFailed(exc) from exc
             yield started
 
