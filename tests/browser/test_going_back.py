@@ -94,6 +94,37 @@ async def test_an_answer_is_tried_again_instead_of_the_one_before(
         assert page.problems == []
 
 
+async def test_who_asks_twice_for_another_try_or_goes_elsewhere_meanwhile(
+    open_stage: OpenStage,
+) -> None:
+    async with open_stage() as stage:
+        page = stage.page
+        await talk(stage, "Rome")
+        await page.run(
+            "((retry) => { retry.click(); retry.click(); })(document.querySelector(values[0]))",
+            act("Retry", 1),
+        )
+        await page.until(f"{STATUS} !== 'completed'")
+        stage.model.answer("Once more.")
+        await page.until(f"{STATUS} === 'completed'")
+        asked = """(async () => (await (await fetch("runs")).json()).items.length)()"""
+
+        assert await page.run(asked) == 2
+
+        await page.run(
+            """(async () => {
+              document.querySelector(values[0]).click();
+              document.querySelector("#new").click();
+              await fetch("health");
+              await new Promise((done) => setTimeout(done, 100));
+            })()""",
+            act("Retry", 1),
+        )
+
+        assert await page.run(TURNS) == []
+        assert await page.run(asked) == 2
+
+
 async def test_what_was_refused_is_asked_again_by_a_person_and_never_by_a_reload(
     open_stage: OpenStage,
 ) -> None:

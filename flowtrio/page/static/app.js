@@ -298,6 +298,7 @@ async function branch(one, message) {
   const place = shown.indexOf(one);
   const later = shown.slice(place).filter(({ turn }) => turn.hasBegun);
   const back = later.reduce((sum, { turn }) => sum + turn.saids.length, 0);
+  const number = (opened += 1);
   let id = memory.value.sessionId;
   try {
     // What the server never took in is not to be gone back behind.
@@ -309,6 +310,8 @@ async function branch(one, message) {
     composer.put(message);
     return notify(/** @type {Error} */ (error));
   }
+  // Whoever did not want to wait for it asked again, said something else, or went elsewhere.
+  if (number !== opened) return;
   memory.branch(id, shown.length - place);
   for (const { turn } of shown.splice(place)) turn.element.remove();
   start(message);
