@@ -18,6 +18,32 @@ def check_budget(run: Run) -> None:
       LimitExceeded: it did; ``limit`` is ``tokens`` or ``cost``.
 
     """
+    _check_spent(run)
+    if run.limits.cost is not None and run.usage.cost is None:
+        raise LimitExceeded(
+            "the run has a limit of cost, and what a reply cost is not known: expected "
+            "prices= with the price of its model",
+            limit="cost",
+        )
+
+
+def check_request(run: Run) -> None:
+    """See whether a model may be asked once more: also where a tool made little of a limit.
+
+    Raises:
+      LimitExceeded: it may not; ``limit`` is ``tokens``, ``cost`` or ``requests``.
+
+    """
+    _check_spent(run)
+    most = run.limits.requests
+    if most is not None and run.requests >= most:
+        raise LimitExceeded(
+            f"the run asked models {run.requests} times, as often as requests={most} lets it",
+            limit="requests",
+        )
+
+
+def _check_spent(run: Run) -> None:
     limits, usage = run.limits, run.usage
     if limits.tokens is not None:
         spent = usage.prompt_tokens + usage.completion_tokens
@@ -25,31 +51,9 @@ def check_budget(run: Run) -> None:
             raise LimitExceeded(
                 f"the run took {spent} tokens, more than tokens={limits.tokens}", limit="tokens"
             )
-    if limits.cost is not None:
-        if usage.cost is None:
-            raise LimitExceeded(
-                "the run has a limit of cost, and what a reply cost is not known: expected "
-                "prices= with the price of its model",
-                limit="cost",
-            )
-        if Decimal(usage.cost) > limits.cost:
-            raise LimitExceeded(
-                f"the run cost {usage.cost}, more than cost={limits.cost}", limit="cost"
-            )
-
-
-def check_requests(run: Run) -> None:
-    """See whether a model may be asked once more.
-
-    Raises:
-      LimitExceeded: it may not; ``limit`` is ``requests``.
-
-    """
-    most = run.limits.requests
-    if most is not None and run.requests >= most:
+    if limits.cost is not None and usage.cost is not None and Decimal(usage.cost) > limits.cost:
         raise LimitExceeded(
-            f"the run asked models {run.requests} times, as often as requests={most} lets it",
-            limit="requests",
+            f"the run cost {usage.cost}, more than cost={limits.cost}", limit="cost"
         )
 
 

@@ -33,7 +33,7 @@ from flowtrio._run._ending import blame
 from flowtrio._run._frame import Frame, is_cancelled
 
 from ._around import Exchange
-from ._budget import check_budget, check_requests
+from ._budget import check_budget, check_request
 from ._heard import (
     close_reply,
     cut_stream,
@@ -110,7 +110,7 @@ class Turn(Saying):
         options: dict[str, Any],
     ) -> Chunk:
         """Ask the model and tell what it says, but for the end."""
-        check_requests(self.run)
+        check_request(self.run)
         self.run.requests += 1
         self._asked_model = options.get("model")
         self._identify(self.client)

@@ -15,6 +15,7 @@ from flowtrio import (
     Agent,
     Chunk,
     EventType,
+    LimitExceeded,
     Limits,
     Orchestrator,
     RunContext,
@@ -147,6 +148,37 @@ async def test_a_run_ends_behind_the_reply_that_passed_its_budget(
     [error] = [event.data for event in events if event.type is EventType.ERROR]
     assert (error["source"], error["limit"]) == ("limit", name)
     assert len(model.asked) == replies
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (Limits(tokens=15), "tokens"),
+        (Limits(cost="0.00003"), "cost"),  # type: ignore[arg-type]
+        (Limits(requests=2), "requests"),
+    ],
+)
+@pytest.mark.parametrize("is_caught", [False, True])
+async def test_no_model_is_asked_once_more_where_a_tools_agent_passed_the_budget(
+    limits: Limits, name: str, is_caught: bool
+) -> None:
+    model, inner = Recording(calls("research"), says("done")), Recording(says("a"), says("b"))
+
+    @tool(retries=1)
+    async def research(ctx: RunContext) -> str:
+        """Ask another agent."""
+        try:
+            return await ctx.delegate(Agent(llm_client=inner), "go")
+        except LimitExceeded:
+            if is_caught:
+                return "nothing"
+            raise
+
+    events = await run(Agent(llm_client=model, tools=[research]), limits=limits, prices=PRICES)
+
+    [error] = [event.data for event in events if event.type is EventType.ERROR]
+    assert (error["source"], error["limit"]) == ("limit", name)
+    assert (len(model.asked), len(inner.asked)) == (1, 1)
 
 
 async def test_a_cost_that_nobody_knows_passes_a_limit_of_cost() -> None:
