@@ -21,6 +21,8 @@ SESSIONS: Final = 6
 _SOON: Final = 0.1
 _LOST_WITHIN: Final = 3.0
 """Seconds after which nothing of what was stored is lost."""
+_SAID_WITHIN: Final = 60.0
+"""Seconds for which a command is tried: on a busy machine a gateway takes its time to be back."""
 _PATIENCE: Final = 6.0
 """Seconds for which nothing may come before one asks another gateway."""
 
@@ -76,7 +78,7 @@ class Clients:
                     nursery.start_soon(self.start, run)
             async with trio.open_nursery() as nursery:
                 for _ in range(2):
-                    nursery.start_soon(self.read, run)
+                    nursery.start_soon(self.read, run, nursery)
                 if self.rng.random() < 0.1:
                     nursery.start_soon(self.cancel, run)
             if self.processes.losses:
@@ -142,8 +144,11 @@ class Clients:
 
     # Reading
 
-    async def read(self, run: Run) -> None:
-        """Read a run to its end, by one gateway after another."""
+    async def read(self, run: Run, answers: trio.Nursery) -> None:
+        """Read a run to its end, by one gateway after another; answer what it asks meanwhile.
+
+        Who goes on to another gateway is not asked again, so his answer is given to its end.
+        """
         log: list[dict[str, Any]] = []
         run.logs.append(log)
         while not log or log[-1]["type"] != "done":
@@ -166,7 +171,7 @@ class Clients:
                                     log.clear()
                                 break
                             log.append(event)
-                            await self.answer(run, event)
+                            answers.start_soon(self.answer, run, event)
                 except OSError:
                     pass
             await trio.sleep(_SOON)
@@ -174,7 +179,8 @@ class Clients:
     async def read_late(self, run: Run) -> None:
         """Read it when all that can be lost of it is lost: it may have begun anew, and ask."""
         await trio.sleep(_LOST_WITHIN)
-        await self.read(run)
+        async with trio.open_nursery() as nursery:
+            await self.read(run, nursery)
 
     async def answer(self, run: Run, event: dict[str, Any]) -> None:
         """Do what the run waits for."""
@@ -199,16 +205,17 @@ class Clients:
 
     async def command(self, run: Run, name: str, **arguments: Any) -> bool:
         """Give a command until somebody says that it was accepted, or came too late."""
-        for _ in range(40):
-            with trio.move_on_after(_PATIENCE):
-                address = f"{self.gateway()}/runs/{run.run_id}/{name}"
-                try:
-                    answer = await self.http.post(address, json=arguments)
-                except httpx.HTTPError:
-                    answer = None
-                if answer is not None and answer.status_code in (200, 404):
-                    return answer.status_code == 200
-            await trio.sleep(_SOON)
+        with trio.move_on_after(_SAID_WITHIN):
+            while True:
+                with trio.move_on_after(_PATIENCE):
+                    address = f"{self.gateway()}/runs/{run.run_id}/{name}"
+                    try:
+                        answer = await self.http.post(address, json=arguments)
+                    except httpx.HTTPError:
+                        answer = None
+                    if answer is not None and answer.status_code in (200, 404):
+                        return answer.status_code == 200
+                await trio.sleep(_SOON)
         return False
 
     async def cancel(self, run: Run) -> None:

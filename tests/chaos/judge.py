@@ -45,6 +45,8 @@ async def judge(clients: Clients, url: str, marks: Path) -> list[str]:
                 found += [f"{run.run_id}: {each}" for each in of_run]
             if is_anew and len(log) <= _UNBEGUN:
                 del executed[run.run_id]
+            if log and "status" not in log[-1].data:
+                found.append(f"{run.run_id} has not ended; what was said to it: {run.words}")
             if log:
                 statuses[run.run_id] = log[-1].data.get("status", "unfinished")
         for session_id in sorted({run.session_id for run in clients.runs if run.session_id}):
