@@ -181,8 +181,9 @@ class _Loop:
     async def _take_turns(self) -> Any:
         output, limit = self.agent._output, self.run_.limits.turns
         attempts = cuts = 0
+        is_first = True
         for turns in self._turns():
-            options = settings_of_turn(self.settings, is_first=turns == 1)
+            options = settings_of_turn(self.settings, is_first=is_first)
             if output is not None:
                 options = {**options, "output_schema": (output.name, output.schema)}
             await self.offer.ask()
@@ -199,6 +200,8 @@ class _Loop:
                 continue
             completion, calls = told
             cuts = cuts + 1 if turn.cut_calls else 0
+            # What was cut has called nothing.
+            is_first = is_first and cuts > 0
             if cuts:
                 self._check_cut(completion, cuts)
             elif calls:

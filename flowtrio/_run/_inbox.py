@@ -59,9 +59,9 @@ class Inbox:
         self.waiting += (said,)
         if post_id is not None:
             self.post_ids += (post_id,)
-        if interrupt:
-            for scope in self.replies:
-                scope.cancel(reason="the user says something")
+        if interrupt and self.replies:
+            # Of several at once one is to hear it: the others would be asked again for nothing.
+            self.replies[-1].cancel(reason="the user says something")
         return True
 
     def hear(self, log: EventLog, transcript: Transcript, by: Speaker) -> UserMessage:

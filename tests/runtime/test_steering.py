@@ -177,6 +177,45 @@ async def test_a_client_that_breaks_while_it_is_cut_does_not_fail_the_run(
     assert await played.stream.result() == "Bonjour"
 
 
+async def test_of_two_replies_at_once_an_interrupt_cuts_the_one_that_hears_it(
+    autojump_clock: Any,
+) -> None:
+    models = ScriptedModel([1.0, "old"], "new"), ScriptedModel([2.0, "other"], "unasked")
+
+    async def body(ctx: RunContext) -> str:
+        async with trio.open_nursery() as nursery:
+            for model in reversed(models):
+                nursery.start_soon(runner(model), ctx, "go")
+                await trio.sleep(0.1)
+        return ""
+
+    async def reader(stream: EventStream, log: list[Any]) -> None:
+        async with trio.open_nursery() as nursery:
+
+            @nursery.start_soon
+            async def post() -> None:
+                await trio.sleep(0.5)
+                assert stream.post("in euros", interrupt=True)
+
+            log += [event async for event in stream]
+
+    await play(agent_of(body), reader=reader)
+
+    assert [len(model.requests) for model in models] == [2, 1]
+    assert said(models[0].requests[1].messages)[-1] == ("user", "in euros")
+
+
+async def test_a_call_that_is_asked_for_is_asked_for_again_where_the_reply_was_cut() -> None:
+    model = ScriptedModel(["well", call("look")], [call("look")], "found")
+    agent = runner(model, look, model_settings={"tool_choice": "required"})
+
+    await play(agent, reader=posting(at(T.MESSAGE_CHUNK), "now", interrupt=True))
+
+    assert [request.options.get("tool_choice") for request in model.requests] == [
+        *("required", "required", None),
+    ]
+
+
 async def test_images_go_with_it() -> None:
     model = ScriptedModel("Hello", "A cat")
     image = Image(url="https://example.com/cat.png")
