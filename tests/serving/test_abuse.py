@@ -206,11 +206,26 @@ async def serve_well(target: Target, port: int) -> float:
     return took
 
 
+def seconds_without_a_core(target: Target) -> float:
+    """How long the server and we could have gone on, and others had the machine's cores.
+
+    At a load of 20, ten clients in a row were served in 0.3 to 1.5 s, by a server that did nothing.
+    """
+    waited = 0
+    for pid in (target.server.process.pid, os.getpid()):
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):  # A thread that has ended meanwhile.
+                waited += int(path.read_text().split()[1])
+    return waited / 1e9
+
+
 async def serve_soon(target: Target, port: int) -> None:
     """Be served within the time: what is measured is the server, not what else the machine does."""
     took = []
     for _ in range(10):
-        took.append(await serve_well(target, port))
+        before = seconds_without_a_core(target)
+        served = await serve_well(target, port)
+        took.append(served - (seconds_without_a_core(target) - before))
         if took[-1] < SERVED_WITHIN:
             return
     raise AssertionError(took)
