@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["both", "gateway", "worker"]
 _PAUSE: Final = 1.0
 """Seconds until something goes on that the store has failed."""
+_LOOK_EVERY: Final = 0.05
+"""Seconds between two looks whether a run that was cancelled has ended."""
 _NEWER: Final = "a newer message came in the same conversation"
 
 
@@ -254,13 +256,29 @@ class Cluster:
     # Ends
 
     async def clear(self, tenant_id: str, session_id: str, reason: str) -> None:
-        """Cancel a conversation's runs, wherever they live, and wait until they have ended."""
+        """Cancel a conversation's runs, wherever they live, and wait until they have ended.
+
+        Those too that stand in no line, as nothing of them is remembered.
+        """
+        runs = await self.store.list(tenant_id, session_id)
+        apart = [run.run_id for run in runs if not run.is_remembered and run.ended_at is None]
         with trio.fail_after(2 * STORE_DEADLINE):
             while line := await self.store.line(tenant_id, session_id):
                 for run_id in reversed(line):
                     await self.cancel(tenant_id, run_id, reason)
-                await trio.sleep(0.05)
-        await self.recorder.forget_session(tenant_id, session_id)
+                await trio.sleep(_LOOK_EVERY)
+        for run_id in apart:
+            await self.clear_run(tenant_id, run_id, reason)
+        await self.recorder.forget_session(tenant_id, session_id, reason)
+
+    async def clear_run(self, tenant_id: str, run_id: str, reason: str) -> None:
+        """Cancel a run, wherever it lives, and wait for its end, if that comes soon."""
+        with trio.move_on_after(2 * STORE_DEADLINE):
+            while (header := await self.store.header(tenant_id, run_id)) is not None:
+                if header.ended_at is not None:
+                    return
+                await self.cancel(tenant_id, run_id, reason)
+                await trio.sleep(_LOOK_EVERY)
 
     def stop_claiming(self) -> None:
         """Begin no more runs: those that wait are for others."""

@@ -227,7 +227,7 @@ class HostedRuns:
         if self._cluster is not None:
             await self._cluster.clear(tenant_id, session_id, why)
         await self._sessions.clear(tenant_id, session_id, why)
-        await self._recorder.forget_session(tenant_id, session_id)
+        await self._recorder.forget_session(tenant_id, session_id, why)
         await self.conversations.delete(tenant_id, session_id)
         await self.store.delete(tenant_id, session_id=session_id)
 

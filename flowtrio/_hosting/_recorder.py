@@ -188,24 +188,24 @@ class Recorder:
             hosted.stream.cancel(reason)
         self.unsettled.close(reason)
 
-    async def forget_session(self, tenant_id: str, session_id: str) -> None:
-        """Wait until no run of a conversation has anything to store, and keep nothing of it."""
+    async def forget_session(self, tenant_id: str, session_id: str, reason: str) -> None:
+        """Cancel a conversation's runs, wait until they have nothing to store, and forget them."""
 
         def of_session(hosted: HostedRun) -> bool:
             header = hosted.header
             return (header.tenant_id, header.session_id) == (tenant_id, session_id)
 
-        await self._forget(of_session)
+        await self._forget(of_session, reason)
 
     async def forget_run(self, tenant_id: str, run_id: str, reason: str) -> None:
         """Cancel a run if it goes on, wait until it has nothing to store, and forget it."""
-        hosted = self.runs.get((tenant_id, run_id))
-        if hosted is not None:
-            hosted.stream.cancel(reason)
-        await self._forget(lambda other: other.key == (tenant_id, run_id))
+        await self._forget(lambda other: other.key == (tenant_id, run_id), reason)
 
-    async def _forget(self, is_meant: Callable[[HostedRun], bool]) -> None:
-        for hosted in filter(is_meant, list(self.runs.values())):
+    async def _forget(self, is_meant: Callable[[HostedRun], bool], reason: str) -> None:
+        meant = list(filter(is_meant, self.runs.values()))
+        for hosted in meant:
+            hosted.stream.cancel(reason)
+        for hosted in meant:
             while not hosted.is_over:
                 await hosted.news.park()
         await self.unsettled.forget(is_meant)

@@ -90,6 +90,6 @@ class Service:
     async def forget_run(self, tenant_id: str, run_id: str) -> bool:
         """Delete a run's log; one that goes on is cancelled first. False if there is none."""
         if self.cluster is not None:
-            await self.cluster.cancel(tenant_id, run_id, "its log was deleted")
+            await self.cluster.clear_run(tenant_id, run_id, "its log was deleted")
         await self.recorder.forget_run(tenant_id, run_id, "its log was deleted")
         return bool(await self.orchestrator.store.delete(tenant_id, run_id=run_id))

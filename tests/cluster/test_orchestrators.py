@@ -325,6 +325,44 @@ async def test_a_deleted_conversation_is_gone_everywhere(autojump_clock: Any) ->
         assert await gateway.store.header(T, run_id) is None
 
 
+@asynccontextmanager
+async def alone() -> AsyncIterator[tuple[Orchestrator, Orchestrator]]:
+    """A process that shares its store with nobody."""
+    async with Orchestrator(agents=[talks]) as orchestrator:
+        yield orchestrator, orchestrator
+
+
+@pytest.mark.parametrize("what", ["run", "conversation"])
+@pytest.mark.parametrize("some", [alone, two])
+async def test_what_is_deleted_is_cancelled_first_and_told_so(
+    some: Any, what: str, autojump_clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though it stands in no line, as nothing of it is remembered."""
+    async with some() as (orchestrator, _):
+        run_id = await orchestrator.start("500")
+        [header] = await orchestrator.store.list(T)
+        assert header.session_id is not None
+        log: list[AgentEvent] = []
+
+        async def follow() -> None:
+            async with orchestrator.attach(run_id) as follower:
+                log.extend([event async for event in follower])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(follow)
+            await trio.sleep(5)
+            with trio.fail_after(20):
+                if what == "run":
+                    assert await Service(orchestrator).forget_run(T, run_id)
+                else:
+                    await orchestrator._forget(T, header.session_id)
+
+        assert done_of(log)["reason"].endswith("was deleted")
+        assert await orchestrator.store.header(T, run_id) is None
+        await trio.sleep(5)
+    assert [each for each in caplog.records if each.levelno > logging.INFO] == []
+
+
 async def test_a_run_that_cannot_be_made_here_ends(autojump_clock: Any) -> None:
     store = LeasedStore()
 
