@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import httpx
 import pytest
 import trio
 
@@ -50,6 +51,32 @@ async def test_an_answer_goes_on_after_the_connection_was_lost(open_stage: OpenS
 
         stage.model.answer("after")
         await check_the_whole_is_there(stage, "before ", "meanwhile ", "after")
+
+
+@pytest.mark.parametrize("has_sockets", [True, False])
+async def test_an_answer_goes_on_where_an_address_asks_too_often(
+    open_stage: OpenStage, has_sockets: bool
+) -> None:
+    """Its neighbours may have, and it is over in a moment: nothing ends by it."""
+    limits = ServerLimits(requests_per_minute=30)
+    async with open_stage(limits=limits, has_sockets=has_sockets) as stage:
+        await stage.ask("go on")
+        stage.model.say("before ")
+        await until_says(stage, "before")
+        before = await stage.page.text("#connection")
+        async with httpx.AsyncClient(base_url=stage.front.url) as http:
+            while (await http.get("runs")).status_code != 429:
+                pass
+        stage.front.cut()
+        await is_waiting(stage)
+        stage.model.say("meanwhile ")
+        await until_says(stage, "before meanwhile")
+
+        assert await stage.page.run(STATUS) == "running"
+        assert await stage.page.text("#connection") == before
+
+        stage.model.answer("after")
+        await stage.page.until(f"{STATUS} === 'completed'")
 
 
 async def test_an_answer_is_whole_however_often_the_connection_is_cut(

@@ -650,7 +650,7 @@ export class Client extends EventTarget {
     // A browser does not tell why a handshake failed; a plain request does.
     const status = wasOpen ? 0 : await this.#probe();
     if (status === 401) return this.#setState("unauthorized");
-    if (status > 0 && status < 500) this.#failures += 1;
+    if (status > 0 && !isForNow(status)) this.#failures += 1;
     if (this.#failures >= FAILURES_BEFORE_SSE && !this.#isFixed) return this.#useSse();
     await this.#pause(this.#attempts++);
     if (this.#state === "waiting") this.#open();
@@ -778,7 +778,9 @@ export class Client extends EventTarget {
           this.#refusal = (await refusal(response)).message;
           return this.#setState("unauthorized");
         }
-        if (response.status >= 500) throw new Error(`status ${response.status}`);
+        // Whoever starts something is told that it is too much; what goes on is come back to.
+        const isTooMuch = response.status === 429 && startOf(run).type === "message";
+        if (isForNow(response.status) && !isTooMuch) throw new Error(`status ${response.status}`);
         this.#setState("open");
         if (response.status === 204) run._end();
         else if (!response.ok) run._end(await refusal(response));
@@ -843,7 +845,7 @@ export class Client extends EventTarget {
   async #check() {
     const status = await this.#probe();
     if (status === 401) this.#setState("unauthorized");
-    else if (status > 0 && status < 500) this.#setState("open");
+    else if (status > 0 && !isForNow(status)) this.#setState("open");
     else if (this.#runs.size === 0 && this.#state !== "closed") {
       this.#setState("waiting");
       await this.#pause(this.#attempts++);
@@ -888,6 +890,9 @@ export class Client extends EventTarget {
     this.#requests.delete(request);
   }
 }
+
+/** Whether a status is the server's for now, and for whatever is asked. @param {number} status */
+const isForNow = (status) => status >= 500 || status === 429;
 
 /** The command that brings a run's events from where we are. @param {Run} run */
 function startOf(run) {
