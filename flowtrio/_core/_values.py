@@ -386,4 +386,8 @@ _OPENERS: list[tuple[Any, Callable[[Any], Any]]] = [
     (enum.Enum, lambda value: value._value_),
     (set, lambda value: list(set.__iter__(value))),
     (frozenset, lambda value: list(frozenset.__iter__(value))),
+    # Such as numpy's float64, and the texts that parsers of markup give.
+    (str, str.__str__),
+    (int, int.__int__),
+    (float, float.__float__),
 ]

@@ -124,6 +124,15 @@ class Room(msgspec.Struct):
     note: str | msgspec.UnsetType = msgspec.UNSET
 
 
+class Counted(int):
+    def __int__(self) -> int:
+        raise ValueError("no")
+
+
+class Measured(float):
+    """As numpy's float64 is one."""
+
+
 class Fussy(str):
     """A text that is equal to nothing, and cannot be made one."""
 
@@ -175,10 +184,15 @@ class Raising:
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (datetime.datetime(2024, 2, 29, 12, tzinfo=datetime.UTC), "2024-02-29T12:00:00Z"),
         (b"ab", "YWI="),
+        ([Fussy("a"), Counted(7), Measured(0.5)], ["a", 7, 0.5]),
+        (Measured(0.5), 0.5),
     ],
 )
 def test_a_value_becomes_what_it_is_in_json(value: Any, plain: Any) -> None:
-    assert check_json(value, "value") == plain
+    made = check_json(value, "value")
+
+    assert made == plain
+    assert msgspec.json.decode(msgspec.json.encode(made)) == plain
 
 
 Check: TypeAlias = Callable[[Any, str], Any]
@@ -274,6 +288,7 @@ def test_the_copy_does_not_follow_later_changes() -> None:
         ({"\ud800": 1}, "result.\ufffd: text with lone surrogates is not JSON"),
         ({2: {2.5: math.nan}}, "result.2.2.5: expected a finite number, got nan"),
         ({Colour.RED: math.nan}, "result.Colour: expected a finite number, got nan"),
+        ([Measured("inf")], "result[0]: expected a finite number, got inf"),
         ({1: "a", "1": "b"}, "result: two of its keys are the same text as JSON"),
         (
             [{"1": 1, 1.0: 2, Level.HIGH: 3, "3": 4}],
@@ -309,7 +324,6 @@ class Strange(datetime.tzinfo):
         (iter([1]), "result: list_iterator has no JSON form"),
         (ValueError("no"), "result: ValueError has no JSON form"),
         (City, "result: type has no JSON form"),
-        (Fussy("a"), "result: Fussy has no JSON form"),
         (type("A" * 1000, (), {})(), "result: A{80} has no JSON form"),
         ({None: 1}, r"result\.NoneType: expected text or a number as key, got NoneType"),
         ({(1, 2): 3}, r"result\.tuple: expected text or a number as key, got tuple"),
