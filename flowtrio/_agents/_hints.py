@@ -29,6 +29,13 @@ def is_union(hint: Any) -> bool:
     return typing.get_origin(hint) in (Union, types.UnionType)
 
 
+def takes_none(hint: Any) -> bool:
+    """Whether None is among what a hint means, or anything is."""
+    kind, _ = notes_of(hint)
+    members = typing.get_args(kind) if is_union(kind) else (kind,)
+    return any(each in (Any, None, types.NoneType) for each in members)
+
+
 def union_of(members: tuple[Any, ...]) -> Any:
     return Union[members]  # noqa: UP007
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import attrs
 import msgspec
 
+from . import _hints as hints
 from ._types import JsonType
 
 
@@ -67,7 +68,7 @@ def _fields(
         signature = inspect.signature(fn)
     except (TypeError, ValueError) as exc:
         raise TypeError(f"tool {name!r}: {exc}") from None
-    hints = _hints(name, target)
+    annotations = _annotations(name, target)
     context: str | None = None
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = []
     for parameter in signature.parameters.values():
@@ -78,7 +79,7 @@ def _fields(
             )
         if parameter.annotation is parameter.empty:
             raise TypeError(f"tool {name!r}: parameter {parameter.name!r} needs an annotation")
-        hint = hints.get(parameter.name, parameter.annotation)
+        hint = annotations.get(parameter.name, parameter.annotation)
         if hint is _Context:
             context = parameter.name
             continue
@@ -88,6 +89,9 @@ def _fields(
                 f"tool {name!r}: the default of {parameter.name!r} is a Field(): expected it in "
                 "the annotation, as Annotated[…, Field(…)]"
             )
+        if parameter.default is None and not hints.takes_none(hint):
+            # It would be told as the default, and be refused where a model says it.
+            hint = hints.union_of((hint, types.NoneType))
         text = texts.get(parameter.name)
         if text:
             hint = Annotated[hint, msgspec.Meta(description=text)]
@@ -137,17 +141,17 @@ def _closure(target: Any) -> dict[str, Any]:
     return found
 
 
-def _hints(name: str, target: Any) -> dict[str, Any]:
+def _annotations(name: str, target: Any) -> dict[str, Any]:
     """The annotations of a function, those under TYPE_CHECKING that mean the context included."""
     target = inspect.unwrap(target)
     names = _Names(getattr(target, "__globals__", {}))
     names.update(_closure(target))
     try:
-        hints = typing.get_type_hints(target, names, names, include_extras=True)
+        found = typing.get_type_hints(target, names, names, include_extras=True)
     except Exception as exc:
         # Any code may stand in an annotation that is a text.
         raise TypeError(f"tool {name!r}: {exc}") from None
-    return {key: _Context if _is_context(hint) else hint for key, hint in hints.items()}
+    return {key: _Context if _is_context(hint) else hint for key, hint in found.items()}
 
 
 def _is_context(hint: Any) -> bool:

@@ -14,6 +14,7 @@ import attrs
 import jsonschema
 import pytest
 import trio
+from pydantic import Field
 
 from flowtrio import EventType, Limits, RunContext, ToolCall, tool
 from flowtrio._agents._threads import Thread
@@ -237,6 +238,36 @@ async def test_a_tool_that_nobody_has_is_told_to_the_model() -> None:
     [end] = only(played.log, T.TOOL_CALL_END)
     assert end["outcome"] == "error"
     assert "there are: paint" in model.requests[1].messages[-1]["content"]
+
+
+def test_a_default_of_none_may_be_said_whatever_the_annotation_says() -> None:
+    @tool
+    def find(
+        name: str = None,  # type: ignore[assignment] # noqa: RUF013 - people write it
+        size: Annotated[int, Field(ge=1)] = None,  # type: ignore[assignment] # noqa: RUF013
+        other: int | None = None,
+        anything: Any = None,
+    ) -> None:
+        """Find something.
+
+        Args:
+          name: What it is called.
+
+        """
+
+    properties = find.parameters["properties"]
+    assert properties["name"] == {
+        "anyOf": [{"type": "string"}, {"type": "null"}],
+        "description": "What it is called.",
+        "default": None,
+    }
+    assert properties["other"] == {
+        "anyOf": [{"type": "integer"}, {"type": "null"}],
+        "default": None,
+    }
+    assert find.decode({"name": None, "size": None}) == find.decode({})
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        find.decode({"size": 0})
 
 
 def test_a_parameter_without_a_type_is_refused() -> None:
