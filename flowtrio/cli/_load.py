@@ -39,6 +39,19 @@ class UsageError(Exception):
     """What was asked for cannot be done; told without a traceback."""
 
 
+def sendable(token: str | None) -> str | None:
+    """A token for a server, without the line end of the file that it may come from.
+
+    Raises:
+      UsageError: it cannot be sent.
+
+    """
+    token = token and token.strip()
+    if token is not None and not (token.isascii() and token.isprintable()):
+        raise UsageError("--token: expected printable ASCII text")
+    return token
+
+
 def make_orchestrator(
     model: str | None,
     agent: str | None,

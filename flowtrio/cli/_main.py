@@ -15,7 +15,7 @@ import trio
 from flowtrio._core._failures import leaves
 
 from ._environment import Parser
-from ._load import UsageError, make_orchestrator
+from ._load import UsageError, make_orchestrator, sendable
 from ._logs import configure_logging
 from ._mcp import open_servers
 from ._options import add_agent, add_serve, read_serving, read_sharing
@@ -99,8 +99,13 @@ def _add_timeline(parser: argparse.ArgumentParser) -> None:
 
 
 def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
+    try:
+        parts = urlsplit(text)
+        # As it is looked up; and a port that is none is told when it is read.
+        host, _ = (parts.hostname or "").encode("idna"), parts.port
+    except ValueError:
+        host = b""
+    if not host or parts.scheme not in ("ws", "wss"):
         raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
     return text
 
@@ -162,7 +167,7 @@ async def _chat_with_server(options: argparse.Namespace) -> int:
 
     if options.model is not None or options.agent is not None:
         raise UsageError("--url: the server has chosen the agent, --model and --agent do not apply")
-    token = options.token or os.environ.get("FLOWTRIO_TOKEN")
+    token = sendable(options.token or os.environ.get("FLOWTRIO_TOKEN"))
     status = FAILED
     try:
         source = RemoteSource(options.url, token)

@@ -16,7 +16,7 @@ from flowtrio._core._events import AgentEvent, EventType
 from flowtrio.clients._body import body_of, unwind
 from flowtrio.remote._reconnect import Backoff
 
-from ._load import UsageError
+from ._load import UsageError, sendable
 from ._screen import printable
 
 _PATIENCE: Final = 30.0
@@ -185,9 +185,7 @@ async def open_server(url: str, token: str | None, tenant: str | None) -> AsyncI
     """
     if not _is_address(url):
         raise UsageError(f"--url {printable(url)}: expected http://host:port/")
-    token = token and token.strip()
-    if token is not None and not (token.isascii() and token.isprintable()):
-        raise UsageError("--token: expected printable ASCII text")
+    token = sendable(token)
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     timeout = httpx.Timeout(10, read=60)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout) as http:

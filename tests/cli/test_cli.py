@@ -58,6 +58,13 @@ from tests.support.command import FLOWTRIO, environment, run, serving
         (("check",), "required: FILE"),
         (("timeline", "nowhere.jsonl", "-o"), "expected one argument"),
         (("chat", "hi", "--url", "http://x/"), "expected ws://host:port/path"),
+        (("chat", "hi", "--url", "ws://[::1/"), "expected ws://host:port/path"),
+        (("chat", "hi", "--url", "ws://.../"), "expected ws://host:port/path"),
+        (("chat", "hi", "--url", "ws://127.0.0.1:99999/"), "expected ws://host:port/path"),
+        (
+            ("chat", "hi", "--url", "ws://x/", "--token", "a\nb"),
+            "--token: expected printable ASCII",
+        ),
         (("chat", "hi", "--url", "ws://x/", "--model", "demo"), "--model and --agent do not apply"),
         (("chat", "hi", "--file", "/none.png"), "--file: [Errno 2] No such file"),
         (("serve", "--limit-media-types", "png"), "expected types such as 'image/png'"),
