@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -58,11 +59,11 @@ def unique_tools(given: Iterable[Any]) -> tuple[Tool[..., Any], ...]:
 
 def is_toolset(given: object) -> TypeIs[Toolset]:
     """Whether something that stands among tools is asked for its own."""
-    return (
-        not isinstance(given, Tool | type)
-        and not callable(given)
-        and callable(getattr(given, "tools", None))
-    )
+    if isinstance(given, Tool | type):
+        return False
+    tools = getattr(given, "tools", None)
+    # What can be called itself is one by its async method alone: else it is a function.
+    return callable(tools) and (not callable(given) or inspect.iscoroutinefunction(tools))
 
 
 def _kept_apart(tools: list[Tool[..., Any]]) -> list[Tool[..., Any]]:

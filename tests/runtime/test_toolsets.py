@@ -64,6 +64,19 @@ async def test_it_is_asked_at_each_turn_and_its_tools_stand_where_it_stands() ->
     assert toolset.asked == ["root 1", "root 3", "root 5", "root 7"]
 
 
+class CalledTurns(Turns):
+    async def __call__(self) -> None:
+        """Do something else; no model is to be told of it."""
+
+
+async def test_one_that_can_be_called_is_still_no_tool_of_its_own() -> None:
+    model = ScriptedModel("fine")
+
+    await play(Agent(llm_client=model, tools=[CalledTurns([[first]])]))
+
+    assert told(model) == [["first"]]
+
+
 async def test_a_call_of_a_tool_that_has_gone_ends_in_an_error() -> None:
     model = ScriptedModel([call("first")], [call("first")], "sorry")
 
