@@ -103,9 +103,10 @@ def _url(text: str) -> str:
         parts = urlsplit(text)
         # As it is looked up; and a port that is none is told when it is read.
         host, _ = (parts.hostname or "").encode("idna"), parts.port
+        is_one = bool(host) and parts.scheme in ("ws", "wss")
     except ValueError:
-        host = b""
-    if not host or parts.scheme not in ("ws", "wss"):
+        is_one = False
+    if not is_one:
         raise argparse.ArgumentTypeError(f"expected ws://host:port/path, got {text!r}")
     return text
 
