@@ -28,6 +28,9 @@ logger: logging.Logger = logging.getLogger("flowtrio")
 
 _PAUSE: Final = 1.0
 """Seconds until another one is started in the place of one that has ended."""
+STOP: Final = getattr(signal, "SIGUSR1", signal.SIGTERM)
+"""How they are told to stop by their parent. Not as by others: a service manager tells the parent
+and all that it has started, and who is told twice leaves at once."""
 _REFUSED: Final = 2
 """The status of one that has said why it does not start."""
 
@@ -113,7 +116,7 @@ class Parent:
             )
             self._running.add(process)
             if self._stopping.is_set():
-                process.send_signal(signal.SIGTERM)
+                process.send_signal(STOP)
             status = await process.wait()
             self._running.discard(process)
             assert process.stdin is not None
@@ -133,7 +136,7 @@ class Parent:
     def _stop(self) -> None:
         self._stopping.set()
         for process in self._running:
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(STOP)
 
 
 async def stop_at_end_of_input() -> None:

@@ -19,7 +19,7 @@ import re
 import signal
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +32,7 @@ from flowtrio._core._limits import ServerLimits
 from flowtrio.serving._access import Access, is_loopback_host
 from flowtrio.serving._listening import open_listeners
 
-from ._processes import stop_at_end_of_input
+from ._processes import STOP, stop_at_end_of_input
 from ._protocols import PROTOCOLS, lines_of, make_protocols
 from ._stores import CannotServe
 
@@ -129,7 +129,8 @@ async def serve(orchestrator: Orchestrator, serving: Serving) -> None:
     """
     _check(serving)
     async with trio.open_nursery() as nursery:
-        stopping = await nursery.start(_watch_signals, serving.drain + _LAST)
+        own = (STOP,) if serving.is_one_of_many else ()
+        stopping = await nursery.start(_watch_signals, serving.drain + _LAST, own)
         if serving.is_one_of_many:
             nursery.start_soon(stop_at_end_of_input)
         async with orchestrator, trio.open_nursery() as servers:
@@ -164,19 +165,26 @@ def _check(serving: Serving) -> None:
 
 
 async def _watch_signals(
-    seconds: float, task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED
+    seconds: float,
+    parents: Collection[int] = (),
+    task_status: trio.TaskStatus[trio.Event] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Tell of the first signal; leave at once on the second, or after *seconds*."""
-    stopping = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    """Tell of the first signal; leave at once on the second, or after *seconds*.
+
+    Where there is a parent with a signal of its own, one of it and one of others are no two.
+    """
+    stopping, seen = trio.Event(), set[bool]()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, *parents) as signals:
         task_status.started(stopping)
         async with trio.open_nursery() as nursery:
             async for number in signals:
-                if stopping.is_set():
+                if (number in parents) in seen:
                     # Whoever asks twice does not want to wait for what is being cleaned up.
                     os._exit(128 + number)
-                stopping.set()
-                nursery.start_soon(_leave_after, seconds)
+                seen.add(number in parents)
+                if not stopping.is_set():
+                    stopping.set()
+                    nursery.start_soon(_leave_after, seconds)
 
 
 async def _leave_after(seconds: float) -> None:

@@ -201,6 +201,33 @@ async def test_who_cannot_begin_in_the_place_of_another_ends_nobody(tmp_path: Pa
             assert second in children_of(server.process.pid)
 
 
+async def test_who_is_told_to_stop_by_a_service_manager_and_by_the_parent_is_told_once(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    """systemd sends SIGTERM to a service's main process, and to all that it has started."""
+    (tmp_path / "slow.py").write_text(
+        "import trio\n\n\nasync def agent(ctx, message):\n    await trio.sleep(3)\n"
+    )
+    options = ["--processes", "2", "--store", redis.url(), "--lease", "5", "--capacity", "1"]
+    with serving("--no-ws", "--agent", "slow:agent", *options, cwd=tmp_path) as server:
+        await until_ready(server.page, 2)
+        children = children_of(server.process.pid)
+        async with httpx.AsyncClient(timeout=20) as http, trio.open_nursery() as nursery:
+            for _ in children:
+                nursery.start_soon(http.get, f"{server.page}chat/stream?message=hi")
+            with trio.fail_after(20):
+                while (await http.get(f"{server.page}ready")).json()["owned"] < 2:
+                    await trio.sleep(0.05)
+            for child in children:
+                os.kill(child, signal.SIGTERM)
+            await trio.sleep(0.5)
+            assert children == children_of(server.process.pid)
+            status, errors = await trio.to_thread.run_sync(server.end, signal.SIGTERM)
+            nursery.cancel_scope.cancel()
+        assert status == 0
+        assert errors.count("status=completed") == 2
+
+
 async def test_processes_end_with_their_parent(redis: RedisServer) -> None:
     options = ("--processes", "2", "--store", redis.url(), "--lease", "2")
     with serving("--no-ws", *options) as server:
