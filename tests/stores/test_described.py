@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
 
-from flowtrio import MemoryConversations, RedisConversations, SQLiteConversations
+from flowtrio import MemoryConversations, RedisConversations, RedisStore, SQLiteConversations
 from flowtrio.abc import DescribedConversations
+from flowtrio.testing._stored import header_of
 from tests.support.redis_server import redis_server
 
 ORIGIN = {"session_id": "s", "turn": 2}
@@ -70,6 +72,25 @@ async def test_it_is_forgotten_with_what_expires(kind: str, tmp_path: Path) -> N
     assert await store.descriptions("ann") == {}
     if kind == "file":
         await store.aclose()
+
+
+async def test_redis_forgets_it_with_what_expires() -> None:
+    with redis_server() as server:
+        url = server.url()
+        async with RedisStore(url) as logs, RedisConversations(url, keep=0.2) as store:
+            await logs.create(header_of("r", session_id="runs"))
+            await store.save("t", "old", [{"role": "user", "content": "hi"}])
+            for session_id in ("old", "runs"):
+                await store.describe("t", session_id, {"title": "T"})
+            before = await store.descriptions("t")
+            await trio.sleep(0.5)
+            after = await store.descriptions("t")
+        async with RedisConversations(url) as again:
+            left = await again.descriptions("t")
+
+    assert set(before) == {"old", "runs"}
+    # One whose first run goes on is not saved yet.
+    assert set(after) == set(left) == {"runs"}
 
 
 async def test_memory_keeps_it_of_so_many() -> None:

@@ -111,7 +111,9 @@ class RedisConversations(trio.abc.AsyncResource):
     async def descriptions(self, tenant_id: str) -> dict[str, dict[str, Any]]:
         """See `flowtrio.abc.DescribedConversations`."""
         found: dict[str, dict[str, Any]] = {}
-        flat = iter(await self._server.call(scripts.DESCRIPTIONS, tenant_id))
+        # The server forgets conversations by itself, and nothing beside them.
+        sessions = "" if self.keep is None else session_key(tenant_id, "")
+        flat = iter(await self._server.call(scripts.DESCRIPTIONS, tenant_id, sessions))
         for field, value in zip(flat, flat, strict=True):
             name, _, session_id = text_of(field).partition(":")
             found.setdefault(session_id, {})[name] = msgspec.json.decode(value)

@@ -233,9 +233,22 @@ return call('HSET', P .. 'd:' .. ARGV[1], field, ARGV[4])
 DESCRIPTIONS: Final = script(
     "descriptions",
     """
--- tenant
--- Reads d:T.
-return call('HGETALL', P .. 'd:' .. ARGV[1])
+-- tenant sessions
+-- Reads d:T; where it is said how S begins, removes what is told of those without c:S and s:S.
+local d = P .. 'd:' .. ARGV[1]
+local told = call('HGETALL', d)
+if ARGV[2] == '' then return told end
+local found = {}
+for i = 1, #told, 2 do
+  local S = ARGV[2] .. string.sub(told[i], string.find(told[i], ':', 1, true) + 1)
+  if call('EXISTS', P .. 'c:' .. S, P .. 's:' .. S) > 0 then
+    table.insert(found, told[i])
+    table.insert(found, told[i + 1])
+  else
+    call('HDEL', d, told[i])
+  end
+end
+return found
 """,
-    READS,
+    OOM,
 )
