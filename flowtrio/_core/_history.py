@@ -22,6 +22,8 @@ from ._fit import (
     is_blank,
     without_blank,
 )
+from ._media import told_of
+from ._parts import UserMessage
 from ._values import check_json, type_name
 
 _SAYS: Final = ("content", "tool_calls", "refusal", "audio")
@@ -50,6 +52,31 @@ def read_history(given: Iterable[Mapping[str, Any]], what: str = "history") -> l
     for place, message in enumerate(messages):
         reader.add(message, f"{what}[{place}]")
     return reader.finish()
+
+
+def going_on(given: Iterable[Mapping[str, Any]]) -> tuple[UserMessage, list[Message]]:
+    """What a history asks by itself: its user's last message, and the history before that.
+
+    Behind results of tools nothing further is said: the model goes on from them.
+
+    Raises:
+      TypeError: as `read_history`.
+      ValueError: it ends with neither, so that there is nothing to answer; or as `read_history`.
+
+    """
+    match history := read_history(given):
+        case [*before, {"role": "user", "content": str(text)}]:
+            return UserMessage(text, text), before
+        case [*before, {"role": "user", "content": [*parts]}]:
+            text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+            return UserMessage(text, parts, tuple(told_of(parts))), before
+        case [*_, {"role": "tool"}]:
+            return UserMessage("", ""), history
+        case _:
+            raise ValueError(
+                "message=None: expected a history= that ends with a user's message or with the "
+                "results of tools"
+            )
 
 
 def recover_history(given: Any) -> tuple[list[Message], list[str]]:

@@ -84,7 +84,7 @@ class Transcript:
         self.history: Sequence[Message] = history
         self.message = message
         """What it is asked."""
-        self._asked = _asked(message)
+        self._asked = None if _goes_on(history, message) else _asked(message)
         self._run_id = run_id
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
@@ -141,7 +141,8 @@ class Transcript:
             return self._entries
         if not self._entries:
             return []
-        part = [Entry(self._asked), *self._entries]
+        asked = [] if self._asked is None else [Entry(self._asked)]
+        part = [*asked, *self._entries]
         for entry in part:
             entry.is_withheld = entry.is_withheld or self._is_withheld
         return part
@@ -265,7 +266,8 @@ class Transcript:
         A turn whose answer was withheld is marked with ``flowtrio: {"withheld": True}``: it stands
         here for people, and goes into no later request; see `without_withheld`.
         """
-        told = [copy_json(self._asked), *self._told()]
+        asked = [] if self._asked is None else [copy_json(self._asked)]
+        told = [*asked, *self._told()]
         if self._is_withheld:
             told = [withheld(message) for message in told]
         return [*copy_json(list(self.history)), *told]
@@ -291,6 +293,11 @@ def result_text(data: dict[str, Any]) -> str:
             return f"error: the call was cancelled{f': {error}' if error else ''}"
         case outcome:
             return f"error: {error or outcome}"
+
+
+def _goes_on(history: Sequence[Message], message: UserMessage) -> bool:
+    """Whether nothing is said behind results of tools, which the model is to go on from."""
+    return bool(history) and history[-1]["role"] == "tool" and message.content == ""
 
 
 def _asked(message: UserMessage) -> Message:

@@ -55,7 +55,7 @@ class HostedRuns:
 
     async def start(
         self,
-        message: str | Sequence[Part],
+        message: str | Sequence[Part] | None,
         tenant_id: str = "default",
         session_id: str | None = None,
         run_id: str | None = None,
@@ -107,7 +107,7 @@ class HostedRuns:
     async def _starting(
         self,
         nursery: trio.Nursery | None,
-        message: str | Sequence[Part],
+        message: str | Sequence[Part] | None,
         tenant_id: str,
         session_id: str | None,
         run_id: str | None,

@@ -16,6 +16,7 @@ from flowtrio._agents._given import for_run
 from flowtrio._agents._routing import Route, agents_by_name, find_agent, make_agent
 from flowtrio._agents._toolsets import Given
 from flowtrio._core._events import StreamMode
+from flowtrio._core._history import going_on
 from flowtrio._core._limits import Limits
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._run._controls import run_of
@@ -145,7 +146,7 @@ class Orchestrator(HostedRuns):
 
     def process_stream(
         self,
-        message: str | Sequence[Part],
+        message: str | Sequence[Part] | None,
         tenant_id: str = "default",
         session_id: str | None = None,
         mode: StreamMode | str | None = None,
@@ -164,7 +165,9 @@ class Orchestrator(HostedRuns):
         source ``limit`` and code ``session_busy`` or ``tenant_busy``.
 
         Args:
-          message: What the user says: a text, or a list of `Text`, `Image` and `File`.
+          message: What the user says: a text, or a list of `Text`, `Image` and `File`. None goes on
+            from *history*: it answers the user's message that this ends with, or has the model see
+            the results of tools that it ends with.
           tenant_id: Whose it is; tenants never see each other.
           session_id: The conversation; None for a message that is answered and not remembered.
           mode: Which events to give; the orchestrator's by default.
@@ -177,8 +180,8 @@ class Orchestrator(HostedRuns):
           agent: The name of the one that answers; by default the route chooses.
 
         Raises:
-          ValueError: there is both a *history* and a *session_id*, there is no such *agent*, or an
-            argument cannot be one.
+          ValueError: there is both a *history* and a *session_id*, there is nothing to go on from,
+            there is no such *agent*, or an argument cannot be one.
 
         """
         check_name("tenant_id", tenant_id)
@@ -186,6 +189,8 @@ class Orchestrator(HostedRuns):
             check_name("session_id", session_id)
             if history is not None:
                 raise ValueError("history= and session_id=: a conversation has its own history")
+        if message is None:
+            message, history = going_on(() if history is None else history)
         return self._engine._stream(
             self._agent if agent is None else find_agent(self._agents, agent),
             message,
@@ -202,7 +207,7 @@ class Orchestrator(HostedRuns):
 
     async def process(
         self,
-        message: str | Sequence[Part],
+        message: str | Sequence[Part] | None,
         tenant_id: str = "default",
         session_id: str | None = None,
         app: Any = None,

@@ -152,6 +152,28 @@ async def test_what_was_asked_for_goes_to_who_runs_it(autojump_clock: Any) -> No
     assert header.asked is None
 
 
+async def test_a_run_that_goes_on_from_its_history_does_so_wherever_it_runs(
+    autojump_clock: Any,
+) -> None:
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    history = [
+        {"role": "user", "content": "Look!"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": "a loom"},
+    ]
+    seen: list[Any] = []
+
+    async def sees(ctx: RunContext, message: str) -> str:
+        seen.append(ctx.messages)
+        return message
+
+    async with two(sees) as (gateway, _):
+        for given in (history, history[:1]):
+            await read(gateway, await gateway.start(None, history=given))
+
+    assert seen == [history, history[:1]]
+
+
 async def test_an_app_that_is_json_goes_to_who_runs_it(autojump_clock: Any) -> None:
     async def sees(ctx: RunContext, message: str) -> Any:
         return ctx.app

@@ -228,6 +228,60 @@ async def test_a_run_brings_tools_settings_limits_and_history_of_its_own() -> No
     assert [spec["function"]["name"] for spec in options["tools"]] == ["look"]
 
 
+PHOTO = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+LOOKED = [
+    {"role": "user", "content": "Look!"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [
+            {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        ],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": "a loom"},
+]
+
+
+@pytest.mark.parametrize(
+    ("history", "text"),
+    [
+        ([{"role": "user", "content": "Who?"}], "Who?"),
+        ([*LOOKED, {"role": "user", "content": "And now?"}], "And now?"),
+        ([{"role": "user", "content": [{"type": "text", "text": "This?"}, PHOTO]}], "This?"),
+        (LOOKED, ""),
+    ],
+)
+async def test_without_a_message_a_run_goes_on_from_its_history(
+    history: list[Any], text: str
+) -> None:
+    model = Recording(says("done"))
+    stream = Orchestrator(llm_client=model).process_stream(None, history=history)
+    events = [event async for event in stream]
+
+    check_events(events)
+    [(messages, _)] = model.asked
+    assert messages == history
+    assert stream.messages == [*history, {"role": "assistant", "content": "done"}]
+    assert events[0].data["message"] == text
+    assert len(events[0].data["parts"]) == ("This?" in str(history))
+
+
+async def test_where_there_is_nothing_to_go_on_from_that_is_told() -> None:
+    orchestrator = Orchestrator(llm_client=Recording())
+    answered = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    for history in (None, [], answered):
+        with pytest.raises(ValueError, match=r"message=None: expected a history= that ends with"):
+            orchestrator.process_stream(None, history=history)
+    with pytest.raises(ValueError, match="message=None"):
+        await orchestrator.process(None, session_id="s")
+    with pytest.raises(TypeError, match="history"):
+        await orchestrator.process(None, history=["hi"])
+    # A message that is empty is one all the same, behind anything but results of tools.
+    model = Recording(says("done"))
+    await Orchestrator(llm_client=model).process("", history=answered)
+    assert [each["content"] for each in model.asked[0][0]] == ["a", "b", "(no text)"]
+
+
 async def test_what_a_run_brings_is_for_its_root_agent_alone() -> None:
     inner = Recording(says("inner"))
 
