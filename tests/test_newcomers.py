@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import metadata
 from typing import Any
 
@@ -17,16 +18,21 @@ import trio
 from flowtrio import (
     Agent,
     DemoClient,
+    Limits,
+    ModelLimits,
     OpenAIClient,
     Orchestrator,
     ProviderError,
     RunContext,
     RunFailed,
+    ServerLimits,
     StreamEngine,
     serve_websocket,
     tool,
 )
+from flowtrio.asgi import create_app
 from flowtrio.cli._main import main
+from flowtrio.testing import simulate
 from tests.support.model_server import open_model_server, refuses
 
 MESSAGES: Any = [{"role": "user", "content": "hi"}]
@@ -96,6 +102,37 @@ def test_what_is_built_wrong_is_told_where_it_is_built(
 ) -> None:
     with pytest.raises(error, match=message):
         wrong()
+
+
+async def body(ctx: RunContext, message: str) -> None:
+    """Do nothing."""
+
+
+TAKES_LIMITS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "engine": (Limits, lambda given: StreamEngine(limits=given)),
+    "stream": (Limits, lambda given: StreamEngine().stream(body, "hi", limits=given)),
+    "orchestrator": (Limits, lambda given: Orchestrator(agents=[body], limits=given)),
+    "run": (Limits, lambda given: Orchestrator(agents=[body]).process_stream("", limits=given)),
+    "simulation": (Limits, lambda given: simulate(body, "hi", limits=given)),
+    "client": (ModelLimits, lambda given: OpenAIClient(api_key="k", model="m", limits=given)),
+    "app": (ServerLimits, lambda given: create_app(Orchestrator(agents=[body]), limits=given)),
+    "socket": (
+        ServerLimits,
+        lambda given: trio.run(
+            partial(serve_websocket, Orchestrator(agents=[body]), "127.0.0.1", 0, limits=given)
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("place", TAKES_LIMITS)
+def test_limits_of_another_kind_are_refused_where_they_are_given(place: str) -> None:
+    kind, give = TAKES_LIMITS[place]
+    for given in (Limits(), ModelLimits(), ServerLimits(), {}, {"run": 5}, 5):
+        if type(given) is not kind:
+            words = rf"limits: expected {kind.__name__}\(\.\.\.\), got {type(given).__name__}"
+            with pytest.raises(TypeError, match=words):
+                give(given)
 
 
 def test_no_key_is_told_before_anything_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -11,7 +12,7 @@ import attrs
 
 from ._exceptions import DeadlineExceeded
 from ._media import plain_type
-from ._values import told
+from ._values import told, type_name
 
 MOST_PART_BYTES = 10 * 1024 * 1024
 """Bytes of all images and files in one message, and of each."""
@@ -68,6 +69,26 @@ def _whole_or_none(instance: object, attribute: attrs.Attribute[Any], value: Any
 def _positive_or_none(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and not isinstance(value, Decimal):
         _positive(instance, attribute, value)
+
+
+def of_kind(kind: type) -> Callable[[object, attrs.Attribute[Any], Any], None]:
+    """A validator for limits: there are several kinds, and each place takes one of them."""
+
+    def check(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check_kind(value, kind)
+
+    return check
+
+
+def check_kind(value: object, kind: type) -> None:
+    """Refuse limits of another kind, and what is none.
+
+    Raises:
+      TypeError: *value* is no *kind*.
+
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"limits: expected {kind.__name__}(...), got {type_name(value)}")
 
 
 def _decimal(value: Any) -> Any:

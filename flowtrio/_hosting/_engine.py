@@ -17,7 +17,7 @@ from flowtrio._agents._context import context_of
 from flowtrio._agents._given import ForRun
 from flowtrio._core._events import RUN_ID, StreamMode
 from flowtrio._core._history import read_history
-from flowtrio._core._limits import Limits
+from flowtrio._core._limits import Limits, check_kind, of_kind
 from flowtrio._core._parts import read_message
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._run._body import agent_name, check_agent
@@ -55,7 +55,7 @@ class StreamEngine:
 
     mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
     """Which events its streams give, unless a stream says otherwise."""
-    limits: Limits = attrs.Factory(Limits)
+    limits: Limits = attrs.field(factory=Limits, validator=of_kind(Limits))
     """Limits of its runs, unless a stream says otherwise."""
     prices: PriceTable | None = attrs.field(default=None, converter=read_prices)
     """Prices for ``usage.cost``, by model: a mapping such as
@@ -131,6 +131,8 @@ class StreamEngine:
         said = read_message(message)
         if run_id is not None and not re.fullmatch(RUN_ID, run_id):
             raise ValueError(f"run_id {run_id!r}: expected 1 to 64 of A-Z a-z 0-9 _ . ~ -")
+        if limits is not None:
+            check_kind(limits, Limits)
         outer = current_run.get()
         simulation = self.simulation
         if simulation is None and outer is not None:

@@ -17,7 +17,7 @@ from flowtrio._agents._routing import Route, agents_by_name, find_agent, make_ag
 from flowtrio._agents._toolsets import Given
 from flowtrio._core._events import StreamMode
 from flowtrio._core._history import going_on
-from flowtrio._core._limits import Limits
+from flowtrio._core._limits import Limits, of_kind
 from flowtrio._core._prices import PriceTable, read_prices
 from flowtrio._run._controls import run_of
 from flowtrio._run._stream import EventStream
@@ -83,7 +83,7 @@ class Orchestrator(HostedRuns):
     """Tools of the default agent, and toolsets."""
     route: Route | None = None
     """Chooses between several agents; by default the model does."""
-    limits: Limits = attrs.Factory(Limits)
+    limits: Limits = attrs.field(factory=Limits, validator=of_kind(Limits))
     """Limits of each run."""
     mode: StreamMode = attrs.field(default=StreamMode.EVENTS, converter=StreamMode)
     """Which events its streams give, unless a stream says otherwise."""

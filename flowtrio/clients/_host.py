@@ -17,7 +17,7 @@ import attrs
 import trio
 
 from flowtrio._core._asked import Asked, ask, check_asked, fits_header
-from flowtrio._core._limits import ModelLimits
+from flowtrio._core._limits import ModelLimits, of_kind
 from flowtrio.wire._json import encode_json
 
 from ._request import HttpRequest
@@ -96,7 +96,7 @@ class ModelHost:
     """Where such a key stands: the header's name, and what stands before it."""
     http_client: Any = None
     """The application's own `httpx.AsyncClient` or `httpx2.AsyncClient`; never closed here."""
-    limits: ModelLimits = attrs.Factory(ModelLimits)
+    limits: ModelLimits = attrs.field(factory=ModelLimits, validator=of_kind(ModelLimits))
     max_retries: int = MAX_RETRIES
     """How often a reply is asked for again at most."""
     jitter: Callable[[], float] = random.random
@@ -140,7 +140,7 @@ class ModelHost:
             key=None if isinstance(key, str) else key,
             key_header=key_header,
             http_client=check_http_client(http_client),
-            limits=limits or ModelLimits(),
+            limits=ModelLimits() if limits is None else limits,
             max_retries=check_retries(max_retries),
         )
 

@@ -13,7 +13,7 @@ import trio
 from flowtrio._core._events import StreamMode
 from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError, ReplayGap
 from flowtrio._core._failures import describe
-from flowtrio._core._limits import ServerLimits, is_wait
+from flowtrio._core._limits import ServerLimits, is_wait, of_kind
 from flowtrio._core._telling import tell
 from flowtrio._core._values import told
 from flowtrio._hosting._follower import Follower
@@ -86,7 +86,7 @@ class Hosting:
     """What the sessions of one server share."""
 
     orchestrator: Orchestrator
-    limits: ServerLimits
+    limits: ServerLimits = attrs.field(validator=of_kind(ServerLimits))
     debug: bool = False
     resume_window: float = attrs.field(default=60, validator=_seconds)
     """Seconds that a hosted run goes on without a reader; 0 for none."""

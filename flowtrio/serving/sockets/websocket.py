@@ -120,16 +120,17 @@ async def serve_websocket(
         operator_token=operator_token,
     )
     limits = ServerLimits() if limits is None else limits
-    try:
-        listeners = await open_listeners(host, port, is_shared=reuse_port)
-    except OSError as exc:
-        exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
-        raise
+    # Before a port is taken, which nobody would give back: it refuses options too.
     server = Server(
         hosting=Hosting(orchestrator, limits, debug, resume_window),
         access=access,
         ssl_context=ssl_context,
     )
+    try:
+        listeners = await open_listeners(host, port, is_shared=reuse_port)
+    except OSError as exc:
+        exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
+        raise
     async with _opened(orchestrator), trio.open_nursery() as nursery:
         connections = await nursery.start(hold_connections)
         server.hosting.nursery = connections
