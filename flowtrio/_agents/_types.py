@@ -223,5 +223,7 @@ def _inline(schema: Any, components: dict[str, Any], recursive: set[str]) -> Any
         if name in recursive:
             return dict(schema)
         rest = {key: value for key, value in schema.items() if key != "$ref"}
-        return {**_inline(components[name], components, recursive), **rest}
+        named = _inline(components[name], components, recursive)
+        # The title is the class's name. Forms would show it in the place of the field's.
+        return {key: value for key, value in named.items() if key != "title"} | rest
     return {key: _inline(value, components, recursive) for key, value in schema.items()}

@@ -80,6 +80,8 @@ async def test_a_schema_refers_to_nothing_but_what_refers_to_itself() -> None:
     _, recursive, _ = await ask(Branch, {"leaves": []})
 
     assert asked["schema"]["items"]["properties"]["number"] == {"type": "integer"}
+    # Its class's name would stand in a form in the place of the field's.
+    assert "title" not in asked["schema"]["items"]
     assert "$defs" not in asked["schema"]
     assert recursive["schema"]["properties"]["leaves"]["items"] == {"$ref": "#/$defs/Branch"}
     assert list(recursive["schema"]["$defs"]) == ["Branch"]
