@@ -180,7 +180,7 @@ class Run:
             is_first = self.asked_to_end is None
             self.asked_to_end = self.asked_to_end or ending
             return is_first
-        self._ending = ending
+        self._ending = first = self.asked_to_end or ending
         log.is_closing = True
         self.root.mark_closed()
         try:
@@ -192,9 +192,9 @@ class Run:
         if log.channel.emitters:
             log.channel.release()
         if self.nursery is not None:
-            self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {ending.status}")
+            self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {first.status}")
         self.clock.wake_host()
-        return True
+        return first is ending
 
     def _break(self, exc: BaseException) -> None:
         """A bug of ours struck where nothing may fail: it costs this run, and nobody else."""

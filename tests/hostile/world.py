@@ -797,10 +797,7 @@ class World:
             try:
                 value = await perform(inner, statements)
             except BaseException as exc:
-                failures = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
-                if len(failures) == 1 and isinstance(failures[0], ToolDenied):
-                    # It let out what was raised around a model inside of it: denied by itself.
-                    watch.hooked[call_id] = {"how": "denied", "value": None}
+                _note_denial(watch, call_id, exc)
                 raise
             _wreck(data)
             return value
@@ -824,6 +821,13 @@ class World:
 
 
 _tools_here: ContextVar[dict[str, tuple[Env, Statements]]] = ContextVar("tools", default={})  # noqa: B039
+
+
+def _note_denial(watch: Watch, call_id: str, exc: BaseException) -> None:
+    """A tool lets out what was raised around a model inside of it: its call is denied by itself."""
+    failures = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
+    if len(failures) == 1 and isinstance(failures[0], ToolDenied):
+        watch.hooked[call_id] = {"how": "denied", "value": None}
 
 
 def _call_id(ctx: Any) -> str:
@@ -1335,7 +1339,12 @@ async def _start_soon(env: Env, statements: Statements) -> None:
 
 
 async def _background(env: Env, statements: Statements) -> None:
-    await perform(env, statements)
+    try:
+        await perform(env, statements)
+    except BaseException as exc:
+        if getattr(env.ctx, "call_id", None) is not None:
+            _note_denial(env.watch, env.ctx.call_id, exc)
+        raise
 
 
 async def _nursery(env: Env, children: Any) -> None:

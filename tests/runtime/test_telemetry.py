@@ -197,6 +197,26 @@ async def test_one_may_end_a_call_or_the_run_in_the_very_step(
         assert log[-1].data["reason"] == "heard"
 
 
+@pytest.mark.parametrize("earlier", [None, "earlier"])
+async def test_a_run_that_ends_as_it_begins_has_one_reason(earlier: str | None) -> None:
+    took: list[bool] = []
+
+    class Cancels:
+        def observe(self, event: AgentEvent) -> None:
+            if event.type is T.RUN_START:
+                took.append(stream.cancel("heard"))
+
+    stream = StreamEngine(telemetry=Cancels()).stream(agent_of("hi"), "Hi")
+    if earlier is not None:
+        assert stream.cancel(earlier)
+    log = [event async for event in stream]
+
+    check_events(log)
+    assert took == [earlier is None]
+    assert [event.type for event in log] == [T.RUN_START, T.STATE_CHANGE, T.DONE]
+    assert log[-1].data["reason"] == (earlier or "heard")
+
+
 @pytest.mark.parametrize(
     ("is_planted", "code"), [(False, "agent_failed"), (True, "internal_failed")]
 )
