@@ -26,6 +26,7 @@ from flowtrio._core._interrupted import cancelled_end
 from flowtrio._core._telling import tell
 from flowtrio.abc._stores import opening_of
 
+from ._bringing import brings_nothing
 from ._commands import Commands
 from ._lease import Lease
 from ._mending import STORE_DEADLINE
@@ -229,6 +230,8 @@ class Cluster:
         Its own log says so. That is begun last: who asks again posts the same again, which is said
         once.
         """
+        if not brings_nothing(header.asked):
+            return None
         line = await self._line(header)
         # Behind another one that waits, it would be said before that one's message.
         if len(line) != 1 or await self.store.header(header.tenant_id, header.run_id) is not None:

@@ -104,7 +104,8 @@ class Orchestrator(HostedRuns):
     on_busy: OnBusy = "queue"
     """What a message for a busy conversation does: ``queue``, ``reject``, ``cancel`` others, or
     ``post``: it is said to the run that goes on (see `EventStream.post`), and its own run is
-    cancelled at once and says so; where no reply follows, it waits in line."""
+    cancelled at once and says so; where no reply follows, or it brings tools, limits, settings or
+    an ``app`` that this run has not, it waits in line."""
     app: Any = None
     """Anything; agents and tools find it as ``ctx.app``, unless a run brings its own. Servers start
     runs without one."""
@@ -271,6 +272,8 @@ def _sessions_of(given: Orchestrator) -> Sessions:
         queue_length=given.queue_length,
         queue_wait=given.queue_wait,
         runs_per_tenant=given.runs_per_tenant,
+        limits=given.limits,
+        app=given.app,
     )
 
 

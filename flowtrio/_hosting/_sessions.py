@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import attrs
 import trio
 
 from flowtrio._core._exceptions import LimitExceeded
 
+from ._bringing import has_all_of
+
 if TYPE_CHECKING:
+    from flowtrio._core._limits import Limits
     from flowtrio._run._run import Run
 
 OnBusy: TypeAlias = Literal["queue", "reject", "cancel", "post"]
@@ -34,6 +37,10 @@ class Sessions:
     queue_length: int
     queue_wait: float
     runs_per_tenant: int | None
+    limits: Limits
+    """Those of runs that bring none."""
+    app: Any
+    """What runs have that bring none."""
     _lines: dict[tuple[str, str], deque[_Place]] = attrs.field(factory=dict, init=False)
     _tenants: dict[str, int] = attrs.field(factory=dict, init=False)
 
@@ -124,7 +131,9 @@ class Sessions:
             return False
         [before] = waiting
         is_for_it = before.info.agent_name == run.info.agent_name
-        if not is_for_it or not before.inbox.post(run.info.said, interrupt=False):
+        if not is_for_it or not has_all_of(before.info, run.info, self.limits, self.app):
+            return False
+        if not before.inbox.post(run.info.said, interrupt=False):
             return False
         return run.cancel(f"its message was posted to run {before.info.run_id}")
 

@@ -282,6 +282,9 @@ async def test_a_message_is_posted_to_a_run_elsewhere(autojump_clock: Any) -> No
     async with two(agent, on_busy="post") as (gateway, _):
         first = await gateway.start("hello", session_id="s")
         await trio.sleep(4)
+        own = await gateway.start("mine", session_id="s", limits=Limits(turns=9))
+        await gateway.command(own, "cancel", reason="enough")
+        assert done_of(await read(gateway, own))["reason"] == "enough"
         second = await gateway.start("and this", session_id="s", run_id="second")
         assert await gateway.start("and this", session_id="s", run_id="second") == second
         log = await read(gateway, first)

@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 import trio
 
-from flowtrio import Agent, Orchestrator, RunContext, ToolCall, connect, tool
+from flowtrio import (
+    Agent,
+    ClientTool,
+    EventStream,
+    Limits,
+    Orchestrator,
+    RunContext,
+    ToolCall,
+    connect,
+    tool,
+)
 from flowtrio import EventType as T
 from flowtrio.testing import ScriptedModel
 from tests.support.ws_peer import connect as connect_peer
@@ -177,6 +187,75 @@ async def test_what_is_for_another_agent_is_not_posted() -> None:
             done = [event async for event in other][-1]
 
     assert done.data["result"] == "rooms: none"
+
+
+class Toolset:
+    async def tools(self, ctx: RunContext) -> list[Any]:
+        return []
+
+
+def hint() -> str:
+    """Give a hint."""
+    return "hint"
+
+
+BROUGHT: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "tools": ({"tools": [hint]}, {"tools": [tool(timeout=1)(hint)]}),
+    "client-tools": (
+        {"tools": [ClientTool("look", "Look.", {"type": "object"})]},
+        {"tools": [ClientTool("look", "Look up.", {"type": "object"})]},
+    ),
+    "toolset": ({"tools": [Toolset()]}, {"tools": [hint]}),
+    "limits": ({"limits": Limits(turns=9)}, {"limits": Limits(turns=8)}),
+    "settings": ({"model_settings": {"seed": 1}}, {"model_settings": {"seed": 2}}),
+    "app": ({"app": {"user": "u"}}, {"app": {"user": "v"}}),
+}
+
+
+@pytest.mark.parametrize("what", BROUGHT)
+async def test_what_brings_something_of_its_own_is_not_posted(what: str) -> None:
+    """Only what the run has too, and what it has alone, is no reason to wait."""
+    had, other = BROUGHT[what]
+    app = {"user": "w"}
+    async with Orchestrator(agents=[answering()], on_busy="post", app=app) as it:
+        async with it.process_stream("go", session_id="s", **had) as stream:
+            async for event in stream:
+                if event.type is T.APPROVAL_REQUIRED:
+                    waits = await it.start("mine", session_id="s", **other)
+                    await it.command(waits, "cancel", reason="enough")
+                    async with it.attach(waits) as second:
+                        mine = [event async for event in second][-1]
+                    same = await reason_of(it.process_stream("same", session_id="s", **had))
+                    plain = await reason_of(it.process_stream("plain", session_id="s"))
+                    stream.approve(event.data["call_id"])
+
+    posted = f"its message was posted to run {stream.run_id}"
+    assert (mine.data["reason"], same, plain) == ("enough", posted, posted)
+
+
+async def reason_of(stream: EventStream) -> Any:
+    async with stream:
+        return [event async for event in stream][-1].data["reason"]
+
+
+async def test_what_cannot_be_compared_is_the_messages_own() -> None:
+    class Odd:
+        def __eq__(self, other: object) -> bool:
+            raise ValueError("ambiguous")
+
+    async def body(ctx: RunContext, message: str) -> None:
+        await ctx.model(ctx.messages, ScriptedModel("fine"))
+        await ctx.approve("book", {})
+
+    async with Orchestrator(agents=[body], on_busy="post") as it:
+        async with it.process_stream("go", session_id="s", app=Odd()) as stream:
+            async for event in stream:
+                if event.type is T.APPROVAL_REQUIRED:
+                    mine = await it.start("mine", session_id="s", app=Odd())
+                    await it.command(mine, "cancel", reason="enough")
+                    async with it.attach(mine) as own:
+                        assert [event async for event in own][-1].data["reason"] == "enough"
+                    stream.deny(event.data["call_id"])
 
 
 async def test_what_no_reply_follows_waits_for_its_turn_instead() -> None:
