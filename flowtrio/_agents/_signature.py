@@ -27,6 +27,8 @@ class SignatureForm:
     context_parameter: str | None
     _type: JsonType = attrs.field(alias="type")
     """Of a Struct with a field for each."""
+    _names: tuple[str, ...] = attrs.field(alias="names")
+    """The parameters that the fields stand for."""
 
     @classmethod
     def of(cls, name: str, fn: Any, target: Any, texts: dict[str, str]) -> SignatureForm:
@@ -43,21 +45,33 @@ class SignatureForm:
 
         """
         context, fields = _fields(name, fn, target, texts)
+        # Not every name that a parameter may have can be a field's: none of a class's own, as
+        # __slots__, and none that Python mangles.
+        names = {f"p{number}": each[0] for number, each in enumerate(fields)}
         try:
             struct = msgspec.defstruct(
-                f"{name}_arguments", fields, kw_only=True, forbid_unknown_fields=True
+                f"{name}_arguments",
+                [(field, *each[1:]) for field, each in zip(names, fields, strict=True)],
+                rename=names,
+                kw_only=True,
+                forbid_unknown_fields=True,
             )
             type = JsonType.of(struct)
         except (TypeError, NameError) as exc:
             raise TypeError(f"tool {name!r}: {exc}") from None
         parameters = type.whole()
         parameters.pop("title", None)
-        return cls(parameters=parameters, context_parameter=context, type=type)
+        return cls(
+            parameters=parameters,
+            context_parameter=context,
+            type=type,
+            names=tuple(names.values()),
+        )
 
     def decode(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """See `Form`."""
         struct = self._type.convert(arguments)
-        return {name: getattr(struct, name) for name in struct.__struct_fields__}
+        return dict(zip(self._names, msgspec.structs.astuple(struct), strict=True))
 
 
 def _fields(

@@ -165,7 +165,7 @@ class _Builder:
             if field.is_required and any(map(has_default, hints.notes_of(field.hint)[1])):
                 # It would be told, and whoever relies on it be refused.
                 raise TypeError(
-                    f"{field.name}: a default in Annotated[…, Field(default=…)] has no effect: "
+                    f"{field.key}: a default in Annotated[…, Field(default=…)] has no effect: "
                     "expected it behind the annotation, as = …"
                 )
             made.fields[field.key] = (field, self.build(field.hint))

@@ -21,6 +21,8 @@ from ._screen import printable
 
 _PATIENCE: Final = 30.0
 """Seconds without a connection after which a run is given up."""
+_MOST_EMPTY: Final = 100
+"""Pages without a run, one after another, after which a list is given up."""
 _LINES: Final = {"accept": "application/x-ndjson", "accept-encoding": "identity"}
 
 
@@ -57,7 +59,7 @@ class Server:
 
     async def runs(self, wanted: Mapping[str, str], limit: int) -> list[dict[str, Any]]:
         """The newest runs, the newest first."""
-        path, found = "/operator/runs", list[dict[str, Any]]()
+        path, found, empty = "/operator/runs", list[dict[str, Any]](), 0
         params = {**wanted, **self._query, "limit": str(min(limit, 200))}
         while len(found) < limit:
             answer = await self._ask("GET", path, params=params)
@@ -70,6 +72,11 @@ class Server:
             found += page["items"]
             if page["next"] is None:
                 break
+            # A server that has looked at thousands of runs in vain gives an empty page, and goes on
+            # behind it; what does so for ever is none.
+            empty = 0 if page["items"] else empty + 1
+            if empty == _MOST_EMPTY:
+                raise UsageError(f"the server gave {empty} pages without a run: expected an end")
             params["before"] = page["next"]
         return found[:limit]
 

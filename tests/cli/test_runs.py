@@ -307,6 +307,28 @@ async def test_what_is_no_server_of_ours_is_told(text: str) -> None:
         await Server(http, None).runs({}, 5)
 
 
+async def test_a_list_without_end_is_given_up_and_one_with_gaps_is_not() -> None:
+    entry = {"run_id": "r", "agent": "a", "message": "m", "created_at": 0.0}
+    asked: list[str | None] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("before"))
+        # Now and then there is a run; then no more, and no end either.
+        items = [entry] if len(asked) in (99, 180) else []
+        return httpx.Response(200, json={"items": items, "next": f"p{len(asked)}"})
+
+    def server() -> Server:
+        asked.clear()
+        transport = httpx.MockTransport(answer)
+        return Server(httpx.AsyncClient(base_url="http://x/", transport=transport), None)
+
+    assert len(await server().runs({}, 2)) == 2
+    assert asked[-2:] == ["p178", "p179"]
+    with pytest.raises(UsageError, match="gave 100 pages without a run"):
+        await server().runs({}, 3)
+    assert len(asked) == 280
+
+
 def test_ctrl_c_leaves_a_run_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupted(*args: Any) -> Any:
         raise KeyboardInterrupt

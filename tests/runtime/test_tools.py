@@ -270,6 +270,21 @@ def test_a_default_of_none_may_be_said_whatever_the_annotation_says() -> None:
         find.decode({"size": 0})
 
 
+@pytest.mark.parametrize(
+    "name", ["__x", "___x", "_x", "__slots__", "__dict__", "__doc__", "__post_init__", "p1"]
+)
+def test_a_parameter_may_have_any_name(name: str) -> None:
+    """Also one that no field of a class may have, or that classes have for themselves."""
+    made: dict[str, Any] = {}
+    exec(f"def look({name}: int, p0: list[int] = []) -> int:\n    'Look.'", made)
+    form = tool(made["look"])
+
+    assert form.parameters["required"] == [name]
+    assert form.decode({name: 1}) == {name: 1, "p0": []}
+    with pytest.raises(ValueError, match=f"{name}"):
+        form.decode({name: "x"})
+
+
 def test_a_parameter_without_a_type_is_refused() -> None:
     with pytest.raises(TypeError, match="size"):
 
