@@ -24,15 +24,14 @@ import attrs
 import msgspec
 
 from flowtrio._core._chunks import Chunk, ToolArgs, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._anthropic_parts import citation_part, is_signed, result_parts, server_call_part
 from ._calls import CallWriter
-from ._errors import check_no_error, is_said, stream_error
+from ._errors import is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_arguments
 from ._payloads import EventReply, Payloads
-from ._reply import ReplyDecoder, final_of
+from ._reply import ReplyDecoder, whole_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from ._usage import count
 
@@ -370,22 +369,12 @@ class AnthropicReply(EventReply):
 def decode_completion(
     body: bytes, paused: Chunk | None = None, under: Callable[[], str] | None = None
 ) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks; see `anthropic_decoder`.
-
-    Raises:
-      ProviderError: it is an error.
-      RemoteProtocolError: it is not such an answer.
-
-    """
+    """Decode an answer that was not streamed; see `whole_of`, and `anthropic_decoder`."""
     message = Payloads(_message_decoder).read(body)
     if is_said(message.error):
         raise stream_error(message.error)
     reply = AnthropicReply(paused, under)
-    chunks = reply.read_message(message)
-    if not reply.is_finished:
-        check_no_error(body)
-        raise RemoteProtocolError("the model's answer has no stop_reason", code="bad_answer")
-    return [*chunks, final_of(reply)]
+    return whole_of(reply, reply.read_message(message), body, "has no stop_reason")
 
 
 def _read_usage(usage: dict[str, Any]) -> Usage | None:

@@ -18,18 +18,17 @@ from typing import Any
 import msgspec
 
 from flowtrio._core._chunks import Chunk, ToolArgs, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
 from flowtrio._core._fit import NO_TEXT
 
 from ._calls import CallWriter
-from ._errors import check_no_error, is_said, stream_error
+from ._errors import is_said, stream_error
 from ._finish import FinishMark
 from ._gemini_parts import encode_part, may_join
 from ._json import decode_json
 from ._media import with_media_behind, with_notes
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._payloads import EventReply, Payloads
-from ._reply import ReplyDecoder, final_of
+from ._reply import ReplyDecoder, whole_of
 from ._schemas import asked_in_words, may_call
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
 from ._usage import count
@@ -206,19 +205,9 @@ class GeminiReply(EventReply):
 
 
 def decode_completion(body: bytes) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks.
-
-    Raises:
-      ProviderError: it is an error.
-      RemoteProtocolError: it is not such an answer.
-
-    """
+    """Decode an answer that was not streamed; see `whole_of`."""
     reply = GeminiReply()
-    chunks = reply.read_payload(body)
-    if not reply.is_finished:
-        check_no_error(body)
-        raise RemoteProtocolError("the model's answer has no finishReason", code="bad_answer")
-    return [*chunks, final_of(reply)]
+    return whole_of(reply, reply.read_payload(body), body, "has no finishReason")
 
 
 def _read_usage(usage: Any) -> Usage | None:

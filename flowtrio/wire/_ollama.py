@@ -9,16 +9,15 @@ from typing import Any
 import msgspec
 
 from flowtrio._core._chunks import Chunk, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, is_said, stream_error
+from ._errors import is_said, stream_error
 from ._finish import FinishMark
 from ._media import media_of, refused, with_media_behind, with_notes
 from ._messages import carried_for, parts_of, text_of, to_send
 from ._ndjson import NDJSONDecoder
 from ._payloads import Payloads, is_keepalive
-from ._reply import ReplyDecoder, final_of
+from ._reply import ReplyDecoder, whole_of
 from ._schemas import asked_in_words, may_call
 from ._sse import MAX_EVENT_BYTES
 from ._usage import count
@@ -140,19 +139,9 @@ class OllamaReply:
 
 
 def decode_completion(body: bytes) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks.
-
-    Raises:
-      ProviderError: it is an error.
-      RemoteProtocolError: it is not such an answer.
-
-    """
+    """Decode an answer that was not streamed; see `whole_of`."""
     reply = OllamaReply()
-    chunks = reply.read(body)
-    if not reply.is_finished:
-        check_no_error(body)
-        raise RemoteProtocolError("the model's answer is not done", code="bad_answer")
-    return [*chunks, final_of(reply)]
+    return whole_of(reply, reply.read(body), body, "is not done")
 
 
 # Requests

@@ -13,16 +13,15 @@ from typing import Any
 import msgspec
 
 from flowtrio._core._chunks import Chunk, ToolArgs, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
 
 from ._calls import CallWriter
-from ._errors import check_no_error, is_said, stream_error
+from ._errors import is_said, stream_error
 from ._finish import FinishMark
 from ._payloads import EventReply, Payloads
 from ._reasoning_details import ReasoningDetails
-from ._reply import ReplyDecoder, final_of
+from ._reply import ReplyDecoder, whole_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import count, with_reasoning
+from ._usage import read_usage
 
 
 class _Function(msgspec.Struct):
@@ -212,19 +211,9 @@ class ChatReply(EventReply):
 
 
 def decode_completion(body: bytes) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks: its text, its calls, the final one.
-
-    Raises:
-      ProviderError: it is an error.
-      RemoteProtocolError: it is not such an answer.
-
-    """
+    """Decode an answer that was not streamed; see `whole_of`."""
     reply = ChatReply()
-    chunks = reply.read_payload(body)
-    if not reply.is_finished:
-        check_no_error(body)
-        raise RemoteProtocolError("the model's answer has no finish_reason", code="bad_answer")
-    return [*chunks, final_of(reply)]
+    return whole_of(reply, reply.read_payload(body), body, "has no finish_reason")
 
 
 def _read_content(content: Any) -> tuple[str, str, list[dict[str, Any]]]:
@@ -268,22 +257,3 @@ def _annotation(item: dict[str, Any]) -> dict[str, Any]:
     if item.get("type") == "url_citation" and isinstance(citation, dict):
         return {"type": "citation", **{k: v for k, v in citation.items() if k != "type"}}
     return {**item, "type": str(item.get("type") or "annotation")}
-
-
-def read_usage(usage: Any) -> Usage | None:
-    """Usage in OpenAI's shape; None where there is none."""
-    if not isinstance(usage, dict):
-        return None
-
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
-    prompt = count(usage, "prompt_tokens", "input_tokens")
-    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
-    total = count(usage, "total_tokens")
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=with_reasoning(
-            count(usage, "completion_tokens", "output_tokens"), reasoning, prompt, total
-        ),
-        reasoning_tokens=reasoning,
-        cached_tokens=cached or count(usage, "prompt_cache_hit_tokens"),
-    )

@@ -14,11 +14,10 @@ from typing import Any
 import attrs
 import msgspec
 
-from flowtrio._core._chunks import Chunk, ToolArgs, Usage
-from flowtrio._core._exceptions import RemoteProtocolError
+from flowtrio._core._chunks import Chunk, ToolArgs
 
 from ._calls import CallWriter
-from ._errors import check_no_error, is_said, stream_error
+from ._errors import is_said, stream_error
 from ._finish import FinishMark
 from ._json import decode_json
 from ._openai_items import (
@@ -31,9 +30,9 @@ from ._openai_items import (
     result_parts,
 )
 from ._payloads import EventReply, Payloads
-from ._reply import ReplyDecoder, final_of
+from ._reply import ReplyDecoder, whole_of
 from ._sse import MAX_EVENT_BYTES, ServerSentEvent, SSEDecoder
-from ._usage import count, with_reasoning
+from ._usage import read_usage
 
 _REASONS = ("max_output_tokens", "content_filter")
 """What this protocol's incomplete responses say of themselves; gateways have other words."""
@@ -368,43 +367,15 @@ def _error_of(event: _Event) -> Any:
 
 
 def decode_completion(body: bytes) -> list[Chunk]:
-    """Decode an answer that was not streamed, as chunks.
-
-    Raises:
-      ProviderError: it is an error.
-      RemoteProtocolError: it is not such an answer.
-
-    """
+    """Decode an answer that was not streamed; see `whole_of`."""
     try:
         response = decode_json(body)
     except ValueError:
         response = None
-    status = response.get("status") if isinstance(response, dict) else None
-    reply = ResponsesReply()
-    if isinstance(response, dict) and (response.get("error") is not None or status is not None):
-        error = response.get("error")
-        if is_said(error):
-            raise stream_error(error)
+    response = response if isinstance(response, dict) else {}
+    if is_said(response.get("error")):
+        raise stream_error(response["error"])
+    reply, chunks = ResponsesReply(), list[Chunk]()
+    if (status := response.get("status")) is not None:
         chunks = reply._progress(f"response.{status}", response)
-        if reply.is_finished:
-            return [*chunks, final_of(reply)]
-    check_no_error(body)
-    raise RemoteProtocolError(
-        f"the model's answer is no completed response ({len(body)} bytes)", code="bad_answer"
-    )
-
-
-def read_usage(usage: Any) -> Usage | None:
-    """Usage in this protocol's shape; None where there is none."""
-    if not isinstance(usage, dict):
-        return None
-
-    prompt = count(usage, "input_tokens")
-    reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")
-    total = count(usage, "total_tokens")
-    return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=with_reasoning(count(usage, "output_tokens"), reasoning, prompt, total),
-        reasoning_tokens=reasoning,
-        cached_tokens=count(usage.get("input_tokens_details"), "cached_tokens"),
-    )
+    return whole_of(reply, chunks, body, f"is no completed response ({len(body)} bytes)")

@@ -230,6 +230,20 @@ def empty_reply(how: str = "with nothing said and no finish reason") -> RemotePr
     return RemoteProtocolError(f"the model's reply ended {how}", code="empty_reply", retryable=True)
 
 
+def whole_of(reply: Reply[Any], chunks: Sequence[Chunk], body: bytes, missing: str) -> list[Chunk]:
+    """An answer that was not streamed, as chunks: those that were read of its *body*, and the end.
+
+    Raises:
+      ProviderError: it is an error.
+      RemoteProtocolError: it is not such an answer; *missing* says what a whole one would have.
+
+    """
+    if not reply.is_finished:
+        check_no_error(body)
+        raise RemoteProtocolError(f"the model's answer {missing}", code="bad_answer")
+    return [*chunks, final_of(reply)]
+
+
 def final_of(reply: Reply[Any], *, is_marked: bool = True) -> Chunk:
     """The final chunk of a reply that ended; *is_marked* says whether with a finish mark.
 

@@ -103,11 +103,6 @@ class LineDecoder:
         """Whether all that came ended with a line's end other than a lone CR."""
         return not (self._pieces or self._after_cr or self._is_first or self._error)
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether the next call raises."""
-        return self._error is not None
-
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
@@ -177,11 +172,6 @@ class SSEDecoder:
     def _raise_error(self) -> None:
         if self._error is not None:
             raise self._error
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether the next call raises."""
-        return self._error is not None or self._lines.has_failed
 
     def end_of_data(self) -> ServerSentEvent | None:
         """Give the event that was not terminated, if there is one.

@@ -17,10 +17,10 @@ from flowtrio.wire._openai_chat import (
     ChatDecoder,
     ChatReply,
     decode_completion,
-    read_usage,
 )
 from flowtrio.wire._openai_chat_requests import encode_message
 from flowtrio.wire._sse import SSEDecoder
+from flowtrio.wire._usage import read_usage
 
 PROPERTY: Final = settings(
     max_examples=150, deadline=None, database=None, derandomize=True, report_multiple_bugs=False

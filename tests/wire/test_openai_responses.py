@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from flowtrio._core._chunks import Chunk, CompletionBuilder, Usage
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
-from flowtrio.wire._openai_responses import decode_completion, read_usage, responses_decoder
+from flowtrio.wire._openai_responses import decode_completion, responses_decoder
+from flowtrio.wire._usage import read_usage
 from tests.support.responses import USAGE, call, events, message, reasoning, response, sse
 
 

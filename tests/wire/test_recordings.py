@@ -13,7 +13,8 @@ import pytest
 
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
-from flowtrio.wire._openai_chat import ChatDecoder, read_usage
+from flowtrio.wire._openai_chat import ChatDecoder
+from flowtrio.wire._usage import read_usage
 from tests.support.recordings import Recording, recordings_of
 
 Make: TypeAlias = Callable[[], ChatDecoder]

@@ -13,11 +13,11 @@ from flowtrio._core._chunks import Chunk
 from flowtrio._core._exceptions import ProviderError, RemoteProtocolError
 from flowtrio.wire._openai_responses import (
     ResponsesReply,
-    read_usage,
     responses_decoder,
 )
 from flowtrio.wire._reply import ReplyDecoder
 from flowtrio.wire._sse import ServerSentEvent, SSEDecoder
+from flowtrio.wire._usage import read_usage
 from tests.support.recordings import Recording, recordings_of
 
 Make: TypeAlias = Callable[[], ReplyDecoder[ServerSentEvent]]

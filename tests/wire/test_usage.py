@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from flowtrio import Usage
-from flowtrio.wire import _openai_chat, _openai_responses
-from flowtrio.wire._usage import with_reasoning
+from flowtrio.wire._usage import read_usage, with_reasoning
 
 
 @pytest.mark.parametrize(
@@ -37,5 +36,5 @@ def test_what_xai_counts_beside_a_reply_is_counted_in_it(total: dict[str, Any]) 
     responses = {"input_tokens": 32, "output_tokens": 9, "output_tokens_details": details}
     expected = Usage(prompt_tokens=32, completion_tokens=102, reasoning_tokens=93)
 
-    assert _openai_chat.read_usage(chat | total) == expected
-    assert _openai_responses.read_usage(responses | total) == expected
+    assert read_usage(chat | total) == expected
+    assert read_usage(responses | total) == expected
