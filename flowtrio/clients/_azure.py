@@ -9,18 +9,16 @@ from urllib.parse import quote
 
 from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
-from flowtrio.abc import ToolSpec
 
-from ._client import HttpClient, Place
-from ._openai import KNOWN, PATHS, Api, check_api, make_request
-from ._request import HostRequest
+from ._client import Place
+from ._openai import Api, OpenAICompatible
 from ._retries import MAX_RETRIES
 
 _VERSIONS: dict[Api, str] = {"chat": "2024-10-21", "responses": "2025-04-01-preview"}
 """The version of Azure's interface for each protocol: the oldest that can all that we ask for."""
 
 
-class AzureOpenAIClient(HttpClient):
+class AzureOpenAIClient(OpenAICompatible):
     """A deployment of one of OpenAI's models at Azure.
 
     Args:
@@ -70,7 +68,7 @@ class AzureOpenAIClient(HttpClient):
         api: Api = "chat",
         **options: Any,
     ) -> None:
-        self.api: Api = check_api(type(self), api)
+        self.api: Api = self._choose(api)
         """Which of OpenAI's protocols it speaks."""
         if azure_endpoint and base_url:
             raise ValueError("AzureOpenAIClient(): expected azure_endpoint=... or base_url=...")
@@ -89,7 +87,6 @@ class AzureOpenAIClient(HttpClient):
         given = api_version or os.environ.get("OPENAI_API_VERSION")
         self.api_version: str = given or _VERSIONS[self.api]
         """The version of Azure's interface."""
-        self._known = KNOWN[self.api]
         super().__init__(
             api_key=api_key,
             model=model,
@@ -101,14 +98,8 @@ class AzureOpenAIClient(HttpClient):
             **options,
         )
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
+    def _path(self, model: str) -> str:
         # A chat is at its deployment; Responses name theirs in the body.
         place = f"deployments/{quote(model, safe='')}/" if self.api == "chat" else ""
-        path = f"openai/{place}{PATHS[self.api]}?api-version={quote(self.api_version, safe='')}"
-        return make_request(self.api, self._host, path, model, messages, tools, options)
+        path = super()._path(model)
+        return f"openai/{place}{path}?api-version={quote(self.api_version, safe='')}"

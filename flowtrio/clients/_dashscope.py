@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from flowtrio.abc import ToolSpec
-from flowtrio.wire import _openai_chat_requests
 from flowtrio.wire._openai_chat_media import DASHSCOPE
 
-from ._client import HttpClient, Place
-from ._openai import PATHS, make_request
-from ._request import HostRequest
-
-_PREFIX = "compatible-mode/v1"
+from ._client import Place
+from ._openai import OpenAICompatible
 
 
-class DashScopeClient(HttpClient):
+class DashScopeClient(OpenAICompatible):
     """A model at Alibaba's DashScope, by its interface for clients of OpenAI.
 
     Args:
@@ -42,14 +34,7 @@ class DashScopeClient(HttpClient):
     """Who answers, as MESSAGE_COMPLETE tells it. May be set."""
 
     _place = Place(url="https://dashscope.aliyuncs.com", key_names=("DASHSCOPE_API_KEY",))
-    _known = _openai_chat_requests.KNOWN
+    _media = DASHSCOPE
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
-        path = f"{_PREFIX}/{PATHS['chat']}"
-        return make_request("chat", self._host, path, model, messages, tools, options, DASHSCOPE)
+    def _path(self, model: str) -> str:
+        return f"compatible-mode/v1/{super()._path(model)}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
 from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
@@ -20,15 +20,73 @@ from flowtrio.wire._openai_chat_media import OPENAI, ChatMedia
 
 from ._carry import for_origin, origin_of
 from ._client import HttpClient, Place
-from ._host import ModelHost
-from ._request import HostRequest, HttpRequest
+from ._request import Decoder, HostRequest, HttpRequest
 from ._retries import MAX_RETRIES
 
 Api: TypeAlias = Literal["chat", "responses"]
 """OpenAI's protocols: chat completions, which many servers speak, and Responses."""
 
+_KNOWN: Final[dict[Api, frozenset[str]]] = {
+    "chat": _openai_chat_requests.KNOWN,
+    "responses": _openai_input.KNOWN,
+}
+"""The options of each protocol."""
 
-class OpenAIClient(HttpClient):
+_PATHS: Final[dict[Api, str]] = {"chat": "chat/completions", "responses": "responses"}
+"""Where each protocol is spoken, below a server's own address."""
+
+
+class OpenAICompatible(HttpClient):
+    """What all clients of OpenAI's protocols share: requests and answers."""
+
+    _api: Api = "chat"
+    _known = _KNOWN["chat"]
+    _media: ClassVar[ChatMedia] = OPENAI
+    """How the host takes images and files in a chat."""
+
+    def _choose(self, api: Api) -> Api:
+        """Speak another protocol than a chat's; gives it back.
+
+        Raises:
+          ValueError: there is none of this name.
+
+        """
+        if api not in get_args(Api):
+            expected = " or ".join(map(repr, get_args(Api)))
+            raise ValueError(f"{type(self).__name__}(api={api!r}): expected {expected}")
+        self._api, self._known = api, _KNOWN[api]
+        return api
+
+    def _path(self, model: str) -> str:
+        """Where the protocol is spoken, below the host's address."""
+        return _PATHS[self._api]
+
+    def _request(
+        self,
+        model: str,
+        messages: list[Mapping[str, Any]],
+        tools: list[ToolSpec],
+        options: dict[str, Any],
+    ) -> HostRequest:
+        host = self._host
+        url, origin = host.url(self._path(model)), origin_of(host.base_url)
+        messages = for_origin(messages, origin)
+        encode: Callable[..., dict[str, Any]] = _openai_input.encode_request
+        decoder: Callable[[], Decoder] = _openai_responses.responses_decoder
+        decode_whole = _openai_responses.decode_completion
+        if self._api == "chat":
+            encode = partial(_openai_chat_requests.encode_request, media=self._media)
+            decoder, decode_whole = _openai_chat.ChatDecoder, _openai_chat.decode_completion
+            if f".{host.name}".endswith(".mistral.ai"):
+                messages = fit_call_ids(messages)
+
+        def ask(stream: bool) -> HttpRequest:
+            return HttpRequest(url, encode(model, messages, tools, options, stream=stream))
+
+        return HostRequest(ask=ask, origin=origin, decoder=decoder, decode_whole=decode_whole)
+
+
+class OpenAIClient(OpenAICompatible):
     """A model behind OpenAI's chat completions or Responses, at OpenAI or any compatible server.
 
     Args:
@@ -74,9 +132,8 @@ class OpenAIClient(HttpClient):
         api: Api = "chat",
         **options: Any,
     ) -> None:
-        self.api: Api = check_api(type(self), api)
+        self.api: Api = self._choose(api)
         """Which of OpenAI's protocols it speaks."""
-        self._known = KNOWN[self.api]
         super().__init__(
             api_key=api_key,
             model=model,
@@ -87,78 +144,3 @@ class OpenAIClient(HttpClient):
             extra_body=extra_body,
             **options,
         )
-
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
-        path = PATHS[self.api]
-        return make_request(self.api, self._host, path, model, messages, tools, options)
-
-
-# For the other clients of these protocols
-
-KNOWN: dict[Api, frozenset[str]] = {
-    "chat": _openai_chat_requests.KNOWN,
-    "responses": _openai_input.KNOWN,
-}
-"""The options of each protocol."""
-
-PATHS: dict[Api, str] = {"chat": "chat/completions", "responses": "responses"}
-"""Where each protocol is spoken, below a server's own address."""
-
-
-def check_api(client: type, api: str) -> Api:
-    """Refuse a protocol that there is not.
-
-    Raises:
-      ValueError: there is none of this name.
-
-    """
-    for name in get_args(Api):
-        if api == name:
-            return name  # type: ignore[no-any-return]
-    expected = " or ".join(map(repr, get_args(Api)))
-    raise ValueError(f"{client.__name__}(api={api!r}): expected {expected}")
-
-
-def make_request(
-    api: Api,
-    host: ModelHost,
-    path: str,
-    model: str,
-    messages: list[Mapping[str, Any]],
-    tools: list[ToolSpec],
-    options: dict[str, Any],
-    media: ChatMedia = OPENAI,
-) -> HostRequest:
-    """Say what is asked by one of OpenAI's protocols, and how the answer is read."""
-    url, origin = host.url(path), origin_of(host.base_url)
-    messages = for_origin(messages, origin)
-    if api == "chat" and f".{host.name}".endswith(".mistral.ai"):
-        messages = fit_call_ids(messages)
-    encode_request = (
-        partial(_openai_chat_requests.encode_request, media=media)
-        if api == "chat"
-        else _openai_input.encode_request
-    )
-
-    def ask(stream: bool) -> HttpRequest:
-        return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
-
-    if api == "chat":
-        return HostRequest(
-            ask=ask,
-            origin=origin,
-            decoder=_openai_chat.ChatDecoder,
-            decode_whole=_openai_chat.decode_completion,
-        )
-    return HostRequest(
-        ask=ask,
-        origin=origin,
-        decoder=_openai_responses.responses_decoder,
-        decode_whole=_openai_responses.decode_completion,
-    )
