@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +12,7 @@ from mcp_types import (
     BlobResourceContents,
     CallToolResult,
     ContentBlock,
+    EmbeddedResource,
     ImageContent,
     ResourceLink,
     TextContent,
@@ -35,7 +36,7 @@ def result_of(result: CallToolResult, output_schema: dict[str, Any] | None) -> A
 
     """
     if result.is_error:
-        raise McpToolFailed(_text(result.content) or "the tool gave no reason")
+        raise McpToolFailed(_reason(result) or "the tool gave no reason")
     parts = [_part(block) for block in result.content]
     if any(not isinstance(part, Text) for part in parts):
         return parts
@@ -52,8 +53,18 @@ def _unwrapped(value: Any, output_schema: dict[str, Any]) -> Any:
     return value
 
 
-def _text(content: Sequence[ContentBlock]) -> str:
-    return "\n".join(block.text for block in content if isinstance(block, TextContent))
+def _reason(result: CallToolResult) -> str:
+    """Why a tool failed: its texts, else what is structured."""
+    texts = [text for block in result.content if (text := _text(block))]
+    if texts or result.structured_content is None:
+        return "\n".join(texts)
+    return json.dumps(result.structured_content, ensure_ascii=False)
+
+
+def _text(block: ContentBlock) -> str:
+    if isinstance(block, EmbeddedResource):
+        return block.resource.text if isinstance(block.resource, TextResourceContents) else ""
+    return block.text if isinstance(block, TextContent) else ""
 
 
 def _part(block: ContentBlock) -> Part:

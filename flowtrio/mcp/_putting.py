@@ -9,6 +9,7 @@ import attrs
 from mcp_types import ElicitResult
 
 from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._failures import why_unfit
 
 if TYPE_CHECKING:
     from flowtrio._hosting._follower import Follower
@@ -47,8 +48,8 @@ class Put:
             return
         try:
             follower.answer(self.id, content if self.kind == "form" else content.get("answer"))
-        except (TypeError, ValueError):
-            self._decline(follower, "the answer does not fit")
+        except (TypeError, ValueError) as exc:
+            self._decline(follower, f"the answer does not fit: {why_unfit(exc)}")
 
     def _decline(self, follower: Follower, reason: str | None) -> None:
         if self.kind == "approve":

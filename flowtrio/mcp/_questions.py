@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 from mcp_types import ElicitRequestFormParams, ElicitRequestParams, ElicitResult
 
+from flowtrio._agents._answers import AnswerForm
 from flowtrio._core._exceptions import InputDeclined
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext
 
+_Fields: TypeAlias = dict[str, str | int | float | bool | list[str] | None]
+"""What the protocol has a form's fields be."""
 CANCELLED = ElicitResult(action="cancel")
 """What a server hears where nobody answers."""
 
@@ -19,7 +23,7 @@ async def answer_of(ctx: RunContext, params: ElicitRequestParams) -> ElicitResul
     """Ask, and give what the user does: answer, decline, or neither in time."""
     try:
         if isinstance(params, ElicitRequestFormParams):
-            fields = await ctx.ask(params.message, schema=params.requested_schema)
+            fields = await ctx.ask(params.message, schema=_form(params.requested_schema))
             return ElicitResult(action="accept", content=fields)
         # What is asked for at an address is entered there; here it is only agreed to.
         await ctx.ask(f"{params.message}\n{params.url}")
@@ -29,3 +33,14 @@ async def answer_of(ctx: RunContext, params: ElicitRequestParams) -> ElicitResul
     except Exception:
         # Nobody answered within `Limits.input`, or the call was ended.
         return CANCELLED
+
+
+def _form(schema: dict[str, Any]) -> AnswerForm:
+    """What the user's answer has to be: what the server asks for, and what can be sent to it."""
+    asked = AnswerForm.of(schema)
+
+    def decode(value: Any) -> Any:
+        _, fields = asked.read(value)
+        return msgspec.convert(fields, _Fields)
+
+    return AnswerForm(asked.schema, decode)

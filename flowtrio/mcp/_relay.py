@@ -12,7 +12,6 @@ import json
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import trio
 from mcp.server import ServerRequestContext
 from mcp_types import (
@@ -27,20 +26,30 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 
 from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._failures import leaves
+from flowtrio._run._controls import run_of
 from flowtrio.serving.commands._conceal import conceal
 
+from ._giving import given_result
 from ._putting import Put, put_of
 
 if TYPE_CHECKING:
     from flowtrio._hosting._follower import Follower
+    from flowtrio._hosting._hosted import HostedRun
 
 
 class Relay:
     """Reads a run, and tells the client of it."""
 
     def __init__(
-        self, context: ServerRequestContext[Any], follower: Follower, *, debug: bool
+        self,
+        context: ServerRequestContext[Any],
+        follower: Follower,
+        hosted: HostedRun | None,
+        *,
+        debug: bool,
     ) -> None:
+        self._hosted = hosted
+        """The run, where it is here: events tell of images and files, and do not have them."""
         self._session = context.session
         self._request_id = context.request_id
         self._follower = follower
@@ -81,10 +90,9 @@ class Relay:
         if data["status"] != "completed":
             words = self._error or f"the run was {data['status']}"
             return CallToolResult(content=[TextContent(text=words)], is_error=True)
-        value = data["result"]
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        structured = value if isinstance(value, dict) else None
-        return CallToolResult(content=[TextContent(text=text)], structured_content=structured)
+        told = data["result"]
+        value = told if self._hosted is None else run_of(self._hosted.stream).result()
+        return given_result(value, told, self._follower.run_id)
 
     # People
 

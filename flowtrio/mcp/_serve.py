@@ -23,6 +23,8 @@ from mcp_types import (
 
 from flowtrio._core._exceptions import FlowtrioError
 from flowtrio._core._failures import words_of
+from flowtrio._hosting._hosted import HostedRun
+from flowtrio._hosting._service import Service
 
 from ._putting import settle
 from ._relay import Relay
@@ -71,6 +73,7 @@ def mcp_server(
       debug: Whether exceptions of tools and agents are told with their texts.
 
     """
+    service = Service(orchestrator)
 
     async def list_tools(
         context: ServerRequestContext[Any], params: PaginatedRequestParams | None
@@ -82,7 +85,7 @@ def mcp_server(
         context: ServerRequestContext[Any], params: CallToolRequestParams
     ) -> CallToolResult | InputRequiredResult:
         try:
-            run_id, after = await place(params)
+            run_id, after, hosted = await place(params)
         except (FlowtrioError, ValueError) as exc:
             return CallToolResult(content=[TextContent(text=words_of(exc))], is_error=True)
         follower = orchestrator.attach(run_id, after, tenant_id, "events")
@@ -90,24 +93,26 @@ def mcp_server(
             if isinstance(reply, ElicitResult):
                 settle(follower, key, reply)
         try:
-            return await Relay(context, follower, debug=debug).run()
+            return await Relay(context, follower, hosted, debug=debug).run()
         except LookupError as exc:
             return CallToolResult(content=[TextContent(text=words_of(exc))], is_error=True)
         except trio.Cancelled:
             follower.cancel("the client has cancelled its request")
             raise
 
-    async def place(params: CallToolRequestParams) -> tuple[str, int]:
+    async def place(params: CallToolRequestParams) -> tuple[str, int, HostedRun | None]:
         """The run that is asked for, a new one or one that goes on, and where it is read from."""
         if params.name != name:
             raise ValueError(f"there is no tool {params.name!r}")
         if params.request_state is not None:
-            return _read_state(params.request_state)
+            run_id, after = _read_state(params.request_state)
+            return run_id, after, service.recorder.find(tenant_id, run_id)
         given = _checked(params.arguments or {})
-        run_id = await orchestrator.start(
-            given["message"], tenant_id, given.get("session_id"), resume_window=_RESUME_WINDOW
-        )
-        return run_id, -1
+        session_id = given.get("session_id")
+        async with service.starting(
+            None, given["message"], tenant_id, session_id, None, _RESUME_WINDOW
+        ) as started:
+            return started.run_id, -1, started if isinstance(started, HostedRun) else None
 
     @asynccontextmanager
     async def opened(server: Server[Any]) -> AsyncIterator[dict[str, Any]]:

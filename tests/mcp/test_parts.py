@@ -27,6 +27,7 @@ from mcp_types import (
     ImageContent,
     ListToolsResult,
     TextContent,
+    TextResourceContents,
     Tool,
 )
 
@@ -252,6 +253,20 @@ def test_a_failure_without_words_is_told_all_the_same() -> None:
         result_of(text(is_error=True), None)
 
 
+def test_a_failure_has_its_reason_wherever_that_stands() -> None:
+    failed = text(is_error=True, structured_content={"code": 7, "why": "no più"})
+    with pytest.raises(McpToolFailed, match=r'^{"code": 7, "why": "no più"}$'):
+        result_of(failed, None)
+
+    for resource, words in (
+        (TextResourceContents(uri="file:///log", text="full"), "^full$"),
+        (BlobResourceContents(uri="file:///log", blob="QUJD"), "^the tool gave no reason$"),
+    ):
+        failed = CallToolResult(content=[EmbeddedResource(resource=resource)], is_error=True)
+        with pytest.raises(McpToolFailed, match=words):
+            result_of(failed, None)
+
+
 def test_a_wrong_type_is_mended_by_the_bytes_and_no_bytes_are_refused() -> None:
     import base64
 
@@ -456,6 +471,38 @@ async def test_what_is_entered_at_an_address_is_only_agreed_to_here() -> None:
 
     assert only(played.log, T.INPUT_REQUIRED)[0]["prompt"] == "Log in\nhttps://bank.test/login"
     assert found == [ElicitResult(action="accept")]
+
+
+@pytest.mark.parametrize("with_schema", [True, False])
+async def test_an_answer_that_cannot_be_sent_to_a_server_is_refused_where_it_is_given(
+    with_schema: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was told to the server as if the user had gone; now the user hears what is wrong."""
+    if not with_schema:
+        monkeypatch.setitem(sys.modules, "jsonschema", None)
+    row = {"type": "object", "properties": {"row": {"type": "integer"}}}
+    params = ElicitRequestFormParams(message="Seat?", requested_schema=row)
+    found, refused = [], []
+
+    async def body(ctx: RunContext) -> None:
+        found.append(await answer_of(ctx, params))
+
+    async def answer(stream: Any, log: list[Any]) -> None:
+        async for event in stream:
+            log.append(event)
+            if event.type is T.INPUT_REQUIRED:
+                for given in ({"row": 7, "extra": {"deep": 1}}, [7], {"row": 7, "x": ["a"]}):
+                    try:
+                        stream.answer(event.data["request_id"], given)
+                    except ValueError as exc:
+                        refused.append(str(exc))
+
+    played = await play(agent_of(body), reader=answer)
+
+    assert only(played.log, T.INPUT_REQUIRED)[0]["schema"] == row
+    assert found == [ElicitResult(action="accept", content={"row": 7, "x": ["a"]})]
+    assert len(refused) == 2
+    assert "at `$[...]`" in refused[0]
 
 
 # The door

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 import os
 import sys
@@ -13,21 +14,37 @@ import attrs
 import pytest
 import trio
 from mcp import Client, StdioServerParameters
-from mcp_types import CallToolResult, ElicitResult, ListRootsResult, TextContent
+from mcp_types import (
+    AudioContent,
+    BlobResourceContents,
+    CallToolResult,
+    ElicitResult,
+    EmbeddedResource,
+    ImageContent,
+    ListRootsResult,
+    ResourceLink,
+    TextContent,
+    TextResourceContents,
+)
 
 from flowtrio import (
     Agent,
     EventType,
+    File,
+    Image,
     InputDeclined,
     Limits,
     Orchestrator,
     RunContext,
+    Text,
     ToolCall,
     tool,
 )
 from flowtrio.mcp import mcp_server, mcp_tools
+from flowtrio.mcp._content import result_of
 from flowtrio.mcp._putting import settle
 from flowtrio.testing import ScriptedModel
+from tests.mcp._server import PNG
 from tests.runtime._programs import agent_of, only, play, tasks
 
 T = EventType
@@ -300,10 +317,14 @@ class Sided:
     ("schema", "content", "given"),
     [
         (None, {"answer": "7"}, "7"),
-        (None, {}, "the answer does not fit"),
+        (None, {}, "the answer does not fit: answer to q1: expected a text, got NoneType"),
         (int, {"answer": 7}, 7),
         (Seat, {"row": 7}, Seat(7)),
-        (Seat, {"row": "seven"}, "the answer does not fit"),
+        (
+            Seat,
+            {"row": "seven"},
+            "the answer does not fit: answer to q1: Expected `int`, got `str` - at `$.row`",
+        ),
         (Seat, None, None),
         (list[Side], {"answer": ["left", "right"]}, [Side.LEFT, Side.RIGHT]),
         (Sided, {"side": "left"}, Sided(Side.LEFT)),
@@ -330,6 +351,54 @@ async def test_a_question_is_put_to_the_client(
     assert asked == ["Which row?"]
     assert words(result) == (False, "fine")
     assert found == [given]
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_images_and_files_that_an_agent_gives_are_contents(mode: str) -> None:
+    """Also where the run has waited for an answer meanwhile; each kind as the protocol has it."""
+
+    async def body(ctx: RunContext) -> Any:
+        await ctx.ask("Which?")
+        return [
+            Text("see"),
+            Image(data=PNG),
+            7,
+            File(data=b"A", media_type="audio/wav"),
+            File(data=b"hello", media_type="text/plain", name="a b.txt"),
+            File(data=b"\xff", media_type="text/plain"),
+            File(url="https://host.test/a.pdf"),
+        ]
+
+    answers = answering([], ElicitResult(action="accept", content={"answer": "all"}))
+    async with served(agent_of(body), answers, mode) as agent:
+        result = await agent.ask(message="go")
+    text, image, seven, sound, note, odd, link = result.content
+
+    assert (text.text, seven.text) == ("see", "7")  # type: ignore[union-attr]
+    assert result.structured_content is None
+    assert isinstance(image, ImageContent)
+    assert (base64.b64decode(image.data), image.mime_type) == (PNG, "image/png")
+    assert isinstance(sound, AudioContent)
+    assert isinstance(note, EmbeddedResource)
+    assert isinstance(note.resource, TextResourceContents)
+    assert note.resource.text == "hello"
+    assert note.resource.uri.endswith("/4/a%20b.txt")
+    assert isinstance(odd, EmbeddedResource)
+    assert isinstance(odd.resource, BlobResourceContents)
+    assert isinstance(link, ResourceLink)
+    assert link.uri == "https://host.test/a.pdf"
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+async def test_what_an_agent_gives_is_read_again_as_it_was(is_alone: bool) -> None:
+    async def body(ctx: RunContext) -> Any:
+        return Image(data=PNG) if is_alone else (Text("a"), File(data=b"%PDF-1.7", name="b.pdf"))
+
+    async with served(agent_of(body)) as agent:
+        result = await agent.ask(message="go")
+
+    given = [Image(data=PNG)] if is_alone else [Text("a"), File(data=b"%PDF-1.7", name="b.pdf")]
+    assert result_of(result, None) == given
 
 
 async def ask_name(ctx: RunContext) -> str:
