@@ -103,12 +103,7 @@ def variable_of(action: argparse.Action) -> str | None:
 
 
 def _value(action: argparse.Action, text: str) -> Any:
-    """What a variable's text means for an option.
-
-    Raises:
-      ValueError: it cannot be read.
-
-    """
+    """What a variable's text means for an option; a `ValueError` if it cannot be read."""
     if action.nargs == 0:
         if text.lower() not in _WORDS:
             raise ValueError(f"expected 1 or 0, got {text!r}")

@@ -20,10 +20,7 @@ class Lines(Protocol):
     async def ask(self, prompt: str, *, is_fresh: bool = False) -> str | None:
         """Ask on standard error, so that a redirected output stays clean; None at the end.
 
-        Args:
-          prompt: What is asked.
-          is_fresh: Whether a line that was typed before the prompt is no answer to it.
-
+        To a question that *is_fresh*, a line that was typed before it is no answer.
         """
         ...
 
@@ -32,10 +29,7 @@ class Lines(Protocol):
     ) -> str | None:
         """Wait until somebody types without being asked, and ask them then; None for nothing.
 
-        Args:
-          prompt: What is asked.
-          paused: Entered while they type: nothing else is to be shown.
-
+        Nothing else is to be shown while they type: *paused* is entered for that.
         """
         ...
 

@@ -40,12 +40,7 @@ class UsageError(Exception):
 
 
 def sendable(token: str | None) -> str | None:
-    """A token for a server, without the line end of the file that it may come from.
-
-    Raises:
-      UsageError: it cannot be sent.
-
-    """
+    """A token, without a file's line end; `UsageError` if it cannot be sent."""
     token = token and token.strip()
     if token is not None and not (token.isascii() and token.isprintable()):
         raise UsageError("--token: expected printable ASCII text")

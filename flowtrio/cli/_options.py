@@ -245,12 +245,7 @@ def read_sharing(options: argparse.Namespace) -> Sharing:
 
 
 def read_serving(options: argparse.Namespace) -> Serving:
-    """What is to be served where, and for whom.
-
-    Raises:
-      UsageError: the options contradict each other, or one of them cannot be.
-
-    """
+    """What is to be served where, and for whom; `UsageError` for options that cannot be."""
     given = {field.name: getattr(options, f"limit_{field.name}") for field in LIMITS}
     try:
         limits = ServerLimits(**given)

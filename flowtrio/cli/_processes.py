@@ -36,12 +36,7 @@ _REFUSED: Final = 2
 
 
 def check_processes(options: argparse.Namespace) -> None:
-    """Refuse several processes that would know nothing of each other.
-
-    Raises:
-      CannotServe: their store is none that processes share.
-
-    """
+    """Refuse several processes whose store is none that they share, by `CannotServe`."""
     if not is_shared(options.store):
         raise CannotServe(
             f"--processes {options.processes}: expected --store redis://HOST, to be shared"
@@ -49,16 +44,7 @@ def check_processes(options: argparse.Namespace) -> None:
 
 
 async def serve_many(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Be the parent of ``--processes``; gives the exit status.
-
-    Args:
-      options: What was asked for.
-      arguments: The same as it was written, behind ``serve``.
-
-    Raises:
-      CannotServe: an address cannot be listened at.
-
-    """
+    """Be the parent of processes that serve by these *arguments*; gives the exit status."""
     check_processes(options)
     with ExitStack() as reserved:
         ports = list[str]()

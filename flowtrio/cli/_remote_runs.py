@@ -140,12 +140,7 @@ def _words_of(exc: httpx.HTTPError) -> str:
 
 
 def _body(answer: httpx.Response) -> Any:
-    """What a server has answered.
-
-    Raises:
-      UsageError: it has refused, or is none of ours.
-
-    """
+    """What a server has answered; `UsageError` if it has refused, or is none of ours."""
     try:
         body = answer.json()
     except ValueError:
@@ -184,12 +179,7 @@ def _event(line: bytes) -> dict[str, Any]:
 
 @asynccontextmanager
 async def open_server(url: str, token: str | None, tenant: str | None) -> AsyncIterator[Server]:
-    """Have a server's runs for the block.
-
-    Raises:
-      UsageError: the address is none, or the token cannot be one.
-
-    """
+    """Have a server's runs for the block; `UsageError` for an odd address or token."""
     if not _is_address(url):
         raise UsageError(f"--url {printable(url)}: expected http://host:port/")
     token = sendable(token)

@@ -42,14 +42,8 @@ async def open_stores(
 ) -> AsyncIterator[dict[str, Any]]:
     """Open what ``--store`` names; gives the options of an orchestrator.
 
-    Args:
-      name: ``memory``, ``sqlite:PATH`` or a URL such as ``redis://host:6379``.
-      keep: Seconds after which what has ended is forgotten; None for never.
-      sharing: For a store that processes share.
-
-    Raises:
-      CannotServe: there is no such kind, or it cannot be used.
-
+    What has ended is kept for *keep* seconds, or for ever. `CannotServe` tells of what is
+    not there, or cannot be used.
     """
     sharing = Sharing() if sharing is None else sharing
     if is_shared(name):

@@ -6,12 +6,7 @@ import trio
 
 
 def check_trio() -> None:
-    """Refuse to go on outside Trio.
-
-    Raises:
-      RuntimeError: this is not a task of Trio; asyncio's are none.
-
-    """
+    """Refuse to go on outside Trio, by a `RuntimeError`: asyncio's tasks are none of Trio's."""
     if not trio.lowlevel.in_trio_task():
         raise RuntimeError(
             "a flowtrio client runs under Trio: expected a call inside trio.run(main), or "

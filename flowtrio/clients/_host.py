@@ -367,24 +367,14 @@ def library_of_response(response: Any) -> Any:
 
 
 def check_http_client(http_client: Any) -> Any:
-    """Refuse what is no client of httpx's shape.
-
-    Raises:
-      TypeError: it is none.
-
-    """
+    """Refuse what is no client of httpx's shape, by a `TypeError`."""
     if http_client is not None:
         library_of(http_client)
     return http_client
 
 
 def check_base_url(base_url: str) -> str:
-    """Refuse what is no address; white space around it is none of it.
-
-    Raises:
-      ValueError: it is none; the message does not show it, since it may hold a password.
-
-    """
+    """Refuse what is no address, by a `ValueError` without it: it may hold a password."""
     base_url = base_url.strip()
     if any(c.isspace() or not c.isprintable() for c in base_url):
         raise ValueError("base_url: expected an address without white space in it")
@@ -395,12 +385,7 @@ def check_base_url(base_url: str) -> str:
 
 
 def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Refuse header values that cannot be sent; the message does not show them.
-
-    Raises:
-      ValueError: one is not printable ASCII, as a key that was pasted with its line end.
-
-    """
+    """Refuse values that are not printable ASCII, by a `ValueError` that does not show them."""
     for name, value in headers.items():
         if not fits_header(value):
             raise ValueError(f"header {name!r}: expected a value of printable ASCII characters")

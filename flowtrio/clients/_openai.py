@@ -45,12 +45,7 @@ class OpenAICompatible(HttpClient):
     """How the host takes images and files in a chat."""
 
     def _choose(self, api: Api) -> Api:
-        """Speak another protocol than a chat's; gives it back.
-
-        Raises:
-          ValueError: there is none of this name.
-
-        """
+        """Speak one of the protocols, and give it back; a `ValueError` if it is none."""
         if api not in get_args(Api):
             expected = " or ".join(map(repr, get_args(Api)))
             raise ValueError(f"{type(self).__name__}(api={api!r}): expected {expected}")

@@ -18,12 +18,7 @@ _EVERYWHERE = frozenset({"output_schema", "stream", "tools"})
 
 
 def check_options(client: str, options: Iterable[str], known: frozenset[str] | None) -> None:
-    """Refuse options that the protocol does not have; without a list of them there are none such.
-
-    Raises:
-      TypeError: there is one, and this is the nearest name that is known.
-
-    """
+    """Refuse options that the protocol does not have, by a `TypeError` with the nearest one."""
     if known is None:
         return
     taken = known | _EVERYWHERE
@@ -38,12 +33,7 @@ def check_options(client: str, options: Iterable[str], known: frozenset[str] | N
 
 
 def check_extra_body(client: str, extra_body: object) -> dict[str, Any]:
-    """Refuse what is no mapping of keys.
-
-    Raises:
-      TypeError: it is none.
-
-    """
+    """Refuse what is no mapping of keys, by a `TypeError`."""
     if extra_body is None:
         return {}
     if not isinstance(extra_body, Mapping) or not all(isinstance(key, str) for key in extra_body):

@@ -23,12 +23,7 @@ What could not be read is not among them: it would be paid for again, and not be
 
 
 def check_retries(max_retries: int) -> int:
-    """Refuse what is no number of retries.
-
-    Raises:
-      ValueError: it is none.
-
-    """
+    """Refuse what is no number of retries, by a `ValueError`."""
     if not is_whole(max_retries, 0):
         raise ValueError(f"max_retries={told(max_retries)}: expected a whole number, 0 or more")
     return max_retries

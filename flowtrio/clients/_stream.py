@@ -29,15 +29,7 @@ def stream_reply(
     model: str = "",
     extra_body: Mapping[str, Any] | None = None,
 ) -> CompletionStream:
-    """Make a reply's iterator; nothing is sent before its first step.
-
-    Args:
-      host: Who is asked.
-      request: What is asked.
-      model: Who answers, for messages.
-      extra_body: Further keys of the request's body, as the host wants them.
-
-    """
+    """Make a reply's iterator; nothing is sent before its first step."""
     exchange = Exchange(host, request, model=model, extra_body=extra_body or {})
     return CompletionStream(exchange, host.limits)
 

@@ -28,13 +28,7 @@ class McpToolFailed(Exception):
 
 
 def result_of(result: CallToolResult, output_schema: dict[str, Any] | None) -> Any:
-    """The call's result: what is structured, else its text, else parts.
-
-    Raises:
-      McpToolFailed: the tool says that it failed.
-      ValueError: an image or a file in it is none.
-
-    """
+    """The call's result: what is structured, else its text, else parts; or `McpToolFailed`."""
     if result.is_error:
         raise McpToolFailed(_reason(result) or "the tool gave no reason")
     parts = [_part(block) for block in result.content]

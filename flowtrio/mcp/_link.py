@@ -58,12 +58,7 @@ class Link:
                 self._settle(self._attempt, ConnectionError("the connection was closed"))
 
     async def connect(self) -> None:
-        """Make the first connection.
-
-        Raises:
-          ConnectionError: there is none to be had; its cause says why.
-
-        """
+        """Make the first connection; a `ConnectionError` says why there is none to be had."""
         attempt = self._want()
         await attempt.done.wait()
         if attempt.error is not None:

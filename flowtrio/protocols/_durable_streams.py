@@ -119,12 +119,7 @@ class DurableStreamsProtocol:
 
 
 async def _place_of(visit: Visit, run_id: str) -> _Place:
-    """Where a run's log ends.
-
-    Raises:
-      Refused: there is none, or another tenant's.
-
-    """
+    """Where a run's log ends; `Refused` if there is none, or another tenant's."""
     hosted = visit.hosting.service.recorder.find(visit.tenant_id, run_id)
     if hosted is not None:
         await hosted.has_begun.wait()

@@ -144,12 +144,7 @@ class Commands:
         return {**pending.command, "ref": ref}
 
     async def take(self, frame: dict[str, Any]) -> None:
-        """Give an event to its stream, or a reply to whom it is for.
-
-        Raises:
-          trio.BrokenResourceError: the line is of no use any more.
-
-        """
+        """Give an event to its stream, or a reply to whom it is for; may raise one of `LOST`."""
         if "seq" not in frame:
             return self._take_reply(frame)
         event = _convert(frame)

@@ -61,13 +61,7 @@ class Target:
 
     @classmethod
     def of(cls, url: str, token: Asked | None, ssl_context: ssl.SSLContext | None) -> Self:
-        """Read an address as people write it.
-
-        Raises:
-          ValueError: it is none.
-          TypeError: the token is neither a text nor a function.
-
-        """
+        """Read an address as people write it, and a token; `ValueError`, `TypeError` if odd."""
         check_asked("token", token)
         parts = urlsplit(url)
         schemes = {"ws": "ws", "wss": "wss", "http": "ws", "https": "wss"}
@@ -87,12 +81,7 @@ class Target:
         return urlunsplit((scheme, netloc.rpartition("@")[2], path, "", ""))
 
     async def ask_token(self) -> str | None:
-        """The token as it is now.
-
-        Raises:
-          trio.BrokenResourceError: the function failed; another attempt may succeed.
-
-        """
+        """The token as it is now; where the function fails, another attempt may succeed."""
         try:
             return None if self.token is None else await ask("token", self.token)
         except Exception as exc:
@@ -140,12 +129,7 @@ class Line(WebSocketConnection):
             self._open_handshake.set()
 
     async def wait_open(self) -> None:
-        """Wait until the server has accepted the handshake.
-
-        Raises:
-          Exception: it has not; one of `LOST`.
-
-        """
+        """Wait until the server has accepted the handshake; one of `LOST` if it has not."""
         await self._open_handshake.wait()
         if self._failure is not None:
             raise self._failure
@@ -172,12 +156,7 @@ class Line(WebSocketConnection):
         await self.send_message(msgspec.json.encode(command).decode())
 
     async def receive(self) -> list[dict[str, Any]]:
-        """Wait for frames: all that came together.
-
-        Raises:
-          trio.BrokenResourceError: what came is no frame.
-
-        """
+        """Wait for frames, all that came together; what is no frame breaks the line."""
         frames = _decode(await self.get_message())
         self.has_heard = True
         return frames
@@ -195,13 +174,7 @@ def _decode(message: str | bytes) -> list[dict[str, Any]]:
 
 
 async def hold_line(target: Target, talk: Callable[[Line], Awaitable[Exception]]) -> Exception:
-    """Open a line and talk on it until it is lost; gives why.
-
-    Args:
-      target: The server.
-      talk: Called with the open line; gives why it is over, or raises one of `LOST`.
-
-    """
+    """Open a line and *talk* on it until it is lost, which is given or raised; gives why."""
     failure: Exception
     async with trio.open_nursery() as nursery:
         stream: trio.abc.Stream | None = None

@@ -86,13 +86,7 @@ class RemoteStream(RemoteControls, AsyncIterator[AgentEvent]):
         return {"type": "resume", "after": self._last, **keys}
 
     def _misses(self, event: AgentEvent, after: object) -> bool:
-        """Whether events before this one were lost on the way.
-
-        Args:
-          event: What came.
-          after: The one before it in our mode, as the server says; nothing where it does not.
-
-        """
+        """Whether events before this one were lost; *after* is the one before it, if told."""
         if isinstance(after, int):
             return after > self._last
         if self._wants_snapshot:

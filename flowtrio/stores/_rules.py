@@ -74,17 +74,9 @@ def header_after(header: RunHeader, last: AgentEvent) -> RunHeader:
 
 
 def check_place(run_id: str, after: int, oldest: int, last: int) -> None:
-    """Refuse to read on from a place that is gone, or was never there.
+    """Refuse to read on behind *after*, a place that is gone or was never there, by a `ReplayGap`.
 
-    Args:
-      run_id: The run.
-      after: The last sequence number that the reader has seen.
-      oldest: The oldest that is kept; one more than *last* where nothing is.
-      last: The newest; -1 for an empty log.
-
-    Raises:
-      ReplayGap: reading cannot go on there.
-
+    The *oldest* event that is kept is one more than the *last* where nothing is.
     """
     if after < oldest - 1 or after > last:
         kept = f"seq {oldest} to {last} are kept" if oldest <= last else "nothing is kept"
@@ -97,12 +89,7 @@ def check_place(run_id: str, after: int, oldest: int, last: int) -> None:
 
 
 def read_place(text: str) -> int:
-    """A run's number, from the text that it is handed out as.
-
-    Raises:
-      ValueError: it is none.
-
-    """
+    """A run's number, from the text that it is handed out as; a `ValueError` if that is none."""
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         raise ValueError(f"can't list the runs before {text!r}: expected a place that was given")
     return int(text)

@@ -105,12 +105,9 @@ replayed: Final[list[Case]] = []
 
 
 def keep(events: list[Any], case: Case | None = None) -> Played:
-    """Keep a run for the report of a test that fails; where a replay is forced, its case is that.
+    """Keep a run for the report of a test that fails: its log, as far as it is read, and its case.
 
-    Args:
-      events: Its log, as far as it is read.
-      case: What was drawn for it, if it is simulated.
-
+    Where a replay is forced, its case stands in the place of the one that was drawn.
     """
     example = current_example()
     # Without a test, as in a loop over a million seeds, nobody asks for what was before.

@@ -241,12 +241,7 @@ class FunctionModel(_StrictModel):
         return f"<FunctionModel asked={len(self.requests)}>"
 
     def _answer(self, request: ScriptedRequest) -> ScriptedReply:
-        """Ask the function.
-
-        Raises:
-          TypeError: what it gave is no turn.
-
-        """
+        """Ask the function; what it gives is a turn, or a `TypeError`."""
         [turn] = as_turns([self._fn(request)])
         return ScriptedReply(self, turn)
 

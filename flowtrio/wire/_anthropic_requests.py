@@ -54,20 +54,12 @@ def encode_request(
     *,
     stream: bool,
 ) -> dict[str, Any]:
-    """The body of a request.
+    """The body of a request, from a conversation and tools in OpenAI's shape.
 
-    Args:
-      model: The model's name.
-      messages: The conversation, in OpenAI's shape. Parts may have a ``cache_control``.
-      tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, which is asked in words where the provider cannot be held to it;
-        ``stop``, ``tools`` (the provider's own, added to the others) and
-        further keys of the body; None takes a key out.
-      stream: Whether the answer is to be streamed.
-
-    Raises:
-      ProviderError: a message has a part that Anthropic does not take.
-
+    Parts of messages may have a ``cache_control``. Of the *options*, ``output_schema`` is asked in
+    words where the provider cannot be held to it, ``tools`` (its own) join the others, and all but
+    ``stop`` are keys of the body; None takes a key out. A part that Anthropic does not take is a
+    `ProviderError`.
     """
     messages = with_notes(to_send(messages, "anthropic"), _encode_part)
     output = options.get("output_schema")

@@ -282,12 +282,7 @@ def stream_error(error: Any) -> ProviderError:
 
 
 def check_no_error(data: bytes) -> None:
-    """Look again at a frame, or a whole answer, in which its protocol found nothing it knows.
-
-    Raises:
-      ProviderError: it is an error in another shape than the protocol's.
-
-    """
+    """Raise the error that a frame or a whole answer is in which its protocol found nothing."""
     if b"{" not in data:
         return
     try:

@@ -89,12 +89,7 @@ class FinishMark:
             self.raw, self.reason = raw, told
 
     def finish_reason(self, has_calls: bool) -> FinishReason:
-        """What the final chunk tells.
-
-        Raises:
-          ProviderError: it was told that there is no answer.
-
-        """
+        """What the final chunk tells; a `ProviderError` where it was told to be no answer."""
         if self.reason == "failed":
             raise self._failure()
         if has_calls and self.reason in (None, "stop"):

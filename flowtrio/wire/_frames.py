@@ -177,17 +177,9 @@ CONTROLS: Final = tuple(name for name, kind in _COMMANDS.items() if kind in get_
 
 
 def decode_command(text: str, max_depth: int) -> Command:
-    """Read one text from a client.
+    """Read one text from a client; a `BadFrame` for one that it may not send.
 
     A text that is not a JSON object with a string ``type`` is a message.
-
-    Args:
-      text: The text.
-      max_depth: Nesting of JSON that is accepted.
-
-    Raises:
-      BadFrame: it is empty, of an unknown type, or has wrong keys.
-
     """
     try:
         value = decode_json(text)
@@ -208,17 +200,10 @@ def decode_command(text: str, max_depth: int) -> Command:
 
 
 def decode_request(type: str, body: bytes | dict[str, Any], max_depth: int, **keys: str) -> Command:
-    """Read a command that came as a request of its own.
+    """Read a command that came as a request of its own; a `BadFrame` if it is none.
 
-    Args:
-      type: Its type, from the address.
-      body: A JSON object with its other keys, encoded or not; empty for none.
-      max_depth: Nesting of JSON that is accepted.
-      keys: Keys from the address too, which the body cannot have.
-
-    Raises:
-      BadFrame: it is no such object, of an unknown type, or has wrong keys.
-
+    Its type and *keys* are from the address, and the body, a JSON object of the others, cannot have
+    them; it is encoded or not, and may be empty.
     """
     try:
         value = body if isinstance(body, dict) else decode_json(body or b"{}")
@@ -310,12 +295,7 @@ def _decode_large(text: str | bytes, kind: type[_SaidT], name: str) -> _SaidT:
 
 
 def said_by(command: MessageCommand | PostCommand, limits: ServerLimits) -> UserMessage:
-    """What a client says.
-
-    Raises:
-      BadFrame: its parts are none, or more than the server takes.
-
-    """
+    """What a client says; a `BadFrame` where its parts are none, or more than the server takes."""
     try:
         return read_sent(command.message, command.parts, limits)
     except ValueError as exc:

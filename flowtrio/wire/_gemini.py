@@ -186,12 +186,7 @@ class GeminiReply(EventReply):
         return is_new
 
     def final(self) -> Chunk:
-        """The final chunk.
-
-        Raises:
-          ProviderError: the provider says that there is no answer.
-
-        """
+        """The final chunk; see `flowtrio.wire._reply.Reply`."""
         calls = self._calls.finish()
         return Chunk(
             is_final=True,
@@ -276,17 +271,11 @@ def encode_request(
     tools: Sequence[Mapping[str, Any]] | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The body of a request.
+    """The body of a request, from a conversation and tools in OpenAI's shape.
 
-    Args:
-      messages: The conversation, in OpenAI's shape.
-      tools: Tools to offer, in OpenAI's shape.
-      options: ``output_schema``, which is asked in words where there are tools; the options in
-        `_CONFIG`, and further keys of the body; None takes a key out.
-
-    Raises:
-      ProviderError: a message has a part that Gemini does not take.
-
+    Of the *options*, ``output_schema`` is asked in words where there are tools, those in `_CONFIG`
+    go there, and others are keys of the body; None takes a key out. A part that Gemini does not
+    take is a `ProviderError`.
     """
     contents: list[dict[str, Any]] = []
     system: list[dict[str, Any]] = []

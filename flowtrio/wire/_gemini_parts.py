@@ -11,12 +11,7 @@ _MEDIA = ("inlineData", "fileData")
 
 
 def encode_part(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A message's part as Gemini takes it.
-
-    Raises:
-      ProviderError: it does not.
-
-    """
+    """A message's part as Gemini takes it; a `ProviderError` where it does not."""
     if part.get("type") == "text":
         return {"text": part["text"]}
     media = media_of(part, "Gemini")

@@ -82,12 +82,7 @@ def decode_arguments(text: str) -> dict[str, Any] | None:
 
 
 def encode_json(value: Any) -> bytes:
-    """Encode a JSON value; lone surrogates become U+FFFD.
-
-    Raises:
-      TypeError: something in it has no JSON form.
-
-    """
+    """Encode a JSON value; lone surrogates become U+FFFD. What has no such form: `TypeError`."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
@@ -95,12 +90,7 @@ def encode_json(value: Any) -> bytes:
 
 
 def check_depth(value: Any, max_depth: int = MAX_DEPTH) -> None:
-    """Refuse what is nested deeper than readers may take.
-
-    Raises:
-      NestedTooDeeply: it is nested deeper than *max_depth*.
-
-    """
+    """Refuse what is nested deeper than readers may take, by `NestedTooDeeply`."""
     level = [value]
     for _ in range(max_depth):
         level = [

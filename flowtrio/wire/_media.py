@@ -26,12 +26,7 @@ def unsupported(words: str) -> ProviderError:
 
 
 def media_of(part: Mapping[str, Any], host: str) -> Media:
-    """The image or file that a part is.
-
-    Raises:
-      ProviderError: it is neither, or its ``data:`` URL is none; code ``unsupported_part``.
-
-    """
+    """The image or file that a part is; else a `ProviderError`, ``unsupported_part``."""
     try:
         media = read_media(part)
     except ValueError as exc:

@@ -14,12 +14,7 @@ class NDJSONDecoder:
         self._lines = LineDecoder(max_line_bytes)
 
     def receive_data(self, data: bytes) -> list[bytes]:
-        """Take bytes; give the lines that they complete.
-
-        Raises:
-          RemoteProtocolError: a line is longer than allowed.
-
-        """
+        """Take bytes; give the lines that they complete. See `LineDecoder`."""
         return [line for line in self._lines.receive_data(data) if line.strip()]
 
     def end_of_data(self) -> bytes | None:

@@ -77,13 +77,7 @@ class OllamaReply:
         return self._last is not None
 
     def read(self, frame: bytes) -> list[Chunk]:
-        """Give what a line says.
-
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no such line.
-
-        """
+        """Give what a line says; see `flowtrio.wire._reply.Reply`."""
         if is_keepalive(frame):
             return []
         line = self.payloads.read(frame)
@@ -174,19 +168,11 @@ def encode_request(
     *,
     stream: bool,
 ) -> dict[str, Any]:
-    """The body of a request.
+    """The body of a request, from a conversation and tools in OpenAI's shape.
 
-    Args:
-      model: The model's name.
-      messages: The conversation, in OpenAI's shape.
-      tools: Tools to offer, in OpenAI's shape, which is Ollama's too.
-      options: ``output_schema``, which is asked in words where there are tools; the options in
-        `_OPTIONS`, and further keys of the body; None takes a key out.
-      stream: Whether the answer is to be streamed.
-
-    Raises:
-      ProviderError: a message has a part that Ollama does not take.
-
+    Of the *options*, ``output_schema`` is asked in words where there are tools, those in `_OPTIONS`
+    go there, and others are keys of the body; None takes a key out. A part that Ollama does not
+    take is a `ProviderError`.
     """
     messages = with_media_behind(with_notes(to_send(messages, "ollama"), _encode_image))
     output = options.get("output_schema")

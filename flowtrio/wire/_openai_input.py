@@ -45,20 +45,12 @@ def encode_request(
     *,
     stream: bool,
 ) -> dict[str, Any]:
-    """The body of a request.
+    """The body of a request, from a conversation and tools in the shape of chat completions.
 
-    Args:
-      model: The model's name.
-      messages: The conversation, in the shape of chat completions.
-      tools: Tools to offer, in that shape or in this protocol's own.
-      options: ``output_schema=(name, schema)``, which becomes the ``text.format``, strict where it
-        can be; ``tools``, which join the others; ``max_tokens``, ``reasoning_effort``; and further
-        keys of the body. None takes a key out.
-      stream: Whether the answer is to be streamed.
-
-    Raises:
-      ProviderError: a message has a part that Responses does not take.
-
+    Tools may have this protocol's own shape too. Of the *options*, ``output_schema=(name, schema)``
+    becomes the ``text.format``, strict where it can be, ``tools`` join the others, and the rest are
+    keys of the body, some by the names of chat completions; None takes a key out. A part that
+    Responses does not take is a `ProviderError`.
     """
     body: dict[str, Any] = {
         "model": model,

@@ -84,13 +84,7 @@ class EventReply(abc.ABC):
         return self._mark.reason is not None
 
     def read(self, frame: ServerSentEvent) -> list[Chunk]:
-        """Give what an event says.
-
-        Raises:
-          ProviderError: it is an error.
-          RemoteProtocolError: it is no event of this protocol.
-
-        """
+        """Give what an event says; see `flowtrio.wire._reply.Reply`."""
         data = frame.data
         if is_named_ping(frame):
             return []

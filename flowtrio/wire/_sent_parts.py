@@ -44,12 +44,7 @@ SentPart: TypeAlias = SentText | SentImage | SentFile
 
 
 def read_sent(message: str, parts: Sequence[SentPart], limits: ServerLimits) -> UserMessage:
-    """What a client says: its text, and behind it its parts.
-
-    Raises:
-      ValueError: there is too much, or something that nobody could be sent; says where and what.
-
-    """
+    """What a client says: text, and behind it parts; a `ValueError` tells what is not taken."""
     if not parts:
         return read_message(message)
     if len(parts) > limits.parts:

@@ -86,12 +86,7 @@ class LineDecoder:
         return lines
 
     def take_rest(self) -> bytes:
-        """Give what followed the last line's end.
-
-        Raises:
-          RemoteProtocolError: see `receive_data`.
-
-        """
+        """Give what followed the last line's end; raises as `receive_data` does."""
         self._raise_error()
         rest = b"".join(self._pieces)
         self._pieces.clear()
@@ -222,17 +217,9 @@ class SSEDecoder:
 def encode_event(
     data: str, *, event: str | None = None, id: str | None = None, retry: int | None = None
 ) -> bytes:
-    """Encode one event.
+    """Encode one event; *retry* is in milliseconds.
 
-    Args:
-      data: The data; may have several lines.
-      event: Its type; None for the default, ``message``.
-      id: Its id.
-      retry: Reconnection time in milliseconds.
-
-    Raises:
-      ValueError: *event* or *id* has a line end or NUL in it.
-
+    The *data* may have several lines; a line's end or NUL in *event* or *id* is a `ValueError`.
     """
     return "".join(_fields(data, event, id, retry)).encode()
 

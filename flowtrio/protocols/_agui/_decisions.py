@@ -80,12 +80,7 @@ class Decisions:
 
     @classmethod
     def of(cls, resume: Sequence[Resume], results: Mapping[str, Spoken]) -> Decisions | None:
-        """Read them; None where nothing is decided in a run of ours.
-
-        Raises:
-          Unfit: they are about several runs.
-
-        """
+        """Read them; None where nothing is decided in a run of ours, `Unfit` if in several."""
         named = [answer.interrupt_id for answer in resume] or list(results)[:1]
         runs = {key.partition(":")[0] for key in named}
         if len(runs) > 1:

@@ -163,12 +163,7 @@ class Asked:
         return [m for m in self.spoken if not m.id.startswith(f"{self.run_id}:")]
 
     def said(self, limits: ServerLimits) -> UserMessage:
-        """What the user says.
-
-        Raises:
-          Refused: the last message is not the user's, or has parts that are not taken.
-
-        """
+        """What the user says; `Refused` if that is not what comes last, or cannot be taken."""
         spoken = self._before
         if not spoken or spoken[-1].role != "user":
             error = "messages: expected the user's at the end, or resume, or results of calls"
@@ -179,12 +174,7 @@ class Asked:
         return said
 
     def history(self, limits: ServerLimits) -> list[Message]:
-        """The conversation as the client holds it, without its last message.
-
-        Raises:
-          Refused: a message has parts that are not taken, or the conversation is none.
-
-        """
+        """The client's conversation, without its last message; `Refused` if it is none."""
         roles = ("system", "developer", "user", "assistant", "tool")
         messages = [_as_history(m, limits) for m in self._before[:-1] if m.role in roles]
         try:
@@ -194,12 +184,7 @@ class Asked:
 
 
 def read_input(body: Told) -> Asked:
-    """Read a request.
-
-    Raises:
-      Refused: it is none; tells where, not what it says.
-
-    """
+    """Read a request; `Refused` tells where it is none, not what it says."""
     try:
         given = msgspec.convert(body, _Input)
         spoken = msgspec.convert(given.messages, list[Spoken])

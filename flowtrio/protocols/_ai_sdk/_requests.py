@@ -77,12 +77,7 @@ class ChatRequest:
 
 
 def read_chat(body: dict[str, Any], limits: ServerLimits) -> ChatRequest:
-    """Read the body of a request.
-
-    Raises:
-      Refused: it is none of those; says what was expected.
-
-    """
+    """Read the body of a request; `Refused` says what was expected."""
     try:
         given = msgspec.convert(body, _Body)
     except msgspec.ValidationError as exc:

@@ -145,15 +145,9 @@ class AISDKProtocol:
         after: int = -1,
         settled: int | None = -1,
     ) -> Segment[UIChunk]:
-        """An answer that begins, or goes on, behind an event.
+        """An answer whose message begins behind an event, from *after* on, which the page has.
 
-        Args:
-          visit: Whose answer it is.
-          run_id: What it tells.
-          begin: The event behind which its message begins.
-          after: The last event that the page has.
-          settled: The last one at which nothing waits any more; None where nothing will wait.
-
+        Nothing waits any more at *settled*; None where nothing will wait.
         """
         mapper = UIMessageMapper(run_id, begin, self.raw)
         return Segment(

@@ -41,10 +41,7 @@ class Steps:
     def enter(self, owner: str | None, *, opens: bool = False) -> list[UIChunk]:
         """What stands before a part of a message of the model's, or of nobody's.
 
-        Args:
-          owner: The message.
-          opens: Whether it would be better in a step of its own.
-
+        It *opens* a step where it would be better in one of its own.
         """
         opens = opens or (owner is not None and owner not in self._entered)
         if owner is not None:

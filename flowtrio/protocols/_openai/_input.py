@@ -46,12 +46,7 @@ def read_response(
     roles: frozenset[str],
     settings: frozenset[str],
 ) -> ResponseRequest:
-    """Read a request.
-
-    Raises:
-      Refused: it cannot be read, or asks for what cannot be done.
-
-    """
+    """Read a request; `Refused` where it cannot be, or asks for what cannot be done."""
     _check_possible(body, settings)
     given = body.get("input")
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given

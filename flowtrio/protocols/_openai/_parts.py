@@ -20,12 +20,7 @@ def unfit(where: str, expected: str, code: str = "invalid_value") -> Refused:
 
 
 def read_content(content: Any, limits: ServerLimits, where: str) -> UserMessage:
-    """Read the content of a user's message: a text, or a list of parts.
-
-    Raises:
-      Refused: something in it is none, or more than the server takes.
-
-    """
+    """Read a user's content, text or parts; `Refused` for what the server does not take."""
     if isinstance(content, str):
         return read_sent(content, (), limits)
     if not isinstance(content, list) or not content:
@@ -40,12 +35,7 @@ def read_content(content: Any, limits: ServerLimits, where: str) -> UserMessage:
 
 
 def text_of(content: Any, where: str) -> str:
-    """The text of a content that may have no other parts: an assistant's, or a result.
-
-    Raises:
-      Refused: it has.
-
-    """
+    """The text of an assistant's content, or of a result; `Refused` if it has other parts."""
     if content is None or isinstance(content, str):
         return content or ""
     if not isinstance(content, list):

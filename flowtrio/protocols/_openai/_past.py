@@ -117,12 +117,7 @@ def _part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def page_of(items: Sequence[InputItem], query: Mapping[str, str]) -> dict[str, Any]:
-    """The items that a request asks for, as a page.
-
-    Raises:
-      Refused: it cannot be one.
-
-    """
+    """The items that a request asks for, as a page; `Refused` if it cannot be one."""
     order, limit, after = query.get("order", "desc"), query.get("limit", "20"), query.get("after")
     if order not in ("asc", "desc"):
         raise unfit("order", "expected asc or desc")

@@ -87,17 +87,9 @@ def read_chat(
     roles: frozenset[str] = frozenset({"user", "assistant"}),
     settings: frozenset[str] = frozenset(),
 ) -> ChatRequest:
-    """Read a request.
+    """Read a request; `Refused` where it cannot be, or asks for what cannot be done.
 
-    Args:
-      body: The request.
-      limits: The server's, for images and files.
-      roles: Whose messages are taken.
-      settings: The fields that the model is given; others of its fields are left out.
-
-    Raises:
-      Refused: it cannot be read, or asks for what cannot be done.
-
+    The messages of *roles* are taken, and the fields among *settings*; others are left out.
     """
     _check_possible(body, settings)
     messages = body.get("messages")
@@ -139,12 +131,7 @@ def read_model(body: Mapping[str, Any]) -> str:
 
 
 def check_model(name: str, agents: Collection[str]) -> None:
-    """Refuse the name of an agent that there is not.
-
-    Raises:
-      Refused: there is none.
-
-    """
+    """Refuse the name of an agent that there is not."""
     if name not in agents:
         words = f"there is no agent of this name; expected {', '.join(agents)}"
         raise Refused(404, words, "model_not_found")
@@ -159,12 +146,7 @@ def chosen(body: Mapping[str, Any], settings: frozenset[str]) -> dict[str, Any]:
 
 
 def check_choice(body: Mapping[str, Any], settings: frozenset[str]) -> None:
-    """Refuse a choice among the tools that nobody would make.
-
-    Raises:
-      Refused: it is one.
-
-    """
+    """Refuse a choice among the tools that nobody would make."""
     if body.get("tool_choice") not in (None, "auto", "none") and "tool_choice" not in settings:
         raise unfit("tool_choice", "expected auto or none here", "unsupported_parameter")
 
@@ -224,12 +206,7 @@ def _read_history(
 
 
 def fit(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A conversation that a client brought, checked.
-
-    Raises:
-      Refused: it is none.
-
-    """
+    """A conversation that a client brought, checked; `Refused` if it is none."""
     try:
         return read_history(messages, "messages")
     except (TypeError, ValueError) as exc:
@@ -240,12 +217,7 @@ def fit(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_tools(given: Any) -> list[Tool[..., Any]]:
-    """Tools that the client runs.
-
-    Raises:
-      Refused: something in *given* is none.
-
-    """
+    """Tools that the client runs; `Refused` if something in *given* is none."""
     if given is None:
         return []
     if not isinstance(given, list):

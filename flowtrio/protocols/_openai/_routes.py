@@ -178,12 +178,7 @@ async def send_failure(visit: Visit, failure: Failure) -> None:
 async def answer_calls(
     visit: Visit, run_id: str, waits: Waits, answers: Mapping[str, str]
 ) -> list[str]:
-    """Give a run the results of calls that wait for the client; give what it asked them by.
-
-    Raises:
-      Refused: none of them waits.
-
-    """
+    """Give a run results of its calls; give what it asked by. `Refused` if none of them waits."""
     asked = {f"{run_id}:{e.data['call_id']}": key for key, e in waits.questions.items()}
     known = [call_id for call_id in answers if call_id in asked]
     if not known:

@@ -300,12 +300,7 @@ def _unknown() -> Refused:
 
 
 async def _decide(visit: Visit, run_id: str, waits: Waits, request: ResponseRequest) -> list[str]:
-    """Give a run what it waits for; give what that was, by the ids in its log.
-
-    Raises:
-      Refused: it waits for nothing of that.
-
-    """
+    """Give a run what it waits for; give that by the ids in its log. `Refused` if it is nothing."""
     decided = []
     for request_id, event in waits.questions.items():
         text = request.answers.get(f"{run_id}:{event.data['call_id']}")

@@ -236,12 +236,7 @@ class RedisLogs(trio.abc.AsyncResource):
     # Tails
 
     async def _hold(self, run: str, run_id: str) -> Tail:
-        """Have a run's tail, until it is let go.
-
-        Raises:
-          LookupError: there is no such run.
-
-        """
+        """Have a run's tail, until it is let go; a `LookupError` if there is no such run."""
         tail = self._tails.get(run)
         if tail is None or tail.is_gone:
             tail = self._tails[run] = Tail()

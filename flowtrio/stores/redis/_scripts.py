@@ -122,12 +122,8 @@ READS: Final = "flags=no-writes"
 
 
 def script(name: str, body: str, flags: str = "") -> Script:
-    """Make a script; what all share stands before its own text.
+    """Make a script; what all share stands before its *body* in Lua.
 
-    Args:
-      name: What it is called.
-      body: In Lua. Its first lines say what it is given, reads, writes and refuses.
-      flags: What the server is to know of it.
-
+    The body's first lines say what it is given, reads, writes and refuses.
     """
     return Script(name, f"#!lua {flags}".rstrip() + _COMMON + body)

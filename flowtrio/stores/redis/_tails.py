@@ -76,14 +76,7 @@ class Tail:
         self.has_ended = batch[-1].type is EventType.DONE
 
     def note(self, known: int, last: int, has_ended: bool) -> None:
-        """The store has answered where the log ends.
-
-        Args:
-          known: What was known when it was asked.
-          last: The log's last event.
-          has_ended: Whether it has its DONE.
-
-        """
+        """The store has answered where the log ends; *known* was known when it was asked."""
         if last < known:
             # It has lost something. What was told meanwhile may be behind that.
             self.events.clear()
