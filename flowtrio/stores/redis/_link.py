@@ -237,8 +237,15 @@ _NOT_NOW: Final = frozenset({_NOT_UP, "LOADING", "BUSY", "MASTERDOWN", "READONLY
 _ERROR: Final = re.compile(r"(?:An error was signalled by the server: - )?(\w+)")
 _NO_CONNECTION: Final = "connect failed"
 """What GLIDE says of a first connection that was not made, whatever the reason."""
-_FOR_GOOD: Final = ("NOAUTH", "WRONGPASS", "NOPERM", "certificate")
-"""Reasons that are the same tomorrow."""
+_FOR_GOOD: Final = {
+    **{word: word for word in ("NOAUTH", "WRONGPASS", "NOPERM", "certificate")},
+    "refused to switch database": "it has no such database",
+}
+"""Reasons that are the same tomorrow, and how they are told.
+
+Not that one side speaks TLS alone: such a connection is reset, or nobody answers, as where a server
+is not up.
+"""
 _NAMED: Final = {
     "NoScriptError": "NOSCRIPT",
     "BusyLoadingError": "LOADING",
@@ -252,7 +259,7 @@ _NAMED: Final = {
 def _word_of(text: str) -> str:
     """The first word of an error of the server's: what follows may have what it was given."""
     if _NO_CONNECTION in text:
-        return next((word for word in _FOR_GOOD if word in text), _NOT_UP)
+        return next((word for said, word in _FOR_GOOD.items() if said in text), _NOT_UP)
     found = _ERROR.match(text)
     word = found[1] if found else "an error"
     return _NAMED.get(word, word)

@@ -107,6 +107,12 @@ async def test_a_user_who_may_do_only_what_is_needed_is_enough(redis: RedisServe
                 await store.create(header_of("r"))
 
 
+async def test_a_database_that_is_not_there_is_told_at_once(redis: RedisServer) -> None:
+    async with RedisStore(redis.url(database="99")) as store:
+        with pytest.raises(Refused, match="it has no such database"), trio.fail_after(5):
+            await store.header("t", "r")
+
+
 async def check_a_life(store: RedisStore, conversations: RedisConversations) -> None:
     """One run, from its start to its being forgotten."""
     heard: list[bytes] = []
