@@ -6,15 +6,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import attrs
+
 from flowtrio._core._asked import Asked
 from flowtrio._core._chunks import Chunk
 from flowtrio._core._limits import ModelLimits
-from flowtrio.abc import ToolSpec
 from flowtrio.wire._anthropic import anthropic_decoder, decode_completion, is_paused
 from flowtrio.wire._anthropic_requests import KNOWN, continued, encode_request, made_under
 
 from ._client import HttpClient, Place
-from ._request import HostRequest, HttpRequest
+from ._request import HostRequest, Prompt
 from ._retries import MAX_RETRIES
 
 _VERSION = "2023-06-01"
@@ -85,41 +86,23 @@ class AnthropicClient(HttpClient):
             **options,
         )
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
-        return self._part_of_reply(model, messages, tools, options, None)
+    def _request(self, prompt: Prompt) -> HostRequest:
+        return self._part_of_reply(prompt, None)
 
-    def _part_of_reply(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-        paused: Chunk | None,
-    ) -> HostRequest:
+    def _part_of_reply(self, prompt: Prompt, paused: Chunk | None) -> HostRequest:
         """Ask for a reply, or for what is still to come of one that was paused."""
-        url = self._host.url("v1/messages")
-        said = messages if paused is None else continued(messages, paused)
-
-        def ask(stream: bool) -> HttpRequest:
-            return HttpRequest(url, encode_request(model, said, tools, options, stream=stream))
+        messages = prompt.messages if paused is None else continued(prompt.messages, paused)
+        asked = attrs.evolve(prompt, messages=messages)
 
         def under() -> str:
             # Of a reply that went on, all goes back in the place of what began it.
-            return made_under(encode_request(model, messages, tools, options, stream=True))
+            return made_under(prompt.encoded(encode_request, stream=True))
 
         def go_on(final: Chunk) -> HostRequest | None:
-            if not is_paused(final):
-                return None
-            return self._part_of_reply(model, messages, tools, options, final)
+            return self._part_of_reply(prompt, final) if is_paused(final) else None
 
         return HostRequest(
-            ask=ask,
+            ask=asked.to(self._host.url("v1/messages"), encode_request),
             decoder=partial(anthropic_decoder, paused=paused, under=under),
             decode_whole=partial(decode_completion, paused=paused, under=under),
             go_on=go_on,

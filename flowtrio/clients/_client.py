@@ -17,7 +17,7 @@ from flowtrio.abc import Message, ToolSpec
 
 from ._host import ClientStatistics, ModelHost
 from ._options import check_extra_body, check_options, with_extra
-from ._request import HostRequest
+from ._request import HostRequest, Prompt
 from ._retries import MAX_RETRIES
 from ._stream import CompletionStream, stream_reply
 from ._whole import Streaming
@@ -138,19 +138,13 @@ class HttpClient(Streaming, trio.abc.AsyncResource):
         options = {**self.options, **options}
         model = options.pop("model", self.model)
         wants_stream = options.pop("stream", True)
-        request = self._request(model, list(messages), list(tools or ()), options)
+        request = self._request(Prompt(model, list(messages), list(tools or ()), options))
         if not wants_stream:
             request = request.as_whole()
         return stream_reply(self._host, request, model, extra)
 
     @abc.abstractmethod
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
+    def _request(self, prompt: Prompt) -> HostRequest:
         """Say what is asked, and how the answer is read."""
 
     def statistics(self) -> ClientStatistics:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import quote
 
 from flowtrio._core._asked import Asked
-from flowtrio.abc import ToolSpec
 from flowtrio.wire._gemini import KNOWN, decode_completion, encode_request, gemini_decoder
 
 from ._client import HttpClient, Place
-from ._request import HostRequest, HttpRequest
+from ._request import HostRequest, HttpRequest, Prompt
 
 _VERSION = "v1beta"
 
@@ -55,19 +52,12 @@ class GeminiClient(HttpClient):
         # An empty one is none.
         return super()._key(given or None)
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
-        base = f"{_VERSION}/models/{quote(model, safe='')}"
+    def _request(self, prompt: Prompt) -> HostRequest:
+        base = f"{_VERSION}/models/{quote(prompt.model, safe='')}"
 
         def ask(stream: bool) -> HttpRequest:
             verb = "streamGenerateContent?alt=sse" if stream else "generateContent"
-            return HttpRequest(
-                self._host.url(f"{base}:{verb}"), encode_request(messages, tools, options)
-            )
+            body = encode_request(prompt.messages, prompt.tools, prompt.options)
+            return HttpRequest(self._host.url(f"{base}:{verb}"), body)
 
         return HostRequest(ask=ask, decoder=gemini_decoder, decode_whole=decode_completion)

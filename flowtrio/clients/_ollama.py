@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
-from flowtrio.abc import ToolSpec
 from flowtrio.wire._ollama import KNOWN, decode_completion, encode_request, ollama_decoder
 
 from ._client import HttpClient, Place
-from ._request import HostRequest, HttpRequest
+from ._request import HostRequest, Prompt
 
 _PORT = 11434
 
@@ -48,20 +45,9 @@ class OllamaClient(HttpClient):
     def _usual_url(self) -> str | None:
         return read_host(os.environ.get("OLLAMA_HOST", ""))
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
-        url = self._host.url("api/chat")
-
-        def ask(stream: bool) -> HttpRequest:
-            return HttpRequest(url, encode_request(model, messages, tools, options, stream=stream))
-
+    def _request(self, prompt: Prompt) -> HostRequest:
         return HostRequest(
-            ask=ask,
+            ask=prompt.to(self._host.url("api/chat"), encode_request),
             decoder=ollama_decoder,
             decode_whole=decode_completion,
             content_type="application/x-ndjson",

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args
 
+import attrs
+
 from flowtrio._core._asked import Asked
 from flowtrio._core._limits import ModelLimits
-from flowtrio.abc import ToolSpec
 from flowtrio.wire import (
     _openai_chat,
     _openai_chat_requests,
@@ -20,7 +21,7 @@ from flowtrio.wire._openai_chat_media import OPENAI, ChatMedia
 
 from ._carry import for_origin, origin_of
 from ._client import HttpClient, Place
-from ._request import Decoder, HostRequest, HttpRequest
+from ._request import Decoder, HostRequest, Prompt
 from ._retries import MAX_RETRIES
 
 Api: TypeAlias = Literal["chat", "responses"]
@@ -56,16 +57,10 @@ class OpenAICompatible(HttpClient):
         """Where the protocol is spoken, below the host's address."""
         return _PATHS[self._api]
 
-    def _request(
-        self,
-        model: str,
-        messages: list[Mapping[str, Any]],
-        tools: list[ToolSpec],
-        options: dict[str, Any],
-    ) -> HostRequest:
+    def _request(self, prompt: Prompt) -> HostRequest:
         host = self._host
-        url, origin = host.url(self._path(model)), origin_of(host.base_url)
-        messages = for_origin(messages, origin)
+        url, origin = host.url(self._path(prompt.model)), origin_of(host.base_url)
+        messages = for_origin(prompt.messages, origin)
         encode: Callable[..., dict[str, Any]] = _openai_input.encode_request
         decoder: Callable[[], Decoder] = _openai_responses.responses_decoder
         decode_whole = _openai_responses.decode_completion
@@ -74,10 +69,7 @@ class OpenAICompatible(HttpClient):
             decoder, decode_whole = _openai_chat.ChatDecoder, _openai_chat.decode_completion
             if f".{host.name}".endswith(".mistral.ai"):
                 messages = fit_call_ids(messages)
-
-        def ask(stream: bool) -> HttpRequest:
-            return HttpRequest(url, encode(model, messages, tools, options, stream=stream))
-
+        ask = attrs.evolve(prompt, messages=messages).to(url, encode)
         return HostRequest(ask=ask, origin=origin, decoder=decoder, decode_whole=decode_whole)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
 
 from flowtrio._core._chunks import Chunk
+from flowtrio.abc import ToolSpec
 
 
 @attrs.frozen
@@ -16,6 +17,24 @@ class HttpRequest:
 
     url: str
     body: dict[str, Any] = attrs.field(repr=False)
+
+
+@attrs.frozen(repr=False)
+class Prompt:
+    """What a model is asked, in OpenAI's shape."""
+
+    model: str
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[ToolSpec]
+    options: Mapping[str, Any]
+
+    def encoded(self, encode: Callable[..., dict[str, Any]], *, stream: bool) -> dict[str, Any]:
+        """The body of a request by a protocol's ``encode_request``."""
+        return encode(self.model, self.messages, self.tools, self.options, stream=stream)
+
+    def to(self, url: str, encode: Callable[..., dict[str, Any]]) -> Callable[[bool], HttpRequest]:
+        """What makes the request that is posted to an address; see `HostRequest.ask`."""
+        return lambda stream: HttpRequest(url, self.encoded(encode, stream=stream))
 
 
 class Decoder(Protocol):
