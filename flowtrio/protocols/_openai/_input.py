@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
 
-from flowtrio._agents._tools import Tool
 from flowtrio._core._limits import ServerLimits
 from flowtrio._core._parts import UserMessage, read_message
 
 from ._parts import read_content, text_of, unfit
-from ._requests import check_choice, chosen, fit, read_model, read_tools
+from ._requests import Request, check_choice, chosen, fit, read_model, read_tools
 
 _IMPOSSIBLE: Final = ("conversation", "prompt", "context_management")
 _IGNORED: Final = ("reasoning", "item_reference", "mcp_call", "mcp_list_tools", "function_call")
@@ -20,23 +19,14 @@ _IGNORED: Final = ("reasoning", "item_reference", "mcp_call", "mcp_list_tools", 
 
 
 @attrs.frozen(kw_only=True)
-class ResponseRequest:
+class ResponseRequest(Request):
     """A request for a response."""
 
-    model: str
-    is_streamed: bool
     is_stored: bool
     is_background: bool
     previous: str | None
-    message: UserMessage | None
-    """What the user says; None where calls are answered."""
-    history: Sequence[dict[str, Any]] = ()
-    answers: Mapping[str, str] = attrs.Factory(dict)
-    """Results of the client's calls, by their ids."""
     decisions: Mapping[str, tuple[bool, str | None]] = attrs.Factory(dict)
     """What people decided of calls that need approval, and why, by the ids of what asked them."""
-    tools: Sequence[Tool[..., Any]] = ()
-    settings: Mapping[str, Any] = attrs.Factory(dict)
 
 
 def read_response(

@@ -65,12 +65,11 @@ class Options:
 
 
 @attrs.frozen(kw_only=True)
-class ChatRequest:
-    """A request for a chat completion."""
+class Request:
+    """A request for an answer, at either of the addresses."""
 
     model: str
     is_streamed: bool
-    shows_usage: bool
     message: UserMessage | None
     """What the user says; None where calls are answered."""
     history: Sequence[dict[str, Any]] = ()
@@ -78,6 +77,13 @@ class ChatRequest:
     """Results of calls that wait for the client, by the ids that it was told."""
     tools: Sequence[Tool[..., Any]] = ()
     settings: Mapping[str, Any] = attrs.Factory(dict)
+
+
+@attrs.frozen(kw_only=True)
+class ChatRequest(Request):
+    """A request for a chat completion."""
+
+    shows_usage: bool
 
 
 def read_chat(
