@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 import attrs
 
 from flowtrio._core._events import AgentEvent, AgentStatus, EventType
-from flowtrio._core._exceptions import Fenced, LocalProtocolError, ReplayGap
+from flowtrio._core._exceptions import Fenced, LimitExceeded, LocalProtocolError, ReplayGap
 from flowtrio.abc import RunHeader
 
 _MOST_DIGITS: Final = 18
@@ -93,6 +93,29 @@ def read_place(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
         raise ValueError(f"can't list the runs before {text!r}: expected a place that was given")
     return int(text)
+
+
+def refuse_one_more(header: RunHeader, limit: str, count: int) -> NoReturn:
+    """Say that the *tenant* or *session* of a run has so many of them already."""
+    if limit == "tenant":
+        raise LimitExceeded(
+            f"tenant {header.tenant_id!r} has {count} runs, as many as it may have at once",
+            limit="runs_per_tenant",
+            code="tenant_busy",
+        )
+    raise LimitExceeded(
+        f"session {header.session_id!r} is busy with {count} runs",
+        limit="queue",
+        code="session_busy",
+    )
+
+
+def check_closing(run_id: str, events: Sequence[AgentEvent]) -> None:
+    """Refuse to end a run by events that do not."""
+    if events[-1].type is not EventType.DONE:
+        raise LocalProtocolError(
+            f"can't close run {run_id!r}: expected DONE as the last event", law="L2"
+        )
 
 
 def refuse_stranger(run_id: str) -> NoReturn:

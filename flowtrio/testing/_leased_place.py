@@ -14,14 +14,15 @@ from itertools import islice
 import attrs
 from trio.lowlevel import ParkingLot
 
-from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
+from flowtrio._core._events import AgentEvent
 from flowtrio._core._telling import tell
 from flowtrio.abc import WORK, Message, RunHeader, SharedStatistics
 from flowtrio.stores._rules import (
     check_append,
+    check_closing,
     header_after,
     read_place,
+    refuse_one_more,
     refuse_stranger,
     refuse_unknown,
 )
@@ -128,18 +129,10 @@ class SharedPlace:
             return False
         count = sum(other.header.tenant_id == header.tenant_id for other in self.unended())
         if runs_per_tenant is not None and count >= runs_per_tenant:
-            raise LimitExceeded(
-                f"tenant {header.tenant_id!r} has {count} runs, as many as it may have at once",
-                limit="runs_per_tenant",
-                code="tenant_busy",
-            )
+            refuse_one_more(header, "tenant", count)
         line = [] if run.session is None else self.lines.get(run.session, [])
         if len(line) > queue_length:
-            raise LimitExceeded(
-                f"session {header.session_id!r} is busy with {len(line)} runs",
-                limit="queue",
-                code="session_busy",
-            )
+            refuse_one_more(header, "session", len(line))
         self._keep(run)
         if run.session is not None:
             self.lines[run.session] = [*line, run.key]
@@ -306,10 +299,7 @@ class SharedPlace:
         if not is_same or not (is_dead or by == header.owner):
             refuse_stranger(header.run_id)
         check_append(run.header, run.last, after, events, None)
-        if events[-1].type is not EventType.DONE:
-            raise LocalProtocolError(
-                f"can't close run {header.run_id!r}: expected DONE as the last event", law="L2"
-            )
+        check_closing(header.run_id, events)
         run.header = attrs.evolve(run.header, owner=None)
         self._add(run, events)
         if said is not None and not run.is_told:

@@ -8,10 +8,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from flowtrio._core._events import AgentEvent, EventType
-from flowtrio._core._exceptions import LimitExceeded, LocalProtocolError
+from flowtrio._core._events import AgentEvent
 from flowtrio.abc import RunHeader, SharedStatistics
-from flowtrio.stores._rules import check_numbers
+from flowtrio.stores._rules import check_closing, check_numbers, refuse_one_more
 from flowtrio.wire._json import encode_json
 
 from . import _work_scripts as scripts
@@ -45,18 +44,7 @@ class RedisStore(RedisLogs):
             scripts.ENQUEUE, *given_of(header), _limit(queue_length), _limit(runs_per_tenant)
         )
         if isinstance(told, builtins.list):
-            kind, count = text_of(told[0]), told[1]
-            if kind == "tenant":
-                raise LimitExceeded(
-                    f"tenant {header.tenant_id!r} has {count} runs, as many as it may have at once",
-                    limit="runs_per_tenant",
-                    code="tenant_busy",
-                )
-            raise LimitExceeded(
-                f"session {header.session_id!r} is busy with {count} runs",
-                limit="queue",
-                code="session_busy",
-            )
+            refuse_one_more(header, text_of(told[0]), told[1])
         return text_of(told) == "ok"
 
     async def claim(self, owner: str, ttl: float) -> RunHeader | None:
@@ -115,10 +103,7 @@ class RedisStore(RedisLogs):
     ) -> None:
         """See `flowtrio.abc.SharedStore`."""
         check_numbers(header.run_id, after, events)
-        if events[-1].type is not EventType.DONE:
-            raise LocalProtocolError(
-                f"can't close run {header.run_id!r}: expected DONE as the last event", law="L2"
-            )
+        check_closing(header.run_id, events)
         session = turn_key(header)
         reply = await self._server.call(
             scripts.CLOSE,

@@ -77,11 +77,8 @@ class Tail:
 
     def note(self, known: int, last: int, has_ended: bool) -> None:
         """The store has answered where the log ends; *known* was known when it was asked."""
-        if last < known:
-            # It has lost something. What was told meanwhile may be behind that.
-            self.events.clear()
-            self.last, self.has_ended = last, has_ended
-        elif last > self.last:
+        # Where it has lost something, what was told meanwhile may be behind that.
+        if last < known or last > self.last:
             self.events.clear()
             self.last, self.has_ended = last, has_ended
         self.news.unpark_all()
