@@ -44,7 +44,7 @@ _PATIENCE = 2.0
 
 Message: TypeAlias = str | Sequence[Part]
 
-_STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
+STATUSES = {"completed": COMPLETED, "cancelled": CANCELLED}
 
 
 @attrs.define(eq=False)
@@ -146,7 +146,7 @@ class Chat:
                     elif event.type is EventType.USER_MESSAGE:
                         self._taken(event.data["message"])
                     elif event.type is EventType.DONE:
-                        status = _STATUSES.get(event.data["status"], FAILED)
+                        status = STATUSES.get(event.data["status"], FAILED)
         self._run = None
         return status
 

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -21,7 +20,7 @@ from ._mcp import open_servers
 from ._options import add_agent, add_serve, read_serving, read_sharing
 from ._otel import open_telemetry
 from ._processes import serve_many
-from ._runs import add_runs
+from ._runs import add_runs, write_text
 from ._serve import serve
 from ._stores import CannotServe, open_stores
 
@@ -129,19 +128,8 @@ def _timeline(options: argparse.Namespace) -> int:
     run_id = options.run_id or next(iter(runs))
     if run_id not in runs or (options.run_id is None and len(runs) > 1):
         raise UsageError(f"{options.file}: choose with --run one of its runs: {', '.join(runs)}")
-    picture = draw_timeline(runs[run_id])
-    try:
-        _write(options.output, picture)
-    except OSError as exc:
-        raise UsageError(f"can't write {options.output}: {exc.strerror}") from None
+    write_text(options.output, draw_timeline(runs[run_id]))
     return 0
-
-
-def _write(name: str, text: str) -> None:
-    if name == "-":
-        sys.stdout.write(text)
-    else:
-        Path(name).write_text(text, encoding="utf-8")
 
 
 async def _chat(options: argparse.Namespace) -> int:

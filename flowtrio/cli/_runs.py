@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import msgspec
 import trio
 
-from flowtrio._core._events import AgentEvent, AgentStatus, EventType
+from flowtrio._core._events import AgentEvent, EventType
 from flowtrio.pictures._text import text_timeline
 
-from ._chat import CANCELLED, COMPLETED, FAILED, EventScreen
+from ._chat import CANCELLED, COMPLETED, FAILED, STATUSES, EventScreen
 from ._load import UsageError
 from ._options import duration
 from ._screen import PlainScreen, Screen, printable
@@ -133,7 +133,7 @@ async def _follow(server: Server, options: argparse.Namespace) -> int:
             async for event in events:
                 screen.show(msgspec.convert(event, AgentEvent))
                 if event["type"] == EventType.DONE:
-                    status = _STATUSES.get(event["data"]["status"], FAILED)
+                    status = STATUSES.get(event["data"]["status"], FAILED)
     return status
 
 
@@ -145,14 +145,15 @@ async def _cancel(server: Server, options: argparse.Namespace) -> int:
 
 async def _log(server: Server, options: argparse.Namespace) -> int:
     text = "".join(f"{json.dumps(event)}\n" for event in await _told(server, options.run_id))
-    if options.output == "-":
-        sys.stdout.write(text)
-        return COMPLETED
-    _write(options.output, text)
+    write_text(options.output, text)
     return COMPLETED
 
 
-def _write(name: str, text: str) -> None:
+def write_text(name: str, text: str) -> None:
+    """Write to a file, ``-`` for standard output; `UsageError` where that cannot be."""
+    if name == "-":
+        sys.stdout.write(text)
+        return
     try:
         Path(name).write_text(text, encoding="utf-8")
     except OSError as exc:
@@ -169,8 +170,6 @@ async def _told(server: Server, run_id: str) -> list[dict[str, Any]]:
                 scope.deadline = trio.current_time() + _QUIET
     return found
 
-
-_STATUSES: Final = {AgentStatus.COMPLETED: COMPLETED, AgentStatus.CANCELLED: CANCELLED}
 
 _VERBS: Final = {
     "list": (_list, "the newest runs"),
