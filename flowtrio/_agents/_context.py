@@ -73,6 +73,7 @@ class RunContext(AboutRun[AppT], Context):
         The status itself stays as it is. The same text twice in a row is told once.
         """
         frame = self._frame
+        frame.check_here("tell a status")
         await frame.run.log.set_status(frame, plain_text(text, "status", frame))
 
     async def progress(self, value: Any) -> None:
@@ -87,6 +88,7 @@ class RunContext(AboutRun[AppT], Context):
             raise LocalProtocolError(
                 f"can't report progress from agent {frame.agent!r}: expected a tool call's context"
             )
+        frame.check_here("report progress")
         await frame.emit(
             EventType.TOOL_PROGRESS,
             {
@@ -101,6 +103,7 @@ class RunContext(AboutRun[AppT], Context):
     async def custom(self, name: str, value: Any = None) -> None:
         """Emit an event of the application's own: CUSTOM with a *name* and a JSON *value*."""
         frame = self._frame
+        frame.check_here("emit an event")
         limit = frame.run.limits.result_bytes
         data = {
             "name": plain_text(name, "name", frame),

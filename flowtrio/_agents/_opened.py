@@ -40,6 +40,7 @@ class MessageWriter:
     async def __aenter__(self) -> Self:
         """Begin, once there is room for an event: the end of the message will need it."""
         frame, log = self.owner, self.owner.run.log
+        frame.check_here("begin a message")
         if await log.wait_for_room(frame):
             log.law.begin_message(self._message_id, frame.agent)
             log.opened.add(self._message_id, self)

@@ -331,8 +331,9 @@ def _called(fn: Any) -> Any:
 
 
 def _without_partials(fn: Any) -> Any:
-    while isinstance(fn, functools.partial | Tool):
-        fn = fn.fn if isinstance(fn, Tool) else fn.func
+    while isinstance(fn, functools.partial | Tool | staticmethod):
+        # A class's body holds its static methods as they are, and `tool` may stand there.
+        fn = fn.func if isinstance(fn, functools.partial) else fn.__wrapped__
     return fn
 
 

@@ -117,7 +117,7 @@ class HostedRuns:
         waits: bool = False,
         **options: Any,
     ) -> AsyncIterator[HostedRun | Started]:
-        nursery = nursery or self._engine._home.nursery
+        nursery = nursery or self._engine._home.nursery_here
         if nursery is None or not self.is_open:
             raise RuntimeError(
                 "can't start a hosted run: expected an open orchestrator (async with orchestrator)"

@@ -14,6 +14,7 @@ from flowtrio._core._exceptions import LimitExceeded
 
 from ._controls import Controls
 from ._log import RunStatistics
+from ._loops import elsewhere, is_here
 from ._pending import Unfit
 
 if TYPE_CHECKING:
@@ -72,6 +73,16 @@ class OneRun(Controls):
     def _look(self, fn: Callable[[], T]) -> T:
         """Call what looks at the run's parts, where nothing changes them meanwhile."""
         return fn() if self._place is None else self._place.ask(fn)
+
+    def _check_here(self, what: str) -> None:
+        """Refuse *what* in another Trio loop than the run's, while anything of that is alive."""
+        if not self._run.is_joined and not is_here(self._run.token):
+            raise elsewhere(what, self.run_id)
+
+    @property
+    def _is_inside(self) -> bool:
+        """Whether the run would wait for the current task."""
+        return not self._run.is_joined and self._run.waits_for(trio.lowlevel.current_task())
 
     def _leave_unattended(self) -> bool:
         self._run.leave_unattended()

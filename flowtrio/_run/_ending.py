@@ -118,7 +118,8 @@ def blaming(run_id: str, source: str) -> Iterator[None]:
     """Whatever the block raises was raised by *source*."""
     try:
         yield
-    except Exception as exc:
+    except BaseException as exc:
+        # Also one that is no Exception: it ends the run, by whoever raised it.
         blame(exc, run_id, source)
         raise
 

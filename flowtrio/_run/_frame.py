@@ -20,6 +20,7 @@ from flowtrio._core._failures import leaves
 from flowtrio._core._nothing import NOTHING
 
 from ._clock import Alarm
+from ._loops import elsewhere, is_here
 from ._places import Places
 from ._run import NO_USAGE
 
@@ -132,11 +133,18 @@ class Frame:
 
         Raises:
           trio.ClosedResourceError: it was.
+          RuntimeError: this is no task of the run's Trio loop.
 
         """
         if self.is_closed:
             await checkpoint()
             raise self.closed(what)
+        self.check_here(what)
+
+    def check_here(self, what: str) -> None:
+        """Refuse *what* in another Trio loop than the run's, unless it comes too late anyway."""
+        if not self.is_closed and not is_here(self.run.token):
+            raise elsewhere(what, self.run.info.run_id)
 
     def closed(self, what: str) -> trio.ClosedResourceError:
         """Say that it is too late for *what*."""
@@ -264,6 +272,7 @@ class Frame:
 
     def start_soon(self, fn: Callable[..., Awaitable[Any]], args: tuple[Any, ...]) -> None:
         """Start a background task of this frame's body."""
+        self.check_here("start a background task")
         if self.parent is None and not self.is_closed:
             # A task of the run, which the root body waits for before it ends.
             self.run.background += 1

@@ -10,6 +10,7 @@ import trio
 from flowtrio._core._failures import leaves
 
 from ._frame import is_cancelled
+from ._loops import is_here
 from ._run import Run
 
 
@@ -20,8 +21,15 @@ class Home:
     nursery: trio.Nursery | None = attrs.field(default=None, init=False)
     """For the runs that are read without a block of their own, while it is open."""
     runs: dict[Run, None] = attrs.field(factory=dict, init=False)
-    """Those that have begun and not yet been joined."""
+    """Those that have begun and not yet been joined, in whichever Trio loop."""
+    _token: trio.lowlevel.TrioToken | None = attrs.field(default=None, init=False)
+    """The loop in which it is open."""
     _manager: Any = attrs.field(default=None, init=False)
+
+    @property
+    def nursery_here(self) -> trio.Nursery | None:
+        """The nursery, where it is open in the current Trio loop: tasks live in one loop."""
+        return self.nursery if self.nursery is not None and is_here(self._token) else None
 
     async def open(self) -> None:
         """Take runs in; to be called with Ctrl-C held off.
@@ -33,6 +41,7 @@ class Home:
         if self._manager is not None:
             raise RuntimeError("can't open an engine twice at once")
         self._manager = trio.open_nursery()
+        self._token = trio.lowlevel.current_trio_token()
         self.nursery = await self._manager.__aenter__()
 
     async def close(self, exc: BaseException | None) -> None:
@@ -43,7 +52,8 @@ class Home:
 
         """
         manager, self._manager, self.nursery = self._manager, None, None
-        runs = list(self.runs)
+        # Those of other loops have places of their own there, and nothing here may touch them.
+        runs = [run for run in list(self.runs) if run.token is self._token]
         for run in runs:
             run.cancel("the engine was closed")
         error: BaseException | None = None

@@ -35,6 +35,7 @@ from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
 from ._elsewhere import OneRun, is_elsewhere, read_elsewhere
+from ._loops import is_here
 from ._run import current_run
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
         if self._form is _Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
+        self._check_here("wait for the end")
         if self._is_inside:
             raise RuntimeError(
                 f"can't wait for the end of run {self.run_id!r} inside it: expected "
@@ -275,6 +277,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
             raise trio.BusyResourceError(f"another task is reading run {self.run_id!r}")
         if self._away is not None:
             return await self._receive_elsewhere(self._away)
+        if threading.get_ident() != self._thread:
+            self._check_here("read")
         self._is_reading = True
         channel, view = self._run.log.channel, self._view
         try:
@@ -332,11 +336,6 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
         with trio.CancelScope(shield=True):
             await self._run.wait_joined()
 
-    @property
-    def _is_inside(self) -> bool:
-        """Whether the run would wait for the current task."""
-        return not self._run.is_joined and self._run.waits_for(trio.lowlevel.current_task())
-
     # The result
 
     async def result(self) -> R:
@@ -351,6 +350,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
           RunCancelled: the run was cancelled.
 
         """
+        if self._away is None and self._form is not _Form.NEW:
+            self._check_here("wait for the result")
         if not self._is_reading:
             self._in_loop(self._leave_unattended)
             with contextlib.suppress(trio.EndOfChannel):
@@ -366,7 +367,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
 def _outer_run(*, of_block: bool = False) -> Run | None:
     """The run that hosts what the current task starts, or waits for its block."""
     outer = current_run.get()
-    if outer is None or not outer.takes_guests:
+    if outer is None or not outer.takes_guests or not is_here(outer.token):
         return None
     is_waited_for = not of_block or outer.waits_for(trio.lowlevel.current_task())
     return outer if is_waited_for else None
@@ -376,8 +377,8 @@ def _find_place(outer: Run | None, home: Home) -> Callable[..., Any]:
     """How to spawn the host of a bare run."""
     if outer is not None:
         return outer.spawn
-    if home.nursery is not None:
-        return home.nursery.start_soon
+    if (nursery := home.nursery_here) is not None:
+        return nursery.start_soon
     return partial(trio.lowlevel.spawn_system_task, context=contextvars.copy_context())
 
 

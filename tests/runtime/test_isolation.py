@@ -1412,6 +1412,7 @@ async def test_a_home_that_takes_nobody_in_any_more_ends_the_run() -> None:
         pass
     engine = StreamEngine()
     engine._home.nursery = nursery
+    engine._home._token = trio.lowlevel.current_trio_token()
 
     stream = engine.stream(agent_of(nothing), "go")
     log = [event async for event in stream]
@@ -1726,12 +1727,24 @@ def test_a_stream_that_was_never_made_can_be_dropped() -> None:
     stream.__del__()
 
 
-async def test_a_store_that_raises_a_group_is_the_one_that_is_blamed() -> None:
+class Abrupt(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ExceptionGroup("two", [OSError("disk"), OSError("net")]),
+        Abrupt("stop"),
+        BaseExceptionGroup("one", [Abrupt("stop")]),
+    ],
+)
+async def test_a_store_is_the_one_that_is_blamed_whatever_it_raises(raised: BaseException) -> None:
     from flowtrio import MemoryConversations, Orchestrator
 
     class Broken(MemoryConversations):
         async def load(self, tenant_id: str, session_id: str) -> Any:
-            raise ExceptionGroup("two", [OSError("disk"), OSError("net")])
+            raise raised
 
     orchestrator = Orchestrator(llm_client=ScriptedModel("hi"), conversations=Broken())
     log = [event async for event in orchestrator.process_stream("go", session_id="s")]

@@ -421,6 +421,19 @@ def test_partials_methods_and_callable_objects_are_tools_too() -> None:
     assert tool(name="sell")(Shop())(count=1) == -1
 
 
+async def test_a_static_method_is_a_tool_where_its_class_says_so() -> None:
+    class Shop:
+        @tool
+        @staticmethod
+        async def price(count: int) -> int:
+            """Tell the price."""
+            return count * 2
+
+    assert Shop.price.is_async
+    assert Shop.price.description == "Tell the price."
+    assert await Shop.price(count=2) == 4
+
+
 # What stands around a function
 
 
