@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
@@ -31,22 +32,47 @@ if TYPE_CHECKING:
     from ._screen import Screen
 
 
+_NO_ROOM: Final[dict[object, str]] = {
+    kind: os.strerror(kind) for kind in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+}
+"""What is wrong with a place that takes no more."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and give its exit status."""
     written = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(written)
     options.written = written[1:]
+    try:
+        return _run(options)
+    except (OSError, ExceptionGroup) as exc:
+        found = {getattr(each, "errno", None) for each in leaves(exc)}
+        if not found <= _NO_ROOM.keys():
+            raise
+        _write_no_more()
+        print(f"flowtrio: can't write: {_NO_ROOM[found.pop()]}", file=sys.stderr)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
     status = 2
     try:
         status = options.run(options)
+        # What is still to be written would fail where nobody tells of it.
+        sys.stdout.flush()
     except* (UsageError, CannotServe) as group:
         # In groups, since nurseries wrap what leaves them.
         print(f"flowtrio: {next(leaves(group))}", file=sys.stderr)
     except* BrokenPipeError:
-        # Whoever read has gone, as `head` does. Python would still want to flush at the end.
+        # Whoever read has gone, as `head` does.
         status = 1
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()
     return status
+
+
+def _write_no_more() -> None:
+    """Forget what is still to be written: Python would want to flush it at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

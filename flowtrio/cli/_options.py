@@ -116,7 +116,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     option(
         "--processes",
         metavar="N",
-        type=_whole,
+        type=whole_number,
         default=1,
         help="how many processes serve at the same address, so that all cores are used; they need "
         "a store that they share (default: %(default)s)",
@@ -133,7 +133,7 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     option(
         "--capacity",
         metavar="N",
-        type=_whole,
+        type=whole_number,
         default=500,
         help="how many runs this process runs at once, where several share a store "
         "(default: %(default)s)",
@@ -226,7 +226,8 @@ def duration_or_zero(text: str) -> float:
     return seconds
 
 
-def _whole(text: str) -> int:
+def whole_number(text: str) -> int:
+    """A whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
     return int(text)

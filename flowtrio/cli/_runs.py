@@ -26,7 +26,7 @@ from flowtrio.pictures._text import text_timeline
 
 from ._chat import CANCELLED, COMPLETED, FAILED, STATUSES, EventScreen
 from ._load import UsageError
-from ._options import duration
+from ._options import duration, whole_number
 from ._screen import PlainScreen, Screen, printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _TOKENS: Final = ("FLOWTRIO_OPERATOR_TOKEN", "FLOWTRIO_TOKEN")
 """Where a token stands, the first one that does."""
+_DEFAULT: Final = "(default: %(default)s)"
 _QUIET: Final = 1.0
 """Seconds without an event after which a run that goes on has told all that it has."""
 _OF_OPERATORS: Final = ("status", "agent", "code", "since")
@@ -68,7 +69,7 @@ def add_runs(parser: argparse.ArgumentParser) -> None:
             option("--agent", help="who answers")
             option("--code", help="why it failed")
             option("--since", metavar="TIME", help="begun within: 7d, 12h, 30m, 45s")
-            option("--limit", type=int, default=20, metavar="N", help="(default: %(default)s)")
+            option("--limit", type=whole_number, default=20, metavar="N", help=_DEFAULT)
             option("--json", action="store_true", help="as JSON lines")
         if name == "cancel":
             option("--reason", help="told in the run's DONE")

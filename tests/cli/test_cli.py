@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -17,7 +18,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -29,9 +30,12 @@ from flowtrio import (
     Orchestrator,
 )
 from flowtrio._run._body import agent_name
+from flowtrio.cli import _main
 from flowtrio.cli._load import UsageError, load, make_orchestrator, make_served
 from flowtrio.testing import check_events
 from tests.support.command import FLOWTRIO, environment, run, serving
+
+DOCS: Final = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize(
@@ -54,6 +58,7 @@ from tests.support.command import FLOWTRIO, environment, run, serving
         (("serve", "--log-format", "xml"), "invalid choice: 'xml'"),
         ((), "COMMAND"),
         (("dance",), "invalid choice: 'dance'"),
+        (("runs", "list", "--limit", "0"), "--limit: expected a whole number from 1, got '0'"),
         (("chat", "hi", "--loud"), "unrecognized arguments: --loud"),
         (("check",), "required: FILE"),
         (("timeline", "nowhere.jsonl", "-o"), "expected one argument"),
@@ -465,6 +470,30 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     chat.stderr.close()
 
     assert (chat.wait(60), errors) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has it")
+@pytest.mark.parametrize(
+    "arguments",
+    [("chat", "A flight to Paris"), ("chat", "--events", "hi"), ("check", str(DOCS / "run.jsonl"))],
+)
+def test_a_disk_that_is_full_is_told_in_a_line(arguments: tuple[str, ...]) -> None:
+    command = [*FLOWTRIO, *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+
+    assert done.stderr.endswith("flowtrio: can't write: No space left on device\n")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+
+
+def test_what_else_goes_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(options: Any) -> int:
+        raise ExceptionGroup("two", [OSError(errno.ENOSPC, "full"), ValueError("odd")])
+
+    monkeypatch.setattr(_main, "_check", fails)
+    with pytest.raises(ExceptionGroup, match="two"):
+        _main.main(["check", "-"])
 
 
 # timeline
