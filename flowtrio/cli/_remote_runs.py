@@ -93,6 +93,10 @@ class Server:
             try:
                 async with aclosing(self._read(run_id, after)) as events:
                     async for event in events:
+                        if event["seq"] <= after:
+                            # It would be told again and again.
+                            words = f"it sent event {event['seq']} behind {after}"
+                            raise UsageError(f"the server cannot tell the run: {words}")
                         backoff.begin_anew()
                         after = event["seq"]
                         yield event

@@ -268,6 +268,12 @@ async def test_a_server_that_stays_away_is_given_up(autojump_clock: Any) -> None
         await read(played(""))
 
 
+@pytest.mark.parametrize("told", [line(0) + line(0), line(0)])
+async def test_a_server_that_tells_the_same_again_is_left(told: str, autojump_clock: Any) -> None:
+    with pytest.raises(UsageError, match="it sent event 0 behind 0"):
+        await read(played(told))
+
+
 @pytest.mark.parametrize(
     ("told", "words"),
     [

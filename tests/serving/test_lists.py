@@ -114,7 +114,7 @@ def test_what_began_at_the_same_moment_is_told_apart_by_its_name() -> None:
     ("key", "text"),
     [
         *(("limit", text) for text in ("0", "201", "-1", "x", "", "1.5", "٣", "9" * 5000)),
-        *(("before", text) for text in ("", "x", "x:y", "1")),
+        *(("before", text) for text in ("", "x", "x:y", "1", "nan:s")),
     ],
 )
 def test_a_query_that_cannot_be_read_is_refused(key: str, text: str) -> None:

@@ -5,6 +5,7 @@ A conversation is what its runs' headers tell of it; a store needs no list of it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -146,8 +147,10 @@ def _place(text: str | None) -> tuple[float, str] | None:
         return None
     time, colon, name = text.partition(":")
     try:
-        if not colon:
+        place = float(time)
+        if not colon or math.isnan(place):
+            # Nothing is before what is no time.
             raise ValueError
-        return float(time), name
+        return place, name
     except ValueError:
         raise Refused(400, "before: expected the next of another page") from None
