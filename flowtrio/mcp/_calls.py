@@ -14,12 +14,12 @@ import attrs
 import trio
 from mcp import Client
 from mcp.client import ClientRequestContext
-from mcp_types import CallToolResult, ElicitRequestParams, ElicitResult
+from mcp_types import CallToolResult, ElicitRequestParams
 
 from flowtrio._core._failures import leaves
 from flowtrio._core._telling import tell
 
-from ._questions import CANCELLED, answer_of
+from ._questions import CANCELLED, Answer, answer_of
 
 if TYPE_CHECKING:
     from flowtrio._agents._context import RunContext
@@ -53,9 +53,7 @@ class Calls:
         finally:
             del self._active[call]
 
-    async def elicit(
-        self, context: ClientRequestContext, params: ElicitRequestParams
-    ) -> ElicitResult:
+    async def elicit(self, context: ClientRequestContext, params: ElicitRequestParams) -> Answer:
         """Ask the user of the run whose call the server works on; see the SDK's `Client`."""
         call = _current.get() or self._likely()
         if call is None:
@@ -118,7 +116,7 @@ class ServerCall:
             await self.ctx.progress(report)
         told.set()
 
-    async def ask(self, params: ElicitRequestParams) -> ElicitResult:
+    async def ask(self, params: ElicitRequestParams) -> Answer:
         """Ask the user, in a task of this call."""
         question = _Question(params)
         try:
@@ -135,7 +133,7 @@ class _Question:
     """A server's question on its way to the user."""
 
     params: ElicitRequestParams
-    _answer: ElicitResult = CANCELLED
+    _answer: Answer = CANCELLED
     _scope: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _done: trio.Event = attrs.field(factory=trio.Event)
 
@@ -147,7 +145,7 @@ class _Question:
         finally:
             self._done.set()
 
-    async def wait(self) -> ElicitResult:
+    async def wait(self) -> Answer:
         """Wait for the answer; the task that reads from the server."""
         try:
             await self._done.wait()

@@ -24,6 +24,7 @@ from mcp_types import (
     ElicitRequestURLParams,
     ElicitResult,
     EmbeddedResource,
+    ErrorData,
     ImageContent,
     ListToolsResult,
     TextContent,
@@ -503,6 +504,23 @@ async def test_an_answer_that_cannot_be_sent_to_a_server_is_refused_where_it_is_
     assert found == [ElicitResult(action="accept", content={"row": 7, "x": ["a"]})]
     assert len(refused) == 2
     assert "at `$[...]`" in refused[0]
+
+
+async def test_a_form_that_nobody_can_fill_is_the_servers_fault() -> None:
+    """It heard that the user had gone, who was asked nothing."""
+    fields = {"a": {"type": "string", "minLength": -1}}
+    schema = {"type": "object", "properties": fields}
+    params = ElicitRequestFormParams(message="Seat?", requested_schema=schema)
+    found: list[Any] = []
+
+    async def body(ctx: RunContext) -> None:
+        found.append(await answer_of(ctx, params))
+
+    played = await play(agent_of(body))
+
+    assert only(played.log, T.INPUT_REQUIRED) == []
+    assert isinstance(found[0], ErrorData)
+    assert found[0].message.startswith("requestedSchema: expected a JSON Schema; at $.properties.a")
 
 
 # The door
