@@ -12,6 +12,7 @@ from wsproto.events import TextMessage
 from flowtrio import ServerLimits
 from flowtrio.serving._head import read_head
 from flowtrio.serving.sockets._framing import ConnectionClosed, Framing, _frame, _Held
+from flowtrio.serving.sockets._patience import Patience
 
 REQUEST = (
     b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -54,7 +55,7 @@ def test_a_text_is_framed_as_wsproto_does(size: int, letter: str) -> None:
 async def test_texts_wait_for_who_sends_already_and_are_refused_when_all_is_closed() -> None:
     ours, theirs = memory_stream_pair()
     await theirs.send_all(REQUEST)
-    framing = Framing(ours, await read_head(ours, 4096, None), ServerLimits())
+    framing = Framing(ours, await read_head(ours, 4096, None), ServerLimits(), Patience(60))
     with pytest.raises(ConnectionClosed):
         await framing.send_texts(["before the handshake"])
     async with trio.open_nursery() as nursery:
@@ -74,7 +75,9 @@ async def test_texts_wait_for_who_sends_already_and_are_refused_when_all_is_clos
 async def test_a_goodbye_waits_for_the_close_frame_of_a_violation_that_came_first() -> None:
     ours, theirs = memory_stream_pair()
     await theirs.send_all(REQUEST)
-    framing = Framing(ours, await read_head(ours, 4096, None), ServerLimits(message_frames=2))
+    framing = Framing(
+        ours, await read_head(ours, 4096, None), ServerLimits(message_frames=2), Patience(60)
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(framing.read)
         await framing.accept(None)

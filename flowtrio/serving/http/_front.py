@@ -30,7 +30,7 @@ from hypercorn.utils import wrap_app
 from flowtrio.serving._access import Access
 from flowtrio.serving._head import Head
 from flowtrio.serving._replayed import Replayed
-from flowtrio.serving.sockets.websocket import Server, hold_connections
+from flowtrio.serving.sockets.websocket import Server
 
 from .asgi import App
 
@@ -78,7 +78,7 @@ async def serve_front(
 
     server = Server(hosting=app._hosting, access=access, ssl_context=ssl_context, answer=answer)
     async with trio.open_nursery() as nursery:
-        connections = await nursery.start(hold_connections)
+        connections = await nursery.start(server.hold_connections)
         accept = partial(trio.serve_listeners, server.handle, listeners)
         try:
             nursery.start_soon(partial(accept, handler_nursery=connections))

@@ -6,6 +6,7 @@ head. What is changed in it, and why, stands beside each method.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final
@@ -20,6 +21,10 @@ from flowtrio._core._limits import ServerLimits
 from flowtrio.serving._head import Head
 from flowtrio.serving._replayed import Replayed
 
+from ._patience import Patience
+
+logger: logging.Logger = logging.getLogger("flowtrio")
+
 _PIECE = 64 * 1024
 _MEDIUM: Final = Struct("!BBH")
 _LARGE: Final = Struct("!BBQ")
@@ -28,7 +33,9 @@ _LARGE: Final = Struct("!BBQ")
 class Framing(WebSocketConnection):
     """One WebSocket: texts in, texts out, closed with a code."""
 
-    def __init__(self, stream: trio.abc.Stream, head: Head, limits: ServerLimits) -> None:
+    def __init__(
+        self, stream: trio.abc.Stream, head: Head, limits: ServerLimits, patience: Patience
+    ) -> None:
         self._held = _Held(stream, head)
         super().__init__(
             self._held,
@@ -38,6 +45,7 @@ class Framing(WebSocketConnection):
             max_message_size=limits.whole_message,
         )
         self._limits = limits
+        self._patience = patience
         self._frames = 0
         self._size = 0
         self._may_be_large = False
@@ -77,8 +85,8 @@ class Framing(WebSocketConnection):
         """Send texts, each a message of its own, in one write or several where they are long.
 
         Raises:
-          ConnectionClosed: the connection is closed, or being closed.
-          trio.TooSlowError: the other side does not take them. Half a frame may be on the wire.
+          ConnectionClosed: the connection is closed, or being closed; or the other side does not
+            take them, and it was dropped. Half a frame may be on the wire.
 
         """
         if self._close_reason or self._wsproto.state is not ConnectionState.OPEN:
@@ -93,19 +101,14 @@ class Framing(WebSocketConnection):
         try:
             # Each for itself: a long message may take longer, and it would only come again.
             for start in range(0, len(data), _PIECE):
-                await self._send_piece(data[start : start + _PIECE])
+                self._patience.begin(self)
+                await self._stream.send_all(data[start : start + _PIECE])
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             await self._abort_web_socket()
             raise ConnectionClosed(self._close_reason) from None
         finally:
+            self._patience.end(self)
             self._stream_lock.release()
-
-    async def _send_piece(self, data: bytes) -> None:
-        # By hand: for every token, `trio.fail_after` costs twice as much.
-        with trio.CancelScope(deadline=trio.current_time() + self._limits.send) as sending:
-            await self._stream.send_all(data)
-        if sending.cancelled_caught:
-            raise trio.TooSlowError
 
     async def close(self, code: int, reason: str) -> None:
         """Close with a code, and wait for the other side's answer for a short while."""
@@ -120,6 +123,12 @@ class Framing(WebSocketConnection):
         """Wait until a closing that began on the network's side is through."""
         with trio.move_on_after(self._limits.close):
             await self._has_read_all.wait()
+
+    async def drop(self, seconds: float) -> None:
+        """See `Sender`: who sends is told that all is closed."""
+        words = "a client took nothing for %s s of what is sent to it: its WebSocket is dropped"
+        logger.info(words, seconds)
+        await self.abort()
 
     async def abort(self) -> None:
         """Drop the connection: something was cut short, so nothing can be said on it any more."""

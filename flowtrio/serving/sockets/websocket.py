@@ -40,6 +40,7 @@ from flowtrio.serving.commands._showing import asks_for_links
 from flowtrio.wire._frames import BATCH_SUBPROTOCOL, TooLarge
 
 from ._framing import ConnectionClosed, Framing
+from ._patience import Patience
 
 if TYPE_CHECKING:
     from flowtrio._hosting._orchestrator import Orchestrator
@@ -132,7 +133,7 @@ async def serve_websocket(
         exc.add_note(f"flowtrio can't listen on {host or 'all addresses'}, port {port}")
         raise
     async with _opened(orchestrator), trio.open_nursery() as nursery:
-        connections = await nursery.start(hold_connections)
+        connections = await nursery.start(server.hold_connections)
         server.hosting.nursery = connections
         try:
             task_status.started(listeners)
@@ -153,16 +154,6 @@ async def _opened(orchestrator: Orchestrator) -> AsyncIterator[None]:
             yield
 
 
-async def hold_connections(
-    task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Shielded, so that connections and runs outlive the accept loop and end in good order."""
-    async with trio.open_nursery() as nursery:
-        nursery.cancel_scope.shield = True
-        task_status.started(nursery)
-        await trio.sleep_forever()
-
-
 @attrs.define(eq=False, kw_only=True)
 class Server:
     """What the connections of one server share."""
@@ -172,6 +163,9 @@ class Server:
     ssl_context: ssl.SSLContext | None
     answer: Callable[[trio.abc.Stream, Head], Awaitable[None]] | None = None
     """Answers requests that ask for no WebSocket; None where there are no others."""
+    _patience: Patience = attrs.field(
+        default=attrs.Factory(lambda self: Patience(self.limits.send), True), init=False
+    )
     _count: int = attrs.field(default=0, init=False)
     _has_fewer: trio.Event = attrs.field(factory=trio.Event, init=False)
 
@@ -196,6 +190,15 @@ class Server:
         finally:
             self._count -= 1
             self._has_fewer.set()
+
+    async def hold_connections(
+        self, task_status: trio.TaskStatus[trio.Nursery] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Shielded, so that connections and runs outlive the accept loop and end in good order."""
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.shield = True
+            task_status.started(nursery)
+            await self._patience.watch()
 
     async def wait_empty(self) -> None:
         """Wait until no connection is left."""
@@ -238,7 +241,7 @@ class Server:
         self.hosting.check_room()
         return partial(
             self._upgrade,
-            Framing(stream, head, self.limits),
+            Framing(stream, head, self.limits, self._patience),
             tenant_id,
             choose_subprotocol(subprotocols_of(head.request.headers)),
             asks_for_links(head.request),
@@ -326,9 +329,6 @@ class Server:
                     return await framing.close(item.code, item.reason)
                 for texts in _pieces(item):
                     await framing.send_texts(texts)
-        except trio.TooSlowError:
-            words = "a client took nothing for %s s of what is sent to it: its WebSocket is dropped"
-            logger.info(words, self.limits.send)
         except ConnectionClosed:
             # The network's side may be about to send its close frame: cancelled, it would not.
             return await framing.wait_closed()
