@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from flowtrio.abc import RunHeader
 
     from ._claims import Claim
+    from ._meter import Meter
 
 Key = tuple[str, str]
 """A run's key: tenant and run id."""
@@ -239,6 +240,12 @@ class HostedRun:
         if superfluous > self.kept >> 2:
             del recent[:superfluous]
         self.news.unpark_all()
+
+    def measure(self, meter: Meter, batch: Sequence[AgentEvent]) -> None:
+        """Have it measured how fast it speaks."""
+        began, last = self.header.created_at, self.chunk_at
+        at = meter.note(began if last is None else last, last is not None, batch)
+        self.chunk_at = at if at != began or last is not None else None
 
     async def wait_for_followers(self) -> None:
         """Wait until nobody lags too far behind, or his patience is over."""

@@ -28,7 +28,7 @@ import math
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -38,12 +38,14 @@ from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import Fenced, LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._telling import tell
 from flowtrio._run._controls import fail_run, run_of
+from flowtrio._run._stream import start_in
 from flowtrio.abc import RunHeader, SharedStore
 
 from ._cursor import Cursor
 from ._hosted import HostedRun, Key
 from ._mending import STORE_DEADLINE, Mender
 from ._meter import Meter
+from ._nowait import find_nowait
 from ._unsettled import Unsettled, is_of_store
 
 if TYPE_CHECKING:
@@ -52,7 +54,6 @@ if TYPE_CHECKING:
 
     from ._claims import Claim
 
-AppendNowait: TypeAlias = "Callable[[str, str, int, Sequence[AgentEvent]], None]"
 _MOST_RECENT: Final = 1024
 """Events that are kept beside the store, once it has taken them."""
 _LAGS: Final = 4
@@ -81,15 +82,17 @@ class Recorder:
     """Who we are in the headers of our runs."""
     runs: dict[Key, HostedRun] = attrs.field(factory=dict, init=False)
     """The runs that are hosted here now."""
-    _append_nowait: AppendNowait | None = attrs.field(
-        default=attrs.Factory(lambda self: _find_append_nowait(self.store), takes_self=True),
-        init=False,
-    )
+    _create_nowait: Callable[..., bool] | None = attrs.field(init=False)
+    _append_nowait: Callable[..., None] | None = attrs.field(init=False)
     """How to append where that never waits, and so can neither be cancelled nor take too long."""
     unsettled: Unsettled = attrs.field(
         default=attrs.Factory(lambda self: Unsettled(self.store), takes_self=True), init=False
     )
     """Those that have ended and whose log the store does not hold."""
+
+    def __attrs_post_init__(self) -> None:
+        self._create_nowait = find_nowait(self.store, "create")
+        self._append_nowait = find_nowait(self.store, "append")
 
     def find(self, tenant_id: str, run_id: str) -> HostedRun | None:
         """The run of this key, if it has to be read here."""
@@ -134,7 +137,8 @@ class Recorder:
         if hosted is None:
             hosted = self._make(stream, resume_window, is_remembered)
             self.runs[hosted.key] = hosted
-            nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {info.run_id}")
+            name = f"flowtrio recorder {info.run_id}"
+            nursery.start_soon(self._host, hosted, nursery, name=name)
         with hosted.seated():
             await hosted.has_begun.wait()
             if hosted.has_never_begun and not hosted.is_void:
@@ -144,23 +148,10 @@ class Recorder:
             if hosted.stream.refusal is not None and hosted.is_void:
                 refusal = hosted.stream.refusal
                 raise LimitExceeded(str(refusal), limit=refusal.limit, code=refusal.code)
-            answers = await self._find_message(hosted)
+            answers = await _find_message(self.store, hosted)
             if answers not in (None, (info.message, info.said.digest)):
                 raise of_another_message(info.run_id)
             yield hosted
-
-    async def _find_message(self, hosted: HostedRun) -> tuple[str, str | None] | None:
-        """The text and the digest of what the run of this key answers; None if nobody can say."""
-        if not hosted.is_void:
-            return hosted.header.message, hosted.header.digest
-        try:
-            with trio.fail_after(STORE_DEADLINE):
-                header = await self.store.header(*hosted.key)
-        except Exception as exc:
-            # Whoever goes on to read this run hears of it.
-            tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
-            return None
-        return None if header is None else (header.message, header.digest)
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
         header = header_of(stream, self.owner, is_remembered=is_remembered)
@@ -175,7 +166,8 @@ class Recorder:
         hosted = HostedRun(stream, header, math.inf, _lag_of(stream), _MOST_RECENT, claim)
         hosted.is_created = True
         self.runs[hosted.key] = hosted
-        nursery.start_soon(self._host, hosted, name=f"flowtrio recorder {header.run_id}")
+        name = f"flowtrio recorder {header.run_id}"
+        nursery.start_soon(self._host, hosted, nursery, name=name)
 
     def fence(self, hosted: HostedRun) -> None:
         """Another process has ended this run, or will: end it here, and say nothing of it."""
@@ -213,16 +205,12 @@ class Recorder:
     # One hosted run, in the order of its life
 
     @enable_ki_protection
-    async def _host(self, hosted: HostedRun) -> None:
+    async def _host(self, hosted: HostedRun, nursery: trio.Nursery) -> None:
         try:
             if not hosted.is_created:
                 await self._create(hosted)
             if not hosted.is_void:
-                async with hosted.stream as stream:
-                    if stream.refusal is not None:
-                        await self._withdraw(hosted)
-                    else:
-                        await self._record_to_the_end(hosted)
+                await self._run(hosted, nursery)
         except Exception as exc:
             # A fault of ours costs this run, and no other.
             hosted.is_settled = not hosted.recent
@@ -235,10 +223,26 @@ class Recorder:
             hosted.end()
         await self.unsettled.go_on(hosted)
 
+    async def _run(self, hosted: HostedRun, nursery: trio.Nursery) -> None:
+        """Run it beside us: a nursery of our own costs as much as a dozen of tokens."""
+        stream = hosted.stream
+        start_in(nursery, stream)
+        try:
+            if stream.refusal is not None:
+                await self._withdraw(hosted)
+            else:
+                await self._record_to_the_end(hosted)
+        finally:
+            # Nothing of it is alive once it is not among our runs any more.
+            await stream.aclose()
+
     async def _create(self, hosted: HostedRun) -> None:
         try:
-            with trio.fail_after(STORE_DEADLINE):
-                hosted.is_void = not await self.store.create(hosted.header)
+            if self._create_nowait is not None:
+                hosted.is_void = not self._create_nowait(hosted.header)
+            else:
+                with trio.fail_after(STORE_DEADLINE):
+                    hosted.is_void = not await self.store.create(hosted.header)
             hosted.is_created = True
         except BaseException as exc:
             if not is_of_store(exc):
@@ -289,15 +293,10 @@ class Recorder:
                     await hosted.claim.keep_late()
                 await self._append(hosted, batch)
             hosted.publish(batch)
-            self._measure(hosted, batch)
+            hosted.measure(self.meter, batch)
             await self.hear(hosted.header, batch)
             await hosted.wait_for_followers()
         await self.unsettled.mend(hosted)
-
-    def _measure(self, hosted: HostedRun, batch: Sequence[AgentEvent]) -> None:
-        began, last = hosted.header.created_at, hosted.chunk_at
-        at = self.meter.note(began if last is None else last, last is not None, batch)
-        hosted.chunk_at = at if at != began or last is not None else None
 
     # The store
 
@@ -383,6 +382,20 @@ def header_of(stream: EventStream, owner: str | None, *, is_remembered: bool) ->
     )
 
 
+async def _find_message(store: EventStore, hosted: HostedRun) -> tuple[str, str | None] | None:
+    """The text and the digest of what the run of this key answers; None if nobody can say."""
+    if not hosted.is_void:
+        return hosted.header.message, hosted.header.digest
+    try:
+        with trio.fail_after(STORE_DEADLINE):
+            header = await store.header(*hosted.key)
+    except Exception as exc:
+        # Whoever goes on to read this run hears of it.
+        tell(logging.ERROR, "run %s: the store failed a start", hosted.run_id, exc=exc)
+        return None
+    return None if header is None else (header.message, header.digest)
+
+
 def _lag_of(stream: EventStream) -> int:
     return int(min(run_of(stream).info.limits.buffer, _MOST_RECENT))
 
@@ -398,12 +411,3 @@ def of_another_message(run_id: str) -> RunExists:
 
 def _shared(store: EventStore) -> SharedStore | None:
     return store if isinstance(store, SharedStore) else None
-
-
-def _find_append_nowait(store: EventStore) -> AppendNowait | None:
-    for kind in type(store).__mro__:
-        # A class that has only `append` of its own means that one.
-        if "append_nowait" in vars(kind) or "append" in vars(kind):
-            found = vars(kind).get("append_nowait")
-            return None if found is None else found.__get__(store)
-    return None

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
@@ -49,8 +48,13 @@ class Admission(Protocol):
         """Let *run* in or put it in line, in the step of its RUN_START; or refuse it by raising."""
         ...
 
-    def hold(self, run: Run) -> AbstractAsyncContextManager[None]:
-        """Entered before the agent starts: waits for the run's turn, and sets the conversation."""
+    async def let_in(self, run: Run) -> Callable[[], Awaitable[None]] | None:
+        """Wait for the run's turn, and set its conversation; before its agent starts.
+
+        Returns:
+          What keeps the conversation as it ended; None where it is not remembered.
+
+        """
         ...
 
 
@@ -190,14 +194,17 @@ class Host:
 
     async def _run_admitted(self, admission: Admission) -> None:
         run = self.run
-        async with admission.hold(run):
-            try:
-                await run.log.set_status(self.root)
-                ending = await self._answer(await self._ask_agent())
-            except BaseException as exc:
-                # Whoever admitted the run finds its conversation as it ended.
-                run.fail(exc, "agent")
-                raise
+        keep = await admission.let_in(run)
+        try:
+            await run.log.set_status(self.root)
+            ending = await self._answer(await self._ask_agent())
+        except BaseException as exc:
+            # Whoever admitted the run finds its conversation as it ended.
+            run.fail(exc, "agent")
+            raise
+        finally:
+            if keep is not None:
+                await keep()
         run.close(ending)
 
     def _ask_agent(self) -> Awaitable[Any]:

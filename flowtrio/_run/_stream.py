@@ -9,8 +9,10 @@ steps of an iteration, so the host runs in a nursery that already exists: that o
 started in, else of the open engine, else Trio's system nursery. An iterator that is dropped cancels
 its run.
 
-*Elsewhere*: either of them in an asyncio task. The run lives in the process's Trio thread, where a
-stream of its own is read for this one; see `_reading`.
+*Hosted*: a recorder reads it, see `start_in`.
+
+*Elsewhere*: either of the first two in an asyncio task. The run lives in the process's Trio thread,
+where a stream of its own is read for this one; see `_reading`.
 
 The stream knows its run, never the other way round: so dropping the stream is noticed.
 """
@@ -60,6 +62,7 @@ class _Form(enum.Enum):
     NEW = enum.auto()
     BLOCK = enum.auto()
     BARE = enum.auto()
+    HOSTED = enum.auto()
 
 
 class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
@@ -330,7 +333,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
 
     async def _join(self) -> None:
         """Wait until nothing of the run is alive, whatever happens outside."""
-        if self._is_inside:
+        if self._run.is_joined or self._is_inside:
             # Whoever reads a run inside it would wait for himself.
             return
         with trio.CancelScope(shield=True):
@@ -362,6 +365,16 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
             await (wait() if self._away is None else self._away.call(wait))
         value: R = self._run.result()
         return value
+
+
+def start_in(nursery: trio.Nursery, stream: EventStream) -> None:
+    """Start a stream's run in a nursery that outlives it; whoever does has to call `aclose`.
+
+    A read that is cancelled is no leaving here, as in a block.
+    """
+    stream._begin(_Form.HOSTED)
+    stream._run.outer = _outer_run(of_block=True)
+    stream._host.start(nursery.start_soon, stream._home.runs)
 
 
 def _outer_run(*, of_block: bool = False) -> Run | None:

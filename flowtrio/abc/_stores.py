@@ -16,7 +16,12 @@ from ._models import Message, ToolSpec
 
 
 class ConversationStore(Protocol):
-    """Keeps what was said in conversations, each a ``(tenant_id, session_id)``."""
+    """Keeps what was said in conversations, each a ``(tenant_id, session_id)``.
+
+    Where `load` or `save` never waits, there may be the same as a plain function too,
+    ``load_nowait`` or ``save_nowait``: then runs call that, which needs neither a deadline nor a
+    shield.
+    """
 
     async def load(self, tenant_id: str, session_id: str) -> list[Message]:
         """Give the conversation so far, oldest first; empty if there is none."""
@@ -177,8 +182,9 @@ class EventStore(Protocol):
     the last event any more. The recorder then reads where the log ends and appends again what is
     missing. So it does where a call failed or took too long, until the log has its end.
 
-    A store whose `append` never waits may have the same as a plain function ``append_nowait`` too:
-    then recorders call that, which needs neither a deadline nor a shield.
+    A store whose `create` or `append` never waits may have the same as a plain function too,
+    ``create_nowait`` or ``append_nowait``: then recorders call that, which needs neither a deadline
+    nor a shield.
     """
 
     async def create(self, header: RunHeader) -> bool:

@@ -8,27 +8,21 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import attrs
-import msgspec
 import trio
 
-from flowtrio._core._events import AgentEvent, EventType
 from flowtrio.abc import ListedRun
 from flowtrio.stores._turns import whole_turns as whole_turns
 
+from ._parts import Chunks, compact, size_of
 from ._rules import check_append, check_place, described, header_after, read_place, refuse_unknown
 from ._turns import turns_within
 
 if TYPE_CHECKING:
+    from flowtrio._core._events import AgentEvent
     from flowtrio.abc import Message, RunHeader
-
-_CHUNK: Final = EventType.MESSAGE_CHUNK
-_ENVELOPE: Final = 140
-"""Bytes of a chunk's event as JSON beside its text and its names."""
-
-_encoder = msgspec.json.Encoder()
 
 
 @attrs.frozen
@@ -72,12 +66,20 @@ class MemoryConversations:
 
     async def load(self, tenant_id: str, session_id: str) -> list[Message]:
         """See `flowtrio.abc.ConversationStore`."""
+        return self.load_nowait(tenant_id, session_id)
+
+    def load_nowait(self, tenant_id: str, session_id: str) -> list[Message]:
+        """The same as `load`, which never waits."""
         self._expire()
         conversation = self._conversations.get((tenant_id, session_id))
         return [] if conversation is None else list(conversation.messages)
 
     async def save(self, tenant_id: str, session_id: str, messages: Sequence[Message]) -> None:
         """See `flowtrio.abc.ConversationStore`."""
+        self.save_nowait(tenant_id, session_id, messages)
+
+    def save_nowait(self, tenant_id: str, session_id: str, messages: Sequence[Message]) -> None:
+        """The same as `save`, which never waits."""
         key = (tenant_id, session_id)
         self._forget(key)
         kept, size = turns_within(messages, self.max_messages, self.max_bytes)
@@ -120,40 +122,6 @@ class MemoryConversations:
             self._told.pop(key, None)
 
 
-class _Chunks(msgspec.Struct, gc=False):
-    """Several chunks of one message, one behind the other."""
-
-    first: AgentEvent
-    """Their first event, which has all that they have in common."""
-    texts: tuple[str, ...]
-    times: tuple[float, ...]
-    """The timestamp of each."""
-    start: int = 0
-    """How many of them were dropped."""
-
-    def __len__(self) -> int:
-        return len(self.texts) - self.start
-
-    def size(self, start: int, stop: int) -> int:
-        """About the bytes of some of them as events in JSON."""
-        texts = "".join(self.texts[start:stop])
-        return len(texts.encode()) + (stop - start) * _envelope(self.first)
-
-    def events(self) -> list[AgentEvent]:
-        """Events that are equal to those that were appended."""
-        first, start = self.first, self.start
-        run_id, agent, message_id = first.run_id, first.agent, first.data["message_id"]
-        return [
-            AgentEvent(_CHUNK, {"chunk": text, "message_id": message_id}, seq, run_id, agent, time)
-            for seq, text, time in zip(
-                range(first.seq + start, first.seq + len(self.texts)),
-                self.texts[start:],
-                self.times[start:],
-                strict=True,
-            )
-        ]
-
-
 @attrs.define(eq=False)
 class _Log:
     """One run's events: a ring that loses its oldest.
@@ -166,7 +134,7 @@ class _Log:
     header: RunHeader
     number: int
     """Which one it is of all that were created."""
-    parts: deque[AgentEvent | _Chunks] = attrs.field(factory=deque)
+    parts: deque[AgentEvent | Chunks] = attrs.field(factory=deque)
     """The events that are kept, in order."""
     count: int = 0
     """How many these are."""
@@ -181,8 +149,8 @@ class _Log:
 
     def append(self, events: Sequence[AgentEvent]) -> int:
         """Keep events, all or none; gives their bytes."""
-        parts = _compact(events)
-        size = sum([_size_of(part) for part in parts])
+        parts = compact(events)
+        size = sum([size_of(part) for part in parts])
         self.parts += parts
         self.count += len(events)
         self.size += size
@@ -192,81 +160,33 @@ class _Log:
     def read(self, after: int, limit: int) -> list[AgentEvent]:
         """The events behind *after*, at most *limit* of them."""
         missing = self.last - after
-        behind: list[AgentEvent | _Chunks] = []
+        behind: list[AgentEvent | Chunks] = []
         # From the end, as most readers are near it.
         for part in reversed(self.parts):
             if missing <= 0:
                 break
             behind.append(part)
-            missing -= len(part) if isinstance(part, _Chunks) else 1
+            missing -= len(part) if isinstance(part, Chunks) else 1
         first = max(0, -missing)
         events: list[AgentEvent] = []
         while behind and len(events) < first + limit:
             part = behind.pop()
-            events += part.events() if isinstance(part, _Chunks) else [part]
+            events += part.events() if isinstance(part, Chunks) else [part]
         return events[first : first + limit]
 
     def drop_oldest(self) -> int:
         """Lose one event; gives its bytes."""
         part = self.parts[0]
-        if isinstance(part, _Chunks):
+        if isinstance(part, Chunks):
             size = part.size(part.start, part.start + 1)
             part.start += 1
             if part.start == len(part.texts):
                 self.parts.popleft()
         else:
-            size = _size_of(self.parts.popleft())
+            size = size_of(self.parts.popleft())
         self.count -= 1
         self.size -= size
         return size
-
-
-def _compact(events: Sequence[AgentEvent]) -> list[AgentEvent | _Chunks]:
-    """Events with neighbouring chunks of one message put together."""
-    parts: list[AgentEvent | _Chunks] = []
-    place, end = 0, len(events)
-    while place < end:
-        first = events[place]
-        together = _chunks_at(events, place) if first.type is _CHUNK else []
-        if len(together) > 1:
-            texts = tuple([event.data["chunk"] for event in together])
-            parts.append(_Chunks(first, texts, tuple([event.timestamp for event in together])))
-            place += len(together)
-        else:
-            # Alone, an event is the smallest that there is.
-            parts.append(first)
-            place += 1
-    return parts
-
-
-def _chunks_at(events: Sequence[AgentEvent], place: int) -> list[AgentEvent]:
-    """The chunks of one message that begin at *place*."""
-    first = events[place]
-    agent, message_id = first.agent, first.data["message_id"]
-    together = []
-    for event in islice(events, place, None):
-        if (
-            event.type is not _CHUNK
-            or event.data["message_id"] != message_id
-            or event.agent != agent
-            or event.run_id != first.run_id
-            or len(event.data) != 2
-        ):
-            break
-        together.append(event)
-    return together
-
-
-def _size_of(part: AgentEvent | _Chunks) -> int:
-    if isinstance(part, _Chunks):
-        return part.size(0, len(part.texts))
-    if part.type is _CHUNK:
-        return len(part.data["chunk"].encode()) + _envelope(part)
-    return len(_encoder.encode(part))
-
-
-def _envelope(chunk: AgentEvent) -> int:
-    return len(chunk.run_id) + len(chunk.agent) + _ENVELOPE
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -304,6 +224,10 @@ class MemoryStore:
     async def create(self, header: RunHeader) -> bool:
         """See `flowtrio.abc.EventStore`."""
         await trio.lowlevel.checkpoint()
+        return self.create_nowait(header)
+
+    def create_nowait(self, header: RunHeader) -> bool:
+        """The same as `create`, which never waits."""
         key = (header.tenant_id, header.run_id)
         if key in self._logs:
             return False

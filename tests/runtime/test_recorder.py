@@ -719,30 +719,6 @@ async def test_a_window_that_forgets_people_would_be_noticed(
         assert done_of(await read(orchestrator, run_id))["status"] == "cancelled"
 
 
-@pytest.mark.parametrize("is_overridden", [False, True])
-async def test_a_store_that_never_waits_is_not_waited_for(
-    is_overridden: bool, autojump_clock: Any
-) -> None:
-    asked = []
-
-    class Plain(MemoryStore):
-        def append_nowait(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
-            asked.append("append_nowait")
-            super().append_nowait(tenant_id, run_id, after, events)
-
-    class Overridden(Plain):
-        # What was said of the one above it does not hold of this any more.
-        async def append(self, tenant_id: str, run_id: str, after: int, events: Any) -> None:
-            asked.append("append")
-            MemoryStore.append_nowait(self, tenant_id, run_id, after, events)
-
-    store = Overridden() if is_overridden else Plain()
-    async with Orchestrator(agents=[talks], store=store) as orchestrator:
-        await read(orchestrator, await orchestrator.start("3"))
-
-    assert set(asked) == {"append" if is_overridden else "append_nowait"}
-
-
 async def test_a_store_without_a_base_of_ours_is_waited_for(autojump_clock: Any) -> None:
     class Wrapped:
         def __init__(self) -> None:

@@ -461,14 +461,14 @@ async def test_a_store_that_is_full_loses_logs_and_says_so(small: Any, autojump_
 async def test_who_reads_a_long_log_piece_by_piece_has_each_event_made_about_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made, make = [0], memory._Chunks.events
+    made, make = [0], memory.Chunks.events
 
     def counting(chunks: Any) -> list[AgentEvent]:
         events = make(chunks)
         made[0] += len(events)
         return events
 
-    monkeypatch.setattr(memory._Chunks, "events", counting)
+    monkeypatch.setattr(memory.Chunks, "events", counting)
     store, length, piece = MemoryStore(), 6000, 100
     header = RunHeader(
         tenant_id="t", run_id="r", session_id=None, agent="a", message="", created_at=0.0

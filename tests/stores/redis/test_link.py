@@ -155,7 +155,11 @@ async def test_one_connection_for_calls_and_pushes_mixes_them_up(redis: RedisSer
             await self.subscribe(["a"])
             return self._pushes
 
-    assert await cut_everywhere(redis, OneConnection) != []
+    # On a busy machine an answer may come before the cut, or all of them behind it.
+    for _ in range(5):
+        if mixed := await cut_everywhere(redis, OneConnection):
+            break
+    assert mixed
 
 
 async def test_what_is_stored_through_cut_connections_is_stored_once(redis: RedisServer) -> None:
