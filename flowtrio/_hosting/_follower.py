@@ -13,8 +13,10 @@ from trio.lowlevel import checkpoint, checkpoint_if_cancelled
 from flowtrio._core._events import AgentEvent, EventType, StreamMode
 from flowtrio._core._modes import View
 from flowtrio._core._values import copy_json
+from flowtrio._run._controls import run_of
 from flowtrio._run._elsewhere import is_elsewhere, read_elsewhere
 from flowtrio._run._log import SCHEDULE_EVERY
+from flowtrio._run._loops import elsewhere, is_here
 
 from ._cursor import Cursor
 from ._followed import FollowedControls
@@ -23,6 +25,7 @@ from ._recorder import Recorder
 
 if TYPE_CHECKING:
     from flowtrio._run._reading import Reading
+    from flowtrio._run._stream import EventStream
 
 
 class Follower(FollowedControls, AsyncIterator[AgentEvent]):
@@ -151,6 +154,7 @@ class Follower(FollowedControls, AsyncIterator[AgentEvent]):
     async def _attach(self) -> None:
         hosted = self._recorder.find(*self._key)
         if hosted is not None:
+            _check_here(hosted.stream)
             await hosted.has_begun.wait()
             if hosted.is_void or hosted.has_never_begun:
                 hosted = None
@@ -325,6 +329,13 @@ async def _attached(follower: Follower, was_over: list[bool]) -> AsyncIterator[F
     async with follower:
         was_over.append(follower.is_over)
         yield follower
+
+
+def _check_here(stream: EventStream) -> None:
+    """Refuse a follower in another Trio loop than that of a run which goes on."""
+    run = run_of(stream)
+    if run.token is not None and not is_here(run.token):
+        raise elsewhere("follow", run.info.run_id)
 
 
 def _copy(event: AgentEvent) -> AgentEvent:

@@ -76,6 +76,13 @@ class Sessions:
         """
         key = _key(run)
         line = self._lines.setdefault(key, deque())
+        if any(place.run.token is not run.token for place in line):
+            # Who waits in one Trio loop cannot be woken, nor cancelled, by a task of another.
+            raise LimitExceeded(
+                f"session {key[1]!r} is busy in another Trio loop of this process",
+                limit="queue",
+                code="session_busy",
+            )
         is_posted = self._is_posted(line, run)
         if not is_posted:
             self._check(line, key[1])

@@ -75,8 +75,17 @@ class OneRun(Controls):
         return fn() if self._place is None else self._place.ask(fn)
 
     def _check_here(self, what: str) -> None:
-        """Refuse *what* in another Trio loop than the run's, while anything of that is alive."""
-        if not self._run.is_joined and not is_here(self._run.token):
+        """Refuse *what* in another Trio loop than the run's, while anything of that is alive.
+
+        Where its reader is an asyncio task, in any: the run's own tools are in one.
+        """
+        if self._place is not None:
+            if trio.lowlevel.in_trio_task():
+                raise RuntimeError(
+                    f"can't {what} of run {self.run_id!r} in a Trio task: expected the asyncio "
+                    "loop in which it is read, or stream.cancel() here"
+                )
+        elif not self._run.is_joined and not is_here(self._run.token):
             raise elsewhere(what, self.run_id)
 
     @property

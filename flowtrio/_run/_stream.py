@@ -218,12 +218,12 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
           RuntimeError: this is called from inside the run, which would wait for itself.
 
         """
-        if self._away is not None:
-            return await self._away.leave()
         if self._form is _Form.NEW:
             self._run.cancel("the stream was closed")
             return await checkpoint()
         self._check_here("wait for the end")
+        if self._away is not None:
+            return await self._away.leave()
         if self._is_inside:
             raise RuntimeError(
                 f"can't wait for the end of run {self.run_id!r} inside it: expected "
@@ -353,7 +353,7 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
           RunCancelled: the run was cancelled.
 
         """
-        if self._away is None and self._form is not _Form.NEW:
+        if self._form is not _Form.NEW:
             self._check_here("wait for the result")
         if not self._is_reading:
             self._in_loop(self._leave_unattended)

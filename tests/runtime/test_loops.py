@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -186,6 +187,90 @@ async def test_a_stream_is_read_in_the_loop_of_its_run(how: str) -> None:
         log = [event async for event in stream]
 
     assert log[-1].data["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("verb", ["write", "part"])
+async def test_a_message_is_written_in_the_loop_in_which_it_was_begun(verb: str) -> None:
+    async def body(ctx: RunContext, message: str) -> None:
+        async with ctx.message() as out:
+            await out.write("here")
+
+            def outside() -> None:
+                with pytest.raises(RuntimeError, match="can't write a message outside"):
+                    trio.run(getattr(out, verb), "there")
+
+            await trio.to_thread.run_sync(outside)
+
+    played = await play(body)
+
+    assert played.stream.messages[-1]["content"] == "here"
+
+
+async def test_a_hosted_run_is_followed_in_its_own_loop() -> None:
+    may_end = trio.Event()
+
+    async def wait(ctx: RunContext, message: str) -> None:
+        await may_end.wait()
+
+    async def follow(run_id: str) -> str:
+        async with orchestrator.attach(run_id) as follower:
+            return [str(event.type) async for event in follower][-1]
+
+    async with Orchestrator(agents=[wait]) as orchestrator:
+        run_id = await orchestrator.start("go")
+
+        def outside() -> None:
+            with pytest.raises(RuntimeError, match="can't follow outside the Trio loop"):
+                trio.run(follow, run_id)
+
+        await trio.to_thread.run_sync(outside)
+        may_end.set()
+
+        assert await follow(run_id) == "done"
+
+
+@pytest.mark.parametrize("on_busy", ["queue", "cancel", "post"])
+async def test_a_conversation_that_is_busy_in_another_loop_is_busy(on_busy: Any) -> None:
+    may_end = trio.Event()
+
+    async def wait(ctx: RunContext, message: str) -> str:
+        await may_end.wait()
+        return "here"
+
+    async def read(message: str) -> dict[str, Any]:
+        log = [e async for e in orchestrator.process_stream(message, session_id="s")]
+        check_events(log)
+        return log[-2].data if log[-1].data["status"] == "error" else log[-1].data
+
+    orchestrator = Orchestrator(agents=[wait], on_busy=on_busy)
+    async with orchestrator.process_stream("first", session_id="s") as stream:
+        refused = await trio.to_thread.run_sync(trio.run, read, "second")
+        may_end.set()
+
+        assert await stream.result() == "here"
+    assert refused["code"] == "session_busy"
+    assert (await read("third"))["result"] == "here"
+
+
+@pytest.mark.parametrize("verb", ["aclose", "result"])
+def test_a_run_that_asyncio_reads_cannot_wait_for_itself(verb: str) -> None:
+    @tool
+    async def close() -> str:
+        """Close the stream of one's own run."""
+        with pytest.raises(RuntimeError, match="in a Trio task: expected the asyncio loop"):
+            await getattr(streams[0], verb)()
+        return "refused"
+
+    async def main() -> list[Any]:
+        agent = Agent(llm_client=calling("close"), tools=[close])
+        streams.append(StreamEngine().stream(agent, "go"))
+        return [event async for event in streams[0]]
+
+    streams: list[EventStream[Any]] = []
+    log = asyncio.run(main())
+
+    check_events(log)
+    assert outcomes(log) == {"close": "ok"}
 
 
 def test_what_has_ended_is_read_in_any_loop() -> None:
