@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -43,6 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     written = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(written)
     options.written = written[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A model may say what this place has no bytes for.
+        sys.stdout.reconfigure(errors=_ESCAPED)
     try:
         return _run(options)
     except (OSError, ExceptionGroup) as exc:
@@ -52,6 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
         print(f"flowtrio: can't write: {_NO_ROOM[found.pop()]}", file=sys.stderr)
         return 2
+
+
+def _escape(exc: UnicodeError) -> tuple[str, int]:
+    """Characters as JSON may have them too: lines of events stay what they are."""
+    assert isinstance(exc, UnicodeEncodeError)
+    escaped = json.dumps(exc.object[exc.start : exc.end])[1:-1]
+    return escaped, exc.end
+
+
+_ESCAPED: Final = "flowtrio.escaped"
+codecs.register_error(_ESCAPED, _escape)
 
 
 def _run(options: argparse.Namespace) -> int:

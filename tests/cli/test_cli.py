@@ -487,6 +487,23 @@ def test_a_disk_that_is_full_is_told_in_a_line(arguments: tuple[str, ...]) -> No
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("encoding", "word"), [("ascii", "\\u00e9 \\ud83d\\ude00"), ("utf-8", "é 😀")]
+)
+def test_what_a_place_has_no_bytes_for_is_escaped(encoding: str, word: str) -> None:
+    """So lines of events are the same JSON everywhere, and nothing is a traceback."""
+    done = subprocess.run(
+        [*FLOWTRIO, "chat", "--events", "é 😀"],
+        stdout=subprocess.PIPE,
+        env={**environment(), "PYTHONIOENCODING": encoding},
+        check=True,
+    )
+    lines = done.stdout.decode(encoding).splitlines()
+
+    assert word in lines[0]
+    assert json.loads(lines[0])["data"]["message"] == "é 😀"
+
+
 def test_what_else_goes_wrong_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(options: Any) -> int:
         raise ExceptionGroup("two", [OSError(errno.ENOSPC, "full"), ValueError("odd")])
