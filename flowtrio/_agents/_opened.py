@@ -11,7 +11,7 @@ from trio.lowlevel import checkpoint
 
 from flowtrio._core._closing import UNASKED
 from flowtrio._core._events import EventType
-from flowtrio._core._exceptions import DeadlineExceeded, InputDeclined
+from flowtrio._core._exceptions import DeadlineExceeded, InputDeclined, LocalProtocolError
 from flowtrio._core._values import check_json, clean_text, copy_json
 from flowtrio._run._pending import Answered, Decision, Declined, Pending, Unfit
 
@@ -29,7 +29,7 @@ class MessageWriter:
     __slots__ = ("_finish_reason", "_message_id", "_thread", "owner")
 
     _thread: int
-    """Where it was begun: a third of the price of asking for the Trio loop, for every piece."""
+    """Where it was begun, 0 before: a third of the price of asking for the Trio loop."""
     owner: Frame
     _message_id: str
     _finish_reason: str
@@ -38,13 +38,14 @@ class MessageWriter:
     def _of(cls, frame: Frame, message_id: str) -> MessageWriter:
         writer = cls.__new__(cls)
         writer.owner, writer._message_id, writer._finish_reason = frame, message_id, "cancelled"
-        writer._thread = get_ident()
+        writer._thread = 0
         return writer
 
     async def __aenter__(self) -> Self:
         """Begin, once there is room for an event: the end of the message will need it."""
         frame, log = self.owner, self.owner.run.log
         frame.check_here("begin a message")
+        self._thread = get_ident()
         if await log.wait_for_room(frame):
             log.law.begin_message(self._message_id, frame.agent)
             log.opened.add(self._message_id, self)
@@ -72,7 +73,7 @@ class MessageWriter:
         """Say a piece of the message."""
         frame = self.owner
         if get_ident() != self._thread:
-            frame.check_here("write a message")
+            self._check_here()
         data = {"chunk": plain_text(text, "text"), "message_id": self._message_id}
         await frame.run.log.emit(_CHUNK, data, frame)
 
@@ -84,13 +85,22 @@ class MessageWriter:
 
         """
         frame = self.owner
-        frame.check_here("write a message")
+        self._check_here()
         part = check_json(
             {**data, "type": plain_text(kind, "kind", frame)},
             "part",
             limit_bytes=frame.run.limits.result_bytes,
         )
         await frame.emit(EventType.MESSAGE_PART, {"message_id": self._message_id, "part": part})
+
+    def _check_here(self) -> None:
+        """Refuse to write in another Trio loop, and before the block that ends the message."""
+        self.owner.check_here("write a message")
+        if not self._thread:
+            raise LocalProtocolError(
+                f"can't write message {self._message_id} before it was begun: expected "
+                "async with ctx.message() as out"
+            )
 
     async def _complete(self) -> None:
         message = self.owner.run.log.law.open_message(self._message_id)

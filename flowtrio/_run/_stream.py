@@ -99,9 +99,8 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
         self._is_spent = False
         """Whether its reader was told that no more will come."""
         self._until_schedule = 0
-        self._thread = None
+        self._thread = self._place = None
         self._manager: Any = None
-        self._place = None
         self._away: Reading | None = None
         """Who reads the run in the Trio thread, where this is read in an asyncio task."""
 
@@ -257,11 +256,12 @@ class EventStream(OneRun, AsyncIterator[AgentEvent], Generic[R]):
             host, mode, home = self._host, self._mode, self._home
             self._away = read_elsewhere(lambda: EventStream(host, mode, home), self._name)
             self._lives_in(self._away.thread)
+            # Before the run begins, whose tools may have this stream.
+            self._form = form
             self._away.begin()
         else:
             self._until_schedule = self._run.info.schedule_every
-            self._thread = threading.get_ident()
-        self._form = form
+            self._thread, self._form = threading.get_ident(), form
 
     def _start_bare(self) -> None:
         self._begin(_Form.BARE)

@@ -81,6 +81,22 @@ async def test_a_message_that_fails_is_kept_as_far_as_it_came() -> None:
     assert await played.stream.result() == "went on"
 
 
+@pytest.mark.parametrize("verb", ["write", "part"])
+async def test_nothing_is_written_before_a_message_is_begun(verb: str) -> None:
+    async def body(ctx: RunContext, message: str) -> str:
+        out = ctx.message()
+        with pytest.raises(LocalProtocolError, match="m1 before it was begun"):
+            await getattr(out, verb)("too early")
+        async with out:
+            await out.write("in time")
+        return "in time"
+
+    # What nobody ends would be ended with the run, behind its answer.
+    played = await play(body)
+
+    assert [message["content"] for message in played.stream.messages] == ["go", "in time"]
+
+
 async def test_a_message_that_a_scope_cuts_off_is_cancelled(autojump_clock: Any) -> None:
     async def body(ctx: RunContext) -> str:
         with trio.move_on_after(1):
