@@ -35,6 +35,9 @@ def _described(conversations: ConversationStore) -> DescribedConversations | Non
     return conversations if isinstance(conversations, DescribedConversations) else None
 
 
+_CUSTOM: Final = EventType.CUSTOM
+
+
 @attrs.frozen
 class Descriptions:
     """What a store of conversations keeps of that, if it does."""
@@ -55,7 +58,7 @@ class Descriptions:
         """Keep the title that an agent gives in *events*; a fault of the store is logged."""
         title = None
         for event in events:
-            if event.type is EventType.CUSTOM:
+            if event.type is _CUSTOM:
                 title = _title_in(event) or title
         if title is None or header.session_id is None or not header.is_remembered:
             return

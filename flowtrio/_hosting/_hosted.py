@@ -95,8 +95,6 @@ class HostedRun:
     real_end: int | None = attrs.field(default=None, init=False)
     """The last event that the store's log has in common with the run, where it goes on otherwise.
     """
-    mending: trio.CancelScope = attrs.field(factory=trio.CancelScope, init=False)
-    """Around the time in which its log waits to be offered again."""
     news: ParkingLot = attrs.field(factory=ParkingLot, init=False)
     """Where followers wait for events."""
     _progress: ParkingLot = attrs.field(factory=ParkingLot, init=False)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -103,8 +103,7 @@ class HostedRuns:
                 hosted.keep()
             return hosted.run_id
 
-    @asynccontextmanager
-    async def _starting(
+    def _starting(
         self,
         nursery: trio.Nursery | None,
         message: str | Sequence[Part] | None,
@@ -116,7 +115,7 @@ class HostedRuns:
         attended: bool = True,
         waits: bool = False,
         **options: Any,
-    ) -> AsyncIterator[HostedRun | Started]:
+    ) -> AbstractAsyncContextManager[HostedRun | Started]:
         nursery = nursery or self._engine._home.nursery_here
         if nursery is None or not self.is_open:
             raise RuntimeError(
@@ -133,13 +132,8 @@ class HostedRuns:
                 is_attended=attended,
             )
             header = attrs.evolve(header_of(stream, None, is_remembered=is_remembered), asked=asked)
-            async with self._cluster.starting(header) as started:
-                yield started
-            return
-        async with self._recorder.starting(
-            nursery, stream, resume_window, is_remembered=is_remembered
-        ) as hosted:
-            yield hosted
+            return self._cluster.starting(header)
+        return self._recorder.starting(nursery, stream, resume_window, is_remembered=is_remembered)
 
     def attach(
         self,

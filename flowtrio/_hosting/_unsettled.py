@@ -43,8 +43,8 @@ class Unsettled:
     """Whether there is time to wait for a store that failed."""
     _cut: OrderedDict[Key, HostedRun] = attrs.field(factory=OrderedDict, init=False)
     """Those that can be asked for."""
-    _waiting: dict[HostedRun, None] = attrs.field(factory=dict, init=False)
-    """Those whose log waits to be offered again."""
+    _waiting: dict[HostedRun, trio.CancelScope] = attrs.field(factory=dict, init=False)
+    """Those whose log waits to be offered again, with what ends the wait."""
     _news: ParkingLot = attrs.field(factory=ParkingLot, init=False)
 
     def find(self, key: Key) -> HostedRun | None:
@@ -60,8 +60,8 @@ class Unsettled:
     def close(self, reason: str) -> None:
         """Try each once more, and no more."""
         self.is_open = False
-        for hosted in self._waiting:
-            hosted.mending.cancel(reason)
+        for waiting in self._waiting.values():
+            waiting.cancel(reason)
 
     def give_up(self, is_meant: Callable[[HostedRun], bool]) -> None:
         """Leave the logs of some as they are."""
@@ -115,9 +115,9 @@ class Unsettled:
         if hosted.is_settled:
             return
         pause = _MEND_AFTER
-        self._waiting[hosted] = None
+        waiting = self._waiting[hosted] = trio.CancelScope()
         try:
-            with hosted.mending:
+            with waiting:
                 while not hosted.is_settled and self.is_open:
                     try:
                         await trio.sleep(pause)
@@ -136,7 +136,8 @@ class Unsettled:
             hosted.is_unwanted = True
         else:
             hosted.is_fenced = True
-        hosted.mending.cancel(reason="its log is given up")
+        if (waiting := self._waiting.get(hosted)) is not None:
+            waiting.cancel(reason="its log is given up")
         if self._cut.get(hosted.key) is hosted:
             del self._cut[hosted.key]
 

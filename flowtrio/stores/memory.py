@@ -231,9 +231,11 @@ class MemoryStore:
         key = (header.tenant_id, header.run_id)
         if key in self._logs:
             return False
-        # Nothing is recovered from here, and nobody would count its bytes.
         self._created += 1
-        self._logs[key] = _Log(attrs.evolve(header, parts=(), asked=None), self._created)
+        if header.parts or header.asked is not None:
+            # Nothing is recovered from here, and nobody would count its bytes.
+            header = attrs.evolve(header, parts=(), asked=None)
+        self._logs[key] = _Log(header, self._created)
         return True
 
     async def append(

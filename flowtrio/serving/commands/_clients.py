@@ -218,11 +218,11 @@ class Hosting:
     ) -> AsyncIterator[HostedRun | Started]:
         """Start a run that any process may run."""
         window = self.resume_window if resume_window is None else resume_window
-        starting = self.service.starting(
-            None, message, tenant_id, session_id, run_id, window, **options
-        )
         async with AsyncExitStack() as stack:
             try:
+                starting = self.service.starting(
+                    None, message, tenant_id, session_id, run_id, window, **options
+                )
                 started = await stack.enter_async_context(starting)
             except (LimitExceeded, LocalProtocolError, TypeError, ValueError):
                 raise

@@ -37,6 +37,8 @@ async def check_start(hosting: Hosting, tenant_id: str, run_id: str | None) -> N
     if run_id is not None and hosting.find(tenant_id, run_id) is not None:
         return
     wait = throttle.starts.take(tenant_id, limits.starts_per_minute)
+    if not wait and limits.spend_per_day is None:
+        return
     words, name = f"more than {limits.starts_per_minute:g} runs a minute", "starts_per_minute"
     code = "rate_limited"
     with asking_the_store():
