@@ -338,7 +338,7 @@ class ActiveCall:
 
     def closing(self) -> dict[str, Any]:
         """See `OpenThing`."""
-        told = self.ended or self._decide(CallEnd("cancelled"), None)
+        told = self.ended or self._decide(_cut_off(self), None)
         self.frame.mark_closed()
         self.scope.cancel(reason=f"call {self.call_id}: {told['outcome']}")
         return told
@@ -385,6 +385,14 @@ def _start_data(call: ActiveCall, arguments: dict[str, Any]) -> dict[str, Any]:
         "provider_executed": False,
         "parent_call_id": call.owner.enclosing_call,
     }
+
+
+def _cut_off(call: ActiveCall) -> CallEnd:
+    """How a call ends with what it is in: whoever denied it was told that this took effect."""
+    decision = None if call.pending is None else call.pending.decision
+    if isinstance(decision, Denied):
+        return CallEnd("denied", None, decision.reason)
+    return CallEnd("cancelled")
 
 
 def _end_of(call: ActiveCall) -> CallEnd:

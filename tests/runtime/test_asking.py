@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from flowtrio import (
+    Agent,
     Chunk,
     DeadlineExceeded,
     EventStream,
@@ -18,6 +19,7 @@ from flowtrio import (
     InputDeclined,
     RunContext,
     Tool,
+    ToolCall,
     tool,
 )
 from flowtrio.testing import ScriptedModel, check_events
@@ -237,6 +239,20 @@ async def test_what_was_declined_as_the_run_ended_stays_declined() -> None:
     played = await play(agent_of(body), reader=pressing(T.INPUT_REQUIRED, "request_id", press))
 
     assert [data["outcome"] for data in only(played.log, T.INPUT_RESOLVED)] == ["declined"]
+
+
+async def test_what_was_denied_as_the_run_ended_stays_denied() -> None:
+    def press(stream: EventStream, id: str) -> None:
+        assert stream.deny(id, "too dear")
+        assert stream.cancel()
+
+    model = ScriptedModel([ToolCall("p", "pay", {"amount": 5})])
+    agent = Agent(llm_client=model, tools=[pay])
+    played = await play(agent, reader=pressing(T.APPROVAL_REQUIRED, "call_id", press))
+
+    [end] = only(played.log, T.TOOL_CALL_END)
+    assert (end["outcome"], end["error"]) == ("denied", "too dear")
+    assert "denied: too dear" in played.stream.messages[-1]["content"]
 
 
 # Arguments that a person edits
