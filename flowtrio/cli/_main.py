@@ -21,12 +21,12 @@ from ._environment import Parser
 from ._load import UsageError, make_orchestrator, sendable
 from ._logs import configure_logging
 from ._mcp import open_servers
-from ._options import add_agent, add_serve, read_serving, read_sharing
+from ._options import add_agent, add_serve, read_serving
 from ._otel import open_telemetry
 from ._processes import serve_many
 from ._runs import add_runs, write_text
 from ._serve import serve
-from ._stores import CannotServe, open_stores
+from ._stores import CannotServe, Sharing, open_stores
 
 if TYPE_CHECKING:
     from flowtrio._core._parts import Part
@@ -264,8 +264,9 @@ async def _serve(options: argparse.Namespace) -> int:
     if options.processes > 1:
         return await serve_many(options, options.written)
     serving = read_serving(options)
+    sharing = Sharing(role=options.role, lease=options.lease, capacity=options.capacity)
     async with (
-        open_stores(options.store, options.keep, read_sharing(options)) as stores,
+        open_stores(options.store, options.keep, sharing) as stores,
         open_servers(options.mcp) as toolsets,
         open_telemetry(is_wanted=options.otel) as telemetry,
     ):

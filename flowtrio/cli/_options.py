@@ -16,7 +16,6 @@ from ._load import MODELS, UsageError, load
 from ._logs import FORMATS
 from ._protocols import PROTOCOLS, names_of
 from ._serve import Serving
-from ._stores import Sharing
 
 if TYPE_CHECKING:
     from flowtrio.abc import Authenticate
@@ -238,11 +237,6 @@ def _number(text: str) -> float:
         return int(text) if text.isdecimal() else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from None
-
-
-def read_sharing(options: argparse.Namespace) -> Sharing:
-    """What this process is among those that share its store."""
-    return Sharing(role=options.role, lease=options.lease, capacity=options.capacity)
 
 
 def read_serving(options: argparse.Namespace) -> Serving:

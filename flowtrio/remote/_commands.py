@@ -46,7 +46,7 @@ class Listener(Protocol):
         ...
 
     def _misses(self, event: AgentEvent, after: int | None) -> bool:
-        """Whether something that it should have is missing before an event."""
+        """Whether something is missing before an event; *after* is the one before it, if told."""
         ...
 
     async def _take(self, event: AgentEvent) -> None:

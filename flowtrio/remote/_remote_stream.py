@@ -70,23 +70,20 @@ class RemoteStream(RemoteControls, AsyncIterator[AgentEvent]):
     def __repr__(self) -> str:
         return f"<RemoteStream run={self.run_id!r} status={str(self.status)!r}>"
 
-    # What the connection does with it
+    # What the connection does with it; see `Listener`
 
     def _opening(self) -> Command:
-        """What makes a connection send our events, from where we are."""
         if self._start is not None and not self._has_events:
             return {**self._start, "run_id": self.run_id, "mode": str(self.mode)}
         return self._resuming()
 
     def _resuming(self) -> Command:
-        """The same, for a run that there is already."""
         keys: Command = {"run_id": self.run_id, "mode": str(self.mode)}
         if self._wants_snapshot:
             keys["snapshot"] = True
         return {"type": "resume", "after": self._last, **keys}
 
     def _misses(self, event: AgentEvent, after: object) -> bool:
-        """Whether events before this one were lost; *after* is the one before it, if told."""
         if isinstance(after, int):
             return after > self._last
         if self._wants_snapshot:
@@ -94,7 +91,6 @@ class RemoteStream(RemoteControls, AsyncIterator[AgentEvent]):
         return self.mode is StreamMode.EVENTS and event.seq > self._last + 1
 
     async def _take(self, event: AgentEvent) -> None:
-        """Take an event, unless it was there before; waits while too many were not read."""
         if event.seq <= self._last or self._is_closed:
             return
         while len(self._queue) >= _BUFFER and not self._is_closed:
@@ -120,13 +116,11 @@ class RemoteStream(RemoteControls, AsyncIterator[AgentEvent]):
         self._news.unpark_all()
 
     def _end(self) -> None:
-        """No event will come any more."""
         self._is_done = True
         self._commands.forget(self)
         self._news.unpark_all()
 
     def _fail(self, failure: Exception) -> None:
-        """Have reading raise this behind what came before."""
         self._failure = failure
         self._commands.forget(self)
         self._news.unpark_all()

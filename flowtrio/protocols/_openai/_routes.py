@@ -21,7 +21,7 @@ from flowtrio.serving.http._segments import Segment, Waits
 from flowtrio.wire._frames import AnswerCommand
 
 from ._chat import ChatMapper, Item, encode_item, fold
-from ._errors import Failure, error_body
+from ._errors import error_body
 from ._requests import ChatRequest, Options, check_model, read_chat
 from ._stored import Responses
 
@@ -162,17 +162,12 @@ class _Telling:
     async def send(self, visit: Visit, refusal: Any) -> None:
         """Send an answer that is asked for as a whole."""
         if self.request.is_streamed:
-            return
+            return None
         if refusal is not None:
             self.mapper.fail(*refusal)
         if failure := self.mapper.ending.failure:
-            return await send_failure(visit, failure)
-        await visit.exchange.answer_json(200, fold(self.items))
-
-
-async def send_failure(visit: Visit, failure: Failure) -> None:
-    """Answer with why a run gave no answer."""
-    await visit.exchange.answer_json(failure.status, failure.body, failure.headers)
+            return await visit.exchange.answer_json(failure.status, failure.body, failure.headers)
+        return await visit.exchange.answer_json(200, fold(self.items))
 
 
 async def answer_calls(

@@ -26,6 +26,11 @@ class RedisConversations(trio.abc.AsyncResource):
 
     With the URL of a `RedisStore`, what a run has said is in its conversation once, whatever
     becomes of its process.
+
+    Args:
+      url: As that of a `RedisStore`.
+      make_link: Another client than GLIDE, where there is a reason.
+
     """
 
     def __init__(
@@ -37,16 +42,6 @@ class RedisConversations(trio.abc.AsyncResource):
         keep: float | None = None,
         make_link: MakeLink = GlideLink,
     ) -> None:
-        """Make one.
-
-        Args:
-          url: As that of a `RedisStore`.
-          max_messages: Messages kept of one conversation; the oldest turns are dropped whole.
-          max_bytes: Bytes kept of one, as JSON; the oldest turns are dropped whole.
-          keep: Seconds that a conversation is kept after its last message; None for ever.
-          make_link: Another client than GLIDE, where there is a reason.
-
-        """
         if keep is not None and not keep > 0:
             raise ValueError(
                 f"RedisConversations(keep={keep!r}): expected a number above 0, or None"

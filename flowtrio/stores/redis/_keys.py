@@ -18,11 +18,6 @@ def run_key(tenant_id: str, run_id: str) -> str:
     return f"{run_id}|{tenant_id}"
 
 
-def run_id_of(key: str | bytes) -> str:
-    """The id in a run's part of a key."""
-    return text_of(key).partition("|")[0]
-
-
 def names_of(key: str | bytes) -> tuple[str, str]:
     """The tenant and the id in a run's part of a key."""
     run_id, _, tenant_id = text_of(key).partition("|")

@@ -138,7 +138,7 @@ class GlideLink:
         for client in (self._calls, self._pushes):
             if client is not None:
                 await client.close()
-        _leave_loop(self)
+        _users.pop(self, None)
 
     async def _for_calls(self) -> GlideClient:
         if self._calls is None:
@@ -280,10 +280,6 @@ def _enter_loop(link: GlideLink) -> None:
                 "serves one loop at a time"
             )
     _users[link] = own
-
-
-def _leave_loop(link: GlideLink) -> None:
-    _users.pop(link, None)
 
 
 def _is_running(token: trio.lowlevel.TrioToken) -> bool:

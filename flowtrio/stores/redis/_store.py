@@ -15,7 +15,7 @@ from flowtrio.wire._json import encode_json
 
 from . import _work_scripts as scripts
 from ._headers import decode_header
-from ._keys import end_of, given_of, names_of, run_id_of, run_key, session_key, text_of, turn_key
+from ._keys import end_of, given_of, names_of, run_key, session_key, text_of, turn_key
 from ._logs import RedisLogs, check_reply
 from ._server import new_call
 
@@ -67,7 +67,7 @@ class RedisStore(RedisLogs):
     async def line(self, tenant_id: str, session_id: str) -> Sequence[str]:
         """See `flowtrio.abc.SharedStore`."""
         runs = await self._server.call(scripts.LINE, session_key(tenant_id, session_id))
-        return [run_id_of(run) for run in runs]
+        return [names_of(run)[1] for run in runs]
 
     async def renew(self, owner: str, ttl: float) -> bool:
         """See `flowtrio.abc.SharedStore`."""
