@@ -155,7 +155,8 @@ class Follower(FollowedControls, AsyncIterator[AgentEvent]):
         hosted = self._recorder.find(*self._key)
         if hosted is not None:
             _check_here(hosted.stream)
-            await hosted.has_begun.wait()
+            if not hosted.has_begun.is_set():
+                await hosted.has_begun.wait()
             if hosted.is_void or hosted.has_never_begun:
                 hosted = None
         await self._check(hosted)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 import trio
 
-from flowtrio._core._events import StreamMode
+from flowtrio._core._events import EventType, StreamMode
 from flowtrio._core._exceptions import LimitExceeded, RunExists
 from flowtrio._hosting._recorder import of_another_message
 from flowtrio._run._controls import run_of
@@ -344,18 +344,24 @@ class Session:
                     del self._ended[next(iter(self._ended))]
 
     async def _hand_over(self, stream: EventStream | Follower, showing: Showing) -> None:
-        while True:
+        is_over = False
+        while not is_over:
             try:
                 batch = await stream.receive_batch()
             except trio.EndOfChannel:
                 return
+            # Whoever asked once more would be told so, a schedule point later.
+            is_over = batch[-1].type is EventType.DONE
             if texts := encode_events(showing.show(batch), is_batch=self.is_batch):
-                try:
-                    # Taken, by who waits to send it, without a further schedule point: he has to
-                    # run before he takes anything again.
-                    self._send.send_nowait(texts)
-                except trio.WouldBlock:
-                    await self._send.send(texts)
+                await self._say(texts)
+
+    async def _say(self, texts: list[str]) -> None:
+        try:
+            # Taken, by who waits to send it, without a further schedule point: he has to run before
+            # he takes anything again.
+            self._send.send_nowait(texts)
+        except trio.WouldBlock:
+            await self._send.send(texts)
 
     # Controlling
 
@@ -372,11 +378,11 @@ class Session:
     # Replying
 
     async def _accept(self, ref: Ref, run_id: str | None, *, is_over: bool = False) -> None:
-        await self._send.send([encode_accepted(ref, run_id, is_over=is_over)])
+        await self._say([encode_accepted(ref, run_id, is_over=is_over)])
 
     async def _reject_too_many(self, ref: Ref) -> None:
         error = f"{self._live} runs of this connection are under way"
         await self._reject(ref, "too_many_runs", error)
 
     async def _reject(self, ref: Ref, code: str, error: str) -> None:
-        await self._send.send([encode_rejected(ref, code, error)])
+        await self._say([encode_rejected(ref, code, error)])

@@ -243,7 +243,7 @@ class _Held(Replayed):
         self._may_go_on.set()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        if not self.received:
+        if not self.received and not self._may_go_on.is_set():
             await self._may_go_on.wait()
         data = await super().receive_some(max_bytes)
         self.count += len(data)
