@@ -139,7 +139,8 @@ async def test_a_read_that_is_cancelled_loses_nothing(autojump_clock: Any) -> No
 async def test_one_task_reads_at_a_time(autojump_clock: Any) -> None:
     async with Orchestrator(agents=[talks]) as orchestrator:
         run_id = await orchestrator.start("9")
-        async with orchestrator.attach(run_id, after=0) as stream, trio.open_nursery() as nursery:
+        await trio.testing.wait_all_tasks_blocked()
+        async with orchestrator.attach(run_id, after=1) as stream, trio.open_nursery() as nursery:
             nursery.start_soon(stream.receive_batch)
             await trio.testing.wait_all_tasks_blocked()
             with pytest.raises(trio.BusyResourceError):

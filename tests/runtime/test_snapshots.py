@@ -93,6 +93,7 @@ async def test_a_live_run_is_told_up_to_now_and_then_goes_on(
 async def test_a_failed_run_tells_why_in_one_event(autojump_clock: Any) -> None:
     async with Orchestrator(agents=[fails]) as orchestrator:
         run_id = await orchestrator.start("go")
+        await trio.testing.wait_all_tasks_blocked()
         [event] = [e async for e in orchestrator.attach(run_id, snapshot=True)]
         log = await log_of(orchestrator, run_id)
 
