@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -291,6 +291,8 @@ class Session:
             is_own = follower.run_id in self._elsewhere
             with following, self.hosting.reading(follower, is_only_here=is_own):
                 async with follower:
+                    # A run that has begun says more in this turn: a frame less, and its write.
+                    await trio.lowlevel.checkpoint()
                     await self._hand_over(follower, showing)
         except Exception as exc:
             # No fault of the connection, whose other runs go on.
@@ -345,15 +347,13 @@ class Session:
 
     async def _hand_over(self, stream: EventStream | Follower, showing: Showing) -> None:
         is_over = False
-        while not is_over:
-            try:
+        with suppress(trio.EndOfChannel):
+            while not is_over:
                 batch = await stream.receive_batch()
-            except trio.EndOfChannel:
-                return
-            # Whoever asked once more would be told so, a schedule point later.
-            is_over = batch[-1].type is EventType.DONE
-            if texts := encode_events(showing.show(batch), is_batch=self.is_batch):
-                await self._say(texts)
+                # Whoever asked once more would be told so, a schedule point later.
+                is_over = batch[-1].type is EventType.DONE
+                if texts := encode_events(showing.show(batch), is_batch=self.is_batch):
+                    await self._say(texts)
 
     async def _say(self, texts: list[str]) -> None:
         try:
