@@ -32,7 +32,11 @@ class AnthropicClient(HttpClient):
       model: The model's name, such as ``claude-sonnet-4-5``.
       base_url: The address, without the version; by default ``ANTHROPIC_BASE_URL`` from the
         environment, else Anthropic's.
-      http_client, limits, max_retries, extra_body: As those of an `OpenAIClient`.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api_version: The protocol's version, sent as ``anthropic-version``.
       betas: Names of features to switch on, sent as ``anthropic-beta``.
       options: Further keys of each request, such as ``thinking={"type": "adaptive"}``. The protocol

@@ -31,7 +31,11 @@ class AzureOpenAIClient(OpenAICompatible):
       base_url: Another word for *azure_endpoint*, the one that all clients share.
       api_version: The version of Azure's interface; by default ``OPENAI_API_VERSION`` from the
         environment, else one that fits the protocol.
-      http_client, limits, max_retries, extra_body: As those of an `OpenAIClient`.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       api: Which of OpenAI's protocols: ``chat`` or ``responses``.
       options: Further keys of each request, such as ``temperature=0``.
 

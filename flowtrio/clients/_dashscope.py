@@ -18,7 +18,11 @@ class DashScopeClient(OpenAICompatible):
       model: The model's name, such as ``qwen-plus``.
       base_url: The address, without the version; by default ``https://dashscope.aliyuncs.com``.
         Keys of the international edition belong to ``https://dashscope-intl.aliyuncs.com``.
-      http_client, limits, max_retries, extra_body: As those of an `OpenAIClient`.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       options: Further keys of each request, such as ``enable_thinking=True``.
 
     Raises:

@@ -23,7 +23,11 @@ class GeminiClient(HttpClient):
       model: The model's name, such as ``gemini-2.5-flash``.
       base_url: The address, without the version; by default ``GOOGLE_GEMINI_BASE_URL`` from the
         environment, else Google's.
-      http_client, limits, max_retries, extra_body: As those of an `OpenAIClient`.
+      http_client: An `httpx.AsyncClient` or `httpx2.AsyncClient` of the application's own, which is
+        not closed here.
+      limits: Limits of each reply.
+      max_retries: How often a reply is asked for again before anything of it was said.
+      extra_body: Keys of each request's body that the protocol does not have.
       options: Further keys of each request: ``temperature=0`` and the like go into its
         ``generationConfig``, others, such as ``safetySettings``, stand beside it.
 
