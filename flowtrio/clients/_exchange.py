@@ -89,7 +89,7 @@ class Exchange(Reading):
 
     async def _go_on(self, request: HostRequest) -> None:
         await self._leave()
-        self.request, self._next = request, None
+        self._take_up(request)
         self._retries, self._begun = 0, None
         await self._open()
 

@@ -72,6 +72,10 @@ class Reading(ABC):
     _finished_at: float | None = None
     """Since when nothing was said behind a finish reason."""
 
+    def _take_up(self, request: HostRequest) -> None:
+        """The reply goes on with another request."""
+        self.request, self._next = request, None
+
     def _forget_body(self) -> None:
         self._body = self._response = self._decoder = None
         self._may_hide_error, self._finished_at, self.heard_at = False, None, -math.inf
