@@ -93,6 +93,8 @@ class Transcript:
         """The parts that are under way, in the order in which they began."""
         self._is_withheld = False
         """Whether a provider withheld its answer: then nothing of this may be sent again."""
+        self._goes_on = False
+        """Whether the user said something behind that: what was before it is marked by itself."""
         self._has_spoken = False
         self._last_text: str | None = None
         """The last message that was whole."""
@@ -137,15 +139,17 @@ class Transcript:
     def _as_part(self, caller: Transcript) -> list[Entry]:
         if self._asked == caller._asked:
             # The user's own message, passed on, is there already.
-            caller._is_withheld = caller._is_withheld or self._is_withheld
+            if self._is_withheld:
+                caller._withhold()
+                if self._goes_on:
+                    caller._go_on()
             return self._entries
         if not self._entries:
             return []
         asked = [] if self._asked is None else [Entry(self._asked)]
-        part = [*asked, *self._entries]
-        for entry in part:
+        for entry in asked if self._goes_on else [*asked, *self._entries]:
             entry.is_withheld = entry.is_withheld or self._is_withheld
-        return part
+        return [*asked, *self._entries]
 
     # What is said
 
@@ -159,7 +163,19 @@ class Transcript:
 
     def hear(self, said: UserMessage) -> None:
         """The user said something while the agent was at work."""
+        if self._is_withheld:
+            self._go_on()
         self._append(Entry(_asked(said)))
+
+    def _withhold(self) -> None:
+        """A provider withheld its answer to all that was said so far."""
+        self._is_withheld, self._goes_on = True, False
+
+    def _go_on(self) -> None:
+        """What comes next is no part of what was withheld, and a model may be asked it."""
+        for entry in self._entries:
+            entry.is_withheld = True
+        self._goes_on = True
 
     def answer(self, value: Any) -> None:
         """The agent's body returned *value*, which is JSON: its answer, unless it said that."""
@@ -212,7 +228,7 @@ class Transcript:
 
     def _take(self, reply: Reply, data: dict[str, Any]) -> None:
         if data["finish_reason"] == "content_filter":
-            self._is_withheld = True
+            self._withhold()
             return
         is_partial = data["finish_reason"] in ("cancelled", "error")
         text: str | None = data["content"] or reply.refusal
@@ -269,7 +285,8 @@ class Transcript:
         asked = [] if self._asked is None else [copy_json(self._asked)]
         told = [*asked, *self._told()]
         if self._is_withheld:
-            told = [withheld(message) for message in told]
+            marked = len(asked) if self._goes_on else len(told)
+            told[:marked] = map(withheld, told[:marked])
         return [*copy_json(list(self.history)), *told]
 
     def _told(self) -> Iterator[Message]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowtrio import ToolCall
-from flowtrio._core._fit import NO_TEXT, NOT_RUN
+from flowtrio._core._fit import NO_TEXT, NOT_RUN, without_withheld
 from flowtrio._core._history import read_history
 from flowtrio._core._parts import read_message
 from flowtrio._core._transcript import Reply, Transcript, result_text
@@ -333,3 +333,37 @@ def test_what_an_agent_of_a_body_said_is_said_by_the_body() -> None:
     it.answer("answer")
 
     assert words(it) == ["hi", "other", "answer"]
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_what_is_said_behind_a_withheld_reply_is_asked(is_part: bool) -> None:
+    """The user says more while a provider withholds: that was in nothing which it refused."""
+    whole = transcript("bad")
+    said = whole.begin(read_message("bad"), is_told=True) if is_part else whole
+    say(said, "m1", "fine so far")
+    say(said, "m2", "", reason="content_filter")
+    assert without_withheld(said.messages()) == without_withheld(whole.messages()) == []
+
+    said.hear(read_message("better"))
+    asked = [message["content"] for message in without_withheld(said.messages())]
+    say(said, "m3", "gladly")
+
+    assert asked == ["better"]
+    told = ["bad", "fine so far", "better", "gladly"]
+    for _ in range(2):
+        assert [message["content"] for message in whole.messages()] == told
+        sent = [message["content"] for message in without_withheld(whole.messages())]
+        assert sent == ["better", "gladly"]
+        said.end()
+
+
+def test_what_is_withheld_once_more_takes_all_before_it_along() -> None:
+    whole = transcript("bad")
+    say(whole, "m1", "", reason="content_filter")
+    whole.hear(read_message("as bad"))
+    say(whole, "m2", "", reason="content_filter")
+    assert without_withheld(whole.messages()) == []
+
+    whole.hear(read_message("good"))
+
+    assert [message["content"] for message in without_withheld(whole.messages())] == ["good"]

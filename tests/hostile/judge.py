@@ -751,7 +751,8 @@ def _of_values(record: Record, walk: _Walk) -> Iterator[str]:
 
 def _is_json(value: Any) -> bool:
     try:
-        return bool(json.loads(json.dumps(value, allow_nan=False)) == value)
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        return bool(json.loads(text.encode()) == value)
     except (TypeError, ValueError, RecursionError):
         return False
 
