@@ -64,7 +64,7 @@ class _Hook:
             for act in acts:
                 await self.do(act)
         except BaseException as exc:
-            self.note("denied" if isinstance(exc, ToolDenied) else "raised")
+            self.note("denied" if _is_denial(exc) else "raised")
             raise
         watch.hooks["gave"] += 1
         self.note("gave")
@@ -194,3 +194,10 @@ class _OfModel(_Hook):
     def ask_more(self) -> None:
         messages = [*self.asked.messages, {"role": "user", "content": "more"}]
         self.asked = self.asked.replace(messages=messages)
+
+
+def _is_denial(exc: BaseException) -> bool:
+    """Whether that is all which was raised; a group around it says nothing more."""
+    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
+        exc = exc.exceptions[0]
+    return isinstance(exc, ToolDenied)
