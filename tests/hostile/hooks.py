@@ -64,7 +64,7 @@ class _Hook:
             for act in acts:
                 await self.do(act)
         except BaseException as exc:
-            self.note("denied" if _is_denial(exc) else "raised")
+            self.note("denied" if is_denial(exc) else "raised")
             raise
         watch.hooks["gave"] += 1
         self.note("gave")
@@ -196,8 +196,14 @@ class _OfModel(_Hook):
         self.asked = self.asked.replace(messages=messages)
 
 
-def _is_denial(exc: BaseException) -> bool:
-    """Whether that is all which was raised; a group around it says nothing more."""
-    while isinstance(exc, BaseExceptionGroup) and len(exc.exceptions) == 1:
-        exc = exc.exceptions[0]
-    return isinstance(exc, ToolDenied)
+def leaves(exc: BaseException) -> list[BaseException]:
+    """The exceptions of a group, or the one."""
+    if isinstance(exc, BaseExceptionGroup):
+        return [leaf for inner in exc.exceptions for leaf in leaves(inner)]
+    return [exc]
+
+
+def is_denial(exc: BaseException) -> bool:
+    """Whether that is all which was raised; groups and cancellations around it say nothing more."""
+    failures = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
+    return len(failures) == 1 and isinstance(failures[0], ToolDenied)

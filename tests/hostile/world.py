@@ -47,7 +47,6 @@ from flowtrio import (
     StreamEngine,
     ToolArgs,
     ToolCall,
-    ToolDenied,
     ToolFailed,
     Usage,
     project,
@@ -55,7 +54,7 @@ from flowtrio import (
 )
 
 from . import odd, people
-from .hooks import make_hooks
+from .hooks import is_denial, leaves, make_hooks
 from .programs import Program, Statement, Statements
 from .telemetry import HostileTelemetry
 
@@ -825,8 +824,7 @@ _tools_here: ContextVar[dict[str, tuple[Env, Statements]]] = ContextVar("tools",
 
 def _note_denial(watch: Watch, call_id: str, exc: BaseException) -> None:
     """A tool lets out what was raised around a model inside of it: its call is denied by itself."""
-    failures = [leaf for leaf in leaves(exc) if not isinstance(leaf, trio.Cancelled)]
-    if len(failures) == 1 and isinstance(failures[0], ToolDenied):
+    if is_denial(exc):
         watch.hooked[call_id] = {"how": "denied", "value": None}
 
 
@@ -844,13 +842,6 @@ def _never(*_: Any) -> float:
 
 
 _CLOCKS: dict[str, Any] = {"raises": _never, "nan": lambda: float("nan"), "text": lambda: "noon"}
-
-
-def leaves(exc: BaseException) -> list[BaseException]:
-    """The exceptions of a group, or the one."""
-    if isinstance(exc, BaseExceptionGroup):
-        return [leaf for inner in exc.exceptions for leaf in leaves(inner)]
-    return [exc]
 
 
 def _told(exc: BaseException) -> str:
