@@ -75,15 +75,18 @@ async def test_a_client_that_takes_something_too_late_is_told(autojump_clock: An
 
 async def test_a_client_that_leaves_in_the_midst_of_a_send_is_told_nothing() -> None:
     app = create_app(Orchestrator(agents=[talk]))
+    is_sending = trio.Event()
 
     async def take(message: Any) -> None:
         if message["type"] == "websocket.send":
+            is_sending.set()
             with trio.CancelScope(shield=True):
                 await trio.testing.wait_all_tasks_blocked()
 
     told = [
         CONNECT,
         {"type": "websocket.receive", "text": "hi"},
+        is_sending,
         {"type": "websocket.disconnect", "code": 1001},
     ]
     sent = await exchange(app, "/chat", kind="websocket", told=told, take=take)

@@ -15,7 +15,7 @@ async def exchange(
     path: str = "/",
     *,
     kind: str = "http",
-    told: Iterable[Message] = ({"type": "http.request", "body": b""},),
+    told: Iterable[Message | trio.Event] = ({"type": "http.request", "body": b""},),
     take: Callable[[Message], Awaitable[None]] | None = None,
     headers: Iterable[tuple[str, str]] = (),
     **scope: Any,
@@ -26,7 +26,7 @@ async def exchange(
       app: The application.
       path: What is asked for.
       kind: ``http`` or ``websocket``.
-      told: What the server tells; after that it has no news.
+      told: What the server tells, behind an event when that is set; after that it has no news.
       take: Called with each message before it counts as sent.
       headers: Beside the Host.
       scope: What else is in the scope.
@@ -47,7 +47,9 @@ async def exchange(
     async def receive() -> Message:
         await trio.lowlevel.checkpoint()
         for message in news:
-            return message
+            if not isinstance(message, trio.Event):
+                return message
+            await message.wait()
         await trio.sleep_forever()
         raise AssertionError
 
