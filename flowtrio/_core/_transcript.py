@@ -84,7 +84,6 @@ class Transcript:
         self.history: Sequence[Message] = history
         self.message = message
         """What it is asked."""
-        self._asked = None if _goes_on(history, message) else _asked(message)
         self._run_id = run_id
         self._shared: _Book | None = None
         self._caller: Transcript | None = None
@@ -98,6 +97,11 @@ class Transcript:
         self._has_spoken = False
         self._last_text: str | None = None
         """The last message that was whole."""
+
+    @property
+    def _asked(self) -> Message | None:
+        """What it is asked, as a message; None where that goes on from results of tools."""
+        return None if _goes_on(self.history, self.message) else _asked(self.message)
 
     @property
     def _book(self) -> _Book:
@@ -146,7 +150,8 @@ class Transcript:
             return self._entries
         if not self._entries:
             return []
-        asked = [] if self._asked is None else [Entry(self._asked)]
+        message = self._asked
+        asked = [] if message is None else [Entry(message)]
         for entry in asked if self._goes_on else [*asked, *self._entries]:
             entry.is_withheld = entry.is_withheld or self._is_withheld
         return [*asked, *self._entries]
@@ -282,7 +287,8 @@ class Transcript:
         A turn whose answer was withheld is marked with ``flowtrio: {"withheld": True}``: it stands
         here for people, and goes into no later request; see `without_withheld`.
         """
-        asked = [] if self._asked is None else [copy_json(self._asked)]
+        message = self._asked
+        asked = [] if message is None else [copy_json(message)]
         told = [*asked, *self._told()]
         if self._is_withheld:
             marked = len(asked) if self._goes_on else len(told)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
 from flowtrio._core._parts import told_result
@@ -55,7 +56,7 @@ def as_awaitable(value: Any) -> Awaitable[Any]:
       TypeError: it was a plain function.
 
     """
-    if not inspect.isawaitable(value):
+    if type(value) is not CoroutineType and not inspect.isawaitable(value):
         raise TypeError(
             f"the agent gave {type(value).__name__}: expected an async def agent(ctx, message)"
         )

@@ -110,9 +110,11 @@ class RunClock:
         self._host = current_task()
         return wait_task_rescheduled(abort)  # noqa: ASYNC105 - the caller awaits it
 
-    def leave(self) -> None:
-        """The host's wait is aborted."""
-        self._host = None
+    def leave(self) -> Task:
+        """The host's wait is aborted; gives the host."""
+        assert self._host is not None
+        host, self._host = self._host, None
+        return host
 
     def wake_host(self) -> None:
         """Have the host look what there is."""

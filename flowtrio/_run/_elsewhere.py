@@ -137,4 +137,4 @@ class OneRun(Controls):
 
     def statistics(self) -> RunStatistics:
         """A snapshot for debugging; never to be used for logic."""
-        return self._look(self._run.log.statistics)
+        return self._look(lambda: RunStatistics.of(self._run.log))

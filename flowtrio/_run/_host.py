@@ -140,11 +140,11 @@ class Host:
                     # and walked by the garbage collector.
                     while not run.is_closing:
                         if run.clock.has_alarms:
-                            await run.clock.wait_for_alarm(self._abort)
+                            await run.clock.wait_for_alarm(self)
                         else:
-                            await run.clock.sleep(self._abort)
+                            await run.clock.sleep(self)
                 except trio.Cancelled as exc:
-                    # An alarm that rang in the same moment hid from _abort what this is.
+                    # An alarm that rang in the same moment hid from `__call__` what this is.
                     run.close_from_outside()
                     # Our own nursery's, unless the outside came first.
                     cancelled = exc if run.is_cut_off else None
@@ -187,6 +187,9 @@ class Host:
             await run.log.set_status(self.root)
             # As in `host`, without functions around it.
             run.close(await self._answer(await self._ask_agent()))
+        except trio.Cancelled:
+            # No reason for anything: whoever cancelled this has told his.
+            pass
         except BaseException as exc:
             run.fail(exc, "agent")
         finally:
@@ -225,11 +228,20 @@ class Host:
 
     # Waiting
 
-    def _abort(self, _: object) -> Abort:
-        """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside."""
-        self.run.clock.leave()
-        if not self.run.clock.is_due:
-            self.run.close_from_outside()
+    def __call__(self, _: object) -> Abort:
+        """The host is being cancelled: by an alarm, our deadline, our nursery, or the outside.
+
+        It is the abort function of its wait itself: a method of that would be one object more that
+        is kept while a run idles.
+        """
+        run = self.run
+        host = run.clock.leave()
+        if not run.clock.is_due:
+            run.close_from_outside()
+            if not run.is_cut_off:
+                # It is woken as by any other news: a Cancelled would be made for nobody.
+                trio.lowlevel.reschedule(host)
+                return Abort.FAILED
         return Abort.SUCCEEDED
 
     async def _wait_for_tasks(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 
 from ._hooks import NO_HOOKS, Hooks
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from ._telemetry import Observer
 
 
-@attrs.frozen(kw_only=True)
-class RunInfo:
+class RunInfo(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What identifies a run and what it was asked; fixed from its beginning."""
 
     run_id: str

@@ -76,6 +76,7 @@ class EventLog:
 
     __slots__ = (
         "_clock",
+        "_opened",
         "_schedule_every",
         "_until_schedule",
         "_wall_offset",
@@ -84,7 +85,6 @@ class EventLog:
         "late_events",
         "law",
         "observer",
-        "opened",
         "run_id",
         "transcripts",
     )
@@ -103,10 +103,15 @@ class EventLog:
         """Events discarded because the run, or who emitted them, was ending."""
         self.transcripts: Conversations = Conversations()
         """The conversations of the run's agents."""
-        self.opened: OpenThings = OpenThings(run_id)
-        """What is open, or about to be."""
+        self._opened: OpenThings | None = None
         self._schedule_every = schedule_every
         self._until_schedule = schedule_every
+
+    @property
+    def opened(self) -> OpenThings:
+        """What is open, or about to be; made for whoever asks first, as most idle without any."""
+        things = self._opened = self._opened or OpenThings(self.run_id)
+        return things
 
     def start(self, wall_clock: Callable[[], float]) -> None:
         """Set the clocks; in Trio, before the first event."""
@@ -216,7 +221,7 @@ class EventLog:
         return event
 
     @enable_ki_protection
-    def record_closing(self, type: EventType, data: dict[str, Any], agent: str) -> AgentEvent:
+    def record_closing(self, type: EventType, data: dict[str, Any], agent: str) -> None:
         """Record an event whatever credits there are: for the run's closer."""
         event = self._put(type, data, agent)
         try:
@@ -225,13 +230,11 @@ class EventLog:
             # A bug of ours. The end has to be recorded all the same, and nobody is there to tell.
             text = "run %s: %s is not in its conversation"
             tell(logging.ERROR, text, self.run_id, type, exc=exc)
-        return event
 
     def record_last(self, type: EventType, data: dict[str, Any]) -> None:
         """Record one of the events that end the run, whatever the law says of it.
 
-        It says nothing against them, or there is a bug of ours; but a reader that waits for DONE
-        would wait for ever.
+        It says nothing, or there is a bug of ours; but who waits for DONE would wait for ever.
         """
         try:
             self.record_closing(type, data, ROOT)
@@ -312,7 +315,8 @@ class EventLog:
         for bracket in self.law.open_brackets():
             type, data = closing_event(bracket, self.opened.ask(bracket.key))
             self.record_closing(type, data, bracket.agent)
-        self.opened.stop()
+        if self._opened is not None:
+            self._opened.stop()
 
     # Status
 
@@ -367,10 +371,6 @@ class EventLog:
         """How long a call or nested agent has been running; None if it never started."""
         since = self.opened.since(key)
         return None if since is None else self.now() - since
-
-    def statistics(self) -> RunStatistics:
-        """See `EventStream.statistics`."""
-        return RunStatistics.of(self)
 
 
 def _is_over(by: Speaker) -> bool:

@@ -38,6 +38,7 @@ from ._log import EventLog
 from ._visits import Visit, is_below, visiting
 
 NO_USAGE: Final = Usage()
+_CUT_OFF: Final = Ending(AgentStatus.CANCELLED, "cancelled from outside")
 _MOST_NOTED = 16
 """Errors that are kept beside the one that ends a run; more are no causes that anybody reads."""
 
@@ -171,8 +172,8 @@ class Run:
     # Closing
 
     @enable_ki_protection
-    def close(self, ending: Ending) -> bool:
-        """Begin the end, in one synchronous step. True if *ending* is the first reason."""
+    def close(self, ending: Ending, *, is_cancelled: bool = False) -> bool:
+        """Begin the end, in one step, also of who is cancelled already; True if *ending* is why."""
         log = self.log
         if log.is_closing:
             return False
@@ -191,7 +192,7 @@ class Run:
             self._break(exc)
         if log.channel.emitters:
             log.channel.release()
-        if self.nursery is not None:
+        if self.nursery is not None and not is_cancelled:
             self.nursery.cancel_scope.cancel(reason=f"run {self.info.run_id}: {first.status}")
         self.clock.wake_host()
         return first is ending
@@ -223,7 +224,7 @@ class Run:
                 "deadline",
             )
         else:
-            self.is_cut_off = self.cancel("cancelled from outside")
+            self.is_cut_off = self.close(_CUT_OFF, is_cancelled=True)
 
     def fail(self, exc: BaseException, source: str) -> None:
         """End the run because of an exception, or note it if the run is ending already.

@@ -154,10 +154,10 @@ def ends_calls_without_cancelling_them(right: Any) -> Any:
 
 
 def closes_without_cancelling(right: Any) -> Any:
-    def close(run: Run, ending: Any) -> bool:
+    def close(run: Run, ending: Any, **how: Any) -> bool:
         nursery, run.nursery = run.nursery, None
         try:
-            return bool(right(run, ending))
+            return bool(right(run, ending, **how))
         finally:
             run.nursery = nursery
 
