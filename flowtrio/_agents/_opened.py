@@ -74,7 +74,9 @@ class MessageWriter:
         frame = self.owner
         if get_ident() != self._thread:
             self._check_here()
-        data = {"chunk": plain_text(text, "text"), "message_id": self._message_id}
+        if type(text) is not str or not text.isascii():
+            text = plain_text(text, "text")
+        data = {"chunk": text, "message_id": self._message_id}
         await frame.run.log.emit(_CHUNK, data, frame)
 
     async def part(self, kind: str, /, **data: Any) -> None:

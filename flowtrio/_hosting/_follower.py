@@ -98,6 +98,12 @@ class Follower(FollowedControls, AsyncIterator[AgentEvent]):
         self.seq: int = after
         """The last event that was given, by its number; ``after`` before the first."""
 
+    @property
+    def is_beginning(self) -> bool:
+        """Whether the run has told nothing yet, and is about to."""
+        hosted = self._hosted
+        return hosted is not None and hosted.is_prompt and hosted.last < 0
+
     # Attaching and detaching
 
     async def __aenter__(self) -> Self:

@@ -33,10 +33,10 @@ class Histogram:
     def add_gaps(self, times: Sequence[float]) -> None:
         """Count what lies between each of *times* and the next; they only grow."""
         span = times[-1] - times[0]
-        if span <= self.bounds[0]:
-            # None of them is longer: the usual case where a model is fast.
-            self.counts[0] += len(times) - 1
-            self.total += span
-        else:
-            for earlier, later in pairwise(times):
-                self.add(later - earlier)
+        gaps = pairwise(times) if span > self.bounds[0] else ()
+        long = [later - earlier for earlier, later in gaps if later - earlier > self.bounds[0]]
+        # Nearly none, where a model is fast.
+        self.counts[0] += len(times) - 1 - len(long)
+        self.total += span - sum(long)
+        for gap in long:
+            self.add(gap)

@@ -64,6 +64,8 @@ class HostedRun:
     """Events kept of those that the store has taken: for followers, and in case it loses them."""
     claim: Claim | None = None
     """How it was claimed, where processes share the store."""
+    is_prompt: bool = False
+    """Whether what it says first is seen at once, as its store never waits."""
     is_apart: bool = attrs.field(default=False, init=False)
     """Whether its log may go on otherwise in a shared store: then that is what followers read."""
     is_fenced: bool = attrs.field(default=False, init=False)

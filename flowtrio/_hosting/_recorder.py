@@ -38,7 +38,7 @@ from flowtrio._core._events import AgentEvent, EventType
 from flowtrio._core._exceptions import Fenced, LimitExceeded, LocalProtocolError, RunExists
 from flowtrio._core._telling import tell
 from flowtrio._run._controls import fail_run, run_of
-from flowtrio._run._stream import start_in
+from flowtrio._run._stream import receive_gathered, start_in
 from flowtrio.abc import RunHeader, SharedStore
 
 from ._cursor import Cursor
@@ -157,8 +157,9 @@ class Recorder:
         header = header_of(stream, self.owner, is_remembered=is_remembered)
         lag = _lag_of(stream)
         # What is asked without waiting is in this process, and loses nothing.
-        kept = min(_LAGS * lag, _MOST_RECENT) if self._append_nowait is not None else _MOST_RECENT
-        return HostedRun(stream, header, resume_window, lag, kept)
+        is_prompt = self._append_nowait is not None
+        kept = min(_LAGS * lag, _MOST_RECENT) if is_prompt else _MOST_RECENT
+        return HostedRun(stream, header, resume_window, lag, kept, is_prompt=is_prompt)
 
     def take_over(self, nursery: trio.Nursery, stream: EventStream, claim: Claim) -> None:
         """Host a run that was claimed in a store that several processes share."""
@@ -279,15 +280,16 @@ class Recorder:
     async def _record(self, hosted: HostedRun) -> None:
         while True:
             try:
-                batch = await hosted.stream.receive_batch()
+                # A store that may fail is asked at once, before the run has done anything.
+                begins = hosted.is_prompt and hosted.opening is None
+                batch = await receive_gathered(hosted.stream, begins=begins)
             except trio.EndOfChannel:
                 break
             except (KeyboardInterrupt, SystemExit):
                 # One that struck within the run: it is told when all was read.
                 await self.unsettled.mend(hosted)
                 raise
-            if hosted.opening is None:
-                hosted.opening = batch[0]
+            hosted.opening = hosted.opening or batch[0]
             if hosted.failure is None:
                 if hosted.claim is not None and batch[-1].type is EventType.DONE:
                     await hosted.claim.keep_late()

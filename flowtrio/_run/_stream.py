@@ -27,16 +27,22 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self
+from typing import TYPE_CHECKING, Any, Final, Generic, Self
 
 import trio
-from trio.lowlevel import checkpoint, checkpoint_if_cancelled, enable_ki_protection
+from trio.lowlevel import (
+    cancel_shielded_checkpoint,
+    checkpoint,
+    checkpoint_if_cancelled,
+    enable_ki_protection,
+)
 
-from flowtrio._core._events import AgentEvent, StreamMode
+from flowtrio._core._events import AgentEvent, EventType, StreamMode
 from flowtrio._core._failures import leaves
 from flowtrio._core._modes import View
 
 from ._elsewhere import OneRun, is_elsewhere, read_elsewhere
+from ._log import SCHEDULE_EVERY
 from ._loops import is_here
 from ._run import current_run
 
@@ -56,6 +62,12 @@ else:
     from typing import TypeVar
 
     R = TypeVar("R")
+
+
+_MANY: Final = SCHEDULE_EVERY // 2
+"""Events at once behind which more may wait for room; see `receive_gathered`."""
+_MOST: Final = 4 * SCHEDULE_EVERY
+"""Events of a batch to which no more are gathered."""
 
 
 class _Form(enum.Enum):
@@ -375,6 +387,31 @@ def start_in(nursery: trio.Nursery, stream: EventStream) -> None:
     stream._begin(_Form.HOSTED)
     stream._run.outer = _outer_run(of_block=True)
     stream._host.start(nursery.start_soon, stream._home.runs)
+
+
+async def receive_gathered(stream: EventStream, *, begins: bool) -> list[AgentEvent]:
+    """Receive a batch, with what the run says in the next turns of the scheduler.
+
+    For who does something with each batch that costs as much as a dozen of events. A run that says
+    little is not waited for: only one that *begins*, and one that has said so much that it may wait
+    for its reader. So what a model says bit by bit is never kept back.
+
+    Raises:
+      trio.EndOfChannel: DONE was given before.
+
+    """
+    batch = await stream.receive_batch()
+    channel = stream._run.log.channel
+    # It has to be hosted, and its body started. After that, who waits for room is woken in one.
+    turns, count = (3, _MANY) if begins else (2, len(batch))
+    while count >= _MANY and len(batch) < _MOST and batch[-1].type is not EventType.DONE:
+        for _ in range(turns):
+            # Shielded, as what was received would be lost.
+            await cancel_shielded_checkpoint()
+        more = channel.take_all()
+        batch += more
+        turns, count = 2, len(more)
+    return batch
 
 
 def _outer_run(*, of_block: bool = False) -> Run | None:

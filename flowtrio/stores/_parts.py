@@ -72,7 +72,7 @@ def compact(events: Sequence[AgentEvent]) -> list[AgentEvent | Chunks]:
 def _chunks_at(events: Sequence[AgentEvent], place: int) -> list[AgentEvent]:
     """The chunks of one message that begin at *place*."""
     first = events[place]
-    agent, message_id = first.agent, first.data["message_id"]
+    run_id, agent, message_id = first.run_id, first.agent, first.data["message_id"]
     together = []
     for event in islice(events, place, None):
         data = event.data
@@ -80,7 +80,7 @@ def _chunks_at(events: Sequence[AgentEvent], place: int) -> list[AgentEvent]:
             event.type is not _CHUNK
             or data["message_id"] != message_id
             or event.agent != agent
-            or event.run_id != first.run_id
+            or event.run_id != run_id
             or len(data) != 2
         ):
             break

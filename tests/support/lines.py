@@ -16,7 +16,7 @@ import contextlib
 import struct
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from functools import partial
 from random import Random
@@ -146,7 +146,7 @@ class End(trio.abc.HalfCloseableStream):
         session = self.session
         if drop.how == "goodbye" and session is not None:
             if not session.nursery.cancel_scope.cancel_called:
-                session.nursery.start_soon(session.say_goodbye, 1012, "come back")
+                session.nursery.start_soon(session.outgoing.say_goodbye, 1012, "come back")
                 self._net.tally[drop.transport, drop.who, drop.how] += 1
             return False
         how = "close" if drop.how == "goodbye" else drop.how
@@ -190,7 +190,7 @@ class Net:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Have servers and `flowtrio.connect` hold the ends of these lines."""
-        handle, welcome = websocket.Server.handle, Session.__attrs_post_init__
+        handle, living = websocket.Server.handle, Session.living
         net = self
 
         async def handle_here(server: Any, stream: trio.SocketStream) -> None:
@@ -205,10 +205,10 @@ class Net:
                 _HERE.set(self.stream)
                 await super().run()
 
-        def welcome_here(session: Session) -> None:
-            welcome(session)
+        def living_here(session: Session) -> AbstractContextManager[None]:
             if (end := _HERE.get(None)) is not None:
                 end.session = session
+            return living(session)
 
         async def dial(target: _line.Target) -> trio.abc.Stream:
             return await net._lines[urlsplit(target.url).port or 0].dial()
@@ -216,7 +216,7 @@ class Net:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(websocket.Server, "handle", handle_here)
             patch.setattr(hypercorn.trio.run, "TCPServer", TCPServerHere)
-            patch.setattr(Session, "__attrs_post_init__", welcome_here)
+            patch.setattr(Session, "living", living_here)
             patch.setattr(_line.Target, "open_stream", dial)
             patch.setattr(_reconnect, "_FIRST_DELAY", 0.01)
             patch.setattr(_reconnect, "_LONGEST_DELAY", 0.05)

@@ -95,6 +95,8 @@ class Hosting:
     nursery: trio.Nursery | None = None
     """Where hosted runs live, so that they outlast a server's cancellation by its drain; None for
     the orchestrator's own."""
+    service: Service = attrs.field(init=False)
+    """What servers may do with the orchestrator."""
     connections: int = attrs.field(default=0, init=False)
     """Streaming connections of clients."""
     sessions: set[Dismissible] = attrs.field(factory=set, init=False)
@@ -106,10 +108,8 @@ class Hosting:
     _readers: dict[Follower, bool] = attrs.field(factory=dict, init=False)
     _idle: trio.Event = attrs.field(factory=trio.Event, init=False)
 
-    @property
-    def service(self) -> Service:
-        """What servers may do with the orchestrator."""
-        return Service(self.orchestrator)
+    def __attrs_post_init__(self) -> None:
+        self.service = Service(self.orchestrator)
 
     @property
     def serves_nobody(self) -> bool:

@@ -50,6 +50,7 @@ from flowtrio.wire._frames import (
 from ._clients import Hosting as Hosting
 from ._clients import StoreFailed
 from ._letting_in import check_start
+from ._outgoing import Outgoing
 from ._showing import Showing
 
 if TYPE_CHECKING:
@@ -76,15 +77,6 @@ class TooManyBadMessages(Exception):
     """A client sent more nonsense than it may."""
 
 
-@attrs.frozen
-class Goodbye:
-    """The last that is said to a client: why its connection is closed."""
-
-    code: int
-    """Of RFC 6455, section 7.4."""
-    reason: str
-
-
 @attrs.define(eq=False, kw_only=True)
 class Session:
     """One client's session."""
@@ -99,9 +91,8 @@ class Session:
     """Whether each event names the one before it."""
     may_come_back: bool = False
     """Whether its runs are hosted, so that it may leave and resume."""
-    outgoing: trio.MemoryReceiveChannel[list[str] | Goodbye] = attrs.field(init=False)
-    """What is to be sent, in order; nobody else sends."""
-    _send: trio.MemorySendChannel[list[str] | Goodbye] = attrs.field(init=False)
+    outgoing: Outgoing = attrs.field(factory=Outgoing, init=False)
+    """What is said to the client."""
     _session_id: str = attrs.field(factory=lambda: secrets.token_urlsafe(16), init=False)
     _own: dict[str, trio.CancelScope] = attrs.field(factory=dict, init=False)
     """The runs that live with this session."""
@@ -114,17 +105,6 @@ class Session:
     _live: int = attrs.field(default=0, init=False)
     _bad: int = attrs.field(default=0, init=False)
     _has_ended: trio.Event = attrs.field(factory=trio.Event, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        # No buffer: what was not handed over waits in its run, where it counts.
-        self._send, self.outgoing = trio.open_memory_channel[list[str] | Goodbye](0)
-
-    def take_ready(self) -> list[str] | Goodbye | None:
-        """What is to be sent, if somebody waits to hand it over."""
-        try:
-            return self.outgoing.receive_nowait()
-        except trio.WouldBlock:
-            return None
 
     async def receive(self, text: str) -> None:
         """Take one text from the client and reply to it.
@@ -173,16 +153,12 @@ class Session:
             while self._elsewhere and cluster is not None:
                 cluster.cancel_soon(self.tenant_id, self._elsewhere.pop(), "its reader left")
 
-    async def say_goodbye(self, code: int, reason: str) -> None:
-        """Close the connection, behind all that was handed over before."""
-        await self._send.send(Goodbye(code, reason))
-
     async def dismiss(self) -> None:
         """Say that the server stops, and wait until the client is gone, or takes too long."""
         limits = self.hosting.limits
         with trio.move_on_after(limits.send + limits.close):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.say_goodbye, 1012, "the server is shutting down")
+                nursery.start_soon(self.outgoing.say_goodbye, 1012, "the server is shutting down")
                 # One that is about to end may say nothing more.
                 await self._has_ended.wait()
                 nursery.cancel_scope.cancel(reason="the session has ended")
@@ -278,7 +254,10 @@ class Session:
             return await self._accept(ref, run_id, is_over=True)
         self._live += 1
         following = self._following[run_id] = trio.CancelScope()
-        await self._accept(ref, run_id)
+        if follower.is_beginning:
+            self.outgoing.hold(encode_accepted(ref, run_id))
+        else:
+            await self._accept(ref, run_id)
         name = f"follow {run_id}"
         self.nursery.start_soon(self._follow, follower, showing, following, name=name)
         return None
@@ -291,8 +270,6 @@ class Session:
             is_own = follower.run_id in self._elsewhere
             with following, self.hosting.reading(follower, is_only_here=is_own):
                 async with follower:
-                    # A run that has begun says more in this turn: a frame less, and its write.
-                    await trio.lowlevel.checkpoint()
                     await self._hand_over(follower, showing)
         except Exception as exc:
             # No fault of the connection, whose other runs go on.
@@ -352,16 +329,9 @@ class Session:
                 batch = await stream.receive_batch()
                 # Whoever asked once more would be told so, a schedule point later.
                 is_over = batch[-1].type is EventType.DONE
-                if texts := encode_events(showing.show(batch), is_batch=self.is_batch):
-                    await self._say(texts)
-
-    async def _say(self, texts: list[str]) -> None:
-        try:
-            # Taken, by who waits to send it, without a further schedule point: he has to run before
-            # he takes anything again.
-            self._send.send_nowait(texts)
-        except trio.WouldBlock:
-            await self._send.send(texts)
+                texts = encode_events(showing.show(batch), is_batch=self.is_batch)
+                if texts or self.outgoing.is_holding:
+                    await self.outgoing.say(texts)
 
     # Controlling
 
@@ -378,11 +348,11 @@ class Session:
     # Replying
 
     async def _accept(self, ref: Ref, run_id: str | None, *, is_over: bool = False) -> None:
-        await self._say([encode_accepted(ref, run_id, is_over=is_over)])
+        await self.outgoing.say([encode_accepted(ref, run_id, is_over=is_over)])
 
     async def _reject_too_many(self, ref: Ref) -> None:
         error = f"{self._live} runs of this connection are under way"
         await self._reject(ref, "too_many_runs", error)
 
     async def _reject(self, ref: Ref, code: str, error: str) -> None:
-        await self._say([encode_rejected(ref, code, error)])
+        await self.outgoing.say([encode_rejected(ref, code, error)])

@@ -191,4 +191,7 @@ _throttles: WeakKeyDictionary[Orchestrator, Throttle] = WeakKeyDictionary()
 
 def throttle_of(orchestrator: Orchestrator) -> Throttle:
     """The one of an orchestrator, which several listeners may serve."""
-    return _throttles.setdefault(orchestrator, Throttle())
+    throttle = _throttles.get(orchestrator)
+    if throttle is None:
+        throttle = _throttles[orchestrator] = Throttle()
+    return throttle

@@ -10,8 +10,8 @@ import trio
 
 from flowtrio.abc import Request
 from flowtrio.serving.commands._clients import Hosting
+from flowtrio.serving.commands._outgoing import Goodbye
 from flowtrio.serving.commands._session import (
-    Goodbye,
     Session,
     TooManyBadMessages,
     choose_subprotocol,
@@ -91,7 +91,7 @@ async def _read(session: Session, receive: Receive, most: int) -> None:
 
 async def _refuse(session: Session, code: int, reason: str) -> None:
     """Have the writer say goodbye, which ends this task too."""
-    await session.say_goodbye(code, reason)
+    await session.outgoing.say_goodbye(code, reason)
     await trio.sleep_forever()
 
 

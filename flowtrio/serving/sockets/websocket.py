@@ -29,8 +29,8 @@ from flowtrio.serving._access import Access, Refused, subprotocols_of
 from flowtrio.serving._head import Head, encode_response, read_head
 from flowtrio.serving._listening import open_listeners
 from flowtrio.serving.commands._letting_in import check_address
+from flowtrio.serving.commands._outgoing import Goodbye
 from flowtrio.serving.commands._session import (
-    Goodbye,
     Hosting,
     Session,
     TooManyBadMessages,
@@ -314,16 +314,17 @@ class Server:
     @staticmethod
     async def _refuse(session: Session, code: int, reason: str) -> None:
         """Have the writer say goodbye, which ends this task too."""
-        await session.say_goodbye(code, reason)
+        await session.outgoing.say_goodbye(code, reason)
         await trio.sleep_forever()
 
     async def _write(self, framing: Framing, session: Session, scope: trio.CancelScope) -> None:
         """Send what the session says; the only task that does."""
+        outgoing = session.outgoing
         try:
             while True:
                 # What came meanwhile. Sending it is a schedule point, and so was what we sent. Who
                 # waits behind an `except` keeps the exception and its frames for all that time.
-                item = session.take_ready() or await session.outgoing.receive()
+                item = outgoing.take_ready() or await outgoing.receive()
                 if isinstance(item, Goodbye):
                     # Here, and nowhere else: a close frame that overtakes events would lose them.
                     return await framing.close(item.code, item.reason)
