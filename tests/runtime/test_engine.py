@@ -68,6 +68,35 @@ async def test_closing_an_engine_cancels_its_runs_and_joins_them(autojump_clock:
     assert [event.type async for event in stream][-1] is T.DONE
 
 
+async def test_each_run_of_an_engine_is_told_that_it_was_closed() -> None:
+    """Those in its nursery are cancelled at once, those of blocks by themselves."""
+    said: list[Any] = []
+
+    async def waits(ctx: RunContext, message: str) -> None:
+        await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        engine = StreamEngine()
+
+        async def read(task_status: trio.TaskStatus[None]) -> None:
+            async with engine.stream(waits, "in a block") as stream:
+                assert [await anext(stream), await anext(stream)]
+                task_status.started()
+                said.extend([event async for event in stream])
+
+        async with engine:
+            await nursery.start(read)
+            bare = [engine.stream(waits, "bare") for _ in range(3)]
+            for stream in bare[:2]:
+                assert [await anext(stream), await anext(stream)]
+            assert await anext(bare[2])
+        for stream in bare:
+            said.extend([event async for event in stream])
+
+    reasons = [event.data["reason"] for event in said if event.type == "done"]
+    assert reasons == ["the engine was closed"] * 4
+
+
 async def test_the_exception_of_an_engines_block_leaves_bare(autojump_clock: Any) -> None:
     with pytest.raises(LookupError, match="mine"):
         async with StreamEngine() as engine:
