@@ -197,7 +197,7 @@ class Follower(FollowedControls, AsyncIterator[AgentEvent]):
         after = self._shown_after
         if hosted is not None and hosted.take(self._seat) is not None and after <= hosted.last:
             self._is_over = hosted.has_done and after == hosted.last
-            return await checkpoint()
+            return await checkpoint_if_cancelled()
         if hosted is not None and hosted.real_end is not None and after > hosted.real_end:
             # The store's log goes on otherwise there than the one that was seen.
             raise self._cursor.cut_short(self._seat.seq)

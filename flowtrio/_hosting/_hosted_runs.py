@@ -114,6 +114,7 @@ class HostedRuns:
         *,
         attended: bool = True,
         waits: bool = False,
+        begun: Callable[[HostedRun], None] | None = None,
         **options: Any,
     ) -> AbstractAsyncContextManager[HostedRun | Started]:
         nursery = nursery or self._engine._home.nursery_here
@@ -133,7 +134,9 @@ class HostedRuns:
             )
             header = attrs.evolve(header_of(stream, None, is_remembered=is_remembered), asked=asked)
             return self._cluster.starting(header)
-        return self._recorder.starting(nursery, stream, resume_window, is_remembered=is_remembered)
+        return self._recorder.starting(
+            nursery, stream, resume_window, is_remembered=is_remembered, begun=begun
+        )
 
     def attach(
         self,

@@ -122,11 +122,12 @@ class Recorder:
         resume_window: float,
         *,
         is_remembered: bool = False,
+        begun: Callable[[HostedRun], None] | None = None,
     ) -> AsyncIterator[HostedRun]:
         """Host a run, unless there is one of its key that answers the same message.
 
         Whoever starts it has a seat from the beginning to the end of the block. Being cancelled
-        here does not take the start back.
+        here does not take the start back. A run that is new is told to *begun*.
 
         Raises:
           RunExists: there is one of its key that answers another message.
@@ -134,6 +135,7 @@ class Recorder:
         """
         info = run_of(stream).info
         hosted = self.find(info.tenant_id, info.run_id)
+        is_new = hosted is None
         if hosted is None:
             hosted = self._make(stream, resume_window, is_remembered)
             self.runs[hosted.key] = hosted
@@ -151,6 +153,8 @@ class Recorder:
             answers = await _find_message(self.store, hosted)
             if answers not in (None, (info.message, info.said.digest)):
                 raise of_another_message(info.run_id)
+            if is_new and begun is not None and not hosted.is_void:
+                begun(hosted)
             yield hosted
 
     def _make(self, stream: EventStream, resume_window: float, is_remembered: bool) -> HostedRun:
@@ -183,12 +187,8 @@ class Recorder:
 
     async def forget_session(self, tenant_id: str, session_id: str, reason: str) -> None:
         """Cancel a conversation's runs, wait until they have nothing to store, and forget them."""
-
-        def of_session(hosted: HostedRun) -> bool:
-            header = hosted.header
-            return (header.tenant_id, header.session_id) == (tenant_id, session_id)
-
-        await self._forget(of_session, reason)
+        key = (tenant_id, session_id)
+        await self._forget(lambda o: (o.header.tenant_id, o.header.session_id) == key, reason)
 
     async def forget_run(self, tenant_id: str, run_id: str, reason: str) -> None:
         """Cancel a run if it goes on, wait until it has nothing to store, and forget it."""

@@ -65,8 +65,9 @@ class Service:
         """Start a hosted run in *nursery*, by default the orchestrator's own.
 
         The starter has a seat to the end of the block. *options* are those of `Orchestrator.start`
-        (``agent app limits history tools model_settings``) and ``attended``: False where there are
-        no people to ask. See there for what is raised.
+        (``agent app limits history tools model_settings``); ``attended``: False where there are
+        no people to ask; and ``begun``, which is called with a run that is new, and runs here. See
+        there for what is raised.
         """
         return self.orchestrator._starting(
             nursery, message, tenant_id, session_id, run_id, resume_window, **options

@@ -186,7 +186,8 @@ class Host:
                 return await self._run_admitted(self._admission)
             await run.log.set_status(self.root)
             # As in `host`, without functions around it.
-            run.close(await self._answer(await self._ask_agent()))
+            ending = await self._answer(await self._ask_agent())
+            run.close(ending, is_cancelled=run.alive == 1)
         except trio.Cancelled:
             # No reason for anything: whoever cancelled this has told his.
             pass
@@ -208,7 +209,8 @@ class Host:
         finally:
             if keep is not None:
                 await keep()
-        run.close(ending)
+        # Where nobody is left but this, there is nobody to cancel.
+        run.close(ending, is_cancelled=run.alive == 1)
 
     def _ask_agent(self) -> Awaitable[Any]:
         return ask_agent(self.root, self._body, self.run.info.message)

@@ -121,7 +121,7 @@ async def test_requests_that_race_to_start_leave_nothing_behind(
         gate = trio.Event()
 
         @asynccontextmanager
-        async def come_late(*_: Any) -> AsyncIterator[Any]:
+        async def come_late(*_: Any, **__: Any) -> AsyncIterator[Any]:
             # We have heard that there is such a run, and meanwhile another one asks the same.
             monkeypatch.undo()
             nursery.start_soon(start)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import attrs
@@ -158,8 +164,7 @@ class Hosting:
 
     # Hosted runs
 
-    @asynccontextmanager
-    async def starting(
+    def starting(
         self,
         tenant_id: str,
         message: str | Sequence[Part],
@@ -168,7 +173,7 @@ class Hosting:
         *,
         resume_window: float | None = None,
         **options: Any,
-    ) -> AsyncIterator[HostedRun | Started]:
+    ) -> AbstractAsyncContextManager[HostedRun | Started]:
         """Start a hosted run, unless there is one of this id.
 
         It does not count as left before the block ends.
@@ -187,37 +192,23 @@ class Hosting:
           StoreFailed: processes share the store, and it did not take the start.
 
         """
-        if self.service.cluster is not None:
-            async with self._starting_anywhere(
-                tenant_id, message, session_id, run_id, resume_window, options
-            ) as started:
-                yield started
-            return
-        orchestrator = self.orchestrator
-        known = run_id is not None and orchestrator.attach(run_id, tenant_id=tenant_id).is_live
         window = self.resume_window if resume_window is None else resume_window
-        async with self.service.starting(
-            self.nursery, message, tenant_id, session_id, run_id, window, **options
-        ) as started:
-            hosted = self.service.recorder.runs.get((tenant_id, started.run_id))
-            # One that has not begun is another request's attempt, which hears soon that it came
-            # late.
-            if hosted is not None and hosted.has_begun.is_set() and not known:
-                self._hold(hosted)
-            yield started
+        given = (message, tenant_id, session_id, run_id, window)
+        if self.service.cluster is not None:
+            return self._starting_anywhere(*given, options)
+        return self.service.starting(self.nursery, *given, begun=self._hold, **options)
 
     @asynccontextmanager
     async def _starting_anywhere(
         self,
-        tenant_id: str,
         message: str | Sequence[Part],
+        tenant_id: str,
         session_id: str | None,
         run_id: str | None,
-        resume_window: float | None,
+        window: float,
         options: dict[str, Any],
     ) -> AsyncIterator[HostedRun | Started]:
         """Start a run that any process may run."""
-        window = self.resume_window if resume_window is None else resume_window
         async with AsyncExitStack() as stack:
             try:
                 starting = self.service.starting(
