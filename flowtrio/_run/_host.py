@@ -94,7 +94,7 @@ class Host:
             EventType.RUN_START,
             {
                 "message": info.message,
-                "parts": copy_json(list(info.said.media)),
+                "parts": copy_json(list(info.said.media)) if info.said.media else [],
                 "session_id": info.session_id,
                 "agent": info.agent_name,
                 "parent_run_id": info.parent_run_id,
