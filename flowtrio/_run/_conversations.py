@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._events import ROOT, AgentEvent, EventType
 from flowtrio._core._parts import UserMessage
 from flowtrio._core._transcript import Transcript
+
+if TYPE_CHECKING:
+    from ._info import RunInfo
 
 
 class Conversations(dict[str, Transcript]):
     """The conversations of the agents that are at work in one run, by path."""
 
-    __slots__ = ("_heard", "_shown")
+    __slots__ = ("_heard", "_info", "_shown")
 
     _shown: dict[str, Sequence[dict[str, Any]]]
     _heard: tuple[Transcript, UserMessage]
+
+    def __init__(self, info: RunInfo) -> None:
+        super().__init__()
+        self._info = info
+
+    def __missing__(self, path: str) -> Transcript:
+        """Make the root agent's for whoever asks first: most runs that idle need none."""
+        if path != ROOT:
+            raise KeyError(path)
+        return self.begin(self._info.history)
+
+    def begin(self, history: Sequence[dict[str, Any]]) -> Transcript:
+        """Begin the root agent's, behind what was said before."""
+        transcript = self[ROOT] = Transcript(history, self._info.said, self._info.run_id)
+        return transcript
+
+    def _of(self, path: str) -> Transcript | None:
+        return self[ROOT] if path == ROOT else self.get(path)
 
     def show(self, call_id: str, content: Sequence[dict[str, Any]]) -> None:
         """Have a model be shown *content* of a call's result, instead of what its END will tell."""
@@ -35,7 +56,7 @@ class Conversations(dict[str, Transcript]):
         data = event.data
         match event.type:
             case EventType.TOOL_CALL_START:
-                if transcript := self.get(event.agent):
+                if transcript := self._of(event.agent):
                     transcript.note_start(data)
             case EventType.TOOL_CALL_END:
                 # Whoever ran it: one agent's model may have asked for it, and another agent run it.
@@ -43,10 +64,10 @@ class Conversations(dict[str, Transcript]):
                 for transcript in self.values():
                     transcript.note_result(data, shown)
             case EventType.MESSAGE_COMPLETE:
-                if transcript := self.get(event.agent):
+                if transcript := self._of(event.agent):
                     transcript.note_message(data)
             case EventType.APPROVAL_REQUIRED:
-                if transcript := self.get(event.agent):
+                if transcript := self._of(event.agent):
                     transcript.note_approval(data)
             case EventType.USER_MESSAGE:
                 transcript, said = self._heard

@@ -15,7 +15,7 @@ import attrs
 import trio
 from trio.lowlevel import checkpoint
 
-from flowtrio._core._events import AgentEvent, EventType
+from flowtrio._core._events import ROOT, AgentEvent, EventType
 from flowtrio._core._failures import leaves
 from flowtrio._core._nothing import NOTHING
 
@@ -42,6 +42,7 @@ class Frame:
         "_children",
         "_nursery",
         "_places",
+        "_transcript",
         "agent",
         "aside",
         "asked",
@@ -57,7 +58,6 @@ class Frame:
         "things",
         "timer",
         "tool_name",
-        "transcript",
         "usage",
     )
 
@@ -86,9 +86,8 @@ class Frame:
         self.client: LLMClient | None = client
         if client is None and parent is not None:
             self.client = parent.client
-        if transcript is None:
-            assert parent is not None
-            transcript = parent.transcript
+        if transcript is None and parent is not None:
+            transcript = parent._transcript
         if make_context is None:
             assert parent is not None
             make_context = parent.make_context
@@ -103,8 +102,7 @@ class Frame:
         the agent's conversation; None where it speaks for the agent."""
         self.attempt: int = 0
         """Which try of its function this is, from 1, where it is a call."""
-        self.transcript: Transcript = transcript
-        """The conversation that its code is in; a tool's is that of the agent which called it."""
+        self._transcript: Transcript | None = transcript
         self.asked: object | None = None
         """The calls that models asked this body for, if any did; kept here for `_replies`."""
         self.usage: Usage = NO_USAGE
@@ -121,6 +119,11 @@ class Frame:
             if parent._children is NOTHING:
                 parent._children = {}
             parent._children[self] = None
+
+    @property
+    def transcript(self) -> Transcript:
+        """The conversation that its code is in; a tool's is that of the agent which called it."""
+        return self._transcript or self.run.log.transcripts[ROOT]
 
     # What it says
 

@@ -71,8 +71,7 @@ class Host:
         admission: Admission | None,
     ) -> None:
         self.run: Run = run
-        transcript = run.log.transcripts[ROOT]
-        self.root: Frame = Frame(run, None, ROOT, transcript=transcript, make_context=make_context)
+        self.root: Frame = Frame(run, None, ROOT, make_context=make_context)
         """The body's frame."""
         run.root = self.root
         self._body = body

@@ -29,6 +29,7 @@ from ._open import OpenThings
 
 if TYPE_CHECKING:
     from ._channel import Speaker
+    from ._info import RunInfo
     from ._telemetry import Observer
 
 _CHUNK: Final = EventType.MESSAGE_CHUNK
@@ -89,23 +90,20 @@ class EventLog:
         "transcripts",
     )
 
-    def __init__(
-        self, run_id: str, buffer: float, schedule_every: int, observer: Observer | None = None
-    ) -> None:
-        self.run_id: str = run_id
-        self.observer: Observer | None = observer
+    def __init__(self, info: RunInfo) -> None:
+        self.run_id: str = info.run_id
+        self.observer: Observer | None = info.observer
         """Who hears of what is recorded, the pieces of messages and calls aside."""
         self.law: Law = Law()
-        self.channel: EventChannel = EventChannel(buffer)
+        self.channel: EventChannel = EventChannel(info.limits.buffer)
         self.is_closing: bool = False
         """Whether nobody but the run's closer may record any more."""
         self.late_events: int = 0
         """Events discarded because the run, or who emitted them, was ending."""
-        self.transcripts: Conversations = Conversations()
+        self.transcripts: Conversations = Conversations(info)
         """The conversations of the run's agents."""
         self._opened: OpenThings | None = None
-        self._schedule_every = schedule_every
-        self._until_schedule = schedule_every
+        self._schedule_every = self._until_schedule = info.schedule_every
 
     @property
     def opened(self) -> OpenThings:

@@ -28,7 +28,6 @@ from flowtrio._core._exceptions import DeadlineExceeded, LimitExceeded
 from flowtrio._core._failures import Failure, leaves
 from flowtrio._core._limits import Limits
 from flowtrio._core._telling import inside, tell
-from flowtrio._core._transcript import Transcript
 
 from ._clock import RunClock
 from ._ending import Ending, blamed, end_events, tell_operators
@@ -48,8 +47,6 @@ current_run: ContextVar[Run | None] = cast("ContextVar[Run | None]", inside)
 
 class Root(Protocol):
     """The root body's frame, as far as its run has to know it."""
-
-    transcript: Transcript
 
     def mark_closed(self) -> None:
         """Let nothing more be said from here or inside."""
@@ -92,8 +89,7 @@ class Run:
     def __attrs_post_init__(self) -> None:
         info = self.info
         self.limits = info.limits
-        self.log = EventLog(info.run_id, info.limits.buffer, info.schedule_every, info.observer)
-        self.log.transcripts[ROOT] = Transcript(info.history, info.said, info.run_id)
+        self.log = EventLog(info)
         self.clock = RunClock(info.limits.run)
 
     @property
@@ -307,8 +303,7 @@ class Run:
 
     def begin_conversation(self, history: Sequence[dict[str, Any]]) -> None:
         """Set what was said before, where that was not known when the run was made."""
-        transcript = Transcript(history, self.info.said, self.info.run_id)
-        self.log.transcripts[ROOT] = self.root.transcript = transcript
+        self.log.transcripts.begin(history)
 
     def messages(self) -> list[dict[str, Any]]:
         """The root agent's conversation as far as it went, valid as the next run's history."""

@@ -13,6 +13,7 @@ import trio.testing
 from flowtrio import EventStream, EventType, Limits, RunContext, StreamEngine, tool
 from flowtrio._core._exceptions import LocalProtocolError
 from flowtrio._core._transcript import Transcript
+from flowtrio._run._controls import run_of
 from flowtrio._run._log import EventLog
 from tests.runtime._programs import (
     agent_of,
@@ -33,6 +34,15 @@ class Speaker:
 
 
 ROOT = Speaker()
+
+
+def log_of_a_run() -> EventLog:
+    """That of one with room for eight events, which has not begun."""
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        raise AssertionError
+
+    return run_of(StreamEngine(limits=Limits(buffer=8)).stream(agent, "hi")).log
 
 
 async def test_a_refused_event_gives_its_credit_back(autojump_clock: Any) -> None:
@@ -174,7 +184,7 @@ async def test_a_conversation_that_fails_leaves_the_log_whole(
 
 
 async def test_a_clock_that_fails_leaves_the_log_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    log = EventLog("r1", 8, 64)
+    log = log_of_a_run()
     log.start(lambda: 0.0)
 
     class Broken:
@@ -203,7 +213,7 @@ async def test_an_event_that_is_in_the_channel_has_cost_its_credit(
         "parent_run_id": None,
         "schema": 1,
     }
-    log = EventLog("r1", 8, 64)
+    log = log_of_a_run()
     log.start(lambda: 0.0)
     monkeypatch.setattr(EventLog, "_note", fail)
     with pytest.raises(RuntimeError):
@@ -213,7 +223,7 @@ async def test_an_event_that_is_in_the_channel_has_cost_its_credit(
 
 
 async def test_the_end_of_a_call_whose_agent_has_ended_is_not_told_again() -> None:
-    log = EventLog("r1", 8, 64)
+    log = log_of_a_run()
     log.start(lambda: 0.0)
 
     log.record_end({"call_id": "c1"}, Speaker(is_closed=True))

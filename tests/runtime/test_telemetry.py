@@ -22,8 +22,7 @@ from flowtrio import (
     tool,
 )
 from flowtrio._core._telling import log_keys, tell
-from flowtrio._run._log import EventLog
-from flowtrio._run._telemetry import Observer
+from flowtrio._run._controls import run_of
 from flowtrio.testing import ScriptedModel, check_events
 
 T = EventType
@@ -395,7 +394,11 @@ async def test_keys_that_cannot_be_told_are_left_out_and_switch_it_off(
 def test_an_end_that_is_not_lawful_is_heard_of_too() -> None:
     """Which takes a bug of ours; but whoever waits for the end would wait for ever."""
     listener = Listener()
-    log = EventLog("r", 64, 64, Observer(listener, "r", "default"))
+
+    async def agent(ctx: RunContext, message: str) -> None:
+        raise AssertionError
+
+    log = run_of(StreamEngine(telemetry=listener).stream(agent, "hi")).log
 
     async def main() -> None:
         log.start(lambda: 0.0)
