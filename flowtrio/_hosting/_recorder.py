@@ -56,11 +56,12 @@ if TYPE_CHECKING:
 
 _MOST_RECENT: Final = 1024
 """Events that are kept beside the store, once it has taken them."""
-_LAGS: Final = 4
+_LAGS: Final = 8
 """How many times its lag a run is kept beside a store in this process.
 
 What is read from the store has to be made again, event by event. A follower that is up to date
-misses two lags at most; one who starts a run and follows it comes when more than that was said.
+misses two lags at most, and what is gathered at once; one who starts a run and follows it comes
+when more than that was said.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import attrs
 import pytest
@@ -87,6 +88,16 @@ async def test_a_word_is_seen_before_the_next_is_thought_of() -> None:
                         heard.set()
 
     assert follower.is_over
+
+
+async def test_a_reader_that_is_up_to_date_never_has_to_ask_the_store() -> None:
+    class Unread(MemoryStore):
+        async def read(self, *_: Any) -> Sequence[AgentEvent]:
+            """See `MemoryStore`."""
+            raise AssertionError("it is asked for")
+
+    async with Orchestrator(agents=[gushes], store=Unread()) as orchestrator:
+        check_events(await run_to_its_end(orchestrator))
 
 
 @pytest.mark.parametrize("turns", range(12))
