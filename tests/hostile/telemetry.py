@@ -55,7 +55,8 @@ class HostileTelemetry:
         self.world.telemetry[str(what[0])] += 1
         match what:
             case ("raise", failure):
-                self.world.told.append(None)
+                if None not in self.world.told:  # Else it raised in what it did while it was told.
+                    self.world.told.append(None)
                 raise odd.FAILURES[failure]()
             case ("wreck",):
                 _wreck(event.data)

@@ -236,6 +236,31 @@ KNOWN = {
             (_SPEAKS,),
         )
     ),
+    # Gaps of the judge: it must not find anything there.
+    "an interrupt while the store takes the end of the log at no try": Program(
+        agent=("body", (("raise", "interrupt", 1),)),
+        policy={"form": "hosted"},
+        engine={"store": ((3, "raises"), (4, "group"))},
+    ),
+    "a telemetry that raises in what it does while it is told, and behind that": Program(
+        agent=(
+            "body",
+            (
+                (
+                    "call",
+                    ("tool", "t4", {}, (("await_agent", ("agent", ("client", {}, ()), (), ())),)),
+                    {"n": 1},
+                ),
+            ),
+        ),
+        engine={
+            "telemetry": (
+                (4, ("raise", 0)),
+                (3, ("control", "cancel_tool", ("open", 2))),
+                (3, ("raise", 9)),
+            )
+        },
+    ),
 }
 
 

@@ -1533,10 +1533,14 @@ class _Faults:
 
     def __init__(self, world: World, faults: Any) -> None:
         self._world, self._faults, self._count = world, dict(faults), 0
+        self.has_failed = False
+        """Whether the last operation did."""
 
     async def strike(self) -> None:
         self._count += 1
-        match self._faults.get(self._count):
+        fault = self._faults.get(self._count)
+        self.has_failed = fault in ("raises", "group")
+        match fault:
             case "raises":
                 self._world.has_struck = True
                 raise self._world.plan(OSError("the store"))
@@ -1622,8 +1626,11 @@ class Hosting:
         try:
             await self._read(watch, steps, policy)
         except BaseException:
-            # An interrupt ends the orchestrator, and takes its followers along. The log is whole.
-            store = self.world.orchestrator.store._inner
+            # An interrupt ends the orchestrator, and takes its followers along. The log is whole,
+            # unless the store did not take its end, though it was asked once more.
+            hostile = self.world.orchestrator.store
+            store = hostile._inner
+            watch.is_whole = watch.is_whole and not hostile._faults.has_failed
             with trio.CancelScope(shield=True):
                 if await store.header("default", watch.run_id) is not None:
                     watch.log.clear()
