@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from flowtrio import EventType, StreamMode, project
@@ -45,6 +46,15 @@ def _of_the_log(run: SimulatedRun) -> Iterator[str]:
         yield f"L11 {exc}"
 
 
+def _cut_by_the_user(run: SimulatedRun) -> int:
+    return sum(
+        one.type is T.MESSAGE_COMPLETE
+        and one.data["finish_reason"] == "cancelled"
+        and following.type is T.USER_MESSAGE
+        for one, following in pairwise(run.events)
+    )
+
+
 def _of_the_end(world: World, run: SimulatedRun, witness: Witness) -> Iterator[str]:
     if run.left_alive:
         yield f"L5 alive after the end: {', '.join(run.left_alive)}"
@@ -60,7 +70,8 @@ def _of_the_end(world: World, run: SimulatedRun, witness: Witness) -> Iterator[s
             left = witness.left.get(event.data["call_id"], 0.0)
             if left > event.timestamp + tidying + REACH:
                 yield f"L7 call {event.data['call_id']} ran {left - event.timestamp} s longer"
-    if witness.cuts and run.status == "completed":
+    # One that fails in the moment in which the user cuts in is asked again, as any that he cuts.
+    if witness.cuts > _cut_by_the_user(run) and run.status == "completed":
         yield "L10 a reply was cut, and the run completed"
     for value in witness.strange:
         yield f"L10 {value!r} reached a tool that takes a whole number"
