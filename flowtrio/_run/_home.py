@@ -7,10 +7,8 @@ from typing import Any
 import attrs
 import trio
 
-from flowtrio._core._events import AgentStatus
 from flowtrio._core._failures import leaves
 
-from ._ending import Ending
 from ._frame import is_cancelled
 from ._loops import is_here
 from ._run import Run
@@ -53,18 +51,12 @@ class Home:
           exc: What the block raised that the runs were held for.
 
         """
-        nursery, manager = self.nursery, self._manager
-        self._manager = self.nursery = None
-        assert nursery is not None
+        manager, self._manager, self.nursery = self._manager, None, None
         # Those of other loops have places of their own there, and nothing here may touch them.
         runs = [run for run in list(self.runs) if run.token is self._token]
-        ending = Ending(AgentStatus.CANCELLED, "the engine was closed")
+        # Each by itself: the nursery has others too, such as those who have runs to store.
         for run in runs:
-            run.asked_to_end = ending
-        # Those in our nursery all at once: a scope of each would have to be cancelled by itself.
-        nursery.cancel_scope.cancel(reason=ending.reason)
-        for run in runs:
-            run.close(ending)
+            run.cancel("the engine was closed")
         error: BaseException | None = None
         try:
             await manager.__aexit__(None, None, None)

@@ -13,6 +13,7 @@ from flowtrio import (
     AgentEvent,
     LimitExceeded,
     Limits,
+    MemoryConversations,
     MemoryStore,
     Orchestrator,
     ReplayGap,
@@ -733,3 +734,35 @@ async def test_a_store_without_a_base_of_ours_is_waited_for(autojump_clock: Any)
         events = await read(orchestrator, await orchestrator.start("3"))
 
     check_events(events)
+
+
+async def test_closing_an_orchestrator_lets_what_is_stored_be_stored(autojump_clock: Any) -> None:
+    """The runs are cancelled, and not those who have something of theirs in hand."""
+
+    class Slow(MemoryConversations):
+        async def describe(self, *args: Any) -> None:
+            """See `MemoryConversations`."""
+            await trio.sleep(1)
+            await super().describe(*args)
+
+    class SlowStore(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            """See `MemoryStore`."""
+            await trio.sleep(1)
+            return await super().create(header)
+
+    async def titled(ctx: RunContext, message: str) -> None:
+        await ctx.custom("title", "My title")
+        await trio.sleep_forever()
+
+    kept, store = Slow(), SlowStore()
+    async with trio.open_nursery() as nursery:
+        async with Orchestrator(agents=[titled], conversations=kept, store=store) as orchestrator:
+            await orchestrator.start("go", tenant_id="t", session_id="s")
+            nursery.start_soon(lambda: orchestrator.start("go", run_id="begun"))
+            await trio.sleep(0.5)
+
+    log = list(await store.read("default", "begun", -1, 100))
+    check_events(log)
+    assert done_of(log)["reason"] == "the orchestrator was closed"
+    assert (await kept.descriptions("t"))["s"]["agent_title"] == "My title"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -33,104 +34,159 @@ async def thinks(ctx: RunContext, message: str) -> None:
     await trio.sleep_forever()
 
 
+@attrs.define(eq=False)
+class Client:
+    """One whose connection takes what is written, unless it is *stuck*."""
+
+    session: Session
+    written: list[list[Any]] = attrs.field(factory=list)
+    """What was written at once: the ``ref`` of each reply, and the type of each event."""
+    is_stuck: bool = False
+    _news: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    async def write(self) -> None:
+        """Take what the session says, as a writer does."""
+        async for item in self.session.outgoing:
+            assert isinstance(item, list)
+            frames = [json.loads(text) for text in item]
+            self.written.append([frame.get("ref") or frame["type"] for frame in frames])
+            self._news.unpark_all()
+            while self.is_stuck:
+                await self._news.park()
+
+    def go_on(self) -> None:
+        """Take what is written again."""
+        self.is_stuck = False
+        self._news.unpark_all()
+
+    async def tell(self, **command: Any) -> None:
+        """Send a command, and have it taken."""
+        await self.session.receive(json.dumps(command))
+
+    async def until(self, what: str) -> list[Any]:
+        """Wait until this was written; gives all that was."""
+        with trio.fail_after(30):
+            while what not in [*chain(*self.written)]:
+                await self._news.park()
+        return [*chain(*self.written)]
+
+
 @asynccontextmanager
-async def open_session(store: type[MemoryStore] = MemoryStore) -> AsyncIterator[Session]:
+async def open_client(store: type[MemoryStore] = MemoryStore) -> AsyncIterator[Client]:
     async with Orchestrator(agents=[thinks], store=store()) as orchestrator:
         hosting = Hosting(orchestrator, ServerLimits(), False, 60)
         async with trio.open_nursery() as nursery:
-            yield Session(hosting=hosting, tenant_id="t", nursery=nursery, may_come_back=True)
+            client = Client(
+                Session(hosting=hosting, tenant_id="t", nursery=nursery, may_come_back=True)
+            )
+            nursery.start_soon(client.write)
+            await wait_all_tasks_blocked()
+            yield client
             nursery.cancel_scope.cancel()
 
 
-async def tell(session: Session, **command: Any) -> None:
-    await session.receive(json.dumps(command))
-
-
-async def take(session: Session) -> list[Any]:
-    """What is written at once."""
-    with trio.fail_after(30):
-        item = await session.outgoing.receive()
-    assert isinstance(item, list)
-    return [frame.get("ref") or frame["type"] for frame in map(json.loads, item)]
-
-
 async def test_a_start_is_accepted_in_one_write_with_the_runs_first_words() -> None:
-    async with open_session() as session:
-        await tell(session, type="message", message="hi", ref="start")
+    async with open_client() as client:
+        await client.tell(type="message", message="hi", ref="start")
+        await client.until("state_change")
 
-        assert await take(session) == ["start", "run_start", "state_change"]
+    assert client.written == [["start", "run_start", "state_change"]]
 
 
 async def test_a_start_is_accepted_at_once_where_the_store_has_to_be_waited_for(
     autojump_clock: Any,
 ) -> None:
-    async with open_session(AwaitedStore) as session:
-        session.nursery.start_soon(lambda: tell(session, type="message", message="hi", ref=1))
-
+    async with open_client(AwaitedStore) as client:
         begun = trio.current_time()
-        assert await take(session) == [1]
+        await client.tell(type="message", message="hi", ref="start")
+        await client.until("start")
         assert trio.current_time() == begun
-        assert await take(session) == ["run_start"]
+        await client.until("run_start")
+
+    assert client.written == [["start"], ["run_start"]]
 
 
 @pytest.mark.parametrize("mode", ["messages", "values", "updates"])
 async def test_a_start_is_accepted_though_nothing_of_the_run_is_shown(mode: str) -> None:
     """Until its model says a word, which may take a minute."""
-    async with open_session() as session:
-        await tell(session, type="message", message="hi", ref="start", mode=mode)
+    async with open_client() as client:
+        await client.tell(type="message", message="hi", ref="start", mode=mode)
+        told = await client.until("start")
 
-        assert (await take(session))[0] == "start"
+    assert told[0] == "start"
 
 
 async def test_what_is_held_keeps_its_place_before_later_replies() -> None:
-    outgoing = Outgoing()
-    outgoing.hold("first")
-    outgoing.hold("second")
+    outgoing, said = Outgoing(), list[Any]()
+
+    async def write() -> None:
+        async for item in outgoing:
+            said.append(item)
+            await wait_all_tasks_blocked()
+
     async with trio.open_nursery() as nursery:
+        nursery.start_soon(write)
+        await wait_all_tasks_blocked()
+        await outgoing.say_with_next("first")
+        await outgoing.say_with_next("second")
+        assert outgoing.is_holding
         for number in range(3):
             nursery.start_soon(outgoing.say, [str(number)])
-            await wait_all_tasks_blocked()
-        outgoing.hold("last")
-        nursery.start_soon(outgoing.say_goodbye, 1000, "bye")
-        await wait_all_tasks_blocked()
-        said = [await outgoing.receive() for _ in range(5)]
+        await wait_all_tasks_blocked(0.01)
+        await outgoing.say_with_next("last")
+        await outgoing.say_goodbye(1000, "bye")
+        await wait_all_tasks_blocked(0.01)
+        nursery.cancel_scope.cancel()
 
-    assert said == [["first", "second", "0"], ["1"], ["2"], ["last"], Goodbye(1000, "bye")]
+    assert said[0][:2] == ["first", "second"]
+    assert sorted(chain(*said[:3])) == ["0", "1", "2", "first", "second"]
+    assert said[3:] == [["last"], Goodbye(1000, "bye")]
 
 
-async def test_a_reply_that_is_held_goes_with_the_next_one() -> None:
-    async with open_session() as session:
-        await tell(session, type="message", message="hi", run_id="r", ref="start")
-        assert session.outgoing.is_holding
-        session.nursery.start_soon(lambda: tell(session, type="ping", ref="ping"))
+async def test_a_reply_that_is_held_goes_before_the_next_one() -> None:
+    async with open_client() as client:
+        await client.tell(type="message", message="hi", run_id="r", ref="start")
+        assert client.session.outgoing.is_holding
+        await client.tell(type="ping", ref="ping")
+        told = await client.until("state_change")
 
-        told = await take(session) + await take(session)
-
-    # Either may come first behind it.
     assert told[0] == "start"
     assert sorted(told[1:]) == ["ping", "run_start", "state_change"]
 
 
 async def test_a_reply_that_is_held_is_told_though_its_run_is_resumed_before_it_speaks() -> None:
-    async with open_session() as session:
-        await tell(session, type="message", message="hi", run_id="r", ref="start")
-        session.nursery.start_soon(
-            lambda: tell(session, type="resume", run_id="r", after=-1, ref="resume")
-        )
-
-        told = await take(session)
-        while "state_change" not in told:
-            told += await take(session)
+    async with open_client() as client:
+        await client.tell(type="message", message="hi", run_id="r", ref="start")
+        await client.tell(type="resume", run_id="r", after=-1, ref="resume")
+        told = await client.until("state_change")
 
     assert told == ["start", "resume", "run_start", "state_change"]
 
 
+async def test_a_reply_to_a_client_that_takes_nothing_is_not_lost_by_a_resume() -> None:
+    """Whoever waits to hand over a run's events is cancelled by it, and what he has with him."""
+    async with open_client() as client:
+        client.is_stuck = True
+        await client.tell(type="message", message="hi", run_id="a", ref="start a")
+        await client.until("start a")
+        client.session.nursery.start_soon(
+            lambda: client.tell(type="message", message="hi", run_id="b", ref="start b")
+        )
+        await wait_all_tasks_blocked(0.01)
+        client.session.nursery.start_soon(
+            lambda: client.tell(type="resume", run_id="b", after=-1, ref="resume b")
+        )
+        await wait_all_tasks_blocked(0.01)
+        client.go_on()
+        told = await client.until("resume b")
+
+    assert [word for word in told if " " in word] == ["start a", "start b", "resume b"]
+
+
 async def test_a_reply_that_is_held_is_told_though_its_run_is_cancelled_before_it_speaks() -> None:
-    async with open_session() as session:
-        await tell(session, type="message", message="hi", run_id="r", ref="start")
-        session.hosting.service.recorder.runs["t", "r"].stream.cancel("dropped")
-        told = await take(session)
-        while told[-1] != "done":
-            told += await take(session)
+    async with open_client() as client:
+        await client.tell(type="message", message="hi", run_id="r", ref="start")
+        client.session.hosting.service.recorder.runs["t", "r"].stream.cancel("dropped")
+        told = await client.until("done")
 
     assert told[:2] == ["start", "run_start"]

@@ -30,12 +30,17 @@ class Outgoing(AsyncIterator[list[str] | Goodbye]):
 
     # Who has something to say
 
-    def hold(self, text: str) -> None:
+    async def say_with_next(self, text: str) -> None:
         """Have a text go with what is said next: for one behind which something is known to come.
 
-        What goes at once is written at once, and a write costs as much as a dozen of events.
+        What goes at once is written at once, and a write costs as much as a dozen of events. It is
+        held only while the writer waits: then whoever speaks next does not wait, and cannot be
+        cancelled with this in his hands.
         """
-        self._held += (text,)
+        if self._send.statistics().tasks_waiting_receive:
+            self._held += (text,)
+        else:
+            await self.say([text])
 
     @property
     def is_holding(self) -> bool:

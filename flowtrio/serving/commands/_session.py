@@ -255,7 +255,7 @@ class Session:
         self._live += 1
         following = self._following[run_id] = trio.CancelScope()
         if follower.is_beginning:
-            self.outgoing.hold(encode_accepted(ref, run_id))
+            await self.outgoing.say_with_next(encode_accepted(ref, run_id))
         else:
             await self._accept(ref, run_id)
         name = f"follow {run_id}"
