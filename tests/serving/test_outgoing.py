@@ -17,6 +17,7 @@ from flowtrio import MemoryStore, Orchestrator, RunContext, ServerLimits
 from flowtrio.serving.commands._clients import Hosting
 from flowtrio.serving.commands._outgoing import Goodbye, Outgoing
 from flowtrio.serving.commands._session import Session
+from tests.support.ws_peer import connect, open_server
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -190,3 +191,31 @@ async def test_a_reply_that_is_held_is_told_though_its_run_is_cancelled_before_i
         told = await client.until("done")
 
     assert told[:2] == ["start", "run_start"]
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_start_that_is_under_way_when_the_server_stops_is_told_its_end(turns: int) -> None:
+    is_asked, goes_on = trio.Event(), trio.Event()
+
+    class Slow(MemoryStore):
+        async def create(self, header: Any) -> bool:
+            """See `MemoryStore`."""
+            is_asked.set()
+            await goes_on.wait()
+            return await super().create(header)
+
+    orchestrator = Orchestrator(agents=[thinks], store=Slow())
+    async with open_server(orchestrator, drain=0) as served:
+        async with connect(served, subprotocols=["flowtrio.v1"]) as peer:
+            await peer.send(type="message", message="hi", ref="start")
+            await is_asked.wait()
+            if turns % 2:
+                served.scope.cancel()
+            goes_on.set()
+            for _ in range(turns // 2):
+                await trio.lowlevel.checkpoint()
+            served.scope.cancel()
+            told = await peer.until("done")
+
+    assert [frame.get("ref") or frame["type"] for frame in told][:2] == ["start", "run_start"]
+    assert told[-1]["data"]["status"] == "error"

@@ -350,6 +350,8 @@ class Hosting:
             cluster.stop_claiming()
             for hosted in self.service.recorder.runs.values():
                 self._hold(hosted)
+        with trio.move_on_after(self.orchestrator.limits.grace):
+            await self._wait_for_starts()
         with trio.move_on_after(seconds):
             await self._wait_idle(is_patient=True)
         for stream in [*self.runs.values(), *self._hosted.values()]:
@@ -363,6 +365,15 @@ class Hosting:
         async with trio.open_nursery() as nursery:
             for session in self.sessions:
                 nursery.start_soon(session.dismiss)
+
+    async def _wait_for_starts(self) -> None:
+        """Let what is being started begin, or fail to: it is held, and refused, like the others."""
+        for hosted in list(self.service.recorder.runs.values()):
+            if not hosted.has_begun.is_set():
+                await hosted.has_begun.wait()
+        # Who starts one is woken by the same, in this turn or the next, and may come behind us.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
 
     async def _wait_idle(self, is_patient: bool = False) -> None:
         while self.runs or self._hosted or _any_held(self._readers, is_patient):
