@@ -169,7 +169,7 @@ class Run:
 
     @enable_ki_protection
     def close(self, ending: Ending, *, is_cancelled: bool = False) -> bool:
-        """Begin the end, in one step, also of who is cancelled already; True if *ending* is why."""
+        """Begin the end at once; True if *ending* is why. *is_cancelled*: its tasks are already."""
         log = self.log
         if log.is_closing:
             return False

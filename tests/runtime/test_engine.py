@@ -69,7 +69,7 @@ async def test_closing_an_engine_cancels_its_runs_and_joins_them(autojump_clock:
 
 
 async def test_each_run_of_an_engine_is_told_that_it_was_closed() -> None:
-    """Those in its nursery are cancelled at once, those of blocks by themselves."""
+    """Those in its nursery, those of blocks elsewhere, and one that has hardly begun."""
     said: list[Any] = []
 
     async def waits(ctx: RunContext, message: str) -> None:
